@@ -1,0 +1,85 @@
+# scanbook: `make` lists what can be made. Written for GNU Make 3.81 (macOS) and later.
+
+# study to run: a file of notebooks/studies (default: drawn, or folder when only DATA is given)
+STUDY = $(if $(DATA),folder,drawn)
+# smoke, quick or full (default: SCANBOOK_PROFILE, else quick)
+PROFILE =
+# folder or file of the dataset (default: its folder in data/)
+DATA =
+# overrides of the study, such as SET="fine_tuning.epochs=3 image_size=128"
+SET =
+# notebooks that run side by side
+JOBS = $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# interpreter to set up with (default: the first suitable one found)
+PYTHON =
+# folder of an exported model to serve (default: that of STUDY and PROFILE)
+BUNDLE =
+# port to serve on
+PORT = 8080
+
+SHELL = /bin/sh
+ENV = .venv
+BIN = $(ENV)/bin
+STAMP = $(ENV)/installed
+SCANBOOK = $(BIN)/python -m scanbook.cli
+WHICH = --study "$(STUDY)" --profile "$(PROFILE)"
+# what the environment is made from; where it lies counts, since an environment cannot be moved
+WANTED = { pwd; cat requirements.lock pyproject.toml; }
+# what tests run with: the smallest profile, and folders of their own
+OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
+	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
+
+.PHONY: help setup reports test check lab serve lint clean pretrain lock
+.DEFAULT_GOAL = help
+
+help: ## list what can be made
+	@echo "make TARGET [VARIABLE=value …]"; echo; echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo; echo "Variables:"
+	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ =/ && said { printf "  %-10s %s\n", $$1, said; said = "" } /^SHELL/ { exit }' Makefile
+
+setup: ## create the environment in .venv and install the lock, when either changed
+	@$(WANTED) | cmp -s - $(STAMP) && test -x $(BIN)/python || { $(CREATE) && $(INSTALL) && $(WANTED) > $(STAMP); }
+
+SUITS = suits() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+# an environment that was moved, or of another Python, is made anew; any other is brought up to date
+CREATE = $(SUITS); found=; for name in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
+		suits "$$name" && { found=$$name; break; }; \
+	done; \
+	test -n "$$found" || { echo "scanbook: no $(if $(PYTHON),suitable Python at $(PYTHON),Python 3.11 to 3.13 found); install one with its venv module, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	echo "Setting up $(ENV) with $$("$$found" --version); the first time takes some minutes."; \
+	{ suits $(BIN)/python && { ! test -f $(STAMP) || test "$$(head -n 1 $(STAMP))" = "$$(pwd)"; }; } || "$$found" -m venv --clear $(ENV)
+
+# pip knows settings that uv does not read (pip.conf), so it installs where uv is missing or fails
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+INSTALL = { $(PIP) install --quiet "uv>=0.5" && $(BIN)/python -m uv pip install --python $(BIN)/python -r requirements.lock \
+		|| $(PIP) install -r requirements.lock; } && $(PIP) install --quiet --no-deps -e .
+
+reports: setup ## run every notebook whose report is stale, into reports/index.html
+	@rules=$$($(SCANBOOK) plan $(WHICH) --data "$(DATA)" --set "$(SET)") && \
+	{ test -z "$$rules" || printf '%s\n' "$$rules" | $(MAKE) --no-print-directory -k -j $(JOBS) -f -; }
+
+test: setup ## unit tests, and every notebook in the smoke profile
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest --nbval-lax --nbval-current-env tests notebooks
+
+check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m slow tests
+
+lab: setup ## open the notebooks in JupyterLab
+	@$(BIN)/python -m jupyterlab notebooks
+
+serve: setup ## serve an exported model at http://127.0.0.1:8080
+	@$(SCANBOOK) serve $(if $(BUNDLE),"$(BUNDLE)",$(WHICH)) --port $(PORT)
+
+lint: setup ## check style, and that notebooks hold no outputs
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . \
+	&& $(BIN)/python -m nbstripout --verify --keep-id notebooks/*.ipynb
+
+clean: ## remove reports and the store of cached stages; the environment and downloads stay
+	rm -rf reports data/store .pytest_cache .ruff_cache .hypothesis
+
+pretrain: setup ## train the weights that come with scanbook anew
+	@$(SCANBOOK) pretrain
+
+lock: setup ## write requirements.lock from pyproject.toml; versions stay where they still fit
+	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock

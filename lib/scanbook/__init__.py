@@ -1,0 +1,1 @@
+"""Notebook research suite for medical image classification."""

@@ -1,0 +1,145 @@
+"""The `scanbook` command behind the Makefile.
+
+Only what a subcommand needs is imported, so that `scanbook plan` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanbook import runtime, study
+from scanbook.errors import RunError, ScanbookError
+from scanbook.runner import order
+from scanbook.runner.freshness import Batch
+
+
+def _batch(options: argparse.Namespace) -> Batch:
+    return Batch(study.load(options.study, options.profile, options.data, options.set), options.set)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    """Rules for Make on stdout, what they will do on stderr."""
+    batch = _batch(options)
+    rules = batch.makefile()
+    stale, where = batch.stale(), f"{batch.study.study}/{batch.study.profile}"
+    if stale:
+        print(f"{where}: {len(stale)} of {len(order.NOTEBOOKS)} notebooks to run: {', '.join(stale)}", file=sys.stderr)
+    else:
+        page = runtime.reports_dir() / "index.html"
+        print(f"{where}: all {len(order.NOTEBOOKS)} reports are fresh: {page}", file=sys.stderr)
+    print(rules, end="")
+
+
+def _run(options: argparse.Namespace) -> None:
+    batch = _batch(options)
+    order.path(options.notebook)
+    from scanbook.runner import execute
+
+    execute.run(batch, options.notebook)
+
+
+def _index(options: argparse.Namespace) -> None:
+    from scanbook.runner import index
+
+    print(index.write())
+
+
+def _studies(options: argparse.Namespace) -> None:
+    for name in study.studies():
+        each = study.load(name)
+        here = each.dataset.adapter == "drawn" or each.location.exists()
+        print(f"{name:16} {each.title} ({'ready' if here else f'no data at {each.location}'})")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if options.bundle:
+        folder = Path(options.bundle).expanduser().resolve()
+    else:
+        chosen = study.load(options.study, options.profile)
+        folder = runtime.reports_dir() / chosen.study / chosen.profile / "07_export_flask" / "bundle"
+    if not folder.is_dir():
+        raise RunError(
+            f"no bundle at {folder}; export one with make reports STUDY={options.study}, "
+            "or name another folder with make serve BUNDLE=path"
+        )
+    from scanbook import serving
+
+    serving.serve(folder, host=options.host, port=options.port)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from scanbook import pretraining
+
+    print(pretraining.pretrain().to_string())
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error came from")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--study", default="drawn", help="a file of notebooks/studies, without .yaml (default: drawn)")
+    which.add_argument(
+        "--profile", default="", help=f"{', '.join(study.PROFILES)} (default: SCANBOOK_PROFILE, else quick)"
+    )
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", default="", help="folder or file of the dataset (default: its folder in data/)")
+    data.add_argument("--set", default="", metavar="'KEY=VALUE …'", help="overrides, such as fine_tuning.epochs=3")
+
+    parser = argparse.ArgumentParser(
+        prog="scanbook", description="Notebook research suite for medical image classification."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "plan", parents=[common, which, data], help="rules of Make for the notebooks whose reports are stale"
+    )
+    command.set_defaults(do=_plan)
+    command = commands.add_parser("run", parents=[common, which, data], help="run one notebook into its report")
+    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}")
+    command.set_defaults(do=_run)
+    command = commands.add_parser("index", parents=[common], help="write reports/index.html anew")
+    command.set_defaults(do=_index)
+    command = commands.add_parser("studies", parents=[common], help="list the studies")
+    command.set_defaults(do=_studies)
+    command = commands.add_parser("serve", parents=[common, which], help="serve an exported model over HTTP")
+    command.add_argument(
+        "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
+    )
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080)")
+    command.set_defaults(do=_serve)
+    command = commands.add_parser("pretrain", parents=[common], help="train the weights that come with scanbook")
+    command.set_defaults(do=_pretrain)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Words after `scanbook`; None for those of the process.
+
+    Returns:
+        Exit status: 0 when all went well, 1 after a line on stderr that says what did not, 130 when interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.do(options)
+    except KeyboardInterrupt:
+        print("scanbook: interrupted", file=sys.stderr)
+        return 130
+    except (ScanbookError, OSError) as error:  # an OSError is the machine's: disk full, port taken, folder read-only
+        if options.traceback or os.environ.get("SCANBOOK_TRACEBACK"):
+            traceback.print_exc()
+        print(f"scanbook: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Adapters that turn a source of images into a manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scanbook.datasets import folder, medmnist, table
+from scanbook.datasets.drawn import adapter as drawn
+from scanbook.errors import DataError
+from scanbook.manifest import Manifest
+from scanbook.study import Study
+
+_ADAPTERS = {"drawn": drawn.load, "folder": folder.load, "table": table.load, "medmnist": medmnist.load}
+
+
+def load(study: Study) -> Manifest:
+    """Lists the study's images: one row each, with the parts that the source gives, if any.
+
+    Where the study sets `limit`, whole groups are sampled, by class, until about that many images are listed.
+
+    Raises:
+        DataError: The dataset is missing, or is not laid out as the study says.
+    """
+    manifest = _ADAPTERS[study.dataset.adapter](study)
+    if len(manifest.classes) < 2:
+        raise DataError(
+            f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; expected at least two classes"
+        )
+    if study.limit and study.limit < len(manifest.frame):
+        manifest = _sample(manifest, study.limit, study.seed)
+    return manifest
+
+
+def _sample(manifest: Manifest, limit: int, seed: int) -> Manifest:
+    """About `limit` images, as many of each class as of any other while they last, whole groups at a time."""
+    frame = manifest.frame
+    shuffled = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
+    share = -(-limit // len(manifest.classes))
+    groups: set[str] = set()
+    for _, rows in shuffled.groupby("label", sort=True):
+        sizes = rows.groupby("group", sort=False).size().cumsum()
+        groups |= set(sizes.index[: max(2, int((sizes <= share).sum()))])
+    return manifest.with_frame(frame[frame["group"].isin(groups)])

@@ -1,0 +1,60 @@
+"""The drawn dataset as a manifest: its files are written into the store once."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from scanbook import runtime
+from scanbook.datasets.drawn import dataset, dermoscopy
+from scanbook.manifest import Manifest
+from scanbook.store import fingerprint, stage
+from scanbook.study import DrawnData, Study
+
+
+def load(study: Study) -> Manifest:
+    """Draws the study's images, unless they lie in the store, and lists them.
+
+    The manifest's facts say what is known of the images: the Bayes accuracy and its standard error, the planted faults,
+    and the folder that holds `truth.json`.
+    """
+    layout = study.dataset
+    assert isinstance(layout, DrawnData)
+    inputs = {"images": layout.images, "size": layout.size, "seed": layout.seed}
+    folder = stage(
+        "drawn",
+        inputs,
+        lambda work: dataset.write(work, layout.images, layout.seed, layout.size, runtime.progress),
+        __name__,
+    )
+    source = pd.read_csv(folder / "metadata.csv")
+    truth = json.loads((folder / "truth.json").read_text())
+    frame = pd.DataFrame(
+        {
+            "image_id": source["image_id"],
+            "path": [str(folder / "images" / f"{name}.jpg") for name in source["image_id"]],
+            "label": source["diagnosis"],
+            "group": source["patient_id"],
+            "mask_path": [str(folder / "masks" / f"{name}.png") for name in source["image_id"]],
+            "part": "",
+        }
+    )
+    frame = frame.join(source[["lesion_id", "age", "sex", "site"]])
+    facts = {
+        "data": fingerprint(inputs, folder.name),
+        "grouped": True,
+        "bayes_accuracy": truth["bayes_accuracy"],
+        "faults": truth["faults"],
+        "truth": str(folder / "truth.json"),
+    }
+    return Manifest(study.study, frame, dermoscopy.CLASSES, facts)
+
+
+def bayes_accuracy_on(manifest: Manifest, rows: np.ndarray) -> float:
+    """Accuracy that the Bayes rule, which knows every lesion's true appearance, has on these very images."""
+    with open(manifest.facts["truth"], encoding="utf-8") as file:
+        posterior = json.load(file)["posterior"]
+    chosen = np.array([np.argmax(posterior[name]) for name in manifest.frame["image_id"].to_numpy()[rows]])
+    return float(np.mean(chosen == manifest.y[rows]))

@@ -1,0 +1,82 @@
+"""Frontal chest radiographs: lungs, ribs, clavicles, spine, heart and diaphragm, and opacities of four kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scanbook.datasets.drawn import canvas
+
+CLASSES: tuple[str, ...] = ("xray_clear", "xray_consolidation", "xray_effusion", "xray_nodules", "xray_cardiomegaly")
+
+
+def render(kind: str, rng: canvas.Rng, size: int) -> np.ndarray:
+    """Draw a chest radiograph.
+
+    Args:
+        kind: One of `CLASSES`.
+        rng: Random generator.
+        size: Side in pixels.
+
+    Returns:
+        uint8 (size, size, 3), three equal channels but for the camera's tint of the film.
+    """
+    x, y = canvas.coordinates(size)
+    zoom, tilt, shift = rng.uniform(0.92, 1.08), rng.normal(0, 0.04), rng.normal(0, 0.04)
+    u, v = (x - shift) * zoom + tilt * y, y * zoom - tilt * x
+    soft, streaky = canvas.noise(rng, size, 5, 2), canvas.noise(rng, size, 26, 2)
+
+    # Amounts of tissue in the beam; the film is brighter where there is more.
+    body = canvas.smoothstep(1.02, 0.86, np.abs(u) + 0.30 * np.clip(-v - 0.45, 0, 1) + 0.03 * soft)
+    amount = 0.50 * body + 0.03 * soft
+    lungs = np.zeros_like(u)
+    base = rng.uniform(0.48, 0.60)
+    for side in (-1.0, 1.0):
+        across = (side * u - 0.40) / (0.30 + 0.06 * canvas.smoothstep(-0.7, 0.4, v))
+        up = np.where(v < 0, v / 0.76, v / np.maximum(base + 0.10 - 0.84 * (side * u - 0.40) ** 2, 1e-3))
+        reach = np.abs(across) ** 2.6 + np.abs(up) ** 2.6 + 0.03 * soft
+        lungs = np.maximum(lungs, canvas.smoothstep(1.10, 0.86, reach))
+    swell = rng.uniform(1.35, 1.65) if kind == "xray_cardiomegaly" else rng.uniform(0.88, 1.08)
+    heart = ((u - 0.10 * swell) / (0.24 * swell)) ** 2 + ((v - 0.24 - 0.3 * (u - 0.1)) / 0.30) ** 2
+    heart = canvas.smoothstep(1.18, 0.82, heart + 0.04 * soft)
+    spine = np.exp(-((u / 0.085) ** 2)) * (0.8 + 0.2 * np.cos(38.0 * v))
+    middle = np.exp(-(((u - 0.01) / 0.12) ** 2)) * canvas.smoothstep(0.6, -0.2, v - 0.2)
+    amount -= 0.40 * lungs * (1 - 0.85 * heart)
+    amount += 0.20 * spine + 0.16 * middle + 0.06 * heart
+
+    hilum = np.exp(-(((np.abs(u) - 0.17) / 0.15) ** 2) - ((v - 0.02) / 0.28) ** 2)
+    amount += lungs * (0.025 + 0.09 * hilum) * streaky
+    pitch = rng.uniform(0.155, 0.18)
+    arc = v - 0.55 * (np.abs(u) - 0.15) ** 2 * np.where(np.abs(u) > 0.15, 1, 0) + 0.10 * np.abs(u)
+    wave = np.cos(2 * np.pi * arc / pitch)
+    cage = (
+        canvas.smoothstep(0.94, 0.78, np.abs(u)) * canvas.smoothstep(0.70, 0.5, v) * canvas.smoothstep(-0.86, -0.7, v)
+    )
+    amount += 0.07 * cage * canvas.smoothstep(0.15, 0.75, wave) * canvas.smoothstep(0.08, 0.2, np.abs(u))
+    collar = np.abs(v + 0.62 + 0.16 * (np.abs(u) - 0.1))
+    amount += 0.10 * canvas.smoothstep(0.035, 0.015, collar) * canvas.smoothstep(0.8, 0.7, np.abs(u))
+    amount += _opacity(kind, rng, u, v, lungs * (1 - 0.9 * heart))
+
+    film = np.clip(0.06 + 0.92 * amount, 0, 1) ** rng.uniform(0.85, 1.2)
+    return canvas.camera(np.stack([film] * 3), rng, balance=0.004, exposure=0.08, blur=0.006, grain=0.02)
+
+
+def _opacity(kind: str, rng: canvas.Rng, u: np.ndarray, v: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    """What is wrong with the lungs, as an amount of tissue."""
+    size = u.shape[0]
+    side = 1.0 if rng.uniform() < 0.5 else -1.0
+    cloud = canvas.noise(rng, size, 9, 3)
+    at_x, at_y = side * rng.uniform(0.32, 0.52), rng.uniform(-0.35, 0.3)
+    strength = rng.uniform(0.22, 0.36)
+    if kind == "xray_consolidation":
+        near = np.exp(-(((u - at_x) / 0.22) ** 2) - ((v - at_y) / 0.24) ** 2)
+        return strength * lungs * canvas.smoothstep(0.15, 0.85, near + 0.16 * cloud)
+    if kind == "xray_effusion":
+        level = rng.uniform(0.0, 0.32) - 0.9 * np.clip(side * u - 0.35, 0, 1) ** 1.5
+        return 1.15 * strength * lungs * canvas.smoothstep(-0.05, 0.10, v - level) * (side * u > 0)
+    if kind == "xray_nodules":
+        count = int(rng.integers(3, 10))
+        centres = np.stack(
+            [rng.choice((-1, 1), count) * rng.uniform(0.22, 0.58, count), rng.uniform(-0.5, 0.4, count)], 1
+        )
+        return 0.7 * strength * canvas.discs(size, centres, rng.uniform(0.03, 0.075, count), np.ones(count), blur=0.012)
+    return np.zeros_like(u)

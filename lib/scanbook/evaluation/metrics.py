@@ -1,0 +1,233 @@
+"""Point metrics, each computed for many weightings of the same images at once.
+
+scikit-learn's functions take one weight vector a call; a bootstrap needs thousands. Here weights are (rounds, n), every
+metric returns (rounds,) and equals scikit-learn's result with the same `sample_weight`.
+
+A class that a weighting leaves without images has no sensitivity, AUROC or AUPRC: the macro mean of that round is taken
+over the other classes. F1 leaves a class out only where it is neither true nor predicted (scikit-learn's
+`zero_division=nan`). A round in which nothing is defined is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+ECE_BINS = 15
+
+
+def confusions(y_true: Labels, y_pred: Labels, k: int, weights: Floats | None = None) -> Floats:
+    """Weighted confusion matrices.
+
+    Args:
+        y_true: (n,) int, true class.
+        y_pred: (n,) int, predicted class.
+        k: number of classes.
+        weights: (rounds, n); None counts every image once, in one round.
+
+    Returns:
+        (rounds, k, k) float64, true class down, predicted class across.
+    """
+    weights = _rounds(weights, len(y_true))
+    return _sums(y_true * k + y_pred, k * k, weights).reshape(len(weights), k, k)
+
+
+def class_rates(matrices: Floats) -> dict[str, Floats]:
+    """Sensitivity, specificity, precision and F1 of each class against the rest.
+
+    Args:
+        matrices: (rounds, k, k) from `confusions`.
+
+    Returns:
+        Four arrays (rounds, k) by name, NaN where a denominator is zero.
+    """
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+    negatives = true.sum(axis=1, keepdims=True) - true
+    return {
+        "sensitivity": _ratio(hits, true),
+        "specificity": _ratio(negatives - (predicted - hits), negatives),
+        "precision": _ratio(hits, predicted),
+        "f1": _ratio(2 * hits, true + predicted),
+    }
+
+
+def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Area under each class's one-vs-rest ROC curve: the chance that a positive outranks a negative, ties half.
+
+    Args:
+        y_true: (n,) int.
+        probabilities: (n, k).
+        weights: (rounds, n) or None.
+
+    Returns:
+        (rounds, k) float64, NaN where a class or its rest has no weight.
+    """
+    weights = _rounds(weights, len(y_true))
+    areas = np.empty((len(weights), probabilities.shape[1]))
+    for c in range(probabilities.shape[1]):
+        scores = probabilities[:, c]
+        positive, negative = _ascending(scores, y_true == c), _ascending(scores, y_true != c)
+        below = _cumulative(weights, negative)
+        wins = below[:, np.searchsorted(scores[negative], scores[positive], side="left")]
+        wins += below[:, np.searchsorted(scores[negative], scores[positive], side="right")]
+        mass = weights[:, positive]
+        areas[:, c] = _ratio(np.einsum("rn,rn->r", mass, wins) / 2, mass.sum(axis=1) * below[:, -1])
+    return areas
+
+
+def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Average precision of each class against the rest (the step-wise sum, without interpolation).
+
+    Args and result as for `class_auroc`.
+    """
+    weights = _rounds(weights, len(y_true))
+    areas = np.empty((len(weights), probabilities.shape[1]))
+    for c in range(probabilities.shape[1]):
+        falling = -probabilities[:, c]
+        positive, negative = _ascending(falling, y_true == c), _ascending(falling, y_true != c)
+        hits = _cumulative(weights, positive)[:, np.searchsorted(falling[positive], falling[positive], side="right")]
+        false = _cumulative(weights, negative)[:, np.searchsorted(falling[negative], falling[positive], side="right")]
+        precision = np.divide(hits, hits + false, out=np.zeros_like(hits), where=hits > 0)
+        mass = weights[:, positive]
+        areas[:, c] = _ratio(np.einsum("rn,rn->r", mass, precision), mass.sum(axis=1))
+    return areas
+
+
+def accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Share of images whose most probable class is the true one; (rounds,)."""
+    return _mean(probabilities.argmax(axis=1) == y_true, weights)
+
+
+def balanced_accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean sensitivity of the classes; (rounds,)."""
+    return _macro(class_rates(_confusions(y_true, probabilities, weights))["sensitivity"])
+
+
+def macro_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean F1 of the classes; (rounds,)."""
+    return _macro(class_rates(_confusions(y_true, probabilities, weights))["f1"])
+
+
+def auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean one-vs-rest AUROC of the classes; (rounds,)."""
+    return _macro(class_auroc(y_true, probabilities, weights))
+
+
+def auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean average precision of the classes, both of them where there are two; (rounds,)."""
+    return _macro(class_auprc(y_true, probabilities, weights))
+
+
+def brier(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier, 1950); (rounds,)."""
+    truth = np.eye(probabilities.shape[1])[y_true]
+    return _mean(((probabilities - truth) ** 2).sum(axis=1), weights)
+
+
+def ece(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Expected calibration error of the top label, 15 equal bins (Guo et al., 2017, equation 3); (rounds,)."""
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == y_true) - confidence
+    weights = _rounds(weights, len(y_true))
+    gaps = _sums(confidence_bin(confidence, ECE_BINS), ECE_BINS, weights, gap)
+    return _ratio(np.abs(gaps).sum(axis=1), weights.sum(axis=1))
+
+
+def kappa(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Quadratic weighted kappa, for classes in their natural order (Cohen, 1968); (rounds,)."""
+    matrices = _confusions(y_true, probabilities, weights)
+    place = np.arange(probabilities.shape[1])
+    cost = (place[:, None] - place) ** 2
+    expected = np.einsum("ri,rj,ij->r", matrices.sum(axis=2), matrices.sum(axis=1), cost)
+    return 1 - _ratio(np.einsum("rij,ij->r", matrices, cost) * matrices.sum(axis=(1, 2)), expected)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score predictions.
+
+    Attributes:
+        name: key in `METRICS`.
+        title: name for tables, figures and sentences.
+        higher_is_better: False for errors and losses.
+        compute: function of y_true (n,), probabilities (n, k), weights (rounds, n) or None, giving (rounds,).
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool
+    compute: Callable[[Labels, Floats, Floats | None], Floats]
+
+    def point(self, y_true: Labels, probabilities: Floats) -> float:
+        """The metric with every image counted once."""
+        return float(self.compute(y_true, probabilities, None)[0])
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", True, accuracy),
+        Metric("balanced_accuracy", "balanced accuracy", True, balanced_accuracy),
+        Metric("macro_f1", "macro F1", True, macro_f1),
+        Metric("auroc", "macro AUROC", True, auroc),
+        Metric("auprc", "macro AUPRC", True, auprc),
+        Metric("brier", "Brier score", False, brier),
+        Metric("ece", "calibration error (ECE)", False, ece),
+        Metric("kappa", "quadratic weighted kappa", True, kappa),
+    )
+}
+
+
+def confidence_bin(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    """Which of `bins` equal bins, open below and closed above, each confidence in [0, 1] falls into; (n,) int64."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def _confusions(y_true: Labels, probabilities: Floats, weights: Floats | None) -> Floats:
+    return confusions(y_true, probabilities.argmax(axis=1), probabilities.shape[1], weights)
+
+
+def _rounds(weights: Floats | None, n: int) -> Floats:
+    return np.ones((1, n)) if weights is None else np.asarray(weights, dtype=np.float64)
+
+
+def _sums(cells: Labels, count: int, weights: Floats, values: Floats | None = None) -> Floats:
+    """Sum of the weights (times values) of each of `count` cells: (rounds, count), whatever the number of cells."""
+    order = np.argsort(cells, kind="stable")
+    present, starts = np.unique(cells[order], return_index=True)
+    masses = weights[:, order] if values is None else weights[:, order] * values[order]
+    sums = np.zeros((len(weights), count))
+    sums[:, present] = np.add.reduceat(masses, starts, axis=1)
+    return sums
+
+
+def _ascending(scores: Floats, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(scores[rows])]
+
+
+def _cumulative(weights: Floats, rows: NDArray[np.intp]) -> Floats:
+    """Running sums of the chosen weights with a leading zero: (rounds, len(rows) + 1)."""
+    sums = np.zeros((len(weights), len(rows) + 1))
+    np.cumsum(weights[:, rows], axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+
+
+def _mean(values: NDArray[np.generic], weights: Floats | None) -> Floats:
+    weights = _rounds(weights, len(values))
+    return _ratio(weights @ values.astype(np.float64), weights.sum(axis=1))
+
+
+def _macro(values: Floats) -> Floats:
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))

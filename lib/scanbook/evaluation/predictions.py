@@ -1,0 +1,213 @@
+"""What one model said about one set of images: the table every metric, test and figure starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+
+from scanbook.errors import DataError
+from scanbook.manifest import Manifest
+from scanbook.store import atomic_write
+
+_PROBABILITY = "p_"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The class probabilities one model gave to n images of k classes.
+
+    Attributes:
+        image_id: (n,) str, one name per image, each once.
+        group: (n,) str, the patient or lesion the image belongs to: the unit that is resampled. An image with no
+            known patient is a group of its own.
+        y_true: (n,) int64, position of the true class in `classes`.
+        probabilities: (n, k) float64, rows sum to 1 (within 1e-3).
+        classes: k class names, in the order of the columns.
+
+    Raises:
+        DataError: a shape, a label or a probability is not as above.
+    """
+
+    image_id: NDArray[np.str_]
+    group: NDArray[np.str_]
+    y_true: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        image_id, group = _names(self.image_id, "image_id"), _names(self.group, "group")
+        classes = tuple(str(name) for name in self.classes)
+        probabilities = np.asarray(self.probabilities, dtype=np.float64)
+        n, k = len(image_id), len(classes)
+        if n == 0:
+            raise DataError("predictions hold no image: expected at least one; check that the part is not empty")
+        if k < 2 or len(set(classes)) != k:
+            raise DataError(f"classes are {classes}: expected two or more different names")
+        if probabilities.shape != (n, k):
+            raise DataError(f"probabilities have shape {probabilities.shape}: expected ({n}, {k}), one row per image")
+        for name, array in {"group": group, "y_true": np.asarray(self.y_true)}.items():
+            if array.shape != (n,):
+                raise DataError(f"{name} has shape {array.shape}: expected ({n},), one value per image")
+        if len(np.unique(image_id)) != n:
+            names, counts = np.unique(image_id, return_counts=True)
+            raise DataError(f"image_id {str(names[counts > 1][0])!r} occurs twice: predict each image once")
+        y_true = _labels(self.y_true, k)
+        _check_probabilities(probabilities, image_id)
+        for field, value in {
+            "image_id": image_id,
+            "group": group,
+            "y_true": y_true,
+            "probabilities": probabilities,
+            "classes": classes,
+        }.items():
+            object.__setattr__(self, field, value)
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def y_pred(self) -> NDArray[np.int64]:
+        """(n,) int64, the most probable class (the first of equals)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(n,) float64, the probability of the most probable class."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(n,) bool, whether the most probable class is the true one."""
+        return self.y_pred == self.y_true
+
+    def subset(self, chosen: ArrayLike) -> Predictions:
+        """The same model on some of the images.
+
+        Args:
+            chosen: (n,) bool, or positions.
+        """
+        rows = np.asarray(chosen)
+        return Predictions(
+            self.image_id[rows], self.group[rows], self.y_true[rows], self.probabilities[rows], self.classes
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per image: image_id, group, true, predicted (class names), then `p_<class>` in class order."""
+        names = np.array(self.classes)
+        frame = pd.DataFrame(
+            {
+                "image_id": self.image_id,
+                "group": self.group,
+                "true": names[self.y_true],
+                "predicted": names[self.y_pred],
+            }
+        )
+        columns = [_PROBABILITY + name for name in self.classes]
+        return pd.concat([frame, pd.DataFrame(self.probabilities, columns=columns)], axis=1)
+
+    @classmethod
+    def from_logits(
+        cls, manifest: Manifest, part: str, logits: NDArray[np.float32], temperature: float = 1.0
+    ) -> Predictions:
+        """Predictions for a part of a dataset.
+
+        Args:
+            manifest: The dataset, split.
+            part: "train", "validation" or "test".
+            logits: (m, k) for the part's images, in the manifest's order.
+            temperature: what the logits are divided by before the softmax.
+        """
+        rows = manifest.rows(part)
+        frame = manifest.frame.iloc[rows]
+        probabilities = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+        return cls(frame["image_id"], frame["group"], manifest.y[rows], probabilities, manifest.classes)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Predictions:
+        """Inverse of `to_frame`; the order of the `p_` columns is the class order, `predicted` may be missing.
+
+        Raises:
+            DataError: a column is missing, or a true class has no column.
+        """
+        missing = [name for name in ("image_id", "group", "true") if name not in frame.columns]
+        if missing:
+            raise DataError(f"predictions lack the column {missing[0]!r}: found {', '.join(map(str, frame.columns))}")
+        columns = [name for name in frame.columns if str(name).startswith(_PROBABILITY)]
+        classes = tuple(name.removeprefix(_PROBABILITY) for name in columns)
+        y_true = pd.Index(classes).get_indexer(pd.Index(frame["true"].astype(str)))
+        if (y_true < 0).any():
+            unknown = frame["true"].astype(str)[y_true < 0].iloc[0]
+            raise DataError(f"true class {unknown!r} has no column p_{unknown}: found {', '.join(columns) or 'none'}")
+        return cls(
+            frame["image_id"].to_numpy(object),
+            frame["group"].to_numpy(object),
+            y_true,
+            frame[columns].to_numpy(np.float64),
+            classes,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as CSV, which other statistics packages read too; `load` gives back the same bits."""
+        atomic_write(Path(path), self.to_frame().to_csv(index=False, lineterminator="\n"))
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is not there or is not a table of predictions.
+        """
+        try:
+            # As text: names such as "NA" and "007" must come back as they were, and pandas versions round differently.
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            columns = [name for name in frame.columns if name.startswith(_PROBABILITY)]
+            frame = frame.astype(dict.fromkeys(columns, np.float64))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"cannot read predictions from {path}: {reason}; make them again") from None
+        return cls.from_frame(frame)
+
+
+def _names(values: ArrayLike, field: str) -> NDArray[np.str_]:
+    array = np.asarray(values, dtype=object)
+    if array.ndim != 1:
+        raise DataError(f"{field} has shape {array.shape}: expected one name per image")
+    names = array.astype(str)
+    bad = pd.isna(array) | (names == "")
+    if bad.any():
+        # Silently pooled, images without a patient would be resampled as if they were one patient.
+        raise DataError(f"{field} of row {int(bad.argmax())} is empty: give each image a name, and a group of its own")
+    return names
+
+
+def _labels(values: ArrayLike, k: int) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"y_true has dtype {array.dtype}: expected integers from 0 to {k - 1}")
+    bad = (array < 0) | (array >= k)
+    if bad.any():
+        raise DataError(f"y_true holds {array[bad][0]}: expected 0 to {k - 1}, the positions of the {k} classes")
+    return array.astype(np.int64)
+
+
+def _check_probabilities(probabilities: NDArray[np.float64], image_id: NDArray[np.str_]) -> None:
+    outside = ~((probabilities >= 0) & (probabilities <= 1 + 1e-3)).all(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DataError(
+            f"probabilities of image {str(image_id[row])!r} are {probabilities[row].tolist()}: "
+            "expected numbers between 0 and 1; pass logits through a softmax first"
+        )
+    sums = probabilities.sum(axis=1)
+    off = np.abs(sums - 1) > 1e-3
+    if off.any():
+        row = int(off.argmax())
+        raise DataError(
+            f"probabilities of image {str(image_id[row])!r} sum to {sums[row]:.6g}: expected 1; "
+            "pass logits through a softmax first"
+        )

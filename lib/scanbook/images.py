@@ -1,0 +1,127 @@
+"""The one decoder and resizer: bytes or a file become oriented RGB at a size, for the cache and the server alike.
+
+PIL's and OpenCV's bilinear resize of one file differ by up to 34 levels, and OpenCV applies the EXIF orientation where
+PIL does not; so whatever feeds a model goes through `load`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MAX_PIXELS = 50_000_000
+"""Largest image decoded: a 50-megapixel photograph; more is refused before it is unpacked."""
+
+# JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file to read them, where an
+# upload must not go
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"RIFF"
+)  # fmt: skip
+
+# OpenCV reads its own limit once, when it is imported; it covers the formats whose headers are not read here
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from scanbook.errors import ImageError  # noqa: E402
+
+
+def read(source: bytes | Path) -> np.ndarray:
+    """Decodes an image at its own size.
+
+    Grey, palette, alpha and 16-bit images become 8-bit RGB; transparency is dropped; EXIF orientation is applied.
+
+    Args:
+        source: The bytes of an image file, or its path.
+
+    Returns:
+        RGB, uint8 `(h, w, 3)`.
+
+    Raises:
+        ImageError: The bytes are no image, or a broken one.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read {name}: {error.strerror}; check the path and its permissions") from error
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); expected a JPEG, PNG, BMP, TIFF or WebP file")
+    height, width, scan = _header(data)
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{name} declares {width} × {height} pixels; expected at most {MAX_PIXELS:,} in all")
+    if data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", scan) < 0:
+        raise ImageError(f"{name} is a truncated JPEG (no end marker); copy or download it again")
+    try:
+        known = data.startswith(_SIGNATURES)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if known else None
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ImageError(f"{name} cannot be decoded; expected a whole JPEG, PNG, BMP, TIFF or WebP file")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _header(data: bytes) -> tuple[int, int, int]:
+    """Height and width that a PNG or JPEG header declares, and where a JPEG's pixels start; zeros for what is not told."""
+    height = width = position = 0
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"), 0
+    if data[:2] == b"\xff\xd8":
+        position = 2
+        while position + 9 < len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+            if 0xC0 <= data[position + 1] <= 0xCF and data[position + 1] not in (0xC4, 0xC8, 0xCC):
+                height = int.from_bytes(data[position + 5 : position + 7], "big")
+                width = int.from_bytes(data[position + 7 : position + 9], "big")
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return height, width, position
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image or a mask.
+
+    Args:
+        pixels: uint8 `(h, w, 3)` or `(h, w)`.
+        size: Height and width to reach. Shrinking averages areas, enlarging is bilinear.
+
+    Returns:
+        uint8 of the new size.
+    """
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrink = pixels.shape[0] > height and pixels.shape[1] > width
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+
+
+def load(source: bytes | Path, size: tuple[int, int]) -> np.ndarray:
+    """Decodes and resizes an image, as every model of scanbook sees it.
+
+    Args:
+        source: The bytes of an image file, or its path.
+        size: Height and width to reach.
+
+    Returns:
+        RGB, uint8 `(height, width, 3)`.
+
+    Raises:
+        ImageError: The bytes are no image, or a broken one.
+    """
+    return resize(read(source), size)
+
+
+def load_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads a mask: bool `(h, w)`, true where the file is brighter than half.
+
+    Raises:
+        ImageError: The file is no image.
+    """
+    pixels = read(path)[..., 1]
+    return (resize(pixels, size) if size else pixels) > 127
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """PNG bytes of an RGB uint8 `(h, w, 3)` or a grey uint8 `(h, w)` image."""
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    return cv2.imencode(".png", ordered)[1].tobytes()

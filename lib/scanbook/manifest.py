@@ -1,0 +1,91 @@
+"""The manifest: one row an image, and the class order that every later stage takes from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scanbook.errors import DataError
+from scanbook.store import atomic_write, fingerprint, write_json
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = (TRAIN, VALIDATION, TEST)
+COLUMNS = ("image_id", "path", "label", "group", "mask_path", "part")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset as the later stages see it.
+
+    Attributes:
+        name: Name of the dataset, as reports print it.
+        frame: One row an image, in the source's order: `image_id`, `path` (absolute), `label` (class name), `group`
+            (patient or lesion; the image's own id where the source has none), `mask_path` ("" where there is none),
+            `part` ("train", "validation", "test", or "" while or because the image is in none), then metadata.
+        classes: Class names in the order of every probability vector.
+        facts: What else the source says: licence, origin, known Bayes accuracy, planted faults.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        missing = [column for column in COLUMNS if column not in self.frame]
+        if missing:
+            raise DataError(f"manifest of {self.name}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
+        if self.frame["image_id"].duplicated().any():
+            twice = self.frame.loc[self.frame["image_id"].duplicated(), "image_id"].iloc[0]
+            raise DataError(f"manifest of {self.name}: image_id {twice!r} occurs twice; image ids must be unique")
+        unknown = set(self.frame["label"]) - set(self.classes)
+        if unknown:
+            raise DataError(
+                f"manifest of {self.name}: label {min(unknown)!r} is not one of the classes {', '.join(self.classes)}"
+            )
+
+    @property
+    def metadata(self) -> list[str]:
+        """Names of the columns that the source has beyond scanbook's own."""
+        return [column for column in self.frame if column not in COLUMNS]
+
+    @property
+    def y(self) -> np.ndarray:
+        """Class index of every row, int64 `(n,)`."""
+        return pd.Categorical(self.frame["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    def rows(self, part: str) -> np.ndarray:
+        """Row numbers of one part, int64 `(m,)`."""
+        return np.flatnonzero(self.frame["part"].to_numpy() == part)
+
+    def with_frame(self, frame: pd.DataFrame) -> Manifest:
+        """The same dataset with another table."""
+        return replace(self, frame=frame.reset_index(drop=True))
+
+    def fingerprint(self) -> str:
+        """Changes with the images listed, their order, labels and parts; not with where they lie."""
+        listed = self.frame.drop(columns=["path", "mask_path"])
+        return fingerprint(listed.to_csv(index=False).encode(), self.classes, self.facts.get("data", ""))
+
+    def save(self, folder: Path) -> None:
+        """Writes `manifest.csv` and `manifest.json` into a folder."""
+        atomic_write(folder / "manifest.csv", self.frame.to_csv(index=False))
+        write_json(folder / "manifest.json", {"name": self.name, "classes": self.classes, "facts": self.facts})
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads what `save` wrote."""
+        about = json.loads((folder / "manifest.json").read_text())
+        text = dict.fromkeys(COLUMNS, str)
+        frame = pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False, na_values={})
+        for column in frame.columns.difference(COLUMNS):
+            if frame[column].dtype == object or isinstance(frame[column].dtype, pd.StringDtype):
+                numbers = pd.to_numeric(frame[column].replace("", np.nan), errors="coerce")
+                if numbers.notna().sum() == (frame[column] != "").sum():
+                    frame[column] = numbers
+        return cls(about["name"], frame, tuple(about["classes"]), about["facts"])

@@ -1,0 +1,126 @@
+"""What a notebook does beside computing: resolve its study, and record its tables, figures and results.
+
+A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and ends with `finish`. Everything lies in
+`reports/<study>/<profile>/<notebook>/`; nothing reads another notebook's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scanbook import runtime, study
+from scanbook.store import atomic_write, write_json
+
+
+class Session:
+    """One notebook's run of one study.
+
+    Attributes:
+        name: The notebook's file name without `.ipynb`.
+        study: The study, resolved.
+        folder: Where tables, figures and results go.
+    """
+
+    def __init__(self, name: str, resolved: study.Study) -> None:
+        self.name = name
+        self.study = resolved
+        self.folder = runtime.reports_dir() / resolved.study / resolved.profile / name
+        self._results: dict[str, Any] = {}
+        self._measurements: dict[str, Any] = {}
+
+    def say(self, sentence: str) -> None:
+        """Shows a sentence under the cell."""
+        _display_markdown(sentence)
+
+    def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
+        """Shows a table with its caption and keeps it as `tables/<name>.csv`."""
+        atomic_write(self.folder / "tables" / f"{name}.csv", frame.to_csv())
+        _display_markdown(f"**{caption}**")
+        from IPython.display import display
+
+        display(frame)
+
+    def figure(self, name: str, figure: Figure, alt: str) -> None:
+        """Shows a figure, with `alt` as its text for those who do not see it, and keeps it as `figures/<name>.png`."""
+        import base64
+        import io
+
+        from IPython.display import HTML, display
+
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        atomic_write(self.folder / "figures" / f"{name}.png", buffer.getvalue())
+        code = base64.b64encode(buffer.getvalue()).decode()
+        text = alt.replace('"', "&quot;")
+        display(
+            HTML(
+                f'<figure><img src="data:image/png;base64,{code}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+            )
+        )
+
+    def result(self, key: str, value: Any) -> None:
+        """Records what two runs with one seed agree on, to the last digit."""
+        self._results[key] = _plain(value)
+
+    def measure(self, key: str, value: Any) -> None:
+        """Records what differs from run to run: seconds, images a second, memory."""
+        self._measurements[key] = _plain(value)
+
+    def finish(self) -> None:
+        """Writes `results.json` and `measurements.json`."""
+        write_json(self.folder / "results.json", self._results)
+        write_json(self.folder / "measurements.json", self._measurements)
+        self.say(f"Results are in `{self.name}/results.json`, tables and figures beside it.")
+
+
+def start(name: str, study_name: str, profile: str = "", data: str = "", overrides: str = "") -> Session:
+    """Resolves the study and shows in a line what this notebook runs on.
+
+    Args:
+        name: The notebook's file name without `.ipynb`.
+        study_name: A study of `notebooks/studies/`.
+        profile: "smoke", "quick", "full", or "" for the variable `SCANBOOK_PROFILE`, else "quick".
+        data: Folder or file of the dataset, or "" for its place in `data/`.
+        overrides: Space-separated `key=value` pairs.
+
+    Raises:
+        StudyError: The study, the profile or an override is wrong.
+    """
+    resolved = study.load(study_name, profile, data, overrides)
+    session = Session(name, resolved)
+    runs_on = (
+        "images drawn by scanbook"
+        if resolved.dataset.adapter == "drawn"
+        else f"real images ({resolved.dataset.source})"
+    )
+    session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {runs_on}. {resolved.question}")
+    return session
+
+
+def _display_markdown(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON keeps it: NumPy and pandas objects become numbers, lists and mappings; floats keep 6 digits."""
+    if isinstance(value, pd.DataFrame):
+        return json.loads(value.round(6).to_json(orient="index"))
+    if isinstance(value, pd.Series):
+        return _plain(value.to_dict())
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return round(value, 6)
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,44 @@
+"""Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
+
+from scanbook.plots.data import (
+    category_by_class,
+    class_counts,
+    flagged,
+    image_statistics,
+    mask_overlays,
+    montage,
+    numeric_by_class,
+)
+from scanbook.plots.evaluation import (
+    confusion_matrix,
+    difference_plot,
+    heat_maps,
+    metric_bars,
+    reliability_diagram,
+    roc_curves,
+)
+from scanbook.plots.hardware import speed_bars, throughput_by_batch
+from scanbook.plots.learning import learning_curves, parameter_distributions, policy_preview
+from scanbook.plots.style import apply
+
+__all__ = [
+    "apply",
+    "category_by_class",
+    "class_counts",
+    "confusion_matrix",
+    "difference_plot",
+    "flagged",
+    "heat_maps",
+    "image_statistics",
+    "learning_curves",
+    "mask_overlays",
+    "metric_bars",
+    "montage",
+    "numeric_by_class",
+    "parameter_distributions",
+    "policy_preview",
+    "reliability_diagram",
+    "roc_curves",
+    "speed_bars",
+    "throughput_by_batch",
+]

@@ -1,0 +1,71 @@
+"""The kernel that runs a notebook: this interpreter, reached through socket files, its memory watched."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import psutil
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+from traitlets.config import Config
+
+
+class OwnKernel(AsyncKernelManager):
+    """A kernel of the running interpreter, whatever kernels named `python3` a user has installed."""
+
+    @default("kernel_spec_manager")
+    def _own_interpreter(self) -> KernelSpecManager:
+        # no folder to look in leaves ipykernel's own entry, whose command is sys.executable
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def engine_arguments(folder: str) -> dict[str, object]:
+    """Arguments of papermill's engine for a kernel whose connection file and sockets lie in a folder.
+
+    Parallel kernels race for TCP ports (papermill#511), hence socket files. The system limits the length of their paths
+    to about 100 characters, hence a folder with a short name. Output may take long to come (papermill#426).
+    """
+    manager = {"transport": "ipc", "connection_file": f"{folder}/k.json"}
+    return {
+        "kernel_manager_class": OwnKernel,
+        "config": Config(OwnKernel=manager),
+        "iopub_timeout": 600,
+        "start_timeout": 180,
+    }
+
+
+class PeakMemory:
+    """Largest memory of all processes below this one, sampled while the block runs.
+
+    Attributes:
+        gib: Peak of the summed resident sizes, in GiB. Pages that processes share count once for each.
+    """
+
+    def __init__(self, interval: float = 0.25) -> None:
+        self.gib = 0.0
+        self._interval = interval
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        here = psutil.Process()
+        while not self._done.wait(self._interval):
+            total = 0
+            for process in here.children(recursive=True):
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # it ended between the two calls
+                    continue
+            self.gib = max(self.gib, total / 2**30)

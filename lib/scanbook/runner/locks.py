@@ -1,0 +1,66 @@
+"""Locks between processes: one run a report folder, and the machine to itself for the benchmark.
+
+The kernel of the operating system holds them (`flock`), so those of a killed process are free at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from scanbook import runtime
+from scanbook.errors import RunError
+
+
+def _quietly() -> None:
+    return None
+
+
+@contextmanager
+def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], None] = _quietly) -> Iterator[bool]:
+    """Holds a lock file.
+
+    Args:
+        path: The file; it is made when missing and stays.
+        exclusive: Whether nobody else may hold it; otherwise others may share it.
+        on_wait: Called once when the lock is not free.
+
+    Yields:
+        Whether it had to wait.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise RunError(
+            f"cannot write reports in {path.parent} ({error.strerror}); "
+            "make it writable or set SCANBOOK_REPORTS to another folder"
+        ) from error
+    with file:
+        waited = False
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            on_wait()
+            fcntl.flock(file, kind)
+        yield waited
+
+
+@contextmanager
+def machine(alone: bool, on_wait: Callable[[], None] = _quietly) -> Iterator[None]:
+    """Shares the machine with other notebooks, or has it alone.
+
+    Whoever wants it alone keeps the turn while waiting, so that later runs queue behind instead of starving it.
+    """
+    folder = runtime.reports_dir()
+    with ExitStack() as held:
+        with hold(folder / ".turn.lock", on_wait=on_wait):
+            held.enter_context(hold(folder / ".machine.lock", exclusive=alone, on_wait=on_wait))
+        yield

@@ -1,0 +1,76 @@
+"""The notebooks and the order in which they are run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from scanbook import runtime
+from scanbook.errors import RunError
+
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("01_eda",),
+    ("02_segmentation", "03_augmentation", "04_transfer_learning"),
+    ("05_fine_tuning",),
+    ("06_hardware_benchmark",),
+    ("07_export_flask",),
+)
+"""Ranks of notebooks. Those of one rank may run side by side; a rank starts when the one before it is done.
+
+No notebook reads what another wrote. The order only lets a later one find in the store what an earlier one computed.
+"""
+
+NOTEBOOKS: tuple[str, ...] = tuple(name for rank in ORDER for name in rank)
+
+ALONE = "06_hardware_benchmark"
+"""The notebook that measures the machine, and so never shares it."""
+
+
+def before(name: str) -> set[str]:
+    """Notebooks of the ranks before the one of `name`; none for a notebook that is not in the order."""
+    for number, rank in enumerate(ORDER):
+        if name in rank:
+            return {earlier for each in ORDER[:number] for earlier in each}
+    return set()
+
+
+def after(name: str) -> list[str]:
+    """Notebooks that wait for `name`, in the order of running."""
+    return [each for each in NOTEBOOKS if name in before(each)]
+
+
+def path(name: str) -> Path:
+    """File of a notebook.
+
+    Raises:
+        RunError: There is no such notebook.
+    """
+    folder = runtime.project_root() / "notebooks"
+    file = folder / f"{name}.ipynb"
+    if not file.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.ipynb"))) or "none"
+        raise RunError(f"unknown notebook {name!r}; {folder} holds {known}")
+    return file
+
+
+def cells(name: str) -> list[dict[str, Any]]:
+    """Cells of a notebook, each with its source as one string.
+
+    Raises:
+        RunError: There is no such notebook, or it is not a notebook.
+    """
+    file = path(name)
+    try:
+        found = json.loads(file.read_bytes())["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} is not a Jupyter notebook (JSON with cells); restore it from version control"
+        ) from error
+
+
+def title(name: str) -> str:
+    """First heading of a notebook."""
+    lines = (line for cell in cells(name) if cell["cell_type"] == "markdown" for line in cell["source"].splitlines())
+    return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), name)

@@ -1,0 +1,189 @@
+"""Where scanbook runs: folders, threads, seeds, precision, and a description of the machine.
+
+`configure` is the only place that chooses the Keras backend, and must run before Keras is imported; modules that
+need Keras take it from `keras()`, which sees to that.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from scanbook.errors import ScanbookError
+
+T = TypeVar("T")
+
+# `import openvino` reports itself to Google Analytics and leaves an identifier in the home folder; where this package
+# cannot be imported it does neither
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+PACKAGES = ("numpy", "opencv-python-headless", "pandas", "scikit-learn", "keras", "tensorflow", "openvino")
+"""Packages whose versions can change a result; they are part of every fingerprint and every report."""
+
+
+def project_root() -> Path:
+    """Folder that holds `notebooks/studies`: `SCANBOOK_HOME`, else the nearest one above the working directory or the package."""
+    if home := os.environ.get("SCANBOOK_HOME"):
+        return Path(home).resolve()
+    for start in (Path.cwd(), Path(__file__).resolve()):
+        for folder in (start, *start.parents):
+            if (folder / "notebooks" / "studies").is_dir():
+                return folder
+    raise ScanbookError(
+        f"no notebooks/studies folder above {Path.cwd()}; run inside a clone of scanbook or set SCANBOOK_HOME to one"
+    )
+
+
+def _folder(variable: str, default: str) -> Path:
+    named = os.environ.get(variable)
+    return Path(named).resolve() if named else project_root() / default
+
+
+def data_dir() -> Path:
+    """Downloads and unpacked datasets (`SCANBOOK_DATA`, else `data/`)."""
+    return _folder("SCANBOOK_DATA", "data")
+
+
+def store_dir() -> Path:
+    """Cached stages (`SCANBOOK_STORE`, else `data/store/`)."""
+    return _folder("SCANBOOK_STORE", "data/store")
+
+
+def reports_dir() -> Path:
+    """HTML reports (`SCANBOOK_REPORTS`, else `reports/`)."""
+    return _folder("SCANBOOK_REPORTS", "reports")
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configure(seed: int = 0, threads: int | None = None) -> None:
+    """Sets backend, threads and seeds, once a process and before Keras is imported.
+
+    Args:
+        seed: Seeds Python's, NumPy's and Keras's generators.
+        threads: Processors for one operation; None leaves the choice to the backend.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if threads is not None:
+        for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+            os.environ[variable] = str(threads)
+        os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    random.seed(seed)
+    module = keras()
+    module.utils.set_random_seed(seed)
+    if threads is not None and module.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:
+            raise ScanbookError(
+                f"threads={threads} came after TensorFlow started; set threads in a fresh process"
+            ) from error
+
+
+@cache
+def keras() -> ModuleType:
+    """Keras, imported after its backend was chosen, with results that repeat from one run to the next."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _without_native_messages():
+        import keras as module
+
+        if module.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_op_determinism()
+            tf.config.list_physical_devices()
+    return module
+
+
+@contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Drops what TensorFlow's native code writes to the error stream while it starts: a page of notices, whatever its log level."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def interactive() -> bool:
+    """Whether somebody watches: a terminal, or a notebook that papermill does not run."""
+    if os.environ.get("SCANBOOK_HEADLESS"):
+        return False
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """Wraps `items` in a progress bar where somebody watches, and leaves them alone where nobody does.
+
+    Bars flood a headless report with one line a step (papermill#765).
+    """
+    if not interactive():
+        return items
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=description, total=total, leave=False)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of `PACKAGES`, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine() -> dict[str, str | int | float]:
+    """Processor, cores, memory in GiB and operating system of this machine."""
+    import psutil
+
+    model = platform.processor() or platform.machine()
+    flags = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in fields.items()}
+        model = fields.get("model name", model)
+        present = fields.get("flags", "").split()
+        flags = " ".join(
+            flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if flag in present
+        )
+    return {
+        "processor": model,
+        "instruction sets": flags,
+        "cores": cores(),
+        "memory (GiB)": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def gpus() -> int:
+    """How many GPUs Keras's backend sees."""
+    module = keras()
+    if module.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    return len(module.distribution.list_devices("gpu"))

@@ -1,0 +1,92 @@
+"""Asks a service as any program would: over HTTP, with files."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scanbook.errors import RunError
+
+
+@contextmanager
+def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
+    """Starts the service for a bundle in a process of its own and stops it at the end.
+
+    Args:
+        bundle: Folder of the bundle.
+        timeout: Seconds that it may take to answer.
+
+    Yields:
+        Its address, on a free port of this machine.
+
+    Raises:
+        RunError: It did not start, with what it said last.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-m", "scanbook.serving", str(bundle), "--port", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + timeout
+            while not _answers(address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+                    raise RunError(f"the service for {bundle} did not start within {timeout:.0f} s: {last}")
+                time.sleep(0.05)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/healthz", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Posts image files, one a request.
+
+    Args:
+        address: The service's.
+        paths: Image files.
+
+    Returns:
+        For each its prediction (`class`, `confidence`, `abstained`, `probabilities` by class) and `seconds`, from request to
+        answer.
+
+    Raises:
+        RunError: The service refused a file, with its reason.
+    """
+    answers = []
+    for path in paths:
+        request = urllib.request.Request(
+            f"{address}/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"}
+        )
+        started = time.perf_counter()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                [answer] = json.load(response)["predictions"]
+        except urllib.error.HTTPError as error:
+            raise RunError(
+                f"the service refused {path.name} with status {error.code}: {json.load(error).get('detail', '')}"
+            ) from error
+        answers.append(answer | {"seconds": time.perf_counter() - started})
+    return answers

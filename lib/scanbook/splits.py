@@ -1,0 +1,140 @@
+"""Parts: stratified by class, never sharing a patient or lesion, never sharing a copy of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from scanbook import datasets, quality
+from scanbook.errors import DataError
+from scanbook.manifest import PARTS, TEST, TRAIN, VALIDATION, Manifest
+from scanbook.study import Parts, Study
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset with its parts, and how they came about.
+
+    Attributes:
+        manifest: The dataset; images that are in no part have part "".
+        quality: What `quality.scan` found, in the manifest's order.
+        left_out: Images in no part, or moved out of one: columns `image_id`, `part` that it left and `why`.
+    """
+
+    manifest: Manifest
+    quality: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def prepare(study: Study) -> Manifest:
+    """The study's images with their parts, all that the notebooks after the first need."""
+    manifest = datasets.load(study)
+    return split(manifest, quality.scan(manifest), study.parts).manifest
+
+
+def split(manifest: Manifest, scanned: pd.DataFrame, parts: Parts) -> Split:
+    """Gives every decodable image a part.
+
+    Parts given by the source are kept; a missing validation part is carved from train. Elsewhere fold 0 of
+    `StratifiedGroupKFold(test_folds)` is test and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
+    validation. Then an image leaves train when its exact copy is in validation or test, or is labelled otherwise, and
+    leaves validation when its exact copy is in test. Test never changes.
+
+    Raises:
+        DataError: A class is too small to be split, or a group or copy is still shared between parts.
+    """
+    frame = manifest.frame.copy()
+    log: list[tuple[str, str, str]] = []
+    broken = (scanned["error"] != "").to_numpy()
+    log += [(row.image_id, row.part, "unreadable") for row in frame[broken].itertuples()]
+    copies = quality.exact_copies(scanned).set_index("image_id")["copy_group"]
+    copy_group = frame["image_id"].map(copies)
+    part = np.where(broken, "", frame["part"].to_numpy(dtype=object))
+    usable = ~broken
+    if not (part != "").any():
+        part[usable] = TRAIN
+        part[_fold(manifest, np.flatnonzero(usable), parts.test_folds, parts.seed)] = TEST
+    log += _leave(part, frame, copy_group, TRAIN, TEST)
+    if not (part == VALIDATION).any():
+        part[_fold(manifest, np.flatnonzero(part == TRAIN), parts.validation_folds, parts.seed)] = VALIDATION
+    log += _leave(part, frame, copy_group, VALIDATION, TEST)
+    log += _leave(part, frame, copy_group, TRAIN, VALIDATION)
+    labels = frame["label"].groupby(copy_group).transform("nunique")
+    conflicting = (labels > 1).to_numpy() & (part == TRAIN)
+    log += [(name, TRAIN, "its exact copy is labelled otherwise") for name in frame.loc[conflicting, "image_id"]]
+    part[conflicting] = ""
+    frame["part"] = part
+    result = Split(manifest.with_frame(frame), scanned, pd.DataFrame(log, columns=["image_id", "part", "why"]))
+    check(result.manifest, copy_group)
+    return result
+
+
+def _leave(
+    part: np.ndarray, frame: pd.DataFrame, copy_group: pd.Series, leaving: str, stays: str
+) -> list[tuple[str, str, str]]:
+    """Takes the images out of one part whose exact copy is in the other."""
+    shared = set(copy_group[part == stays].dropna())
+    gone = (part == leaving) & copy_group.isin(shared).to_numpy()
+    part[gone] = ""
+    return [(name, leaving, f"its exact copy is in {stays}") for name in frame.loc[gone, "image_id"]]
+
+
+def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Rows of fold 0, stratified by class and whole by group."""
+    y, groups = manifest.y[rows], manifest.frame["group"].to_numpy()[rows]
+    counts = np.bincount(y, minlength=len(manifest.classes))
+    if counts.min() < folds:
+        name = manifest.classes[int(counts.argmin())]
+        raise DataError(
+            f"class {name!r} has {counts.min()} images; expected at least {folds} to split it in {folds} folds; add images or lower parts"
+        )
+    if len(set(groups)) == len(groups):
+        parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
+    else:
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, y, groups)
+    return rows[next(parts)[1]]
+
+
+def check(manifest: Manifest, copy_group: pd.Series) -> None:
+    """Makes sure that the parts are honest.
+
+    Raises:
+        DataError: A part is empty, training lacks a class, or parts share a group or an exact copy.
+    """
+    frame = manifest.frame
+    used = frame[frame["part"] != ""]
+    for part in PARTS:
+        if not (used["part"] == part).any():
+            raise DataError(
+                f"dataset {manifest.name}: the {part} part is empty; add images, or correct parts in the study"
+            )
+    lacking = set(manifest.classes) - set(used.loc[used["part"] == TRAIN, "label"])
+    if lacking:
+        raise DataError(
+            f"dataset {manifest.name}: no training image of class {min(lacking)!r}; add images of it or remove the class"
+        )
+    for name, keys in (("group", used["group"]), ("exact copy", copy_group[used.index])):
+        shared = used["part"].groupby(keys).nunique()
+        if (shared > 1).any():
+            key = shared.index[shared > 1][0]
+            where = ", ".join(sorted(used.loc[keys == key, "part"].unique()))
+            ids = ", ".join(used.loc[keys == key, "image_id"].head(3))
+            raise DataError(
+                f"dataset {manifest.name}: {where} share a {name} ({ids}); correct the source's parts or its group column"
+            )
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """Images by class (rows, in class order) and part, with totals and the number of groups in each part."""
+    frame = manifest.frame[manifest.frame["part"] != ""]
+    counts = pd.crosstab(frame["label"], frame["part"]).reindex(
+        index=list(manifest.classes), columns=list(PARTS), fill_value=0
+    )
+    counts["all"] = counts.sum(axis=1)
+    counts.loc["all"] = counts.sum()
+    groups = frame.groupby("part")["group"].nunique().reindex(list(PARTS), fill_value=0)
+    counts.loc["groups"] = [*groups, frame["group"].nunique()]
+    return counts.rename_axis(index="class", columns=None)

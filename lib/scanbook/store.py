@@ -1,0 +1,237 @@
+"""The store of cached stages: content fingerprints, locks and atomic writes.
+
+A stage is a folder that a function filled once for one set of inputs. Its name is the fingerprint of the inputs, of the
+code that could have run and of the packages that could have changed the result, so a stale stage is never found. It is
+built under a lock in a temporary folder and renamed when whole: a killed process leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scanbook import runtime
+from scanbook.errors import StoreError
+
+PACKAGE = Path(__file__).parent
+INPUTS = "inputs.json"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Sixteen hexadecimal digits that change when any of the parts does.
+
+    Args:
+        parts: Bytes are taken as they are, everything else as canonical JSON.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=_plain).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_fingerprint(path: Path) -> str:
+    """Fingerprint of the content of a file, or of every file below a folder and their relative paths.
+
+    A file is read again only when its size or modification time changed since it was last read; what was read is
+    remembered in the store.
+    """
+    index_path = runtime.store_dir() / "digests.json"
+    try:
+        index = json.loads(index_path.read_text())
+    except (OSError, ValueError):
+        index = {}
+    known = index.get(str(path), {})
+    found = {}
+    for name, size, modified in sorted(_files(path)):
+        entry = known.get(name)
+        same = entry is not None and entry[:2] == [size, modified]
+        found[name] = entry if same else [size, modified, file_digest(path / name if name else path)]
+    if found != known:
+        with contextlib.suppress(OSError):  # a read-only store costs only speed here
+            atomic_write(index_path, json.dumps(index | {str(path): found}))
+    return fingerprint({name: digest for name, (_, _, digest) in found.items()})
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Relative name, size and modification time of every file; the name is empty when `path` is itself a file."""
+    if path.is_file():
+        status = path.stat()
+        yield "", status.st_size, status.st_mtime_ns
+        return
+    waiting = [str(path)] if path.is_dir() else []
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                elif not entry.name.startswith("."):
+                    status = entry.stat()
+                    yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
+
+
+def _module_file(name: str) -> Path | None:
+    base = PACKAGE.joinpath(*name.split(".")[1:])
+    for path in (base / "__init__.py", base.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    package = ("scanbook", *path.parent.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], node.module or ""]).strip(".")
+                if node.level
+                else node.module
+            )
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("scanbook.") and _module_file(name)}
+
+
+@cache
+def code_fingerprint(module: str) -> str:
+    """Fingerprint of a scanbook module's source and of all scanbook modules that it imports, directly or not.
+
+    Data flows one way, so this is exactly the code that a stage of this module could have run.
+    """
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _module_file(name)
+        if name in seen or path is None:
+            continue
+        seen[name] = file_digest(path)
+        waiting += _imports(path)
+    return fingerprint(seen)
+
+
+def library_fingerprint() -> str:
+    """Fingerprint of every source file, template and weights file of the library."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return fingerprint({str(path.relative_to(PACKAGE)): file_digest(path) for path in files})
+
+
+def atomic_write(path: Path, data: str | bytes) -> None:
+    """Writes a file under a temporary name, then renames it: readers see the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes readable JSON, keys in the order given, atomically."""
+    atomic_write(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
+
+
+def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], code: str) -> Path:
+    """Folder of a cached stage, built now if it is missing.
+
+    Args:
+        kind: What the stage holds, such as "pixels"; the first part of its path.
+        inputs: All that the result depends on but the code.
+        build: Fills the empty folder that it is given.
+        code: Name of the module whose code builds the stage (`__name__`).
+
+    Returns:
+        Folder with what `build` wrote, and the inputs in `inputs.json`.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    from filelock import FileLock
+
+    key = fingerprint(kind, inputs, code_fingerprint(code), runtime.versions())
+    folder = runtime.store_dir() / kind / key
+    try:
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _build(folder, inputs, build)
+        os.utime(folder)
+    except PermissionError as error:
+        raise StoreError(
+            f"cannot write the store at {error.filename}; make it writable or set SCANBOOK_STORE to another folder"
+        ) from error
+    return folder
+
+
+def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        started = time.perf_counter()
+        build(work)
+        write_json(work / INPUTS, {"inputs": inputs, "seconds": round(time.perf_counter() - started, 3)})
+        os.chmod(work, 0o755)
+        os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def seconds(folder: Path) -> float:
+    """How long a stage took to build, in seconds."""
+    return float(json.loads((folder / INPUTS).read_text())["seconds"])
+
+
+def prune(limit_bytes: int, keep: Iterable[Path] = ()) -> list[Path]:
+    """Removes the stages that were used longest ago until the store is within a size.
+
+    Args:
+        limit_bytes: Largest size of the store, in bytes.
+        keep: Stages that stay whatever their age.
+
+    Returns:
+        The folders removed.
+    """
+    stages = [path for path in runtime.store_dir().glob("*/*") if path.is_dir() and path not in set(keep)]
+    sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in stages}
+    total, removed = sum(sizes.values()), []
+    for path in sorted(stages, key=lambda each: each.stat().st_mtime):
+        if total <= limit_bytes:
+            break
+        shutil.rmtree(path, ignore_errors=True)
+        Path(f"{path}.lock").unlink(missing_ok=True)
+        total -= sizes[path]
+        removed.append(path)
+    return removed

@@ -1,0 +1,35 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A store and a reports folder of the session's own: no test reads or leaves anything in the project."""
+    return {f"SCANBOOK_{name}": str(tmp_path_factory.mktemp(name.lower())) for name in ("STORE", "REPORTS")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_environment(_own_folders: dict[str, str]) -> Iterator[None]:
+    """Environment of a test file; undone after it, since nbval runs the notebooks in this process with the caller's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _own_folders.items():
+            patch.setenv(name, value)
+        for name in ("SCANBOOK_PROFILE", "SCANBOOK_HOME", "SCANBOOK_DATA", "SCANBOOK_TRACEBACK"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real datasets."""
+    named = os.environ.get("SCANBOOK_REAL_DATA", "")
+    if not named:
+        pytest.skip("SCANBOOK_REAL_DATA does not name the folder of the real datasets")
+    return Path(named)

@@ -1,0 +1,241 @@
+"""The bundle: what is written is read back, and whatever does not fit is refused in one line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scanbook import bundle
+from scanbook.errors import BundleError
+
+CLASSES = ("red", "green", "blue")
+SIZE = (16, 24)
+
+
+def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC") -> Path:
+    """Says which channel is brightest: a known answer, and another one where RGB and BGR are swapped."""
+    import openvino as ov  # after scanbook, which keeps it from reporting home
+    from openvino import opset13 as ops
+
+    shape = [-1, *size, 3] if layout == "NHWC" else [-1, 3, *size]
+    source = ops.parameter(shape, kind, name="images")
+    shares = ops.divide(ops.convert(source, "f32"), ops.constant(np.float32(255)))
+    axes = [1, 2] if layout == "NHWC" else [2, 3]
+    mean = ops.reduce_mean(shares, ops.constant(np.array(axes)), False)
+    weights = np.eye(3, max(width, 3), dtype=np.float32)[:, :width] * 5
+    probabilities = ops.softmax(ops.matmul(mean, ops.constant(weights), False, False), 1)
+    outputs = [probabilities]
+    if map_width:
+        outputs.append(ops.matmul(shares, ops.constant(np.eye(3, map_width, dtype=np.float32)), False, False))
+    ov.save_model(ov.Model(outputs, [source], "colours"), path, compress_to_fp16=False)
+    return path
+
+
+def write(folder: Path, **changes) -> bundle.Bundle:
+    graph = changes.pop("graph", {})
+    models = changes.pop("models", None) or {"openvino": colour_graph(folder.parent / "model.xml", **graph)}
+    values = {
+        "name": "colours",
+        "classes": CLASSES,
+        "image_size": SIZE,
+        "temperature": 1.5,
+        "abstain_below": 0.6,
+        "models": models,
+        "metrics": {
+            "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95},
+            "images": 40,
+            "kappa": {"value": float("nan")},
+        },
+        "about": {"title": "Which colour?", "data": "plain | images", "licence": "CC0"},
+    }
+    return bundle.write(folder, **values | changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("whole") / "bundle")
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "copy"
+
+
+def refused(folder: Path, about: str) -> str:
+    with pytest.raises(BundleError) as caught:
+        bundle.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert about in message
+    return message
+
+
+def test_what_is_written_is_read_back(whole):
+    read = bundle.load(whole.folder)
+    assert asdict(read) == asdict(whole)
+    assert read.classes == CLASSES and read.image_size == SIZE and read.model.is_file()
+    assert read.metrics["kappa"] == {"value": None}
+
+
+def test_folder_holds_card_requirements_and_checksums(whole):
+    names = {path.name for path in whole.folder.iterdir()}
+    assert names == {
+        "bundle.json",
+        "checksums.json",
+        "MODEL_CARD.md",
+        "requirements.txt",
+        "model.xml",
+        "model.bin",
+        "scanbook",
+    }
+    card = (whole.folder / "MODEL_CARD.md").read_text()
+    assert (
+        "| accuracy | 0.900 | 0.800 to 0.950 |" in card
+        and "| kappa | not defined |  |" in card
+        and "| images | 40 |" in card
+    )
+    assert "not a diagnosis" in card and "red, green, blue" in card and "plain \\| images" in card
+    lines = (whole.folder / "requirements.txt").read_text().split()
+    assert lines and all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in lines)
+    assert not any(line.startswith(("tensorflow", "keras", "pandas")) for line in lines)
+
+
+def test_every_changed_byte_is_refused(copy):
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        data = path.read_bytes()
+        for position in {0, len(data) // 2, len(data) - 1}:
+            changed = bytearray(data)
+            changed[position] ^= 1
+            path.write_bytes(changed)
+            refused(copy, path.name if path.name != "checksums.json" else str(copy))
+        path.write_bytes(data)
+    bundle.load(copy)
+
+
+def test_every_missing_file_is_refused(copy):
+    for path in [path for path in copy.rglob("*") if path.is_file()]:
+        data = path.read_bytes()
+        path.unlink()
+        refused(copy, path.name)
+        path.write_bytes(data)
+
+
+def test_extra_file_is_refused_but_compiled_python_is_not(copy):
+    (copy / "scanbook" / "__pycache__").mkdir()
+    (copy / "scanbook" / "__pycache__" / "errors.cpython-311.pyc").write_bytes(b"x")
+    bundle.load(copy)
+    (copy / "scanbook" / "sitecustomize.py").write_text("")
+    assert "remove it" in refused(copy, "sitecustomize.py")
+
+
+def reseal(folder: Path, change) -> None:
+    """Changes the description as a careless editor who also renews the checksums would."""
+    path = folder / "bundle.json"
+    values = json.loads(path.read_text())
+    change(values)
+    bundle.write_json(path, values)
+    sums = json.loads((folder / "checksums.json").read_text())
+    bundle.write_json(folder / "checksums.json", sums | {"bundle.json": bundle.file_digest(path)})
+
+
+@pytest.mark.parametrize(
+    ("change", "about"),
+    [
+        (
+            lambda values: values["classes"].append("white"),
+            "model.xml gives probabilities of 3 classes, bundle.json names 4",
+        ),
+        (lambda values: values.update(classes=["red", "green", "red"]), "names that differ"),
+        (lambda values: values.update(image_size=[24, 16]), "expected u8 (24, 16, 3)"),
+        (lambda values: values.update(abstain_below=1.2), "abstain_below is 1.2"),
+        (lambda values: values.update(temperature="warm"), "temperature is 'warm'"),
+        (lambda values: values.update(models={}), "an 'openvino' model"),
+        (lambda values: values.update(format=2), "format 2"),
+        (lambda values: values.update(colour="red"), "colour"),
+        (lambda values: values.pop("classes"), "classes"),
+        (lambda values: values["models"].update(openvino="../model.xml"), "'../model.xml'"),
+    ],
+)
+def test_description_that_does_not_fit_is_refused(copy, change, about):
+    reseal(copy, change)
+    refused(copy, about)
+
+
+@pytest.mark.parametrize(
+    ("graph", "about"),
+    [
+        ({"width": 2, "map_width": 2}, "probabilities of 2 classes"),
+        ({"map_width": 2}, "heat maps of 2 classes"),
+        ({"map_width": 0}, "1 outputs"),
+        ({"size": (24, 16)}, "(24, 16, 3)"),
+        ({"kind": np.float32}, "takes f32 images"),
+        ({"layout": "NCHW", "map_width": 0}, "(3, 16, 24)"),
+    ],
+)
+def test_model_that_does_not_fit_is_never_written(tmp_path, graph, about):
+    with pytest.raises(BundleError, match=re.escape(about)):
+        write(tmp_path / "bundle", graph=graph)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+
+
+def test_failed_export_keeps_the_old_bundle_and_a_good_one_replaces_it(tmp_path):
+    folder = tmp_path / "bundle"
+    write(folder)
+    with pytest.raises(BundleError, match="temperature"):
+        write(folder, temperature=0)
+    assert bundle.load(folder).temperature == 1.5
+    write(folder, temperature=2.0)
+    assert bundle.load(folder).temperature == 2.0
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "model.xml", "model.bin"}
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("text")
+    with pytest.raises(BundleError, match="no bundle"):
+        write(folder)
+    assert (folder / "thesis.tex").read_text() == "text"
+    refused(folder, "no bundle")
+
+
+def test_missing_model_files_are_named(tmp_path):
+    graph = colour_graph(tmp_path / "model.xml")
+    graph.with_suffix(".bin").unlink()
+    with pytest.raises(BundleError, match=r"model\.bin is missing"):
+        write(tmp_path / "bundle", models={"openvino": graph})
+    with pytest.raises(BundleError, match="expected an 'openvino' model among them"):
+        write(tmp_path / "bundle", models={"keras": graph})
+
+
+def test_moved_bundle_answers(whole, copy):
+    assert bundle.load(copy) == replace(whole, folder=copy)
+
+
+def test_bundle_runs_on_its_own_code(whole):
+    """From inside the bundle, the copied code is what runs, and it is complete."""
+    code = (
+        "import scanbook, sys\n"
+        "from scanbook.serving import create_app\n"
+        "answer = create_app('.').test_client().get('/healthz').get_json()\n"
+        "print(scanbook.__file__, answer['model'], sorted({'tensorflow', 'keras', 'pandas'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=whole.folder,
+        env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split("\n")[0] == f"{whole.folder / 'scanbook' / '__init__.py'} colours []", run.stderr

@@ -1,0 +1,186 @@
+"""The project as a whole: one lock, one set of commands, one direction of imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lib" / "scanbook"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENTS = [
+    {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system, "platform_system": name}
+    for python in ("3.11", "3.12", "3.13")
+    for system, name in (("linux", "Linux"), ("darwin", "Darwin"))
+]
+# the way of the data through the library: each room imports only from rooms before it
+FLOW = (
+    *("errors", "runtime", "catalogue", "store", "study", "images", "manifest", "datasets", "quality", "splits"),
+    *("pixels", "augmentation", "backbones", "engines", "features", "training", "segmentation", "evaluation"),
+    *("pretraining", "explain", "plots", "bundle", "export", "serving", "benchmark", "notebook", "runner", "cli"),
+)
+QUICK = ("errors", "runtime", "catalogue", "store", "study")
+HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")
+
+
+def locked(environment: dict[str, str]) -> dict[str, Version]:
+    """Versions of the lock that hold in an environment."""
+    found = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate(environment):
+                (pin,) = need.specifier
+                assert pin.operator == "==", line
+                found[canonicalize_name(need.name)] = Version(pin.version)
+    return found
+
+
+def declared() -> list[Requirement]:
+    extras = [each for group in PROJECT["optional-dependencies"].values() for each in group]
+    return [Requirement(each) for each in PROJECT["dependencies"] + extras]
+
+
+@pytest.mark.parametrize(
+    "environment", ENVIRONMENTS, ids=lambda each: f"{each['sys_platform']}-{each['python_version']}"
+)
+def test_the_lock_satisfies_what_is_declared(environment: dict[str, str]) -> None:
+    versions = locked(environment)
+    assert len(versions) > 50
+    for need in declared():
+        if need.marker is None or need.marker.evaluate(environment):
+            version = versions.get(canonicalize_name(need.name))
+            assert version is not None, f"{need.name} is not in requirements.lock; run make lock"
+            assert need.specifier.contains(version), f"{need} against {version}; run make lock"
+
+
+def test_declared_bounds_are_ranges() -> None:
+    for need in declared():
+        assert not any(each.operator in ("==", "===", "~=") for each in need.specifier), need
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    owners = packages_distributions()
+    names = {canonicalize_name(need.name) for need in declared()}
+    optional = {"jax", "torch", "google"}  # used only where they are already there
+    for path in PACKAGE.rglob("*.py"):
+        for module in imports(path):
+            top = module.split(".")[0]
+            if top in sys.stdlib_module_names | {"scanbook", "__future__"} | optional:
+                continue
+            found = {canonicalize_name(each) for each in owners.get(top, [])}
+            assert found & names, f"{path.relative_to(ROOT)} imports {top}, which pyproject.toml does not declare"
+
+
+def test_conda_installs_the_lock_and_nothing_else() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
+    assert pip == "pip"
+    assert packages == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split())
+    rules = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert targets == rules
+    assert targets >= {"setup", "reports", "test", "check", "lab", "serve", "lint", "clean", "pretrain"}
+    shown = subprocess.run(
+        ["make", "-C", str(ROOT), "--no-print-directory"], capture_output=True, text=True, check=True
+    ).stdout
+    listed = re.findall(r"^  (\w+) +\S", shown, re.MULTILINE)
+    assert targets <= set(listed)
+    assert {"STUDY", "PROFILE", "DATA", "JOBS", "SET"} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    ("given", "study"), [([], "drawn"), (["DATA=some/where"], "folder"), (["DATA=x", "STUDY=ham10000"], "ham10000")]
+)
+def test_make_chooses_the_study(given: list[str], study: str) -> None:
+    dry = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "serve", *given], capture_output=True, text=True, check=True
+    ).stdout
+    assert f'--study "{study}"' in dry
+
+
+def test_only_the_projects_own_outputs_are_ignored() -> None:
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {"/reports/", "/data/", "/.venv/"} <= set(ignored)
+    assert not {"reports/", "data/", "lib/", "lib", "/lib/", "*.npz"} & set(ignored)
+
+
+def test_the_licence_is_the_one_declared() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_ci_runs_the_commands_of_the_makefile() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    runs = {step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]}
+    assert {"make test", "make lint", "make reports"} <= runs
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert {"make test", "make check", "make reports"} <= set(re.findall(r"make \w+", script.read_text()))
+
+
+# --- imports
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "scanbook" else {node.module}
+            )
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_data_flow_one_way() -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if room(path) != "__init__"]
+    assert len(files) > 20
+    for path in files:
+        assert room(path) in FLOW, f"{path.relative_to(ROOT)} has no place in the flow"
+        for module in imports(path):
+            package, _, rest = module.partition(".")
+            if package == "scanbook" and rest:
+                needed = rest.split(".")[0]
+                assert FLOW.index(needed) <= FLOW.index(room(path)), (
+                    f"{room(path)} imports {needed}, which comes after it"
+                )
+
+
+def test_no_room_outgrows_its_walls() -> None:
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.parametrize("names", [QUICK, ("cli",), ("runner.freshness",)], ids="-".join)
+def test_quick_rooms_import_nothing_heavy(names: tuple[str, ...]) -> None:
+    code = (
+        f"import sys, {', '.join(f'scanbook.{name}' for name in names)}; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,368 @@
+"""The service: known answers, hostile uploads, and a real gunicorn."""
+
+import base64
+import http.client
+import io
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from scanbook import bundle as bundles
+from scanbook import images
+from scanbook.errors import BundleError, ImageError
+from scanbook.serving import Predictor, create_app, wsgi
+from scanbook.serving.app import MAX_BYTES, MAX_IMAGES
+from scanbook.serving.predictor import SHOWN, overlay
+from test_bundle import CLASSES, SIZE, write
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("served") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def client(bundle):
+    return create_app(bundle.folder).test_client()
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle):
+    return Predictor(bundles.load(bundle.folder))
+
+
+def plain(colour, height=40, width=60) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def png(colour=(255, 0, 0), **size) -> bytes:
+    return images.encode_png(plain(colour, **size))
+
+
+def jpeg(colour=(255, 0, 0), **size) -> bytes:
+    return cv2.imencode(".jpg", plain(colour[::-1], **size))[1].tobytes()
+
+
+RED, GREEN, BLUE, GREY = png(), png((0, 255, 0)), png((0, 0, 255)), png((90, 90, 90))
+
+
+def post(client, *files: bytes, path="/predict", names=(), field="image", **options):
+    names = names or ["photo.png"] * len(files)
+    data = {field: [(io.BytesIO(file), name) for file, name in zip(files, names, strict=True)]}
+    return client.post(path, data=data, content_type="multipart/form-data", **options)
+
+
+def expected(mean) -> np.ndarray:
+    scores = np.exp(5 * np.asarray(mean) / 255)
+    return scores / scores.sum()
+
+
+# answers
+
+
+@pytest.mark.parametrize(
+    ("file", "label"), [(RED, "red"), (GREEN, "green"), (BLUE, "blue"), (jpeg((0, 0, 255)), "blue")]
+)
+def test_predict_names_the_colour(client, file, label):
+    answer = post(client, file).get_json()
+    assert answer["model"] == "colours" and "not a diagnosis" in answer["notice"] and answer["request_id"]
+    [prediction] = answer["predictions"]
+    assert prediction["class"] == label and not prediction["abstained"]
+    assert prediction["confidence"] == pytest.approx(expected([255, 0, 0])[0], abs=0.01)
+    assert list(prediction["probabilities"]) == list(CLASSES)
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert "heat_map" not in prediction
+
+
+def test_unsure_answer_is_marked(client):
+    [prediction] = post(client, GREY).get_json()["predictions"]
+    assert prediction["abstained"] and prediction["confidence"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_raw_body_and_form_agree(client):
+    raw = client.post("/predict", data=BLUE, content_type="image/png").get_json()["predictions"]
+    # the type that the client claims says nothing: the bytes decide
+    lied = client.post("/predict", data=BLUE, content_type="image/jpeg").get_json()["predictions"]
+    assert raw == lied == post(client, BLUE).get_json()["predictions"]
+
+
+def test_many_images_keep_their_order(client):
+    answers = post(client, RED, BLUE, GREEN, BLUE).get_json()["predictions"]
+    assert [answer["class"] for answer in answers] == ["red", "blue", "green", "blue"]
+
+
+def test_keys_keep_the_class_order_in_the_bytes_sent(client):
+    text = post(client, RED).get_data(as_text=True)
+    assert re.findall(r'"(red|green|blue)":', text) == list(CLASSES)
+
+
+def test_heat_map_lies_where_the_colour_is(client, predictor):
+    picture = plain((0, 0, 0), 160, 240)
+    picture[:, 120:] = (0, 0, 255)
+    [answer] = post(client, images.encode_png(picture), path="/predict?heatmap=1").get_json()["predictions"]
+    kind, code = answer["heat_map"].split(",")
+    assert kind == "data:image/png;base64"
+    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert drawn.shape == (160, 240, 4)
+    assert drawn[:, :100, 3].max() == 0 and drawn[:, 140:, 3].min() > 120
+    [shown] = predictor.predict([png(height=90, width=2 * SHOWN)], pictures=True)
+    assert images.read(shown.picture).shape == (45, SHOWN, 3)
+
+
+def test_overlay_without_evidence_is_transparent():
+    drawn = cv2.imdecode(
+        np.frombuffer(overlay(np.full((3, 3), -2.0, np.float32), (20, 30)), np.uint8), cv2.IMREAD_UNCHANGED
+    )
+    assert drawn.shape == (20, 30, 4) and not drawn[..., 3].any()
+
+
+def test_predictor_sees_what_the_notebooks_see(predictor):
+    noise = np.random.default_rng(0).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+    file = images.encode_png(noise)
+    [prediction] = predictor.predict([file])
+    mean = images.load(file, SIZE).mean((0, 1))
+    np.testing.assert_allclose(prediction.probabilities, expected(mean), atol=1e-5)
+    assert prediction.picture == prediction.heat_map == b""
+    with pytest.raises(ImageError, match="image 2 of 2: the image is empty"):
+        predictor.predict([file, b""])
+
+
+def test_threads_get_the_answers_they_get_alone(client, bundle):
+    random = np.random.default_rng(1)
+    files = [
+        images.encode_png(random.integers(0, 256, (30, 30, 3), dtype=np.uint8) // np.uint8(1 + n)) for n in range(16)
+    ]
+    alone = [post(client, file).get_json()["predictions"] for file in files]
+    assert len({json.dumps(each) for each in alone}) == 16
+    application = client.application
+
+    def repeat(n: int) -> bool:
+        mine = application.test_client()
+        return all(post(mine, files[n], names=["same.png"]).get_json()["predictions"] == alone[n] for _ in range(8))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(repeat, range(16))) == [True] * 16
+
+
+# refusals
+
+
+def header_bomb() -> bytes:
+    """A PNG of a few bytes that declares 20,000 × 20,000 pixels."""
+    sides = (20_000).to_bytes(4, "big") * 2
+    chunk = b"IHDR" + sides + b"\x08\x02\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + b"\x00\x00\x00\x00IDAT"
+
+
+BAD = {
+    "empty": b"",
+    "text": b"this is no image",
+    "truncated JPEG": jpeg(height=300, width=300)[:-200],
+    "truncated PNG header": RED[:20],
+    "bomb": header_bomb(),
+    "a format that OpenCV reads through the disk": cv2.imencode(".hdr", plain((9, 9, 9)))[1].tobytes(),
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+}
+
+
+def problem(response, status: int) -> dict:
+    assert response.status_code == status
+    assert response.mimetype == "application/problem+json"
+    values = json.loads(response.data)
+    assert set(values) == {"type", "title", "status", "detail", "request_id"}
+    assert values["status"] == status and values["request_id"] == response.headers["X-Request-Id"]
+    assert values["title"] and values["detail"] and "\n" not in values["detail"] and "Traceback" not in values["detail"]
+    return values
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bytes_that_are_no_image_are_a_400(client, name):
+    for response in (post(client, BAD[name]), client.post("/predict", data=BAD[name], content_type="image/png")):
+        values = problem(response, 400)
+        assert values["type"] == "urn:scanbook:unreadable-image"
+        assert values["detail"].startswith("the image")
+
+
+def test_refusal_says_which_image(client):
+    assert problem(post(client, RED, BAD["text"], BLUE), 400)["detail"].startswith("image 2 of 3: ")
+
+
+def test_requests_without_an_image_say_what_is_expected(client):
+    assert "'image'" in problem(post(client, RED, field="photo"), 400)["detail"]
+    assert (
+        "'image'"
+        in problem(client.post("/predict", data={"image": "text"}, content_type="multipart/form-data"), 400)["detail"]
+    )
+    assert "application/json" in problem(client.post("/predict", json={"image": "x"}), 415)["detail"]
+    assert "missing" in problem(client.post("/predict"), 415)["detail"]
+    problem(client.post("/predict", data=b"--x", content_type="multipart/form-data; boundary=x"), 400)
+    problem(client.post("/predict", data=b"", content_type="multipart/form-data"), 400)
+
+
+def test_large_requests_are_refused(client):
+    huge = bytes(MAX_BYTES + 1)
+    assert "16 MB" in problem(client.post("/predict", data=huge, content_type="image/png"), 413)["detail"]
+    assert "16 MB" in problem(post(client, huge), 413)["detail"]
+    assert "32" in problem(post(client, *[RED] * (MAX_IMAGES + 1)), 400)["detail"]
+    problem(post(client, *[RED] * 500), 413)
+
+
+def test_unknown_routes_and_methods(client):
+    problem(client.get("/nothing"), 404)
+    answer = problem(client.get("/predict"), 405)
+    assert answer["title"] == "Method Not Allowed"
+    assert client.get("/predict").headers["Allow"]
+    page = client.get("/nothing", headers=BROWSER)
+    assert page.status_code == 404 and page.mimetype == "text/html" and "Not Found" in page.text
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fbundle.py"):
+        assert client.get(path).status_code == 404
+
+
+def test_a_failure_inside_is_a_plain_500(bundle, monkeypatch, caplog):
+    application = create_app(bundle.folder)
+    monkeypatch.setattr(application.extensions["predictor"], "_engine", None)
+    with caplog.at_level(logging.INFO, "scanbook.serving"):
+        values = problem(post(application.test_client(), RED, names=["jane_doe.png"]), 500)
+    assert "NoneType" not in values["detail"]
+    assert f"{values['request_id']} failed" in caplog.text and "jane_doe" not in caplog.text
+    assert not application.debug and not application.testing
+
+
+# privacy and safety
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "/etc/passwd", "..\\..\\x.png", "a\x00b.png", "a" * 5000, "<script>.png"]
+)
+def test_file_names_are_ignored(client, name):
+    answer = post(client, RED, names=[name])
+    assert answer.get_json()["predictions"][0]["class"] == "red"
+    assert name not in answer.text
+
+
+def test_nothing_is_written_and_no_name_is_logged(client, monkeypatch, tmp_path, caplog):
+    noise = np.random.default_rng(2).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    large = images.encode_png(noise)
+    assert len(large) > 2_000_000
+
+    def forbidden(*_args, **_options):
+        raise AssertionError("a temporary file was asked for")
+
+    for maker in ("TemporaryFile", "SpooledTemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, maker, forbidden)
+    monkeypatch.chdir(tmp_path)
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    with caplog.at_level(logging.DEBUG):
+        assert post(client, large, names=["jane_doe.png"]).status_code == 200
+        assert post(client, large, names=["jane_doe.png"], path="/").status_code == 200
+        assert client.get("/jane_doe?name=jane_doe").status_code == 404
+    assert not list(tmp_path.iterdir())
+    assert not [
+        path for path in set(Path(tempfile.gettempdir()).iterdir()) - before if path.stat().st_size == len(large)
+    ]
+    assert "POST /predict 200" in caplog.text and "jane_doe" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/model-card", "/nothing", "/static/page.css"])
+def test_security_headers(client, path):
+    headers = client.get(path).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'" and policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'" and policy["form-action"] == "'self'"
+    assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "no-referrer"
+    assert (headers["Cache-Control"] == "no-store") == (not path.startswith("/static"))
+
+
+# the process
+
+
+def test_app_imports_no_training_library(bundle):
+    code = (
+        "import sys; from scanbook.serving import create_app; create_app(sys.argv[1]).test_client().get('/')\n"
+        "print(sorted({'tensorflow', 'keras', 'pandas', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(bundle.folder)], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_altered_bundle_does_not_start(bundle, tmp_path):
+    changed = write(tmp_path / "bundle")
+    changed.model.write_bytes(changed.model.read_bytes() + b" ")
+    run = subprocess.run(
+        [sys.executable, "-m", "scanbook.serving", str(changed.folder)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "model.xml was changed" in run.stderr
+    with pytest.raises(BundleError, match="set SCANBOOK_BUNDLE"):
+        wsgi.create()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(process, port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the service did not start")
+
+
+@pytest.mark.parametrize("entry", ["module", "wsgi"])
+def test_gunicorn_answers_and_stops_on_sigterm(bundle, tmp_path, entry):
+    port = free_port()
+    command = {
+        "module": ["-m", "scanbook.serving", str(bundle.folder), "--port", str(port)],
+        "wsgi": ["-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{port}", "scanbook.serving.wsgi:create()"],
+    }[entry]
+    environment = os.environ | {"SCANBOOK_BUNDLE": str(bundle.folder), "HOME": str(tmp_path)}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=output, stderr=output, env=environment, cwd=tmp_path
+        )
+    try:
+        wait_for(process, port)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for file, label in ((RED, "red"), (BLUE, "blue")):
+            connection.request("POST", "/predict", file, {"Content-Type": "image/png"})
+            assert json.loads(connection.getresponse().read())["predictions"][0]["class"] == label
+        connection.request("POST", "/predict", b"no image", {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        assert response.status == 400 and json.loads(response.read())["status"] == 400
+        connection.close()
+        connection.request("POST", "/predict", bytes(MAX_BYTES + 1), {"Content-Type": "image/png"})
+        assert connection.getresponse().status == 413
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+        process.wait()
+    lines = log.read_text()
+    assert "POST /predict 200" in lines and "Traceback" not in lines
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

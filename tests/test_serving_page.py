@@ -1,0 +1,109 @@
+"""The page: it works without JavaScript, loads nothing from elsewhere and can be used by everybody."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from scanbook import images
+from scanbook.serving import create_app
+from scanbook.serving.app import MAX_BYTES, percent
+from test_bundle import CLASSES, write
+from test_serving import BAD, BLUE, BROWSER, GREY, RED, post
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    return create_app(write(tmp_path_factory.mktemp("served") / "bundle").folder).test_client()
+
+
+class Page(HTMLParser):
+    """Collects what a test asks about a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_form_works_without_javascript(client):
+    [form] = Page(client.get("/").text).all("form")
+    assert form["method"] == "post" and form["enctype"] == "multipart/form-data" and form["action"] == "/"
+    answer = post(client, BLUE, path="/", headers=BROWSER)
+    assert answer.status_code == 200 and '<h2 id="verdict">blue</h2>' in answer.text
+    assert re.search(r"98\.7 % calibrated probability", answer.text)
+    shown = re.findall(r'<span class="class">(.*?)</span> <span class="share">(.*?)</span>', answer.text)
+    assert shown[0] == ("blue", "98.7 %") and {name for name, _ in shown} == set(CLASSES)
+    sources = [each["src"] for each in Page(answer.text).all("img") if each.get("src", "").startswith("data:")]
+    assert [source.split(";")[0] for source in sources] == ["data:image/jpeg", "data:image/png"]
+    assert images.read(base64.b64decode(sources[0].split(",")[1])).shape == (40, 60, 3)
+
+
+def test_page_says_not_sure(client):
+    answer = post(client, GREY, path="/", headers=BROWSER).text
+    assert "Not sure" in answer and "60.0 %" in answer and "33.3 %" in answer
+
+
+@pytest.mark.parametrize(
+    ("files", "status"), [([b""], 400), ([BAD["text"]], 400), ([RED, BLUE], 400), ([bytes(MAX_BYTES)], 413)]
+)
+def test_page_shows_problems_and_its_form(client, files, status):
+    answer = post(client, *files, path="/", headers=BROWSER)
+    assert answer.status_code == status and answer.mimetype == "text/html"
+    page = Page(answer.text)
+    assert any(each.get("role") == "alert" for each in page.all("div")) and page.all("form")
+
+
+def test_page_escapes_what_the_bundle_says(tmp_path):
+    hostile = write(
+        tmp_path / "bundle", about={"title": "<script>alert(1)</script>"}, classes=("<b>red</b>", "green", "blue")
+    )
+    answer = post(create_app(hostile.folder).test_client(), RED, path="/", headers=BROWSER).text
+    assert "&lt;b&gt;red" in answer and "<b>red" not in answer and "<script>alert" not in answer
+
+
+def test_pages_are_self_contained_and_accessible(client):
+    pages = [
+        client.get("/"),
+        client.get("/model-card"),
+        client.get("/x", headers=BROWSER),
+        post(client, RED, path="/", headers=BROWSER),
+    ]
+    linked = set()
+    for response in pages:
+        text = re.sub(r"data:image/\w+;base64,[\w+/=]+", "data:", response.text)
+        assert not re.search(r"https?://|[\"'(]//|@import|<style|\sstyle=|\son\w+=|javascript:", text)
+        page = Page(text)
+        assert page.all("html")[0]["lang"] == "en" and page.all("main") and len(page.all("h1")) == 1
+        assert all("alt" in each for each in page.all("img"))
+        assert all("src" in each for each in page.all("script"))
+        assert "For research and teaching." in text
+        assert "not a diagnosis" in text or response.status_code == 404
+        labelled = {each.get("for") for each in page.all("label")}
+        assert all(each["id"] in labelled or each["type"] == "checkbox" for each in page.all("input"))
+        assert any(each["href"] == "/model-card" for each in page.all("a"))
+        linked |= {each["href"] for each in page.all("link")} | {each["src"] for each in page.all("script")}
+        linked |= {each["src"] for each in page.all("img") if each.get("src", "data:") != "data:"}
+    assert len(linked) >= 3
+    for path in linked:
+        response = client.get(path)
+        assert path.startswith("/static/") and response.status_code == 200
+        text = response.text.replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://|[\"'(]//|@import", text)
+
+
+def test_model_card_and_health(client):
+    card = client.get("/model-card").text
+    assert "0.800 to 0.950" in card and "Which colour?" in card and "95 % interval" in card
+    assert client.get("/healthz").get_json() == {"status": "ok", "model": "colours"}
+
+
+def test_percent_never_rounds_to_certainty():
+    assert [percent(share) for share in (0.0004, 0.001, 0.5, 0.9994)] == ["< 0.1 %", "0.1 %", "50.0 %", "> 99.9 %"]
