@@ -19,7 +19,7 @@ CLASSES = ("red", "green", "blue")
 SIZE = (16, 24)
 
 
-def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC") -> Path:
+def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC", swap=False) -> Path:
     """Says which channel is brightest: a known answer, and another one where RGB and BGR are swapped."""
     import openvino as ov  # after scanbook, which keeps it from reporting home
     from openvino import opset13 as ops
@@ -34,6 +34,8 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
     outputs = [probabilities]
     if map_width:
         outputs.append(ops.matmul(shares, ops.constant(np.eye(3, map_width, dtype=np.float32)), False, False))
+    if swap:
+        outputs.reverse()
     ov.save_model(ov.Model(outputs, [source], "colours"), path, compress_to_fp16=False)
     return path
 
@@ -177,6 +179,7 @@ def test_description_that_does_not_fit_is_refused(copy, change, about):
         ({"width": 2, "map_width": 2}, "probabilities of 2 classes"),
         ({"map_width": 2}, "heat maps of 2 classes"),
         ({"map_width": 0}, "1 outputs"),
+        ({"swap": True}, "probabilities with 4 axes"),
         ({"size": (24, 16)}, "(24, 16, 3)"),
         ({"kind": np.float32}, "takes f32 images"),
         ({"layout": "NCHW", "map_width": 0}, "(3, 16, 24)"),

@@ -22,8 +22,8 @@ def parameters(policy: Policy, count: int, seed: int, epoch: int) -> pd.DataFram
     """Draws what happens to each of `count` images in an epoch.
 
     Returns:
-        One row an image: `rotation` and `shear` in degrees; `shift_x`, `shift_y` as shares of the side; `zoom`, a factor;
-        `flip_x`, `flip_y`, 0 or 1; `brightness` as a share of 255; `contrast`, `red`, `green`, `blue`, factors.
+        One row an image: `rotation` and `shear` in degrees; `shift_x`, `shift_y` as shares of the side; `zoom`, a
+        factor; `flip_x`, `flip_y`, 0 or 1; `brightness` as a share of 255; `contrast`, `red`, `green`, `blue`, factors.
     """
     unit = np.random.default_rng([seed, epoch]).uniform(-1, 1, (count, 12))
     drawn = {
@@ -82,7 +82,7 @@ class Augmenter:
     def __init__(self, name: str, count: int, seed: int) -> None:
         self.policy = POLICIES[name]
         self.count, self.seed = count, seed
-        self._epoch = -1
+        self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray] | None = None
 
     def __call__(self, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Augments images.
@@ -97,23 +97,28 @@ class Augmenter:
         """
         if self.policy == Policy():
             return np.asarray(images)
-        if epoch != self._epoch:
-            drawn = parameters(self.policy, self.count, self.seed, epoch)
-            self._tables = _look_up_tables(drawn)
-            self._matrices = matrices(drawn, images.shape[1:3])
-            self._epoch = epoch
+        warps, tables = self._draw(epoch, images.shape[1:3])
         output = np.empty_like(images)
         border = _BORDERS[self.policy.fill]
 
         def one(index: int) -> None:
             image, place = images[index], positions[index]
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            warped = cv2.warpAffine(image, self._matrices[place], image.shape[1::-1], flags=flags, borderMode=border)
-            output[index] = cv2.LUT(warped, self._tables[place][None])
+            warped = cv2.warpAffine(image, warps[place], image.shape[1::-1], flags=flags, borderMode=border)
+            output[index] = cv2.LUT(warped, tables[place][None])
 
         with ThreadPoolExecutor(runtime.cores()) as pool:
             list(pool.map(one, range(len(images))))
         return output
+
+    def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Matrices and look-up tables of all training images in an epoch; the latest epoch's are kept."""
+        kept = self._drawn
+        if kept is None or kept[0] != (epoch, *size):
+            drawn = parameters(self.policy, self.count, self.seed, epoch)
+            kept = (epoch, *size), matrices(drawn, size), _look_up_tables(drawn)
+            self._drawn = kept
+        return kept[1], kept[2]
 
 
 def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray:

@@ -6,7 +6,10 @@ The backbone is built on the preprocessed input itself, never nested: nested bac
 from __future__ import annotations
 
 import importlib
+import zipfile
+import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,8 @@ class Weights:
 
 
 RANDOM = Weights("none")
+POLICIES = ("auto", "imagenet", "scanbook", "none")
+"""What a study's `weights` can say."""
 
 
 def pretrained(name: str, wanted: str) -> Weights:
@@ -56,9 +61,11 @@ def pretrained(name: str, wanted: str) -> Weights:
             Keras cache or can be downloaded, else the library's; "none" for random weights.
 
     Raises:
-        ModelError: There are none, with the reason.
+        ModelError: There are none, with the reason; or the backbone or the policy is unknown.
     """
-    spec = BACKBONES[name]
+    spec = _spec(name)
+    if wanted not in POLICIES:
+        raise ModelError(f"unknown policy of weights {wanted!r}; expected one of {', '.join(POLICIES)}")
     if wanted == "none":
         return RANDOM
     if not spec.pretrained:
@@ -89,6 +96,9 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
     """
     found, missing = {}, {}
     for name in study.pretrained_backbones:
+        if study.weights == "none":
+            missing[name] = f"no pretrained weights for {name}: the study sets weights to none"
+            continue
         try:
             found[name] = pretrained(name, study.weights)
         except ModelError as error:
@@ -110,32 +120,44 @@ def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:
         raise ModelError(
             f"no ImageNet weights for {spec.name}: not in the Keras cache and not downloadable ({reason})"
         ) from error
-    np.savez(folder / "weights.npz", *donor.get_weights())
+    np.savez(folder / "weights.npz", *_arrays(donor))
 
 
-def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM, dropout: float = 0.0) -> Any:
+def _arrays(donor: Any) -> list[np.ndarray]:
+    """Weights of a network with ImageNet weights, as they fit the network that its builder makes without.
+
+    EfficientNet's builder divides the normalised image once more, with ImageNet weights alone (tensorflow#49930); here
+    that is part of the variance, from which `build` normalises.
+    """
+    for layer, following in pairwise(donor.layers):
+        if isinstance(layer, layers.Normalization) and isinstance(following, layers.Rescaling):
+            mean, variance, count = layer.get_weights()
+            layer.set_weights([mean, variance / np.square(following.scale), count])
+    return donor.get_weights()
+
+
+def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM) -> Any:
     """Builds a network.
+
+    Random networks get a batch-normalisation momentum of 0.9: with the 0.999 that ImageNet's builders set, the moving
+    averages would lag behind a short training and its test accuracy would say nothing.
 
     Args:
         name: A backbone.
         size: Height and width of the images.
         classes: Number of classes.
         weights: Pretrained weights of the backbone, or `RANDOM`.
-        dropout: Share of pooled features dropped in training.
-
-    Random networks get a batch-normalisation momentum of 0.9: with the 0.999 that ImageNet's builders set, the moving averages
-    would lag behind a short training and its test accuracy would say nothing.
 
     Returns:
-        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named `feature_map`,
-        `features` and `logits`.
+        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named
+        `feature_map`, `features` and `logits`.
 
     Raises:
-        ModelError: The weights are of another shape.
+        ModelError: The backbone is unknown, or the weights cannot be read or are of another shape.
     """
-    spec = BACKBONES[name]
+    spec = _spec(name)
     images = keras.Input((*size, 3), dtype="uint8", name="images")
-    body = _body(spec, _preprocess(images, spec))
+    body = _body(spec, images, _preprocess(images, spec))
     if weights.path:
         _load(body, weights, name)
     else:
@@ -144,8 +166,7 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
                 layer.momentum = 0.9
     feature_map = layers.Activation("linear", name=FEATURE_MAP, dtype="float32")(body.output)
     features = layers.GlobalAveragePooling2D(name=FEATURES)(feature_map)
-    dropped = layers.Dropout(dropout, name="dropout")(features) if dropout else features
-    logits = layers.Dense(classes, dtype="float32", name=LOGITS)(dropped)
+    logits = layers.Dense(classes, dtype="float32", name=LOGITS)(features)
     return keras.Model(images, logits, name=name.replace(".", "_"))
 
 
@@ -157,6 +178,12 @@ def body_weights(model: Any) -> list[np.ndarray]:
 def pooled(model: Any) -> Any:
     """The part of a network that ends in the pooled features, float32 `(n, channels)`."""
     return keras.Model(model.input, model.get_layer(FEATURES).output)
+
+
+def _spec(name: str) -> BackboneSpec:
+    if name not in BACKBONES:
+        raise ModelError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
 
 
 def _attribute(path: str) -> Any:
@@ -178,9 +205,9 @@ def _preprocess(images: Any, spec: BackboneSpec) -> Any:
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(images)
 
 
-def _body(spec: BackboneSpec, images: Any) -> Any:
+def _body(spec: BackboneSpec, images: Any, preprocessed: Any) -> Any:
     if not spec.builder:
-        return keras.Model(images, _baseline_cnn(images))
+        return keras.Model(images, _baseline_cnn(preprocessed))
     if spec.name == "resnet18":
         backbone = _attribute(spec.builder)(
             input_conv_filters=[64],
@@ -191,8 +218,8 @@ def _body(spec: BackboneSpec, images: Any) -> Any:
             block_type="basic_block",
             image_shape=(None, None, 3),
         )
-        return keras.Model(images, backbone.call(images))
-    return _attribute(spec.builder)(include_top=False, weights=None, input_tensor=images, **spec.arguments)
+        return keras.Model(images, backbone.call(preprocessed))
+    return _attribute(spec.builder)(include_top=False, weights=None, input_tensor=preprocessed, **spec.arguments)
 
 
 def _baseline_cnn(images: Any) -> Any:
@@ -207,8 +234,13 @@ def _baseline_cnn(images: Any) -> Any:
 
 
 def _load(body: Any, weights: Weights, name: str) -> None:
-    with np.load(weights.path) as arrays:
-        values = [arrays[key].astype(np.float32) for key in arrays.files]
+    try:
+        with np.load(weights.path) as arrays:
+            values = [arrays[key].astype(np.float32) for key in arrays.files]
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(
+            f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
+        ) from error
     expected = [tuple(each.shape) for each in body.weights]
     found = [value.shape for value in values]
     if expected != found:
@@ -221,6 +253,9 @@ def _load(body: Any, weights: Weights, name: str) -> None:
             f"they differ from array {first} on; remove the file or name the right backbone"
         )
     body.set_weights(values)
+    for layer in body.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # it normalises with constants that it makes from its weights; nothing else does
 
 
 def summary(model: Any) -> dict[str, float]:

@@ -41,16 +41,18 @@ def training(study: Study, manifest: Manifest, images: np.ndarray, backbone: str
     The first epoch, which traces and compiles, is timed apart and left out of the medians.
 
     Returns:
-        One row an arm: `arm`, `threads`, `first_epoch` and `seconds` an epoch (median, with `low` and `high`, the fastest
-        and the slowest), `images_per_second`, `speedup` over one thread, `efficiency` = speedup over threads (not defined
-        for a GPU), `accuracy` and `validation_accuracy` after the last epoch.
+        One row an arm: `arm`, `threads`, `first_epoch` and `seconds` an epoch (median, with `low` and `high`, the
+        fastest and the slowest; each includes a pass over the validation images), `images_per_second` of training in
+        that time, `speedup` over one thread, `efficiency` = speedup over threads (not defined for a GPU), `accuracy`
+        and `validation_accuracy` after the last epoch.
 
     Raises:
         RunError: An arm failed, with its last line.
     """
+    # drawn by lot: many sources list one class after the other
+    draw = np.random.default_rng(study.seed)
     rows, validation = (
-        manifest.rows(TRAIN)[: study.benchmark.images],
-        manifest.rows(VALIDATION)[: study.benchmark.images],
+        np.sort(draw.permutation(manifest.rows(part))[: study.benchmark.images]) for part in (TRAIN, VALIDATION)
     )
     used = np.concatenate([rows, validation])
     found = []
@@ -90,6 +92,8 @@ def _run_arm(task: dict[str, Any]) -> dict[str, float]:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if done.returncode < 0:
+            last = f"killed by signal {-done.returncode}, as happens when memory runs out"
         raise RunError(
             f"benchmark arm {task['arm']} with {task['threads']} threads failed: {last}; try fewer benchmark.images"
         )

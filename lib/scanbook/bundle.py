@@ -302,7 +302,9 @@ def _check_model(bundle: Bundle) -> None:
         raise BundleError(
             f"{path} has {len(outputs)} outputs, expected probabilities and heat maps; export the model again"
         )
-    for output, title in zip(outputs, ("probabilities", "heat maps"), strict=True):
+    for output, title, rank in zip(outputs, ("probabilities", "heat maps"), (2, 4), strict=True):
+        if (found := output.get_partial_shape().rank.get_length()) != rank:
+            raise BundleError(f"{path} gives {title} with {found} axes, expected {rank}; export the outputs in order")
         if (width := _width(output, -1)) != len(bundle.classes):
             raise BundleError(
                 f"{path} gives {title} of {width} classes, {DESCRIPTION} names {len(bundle.classes)}; "

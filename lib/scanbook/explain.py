@@ -24,8 +24,8 @@ def with_heat_maps(model: Any, temperature: float) -> Any:
         temperature: What the logits are divided by before the softmax.
 
     Returns:
-        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to probabilities, float32 `(n, k)`, and class activation maps, float32
-        `(n, h', w', k)`, in logits.
+        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to probabilities, float32 `(n, k)`, and class activation maps,
+        float32 `(n, h', w', k)`, in logits: averaged over a map, plus the head's bias, they are the class's logit.
     """
     head = model.get_layer(backbones.LOGITS)
     kernel, _ = head.get_weights()

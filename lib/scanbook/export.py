@@ -58,7 +58,8 @@ def write_bundle(
             about={
                 "title": study.title,
                 "question": study.question,
-                "data": f"{study.dataset.source}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups",
+                "data": f"{study.dataset.source}: {len(manifest.frame)} images, "
+                f"{manifest.frame['group'].nunique()} groups",
                 "licence": study.dataset.licence,
                 "profile": study.profile,
                 **about,

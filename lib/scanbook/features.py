@@ -10,7 +10,7 @@ from scanbook import backbones, engines, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.backbones import Weights
 from scanbook.manifest import TRAIN, Manifest
-from scanbook.store import stage
+from scanbook.store import fingerprint, stage
 
 CHUNK = 512
 
@@ -45,9 +45,18 @@ def extract(
 
 
 def extract_views(
-    manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, policy: str, views: int, seed: int
+    manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, *, policy: str, views: int, seed: int
 ) -> np.ndarray:
     """Pooled features of augmented copies of the training images.
+
+    Args:
+        manifest: The dataset, split.
+        images: Its pixels, uint8 `(n, h, w, 3)`.
+        backbone: Name of the backbone.
+        weights: Its weights.
+        policy: Name of the augmentation policy.
+        views: Copies of each image.
+        seed: Seed of what the policy draws.
 
     Returns:
         float32 `(views, m, channels)`, for the m training images in the manifest's order.
@@ -69,10 +78,23 @@ def extract_views(
     return np.load(stage("features", inputs, build, __name__) / "features.npy")
 
 
+def sample_fingerprint(images: np.ndarray) -> str:
+    """Fingerprint of up to 256 images, evenly spread: it changes with the code that decoded, resized or cut them out.
+
+    The manifest's own fingerprint knows the files, but not what was made of them.
+
+    Args:
+        images: uint8 `(n, h, w, 3)`.
+    """
+    picked = np.linspace(0, len(images) - 1, min(len(images), 256)).astype(int)
+    return fingerprint(np.ascontiguousarray(images[picked]).tobytes())
+
+
 def _inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:
     return {
         "manifest": manifest.fingerprint(),
         "size": images.shape[1:3],
+        "pixels": sample_fingerprint(images),
         "backbone": backbone,
         "weights": weights.digest,
     }

@@ -6,25 +6,19 @@ PIL does not; so whatever feeds a model goes through `load`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-MAX_PIXELS = 50_000_000
-"""Largest image decoded: a 50-megapixel photograph; more is refused before it is unpacked."""
+import cv2
+import numpy as np
+
+from scanbook import MAX_PIXELS
+from scanbook.errors import ImageError
 
 # JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file to read them, where an
 # upload must not go
 _SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"RIFF"
 )  # fmt: skip
-
-# OpenCV reads its own limit once, when it is imported; it covers the formats whose headers are not read here
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-
-from scanbook.errors import ImageError  # noqa: E402
 
 
 def read(source: bytes | Path) -> np.ndarray:
@@ -64,13 +58,19 @@ def read(source: bytes | Path) -> np.ndarray:
 
 
 def _header(data: bytes) -> tuple[int, int, int]:
-    """Height and width that a PNG or JPEG header declares, and where a JPEG's pixels start; zeros for what is not told."""
+    """Height and width that a PNG or JPEG header declares, and where a JPEG's pixels start; zeros for what is not told.
+
+    OpenCV's own limit covers what is not told.
+    """
     height = width = position = 0
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"), 0
     if data[:2] == b"\xff\xd8":
         position = 2
         while position + 9 < len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+            if data[position + 1] == 0xFF:  # padding before a marker
+                position += 1
+                continue
             if 0xC0 <= data[position + 1] <= 0xCF and data[position + 1] not in (0xC4, 0xC8, 0xCC):
                 height = int.from_bytes(data[position + 5 : position + 7], "big")
                 width = int.from_bytes(data[position + 7 : position + 9], "big")

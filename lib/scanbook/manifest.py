@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scanbook.errors import DataError
-from scanbook.store import atomic_write, fingerprint, write_json
+from scanbook.store import fingerprint
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -71,21 +69,3 @@ class Manifest:
         """Changes with the images listed, their order, labels and parts; not with where they lie."""
         listed = self.frame.drop(columns=["path", "mask_path"])
         return fingerprint(listed.to_csv(index=False).encode(), self.classes, self.facts.get("data", ""))
-
-    def save(self, folder: Path) -> None:
-        """Writes `manifest.csv` and `manifest.json` into a folder."""
-        atomic_write(folder / "manifest.csv", self.frame.to_csv(index=False))
-        write_json(folder / "manifest.json", {"name": self.name, "classes": self.classes, "facts": self.facts})
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads what `save` wrote."""
-        about = json.loads((folder / "manifest.json").read_text())
-        text = dict.fromkeys(COLUMNS, str)
-        frame = pd.read_csv(folder / "manifest.csv", dtype=text, keep_default_na=False, na_values={})
-        for column in frame.columns.difference(COLUMNS):
-            if frame[column].dtype == object or isinstance(frame[column].dtype, pd.StringDtype):
-                numbers = pd.to_numeric(frame[column].replace("", np.nan), errors="coerce")
-                if numbers.notna().sum() == (frame[column] != "").sum():
-                    frame[column] = numbers
-        return cls(about["name"], frame, tuple(about["classes"]), about["facts"])

@@ -44,7 +44,7 @@ class Session:
         _display_markdown(f"**{caption}**")
         from IPython.display import display
 
-        display(frame)
+        display(frame.round(4).rename_axis(index=None, columns=frame.index.name))
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
         """Shows a figure, with `alt` as its text for those who do not see it, and keeps it as `figures/<name>.png`."""

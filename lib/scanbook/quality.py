@@ -42,10 +42,10 @@ def scan(manifest: Manifest) -> pd.DataFrame:
         manifest: The dataset.
 
     Returns:
-        One row an image, in the manifest's order: `image_id`; `error`, a sentence where the file cannot be decoded, else
-        ""; `sha256` of the file; `bytes`, `width`, `height`; `brightness` and `contrast` (mean and standard deviation of
-        grey levels, 0 to 255); `sharpness` (decimal logarithm of the variance of the Laplacian at 192 pixels); `red`,
-        `green`, `blue` (means, 0 to 255); `thumbnail`, 16 × 16 grey levels as hexadecimal digits.
+        One row an image, in the manifest's order: `image_id`; `error`, a sentence where the file cannot be decoded,
+        else ""; `sha256` of the file; `bytes`, `width`, `height`; `brightness` and `contrast` (mean and standard
+        deviation of grey levels, 0 to 255); `sharpness` (decimal logarithm of the variance of the Laplacian at 192
+        pixels); `red`, `green`, `blue` (means, 0 to 255); `thumbnail`, 16 × 16 grey levels as hexadecimal digits.
     """
 
     def build(folder: Path) -> None:

@@ -75,8 +75,6 @@ def configure(seed: int = 0, threads: int | None = None) -> None:
         seed: Seeds Python's, NumPy's and Keras's generators.
         threads: Processors for one operation; None leaves the choice to the backend.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if threads is not None:
         for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             os.environ[variable] = str(threads)
@@ -100,7 +98,7 @@ def configure(seed: int = 0, threads: int | None = None) -> None:
 def keras() -> ModuleType:
     """Keras, imported after its backend was chosen, with results that repeat from one run to the next."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _without_native_messages():
         import keras as module
 

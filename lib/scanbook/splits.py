@@ -89,7 +89,8 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
     if counts.min() < folds:
         name = manifest.classes[int(counts.argmin())]
         raise DataError(
-            f"class {name!r} has {counts.min()} images; expected at least {folds} to split it in {folds} folds; add images or lower parts"
+            f"dataset {manifest.name}: class {name!r} has {counts.min()} images left to split; "
+            f"expected at least {folds}, one a fold; add images, or lower the folds of parts in the study"
         )
     if len(set(groups)) == len(groups):
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
@@ -114,7 +115,8 @@ def check(manifest: Manifest, copy_group: pd.Series) -> None:
     lacking = set(manifest.classes) - set(used.loc[used["part"] == TRAIN, "label"])
     if lacking:
         raise DataError(
-            f"dataset {manifest.name}: no training image of class {min(lacking)!r}; add images of it or remove the class"
+            f"dataset {manifest.name}: no training image of class {min(lacking)!r}; "
+            "add images of it or remove the class"
         )
     for name, keys in (("group", used["group"]), ("exact copy", copy_group[used.index])):
         shared = used["part"].groupby(keys).nunique()
@@ -123,7 +125,8 @@ def check(manifest: Manifest, copy_group: pd.Series) -> None:
             where = ", ".join(sorted(used.loc[keys == key, "part"].unique()))
             ids = ", ".join(used.loc[keys == key, "image_id"].head(3))
             raise DataError(
-                f"dataset {manifest.name}: {where} share a {name} ({ids}); correct the source's parts or its group column"
+                f"dataset {manifest.name}: {where} share a {name} ({ids}); "
+                "correct the source's parts or its group column"
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,9 @@ from scanbook.errors import StoreError
 
 PACKAGE = Path(__file__).parent
 INPUTS = "inputs.json"
+_GRAIN = 2_000_000_000
+"""Nanoseconds, the coarsest clock of a common file system (FAT)."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _plain(value: Any) -> Any:
@@ -35,7 +39,11 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    return str(value)
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, whose text drops what is in the middle
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no content that a fingerprint or a JSON file could keep")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -43,6 +51,9 @@ def fingerprint(*parts: Any) -> str:
 
     Args:
         parts: Bytes are taken as they are, everything else as canonical JSON.
+
+    Raises:
+        TypeError: A part has no canonical JSON, so that two of them could not be told apart.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -74,14 +85,17 @@ def tree_fingerprint(path: Path) -> str:
         entry = known.get(name)
         same = entry is not None and entry[:2] == [size, modified]
         found[name] = entry if same else [size, modified, file_digest(path / name if name else path)]
-    if found != known:
+    # a file written just now may change again within the clock's grain, so what was read of it is not remembered
+    settled = time.time_ns() - _GRAIN
+    remembered = {name: entry for name, entry in found.items() if entry[1] < settled}
+    if remembered != known:
         with contextlib.suppress(OSError):  # a read-only store costs only speed here
-            atomic_write(index_path, json.dumps(index | {str(path): found}))
+            atomic_write(index_path, json.dumps(index | {str(path): remembered}))
     return fingerprint({name: digest for name, (_, _, digest) in found.items()})
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Relative name, size and modification time of every file; the name is empty when `path` is itself a file."""
+    """Relative name, size and modification time of every file that is not hidden; no name when `path` is a file."""
     if path.is_file():
         status = path.stat()
         yield "", status.st_size, status.st_mtime_ns
@@ -90,9 +104,11 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
+                if entry.name.startswith("."):
+                    continue
                 if entry.is_dir():
                     waiting.append(entry.path)
-                elif not entry.name.startswith("."):
+                else:
                     status = entry.stat()
                     yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
 
@@ -189,15 +205,22 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     _build(folder, inputs, build)
-        os.utime(folder)
-    except PermissionError as error:
+    except OSError as error:
+        own = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
+        if not own and error.errno not in _NO_ROOM:
+            raise  # not the store's: a source that `build` reads
         raise StoreError(
-            f"cannot write the store at {error.filename}; make it writable or set SCANBOOK_STORE to another folder"
+            f"cannot write the store at {error.filename or folder.parent} ({error.strerror}); "
+            "make room or make it writable, or set SCANBOOK_STORE to another folder"
         ) from error
+    with contextlib.suppress(OSError):  # a read-only store still serves what it holds
+        os.utime(folder)
     return folder
 
 
 def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    for abandoned in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: the lock is ours
+        shutil.rmtree(abandoned, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         started = time.perf_counter()
@@ -218,16 +241,16 @@ def prune(limit_bytes: int, keep: Iterable[Path] = ()) -> list[Path]:
     """Removes the stages that were used longest ago until the store is within a size.
 
     Args:
-        limit_bytes: Largest size of the store, in bytes.
+        limit_bytes: Largest size of all stages together, in bytes.
         keep: Stages that stay whatever their age.
 
     Returns:
         The folders removed.
     """
-    stages = [path for path in runtime.store_dir().glob("*/*") if path.is_dir() and path not in set(keep)]
+    stages = [path for path in runtime.store_dir().glob("*/[!.]*") if path.is_dir()]
     sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in stages}
     total, removed = sum(sizes.values()), []
-    for path in sorted(stages, key=lambda each: each.stat().st_mtime):
+    for path in sorted(set(stages) - set(keep), key=lambda each: each.stat().st_mtime):
         if total <= limit_bytes:
             break
         shutil.rmtree(path, ignore_errors=True)

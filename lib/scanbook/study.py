@@ -21,6 +21,8 @@ PROFILES = ("smoke", "quick", "full")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class _Block(BaseModel):
@@ -41,7 +43,7 @@ class DrawnData(_Source):
     adapter: Literal["drawn"]
     images: Positive = 1800
     size: Positive = 192
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FolderData(_Source):
@@ -72,15 +74,24 @@ class MedMnistData(_Source):
     flag: str
 
 
+_ADAPTERS: dict[str, type[BaseModel]] = {
+    "drawn": DrawnData,
+    "folder": FolderData,
+    "table": TableData,
+    "medmnist": MedMnistData,
+}
 Data = Annotated[DrawnData | FolderData | TableData | MedMnistData, Field(discriminator="adapter")]
 
 
 class Parts(_Block):
-    """Parts where the source has none: fold 0 of `test_folds` is test, fold 0 of `validation_folds` of the rest is validation."""
+    """Parts where the source has none.
+
+    Fold 0 of `test_folds` is test, fold 0 of `validation_folds` of the rest is validation.
+    """
 
     test_folds: Annotated[int, Field(ge=2)] = 5
     validation_folds: Annotated[int, Field(ge=2)] = 5
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Head(_Block):
@@ -90,9 +101,14 @@ class Head(_Block):
     """
 
     epochs: Positive = 40
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     batch_size: Positive = 64
-    l2: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.01, 0.03, 0.1, 0.3]
+    l2: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] = [
+        0.01,
+        0.03,
+        0.1,
+        0.3,
+    ]
     views: Positive = 4
 
 
@@ -100,7 +116,7 @@ class Training(_Block):
     """Training of a whole network. The rate warms up over the first epoch, then falls to zero on a cosine."""
 
     epochs: Positive = 10
-    learning_rate: float = 3e-4
+    learning_rate: Rate = 3e-4
     batch_size: Positive = 32
     label_smoothing: Fraction = 0.0
 
@@ -136,7 +152,7 @@ class Study(_Block):
     fine_tuning: Training = Training()
     benchmark: Benchmark = Benchmark()
     bootstrap_rounds: Positive = 1000
-    seed: int = 0
+    seed: Seed = 0
     published: dict[str, Any] = {}
     profile: Literal["smoke", "quick", "full"] = "quick"
     data: str = ""
@@ -198,30 +214,18 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
     Raises:
         StudyError: The study, the profile, a key or a value is unknown or of the wrong type.
     """
-    path = studies_dir() / f"{name}.yaml"
-    if not path.is_file():
-        raise StudyError(f"unknown study {name!r}; expected one of {', '.join(studies())}, or add {path}")
+    content, profiles = _read(name)
     profile = profile or os.environ.get("SCANBOOK_PROFILE", "") or "quick"
     if profile not in PROFILES:
         raise StudyError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise StudyError(
-            f"study {name}: {path.name}{where} is not valid YAML; check indentation and colons there"
-        ) from error
-    if not isinstance(content, dict):
-        raise StudyError(f"study {name}: {path.name} holds no keys; expected a block like the other studies'")
-    profiles = content.pop("profiles", None) or {}
-    for key in profiles:
-        if key not in PROFILES:
-            raise StudyError(
-                f"study {name}: unknown profile {key!r} in profiles; expected one of {', '.join(PROFILES)}"
-            )
     values = _merge(content, profiles.get(profile) or {})
     for pair in overrides.split():
         values = _override(values, pair)
+    for key, variable in (("profile", "PROFILE"), ("data", "DATA")):
+        if key in values:
+            raise StudyError(
+                f"study {name}: {key} is set to {values[key]!r} as a key; pass it as {variable}={values[key]} instead"
+            )
     values |= {"profile": profile, "data": data and str(Path(data).expanduser().resolve())}
     try:
         resolved = Study.model_validate(values)
@@ -232,6 +236,37 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
             f"study {name}: its key study says {resolved.study!r}; expected {name!r}, the name of its file"
         )
     return resolved
+
+
+def _read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys of a study file, and what its profiles change."""
+    path = studies_dir() / f"{name}.yaml"
+    if not path.is_file():
+        raise StudyError(f"unknown study {name!r}; expected one of {', '.join(studies())}, or add {path}")
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise StudyError(
+            f"study {name}: {path.name}{where} is not valid YAML; check indentation and colons there"
+        ) from error
+    if not isinstance(content, dict):
+        raise StudyError(f"study {name}: {path.name} holds no keys; expected a block like the other studies'")
+    profiles = content.pop("profiles", None) or {}
+    if not isinstance(profiles, dict):
+        raise StudyError(
+            f"study {name}: profiles is {profiles!r}; expected a block with the keys {', '.join(PROFILES)}"
+        )
+    for key, changes in profiles.items():
+        if key not in PROFILES:
+            raise StudyError(
+                f"study {name}: unknown profile {key!r} in profiles; expected one of {', '.join(PROFILES)}"
+            )
+        if not isinstance(changes, dict | None):
+            raise StudyError(
+                f"study {name}: profiles.{key} is {changes!r}; expected a block of the keys that this profile changes"
+            )
+    return content, profiles
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -260,24 +295,28 @@ def _override(values: dict[str, Any], pair: str) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     """The first problem that pydantic found, as one line."""
     problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"] if part not in ("drawn", "folder", "table", "medmnist")]
-    key = ".".join(where)
+    location = problem["loc"]
+    adapter = len(location) > 1 and location[0] == "dataset"  # pydantic puts the adapter's name after "dataset"
+    key = ".".join(str(part) for part in (location[:1] + location[2:] if adapter else location))
     if problem["type"] == "extra_forbidden":
-        block = _block_at(problem["loc"][:-1])
+        block = _block_at(location[:-1])
         return f"unknown key {key!r}; expected one of {', '.join(block.model_fields)}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing; add it to the study"
+    if problem["type"] == "union_tag_not_found":
+        return f"key 'dataset.adapter' is missing; expected one of {', '.join(_ADAPTERS)}"
+    if problem["type"] == "union_tag_invalid":
+        return f"dataset.adapter: unknown adapter {problem['ctx']['tag']!r}; expected one of {', '.join(_ADAPTERS)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]} (got {problem['input']!r})"
 
 
 def _block_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    adapters = {"drawn": DrawnData, "folder": FolderData, "table": TableData, "medmnist": MedMnistData}
     block: type[BaseModel] = Study
+    if location[:1] == ("dataset",):
+        block, location = _ADAPTERS[str(location[1])], location[2:]
     for part in location:
-        if part in adapters:
-            block = adapters[part]
-        elif part != "dataset":
+        if str(part) in block.model_fields:
             annotation = block.model_fields[str(part)].annotation
             block = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else block
     return block

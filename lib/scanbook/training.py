@@ -157,7 +157,9 @@ def transfer(
         rows, y = manifest.rows(TRAIN), manifest.y
         x_train, y_train = found[rows], y[rows]
         if policy != "none":
-            views = features.extract_views(manifest, images, backbone, weights, policy, study.head.views, study.seed)
+            views = features.extract_views(
+                manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
+            )
             x_train, y_train = np.concatenate([x_train, *views]), np.tile(y_train, 1 + len(views))
         validation = manifest.rows(VALIDATION)
         head, history = _fit_head(

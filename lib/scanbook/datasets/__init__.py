@@ -24,7 +24,8 @@ def load(study: Study) -> Manifest:
     manifest = _ADAPTERS[study.dataset.adapter](study)
     if len(manifest.classes) < 2:
         raise DataError(
-            f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; expected at least two classes"
+            f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
+            "expected at least two classes"
         )
     if study.limit and study.limit < len(manifest.frame):
         manifest = _sample(manifest, study.limit, study.seed)
@@ -32,12 +33,16 @@ def load(study: Study) -> Manifest:
 
 
 def _sample(manifest: Manifest, limit: int, seed: int) -> Manifest:
-    """About `limit` images, as many of each class as of any other while they last, whole groups at a time."""
+    """About `limit` images, as many of each class as of any other while they last, whole groups at a time.
+
+    Where the source has parts, each gives its share of a class.
+    """
     frame = manifest.frame
     shuffled = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
-    share = -(-limit // len(manifest.classes))
+    in_class = frame["label"].value_counts()
     groups: set[str] = set()
-    for _, rows in shuffled.groupby("label", sort=True):
+    for (label, _), rows in shuffled.groupby(["label", "part"], sort=True):
+        share = -(-limit * len(rows) // (len(manifest.classes) * in_class[label]))
         sizes = rows.groupby("group", sort=False).size().cumsum()
         groups |= set(sizes.index[: max(2, int((sizes <= share).sum()))])
     return manifest.with_frame(frame[frame["group"].isin(groups)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -46,19 +47,17 @@ def load(study: Study) -> Manifest:
         parts = {folder: TRAIN if part == TRAIN else TEST for folder, part in parts.items()}
     if parts and not {TRAIN, TEST} <= set(parts.values()):
         raise DataError(
-            f"{root} has the part folders {', '.join(f.name for f in parts)}; expected train and at least one of val and test"
+            f"{root} has the part folders {', '.join(f.name for f in parts)}; "
+            "expected train and at least one of val and test"
         )
     rows = []
     for parent, part in parts.items() or [(root, "")]:
         for folder in _subfolders(parent):
-            files = sorted(
-                path
-                for path in folder.rglob("*")
-                if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-            )
+            files = _images_below(folder)
             if not files:
                 raise DataError(
-                    f"class folder {folder} holds no image; expected {', '.join(sorted(EXTENSIONS))} files, or remove the folder"
+                    f"class folder {folder} holds no image; expected {', '.join(sorted(EXTENSIONS))} files; "
+                    "add images or remove the folder"
                 )
             rows += [(path.relative_to(root).as_posix(), str(path), folder.name, part) for path in files]
     if not rows:
@@ -80,13 +79,27 @@ def require_folder(study: Study, expected: str) -> Path:
     what = "is a file, not a folder" if study.location.exists() else "does not exist"
     source = f"; get the images from {study.dataset.source}" if study.dataset.source.startswith("http") else ""
     raise DataError(
-        f"dataset {study.study}: {study.location} {what}; expected a folder with {expected}{source} and pass DATA=path"
+        f"dataset {study.study}: {study.location} {what}; expected a folder with {expected}{source}; pass DATA=path"
     )
 
 
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key with numbers in numeric order: "2. b" before "10. a"."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", name) if part)
+def natural(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
+    """Sort key with numbers in numeric order: "2. b" before "10. a"; the name settles what is equal otherwise."""
+    parts = (part for part in re.split(r"(\d+)", name) if part)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts), name
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Image files at any depth, sorted; hidden files and folders, such as Jupyter's checkpoints, are none."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        found += [Path(parent, name) for name in names if not name.startswith(".") and _is_image(name)]
+    return sorted(found)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _subfolders(folder: Path) -> list[Path]:

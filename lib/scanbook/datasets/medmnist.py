@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,26 +136,46 @@ def _fetch(flag: str, archive: Archive) -> Path:
         )
     except ValueError as error:
         raise DataError(
-            f"{flag}.npz from {ADDRESS.format(flag=flag)} has another MD5 than the official {archive.md5}; try again later or pass DATA=path/to/{flag}.npz"
+            f"{flag}.npz from {ADDRESS.format(flag=flag)} has another MD5 than the official {archive.md5}; "
+            f"try again later or pass DATA=path/to/{flag}.npz"
         ) from error
     except OSError as error:
         raise DataError(
-            f"cannot download {ADDRESS.format(flag=flag)} ({type(error).__name__}); connect, or pass DATA=path/to/{flag}.npz"
+            f"cannot download {ADDRESS.format(flag=flag)} ({type(error).__name__}); "
+            f"connect, or pass DATA=path/to/{flag}.npz"
         ) from error
 
 
 def _unpack(path: Path, archive: Archive, folder: Path) -> None:
     rows = []
-    try:
-        with np.load(path) as arrays:
-            for part, key in ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test")):
-                images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"].reshape(-1)
-                for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                    name = f"{key}_{index:06d}"
-                    atomic_write(folder / "images" / f"{name}.png", encode_png(image))
-                    rows.append((name, archive.classes[int(label)], part))
-    except (KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a MedMNIST archive ({error}); expected arrays train_images, train_labels and so on"
-        ) from error
+    (folder / "images").mkdir()
+    for part, key in ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test")):
+        images, labels = _arrays(path, archive, key)
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            name = f"{key}_{index:06d}"
+            (folder / "images" / f"{name}.png").write_bytes(encode_png(image))
+            rows.append((name, archive.classes[label], part))
     atomic_write(folder / "images.csv", pd.DataFrame(rows, columns=["image_id", "label", "part"]).to_csv(index=False))
+
+
+def _arrays(path: Path, archive: Archive, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 `(n, h, w)` or `(n, h, w, 3)`, and labels, `(n,)`, of one part."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no .npz file")
+        with np.load(path) as arrays:
+            images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"]
+        if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+            raise ValueError(f"{key}_images is {images.dtype} {images.shape}")
+        if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
+            raise ValueError(f"{key}_labels is {labels.dtype} {labels.shape} for {len(images)} images")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(archive.classes):
+            raise ValueError(
+                f"{key}_labels reach from {labels.min()} to {labels.max()}, not 0 to {len(archive.classes) - 1}"
+            )
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} is not a MedMNIST archive ({str(error).strip(chr(39))}); "
+            f"expected uint8 {key}_images and one label of {key}_labels for each; download it again"
+        ) from error
+    return images, labels.reshape(-1)

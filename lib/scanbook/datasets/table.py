@@ -41,9 +41,9 @@ def load(study: Study) -> Manifest:
             "image_id": stems,
             "path": stems.map(images),
             "label": source[layout.label_column],
-            "group": source[layout.group_column] if layout.group_column else stems,
+            "group": _groups(source, layout, stems),
             "mask_path": stems.map(lambda stem: masks.get(stem + layout.mask_suffix, "")),
-            "part": source[layout.part_column].str.lower().map(_PART_NAMES).fillna("") if layout.part_column else "",
+            "part": _parts(source, layout),
         }
     )
     for column in layout.metadata:
@@ -64,7 +64,8 @@ def _read_csv(path: Path, layout: TableData) -> pd.DataFrame:
     for column in (layout.image_column, layout.label_column, layout.group_column, layout.part_column, *layout.metadata):
         if column and column not in source:
             raise DataError(
-                f"{path} has no column {column!r}; its columns are {', '.join(source.columns)}; correct the study or the file"
+                f"{path} has no column {column!r}; its columns are {', '.join(source.columns)}; "
+                "correct the study or the file"
             )
     if source.empty:
         raise DataError(f"{path} has no rows; expected one row an image")
@@ -74,7 +75,29 @@ def _read_csv(path: Path, layout: TableData) -> pd.DataFrame:
     return source
 
 
+def _groups(source: pd.DataFrame, layout: TableData, stems: pd.Series) -> pd.Series:
+    """The named column; an image whose group is not told is a group of its own, not one with all others like it."""
+    if not layout.group_column:
+        return stems
+    named = source[layout.group_column]
+    return named.where(named != "", stems)
+
+
+def _parts(source: pd.DataFrame, layout: TableData) -> pd.Series | str:
+    if not layout.part_column:
+        return ""
+    named = source[layout.part_column].str.strip().str.lower()
+    unknown = named[(named != "") & ~named.isin(list(_PART_NAMES))]
+    if len(unknown):
+        raise DataError(
+            f"{layout.csv} line {unknown.index[0] + 2}: {layout.part_column} is {unknown.iloc[0]!r}; "
+            f"expected one of {', '.join(_PART_NAMES)}; correct the file, or part_column in the study"
+        )
+    return named.map(_PART_NAMES).fillna("")
+
+
 def _by_stem(root: Path, folders: list[str]) -> dict[str, str]:
+    """Path of each image by its name without extension; the folder named first wins."""
     found: dict[str, str] = {}
     for name in folders:
         folder = root / name
@@ -82,14 +105,13 @@ def _by_stem(root: Path, folders: list[str]) -> dict[str, str]:
             raise DataError(
                 f"image folder {folder} does not exist; correct image_folders in the study or unpack the images there"
             )
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stem, extension = os.path.splitext(entry.name)
-                if extension.lower() in EXTENSIONS and not stem.startswith("."):
-                    found[stem] = entry.path
+        for entry in sorted(os.scandir(folder), key=lambda each: each.name):
+            stem, extension = os.path.splitext(entry.name)
+            if extension.lower() in EXTENSIONS and not stem.startswith("."):
+                found.setdefault(stem, entry.path)
     return found
 
 
 def _numbers_where_all_are(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if (numbers.notna() | (column == "")).all() else column
+    return numbers if numbers.notna().any() and (numbers.notna() | (column == "")).all() else column

@@ -16,7 +16,7 @@ def speed_bars(table: pd.DataFrame, title: str, by: str = "threads") -> Figure:
     """Training time, speed-up and efficiency by number of threads (or processes, or devices).
 
     Args:
-        table: a row per number, columns `by` (int), seconds, low, high (95 % interval of the seconds), speedup
+        table: a row per number, columns `by` (int), seconds, low, high (fastest and slowest epoch), speedup
             (seconds of the first row over this row's) and efficiency (speed-up over the ratio of the numbers).
         title: what was trained, on which machine, how often.
         by: the column that was varied.
@@ -43,7 +43,7 @@ def speed_bars(table: pd.DataFrame, title: str, by: str = "threads") -> Figure:
         axis.grid(visible=False, axis="x")
         axis.set(xlabel=readable(by), ylabel=unit)
         axis.set_title(name)
-    headline(figure, f"{title} (whiskers: 95 % interval of the time)")
+    headline(figure, f"{title} (whiskers: fastest and slowest epoch)")
     return figure
 
 
@@ -52,7 +52,7 @@ def throughput_by_batch(table: pd.DataFrame, title: str) -> Figure:
     """Images per second of each inference engine over batch sizes; both axes are logarithmic.
 
     Args:
-        table: columns engine, batch, images_per_second, low, high (95 % interval).
+        table: columns engine, batch, images_per_second (median of windows), low, high (quartiles).
         title: which model, on which machine, how often.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 4))
@@ -68,6 +68,6 @@ def throughput_by_batch(table: pd.DataFrame, title: str) -> Figure:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.4g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set(xlabel="batch, images", ylabel="images per second")
-    axis.set_title(f"{title} (whiskers: 95 % interval)")
+    axis.set_title(f"{title} (whiskers: quartiles of the windows)")
     axis.legend(title="engine", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

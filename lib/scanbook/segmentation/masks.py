@@ -18,8 +18,8 @@ _FIELD_RADIUS = 0.72
 
 
 def _kmeans(values: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """Two clusters, started from the dark and the bright half: deterministic. The darker cluster is the lesion."""
-    start = (grey.reshape(-1) > np.median(grey)).astype(np.int32)[:, None]
+    """Two clusters, started from what is darker and brighter than the mean, so deterministic; the lesion is the darker."""
+    start = (grey.reshape(-1) > grey.mean()).astype(np.int32)[:, None]
     if start.min() == start.max():
         return np.zeros(grey.shape, bool)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 15, 0.5)
@@ -43,7 +43,7 @@ def kmeans_lab(image: np.ndarray) -> np.ndarray:
 
 
 def otsu(image: np.ndarray) -> np.ndarray:
-    """Otsu's threshold (IEEE Trans. SMC, 1979) on the blue channel, where pigment contrasts most; what is darker is the lesion."""
+    """Otsu's threshold (IEEE Trans. SMC 9(1), 1979) on the blue channel, where pigment contrasts most."""
     _, binary = cv2.threshold(np.ascontiguousarray(image[..., 2]), 0, 1, cv2.THRESH_BINARY_INV + cv2.THRESH_OTSU)
     return binary.astype(bool)
 

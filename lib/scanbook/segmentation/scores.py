@@ -9,7 +9,10 @@ from scanbook.manifest import Manifest
 
 
 def dice(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Dice coefficient of each pair of masks, bool `(n, h, w)`: twice the overlap over the sum of areas; 1 where both are empty."""
+    """Dice coefficient of each pair of masks, bool `(n, h, w)`; 1 where both are empty.
+
+    Twice the overlap over the sum of areas (Dice, Ecology 26(3), 1945).
+    """
     overlap = (truth & found).sum((1, 2))
     total = truth.sum((1, 2)) + found.sum((1, 2))
     return np.where(total > 0, 2 * overlap / np.maximum(total, 1), 1.0)

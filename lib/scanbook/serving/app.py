@@ -166,10 +166,11 @@ def _sources() -> list[bytes]:
 
 
 def _as_json(answer: Prediction, heat_maps: bool) -> dict[str, Any]:
-    shares = [round(share, 6) for share in answer.probabilities.tolist()]
+    # not rounded: small probabilities are whole logits apart
+    shares = answer.probabilities.tolist()
     values = {
         "class": answer.label,
-        "confidence": round(answer.confidence, 6),
+        "confidence": answer.confidence,
         "abstained": answer.abstained,
         "probabilities": dict(zip(_predictor().bundle.classes, shares, strict=True)),
     }

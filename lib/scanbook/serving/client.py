@@ -17,6 +17,9 @@ from typing import Any
 
 from scanbook.errors import RunError
 
+# without a proxy that the environment names: it would be asked for this machine's own address
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
 
 @contextmanager
 def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
@@ -42,20 +45,26 @@ def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
         try:
             deadline = time.monotonic() + timeout
             while not _answers(address):
-                if process.poll() is not None or time.monotonic() > deadline:
+                stopped = process.poll() is not None
+                if stopped or time.monotonic() > deadline:
                     log.seek(0)
                     last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-                    raise RunError(f"the service for {bundle} did not start within {timeout:.0f} s: {last}")
+                    what = "stopped" if stopped else f"did not answer within {timeout:.0f} s"
+                    raise RunError(f"the service for {bundle} {what}: {last}")
                 time.sleep(0.05)
             yield address
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/healthz", timeout=5) as response:
+        with _open(f"{address}/healthz", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False
@@ -69,11 +78,11 @@ def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
         paths: Image files.
 
     Returns:
-        For each its prediction (`class`, `confidence`, `abstained`, `probabilities` by class) and `seconds`, from request to
-        answer.
+        For each its prediction (`class`, `confidence`, `abstained`, `probabilities` by class, in class order) and
+        `seconds`, from request to answer.
 
     Raises:
-        RunError: The service refused a file, with its reason.
+        RunError: The service refused a file, with its reason, or does not answer.
     """
     answers = []
     for path in paths:
@@ -82,11 +91,15 @@ def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
         )
         started = time.perf_counter()
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with _open(request, timeout=60) as response:
                 [answer] = json.load(response)["predictions"]
         except urllib.error.HTTPError as error:
             raise RunError(
                 f"the service refused {path.name} with status {error.code}: {json.load(error).get('detail', '')}"
+            ) from error
+        except urllib.error.URLError as error:
+            raise RunError(
+                f"no service answers at {address} ({error.reason}); start it, or correct the address"
             ) from error
         answers.append(answer | {"seconds": time.perf_counter() - started})
     return answers
