@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from scanbook import backbones, images
+from scanbook import export as exports
 from scanbook.backbones import Weights
+from scanbook.bundle import Bundle
 from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.store import file_digest
 from scanbook.study import Study
@@ -97,3 +99,10 @@ def weights(name: str = "baseline_cnn") -> Weights:
     path = Path(tempfile.mkdtemp(prefix="weights-")) / "weights.npz"
     np.savez(path, *backbones.body_weights(network(name)))
     return Weights("scanbook", path, file_digest(path))
+
+
+def export(folder: Path, model: Any, temperature: float) -> Bundle:
+    """A bundle of a network."""
+    metrics = pd.DataFrame({"value": [0.5], "low": [0.4], "high": [0.6]}, index=["accuracy"])
+    options = {"temperature": temperature, "abstain_below": 0.4, "metrics": metrics, "about": {"backbone": "tiny"}}
+    return exports.write_bundle(folder, study(), manifest(), model, **options)

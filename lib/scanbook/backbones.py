@@ -6,6 +6,7 @@ The backbone is built on the preprocessed input itself, never nested: nested bac
 from __future__ import annotations
 
 import importlib
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -112,9 +113,12 @@ def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:
         if spec.builder.startswith("keras_hub"):
             donor = _attribute(spec.builder).from_preset(spec.arguments["preset"])
         else:
-            donor = _attribute(spec.builder)(
-                include_top=False, weights="imagenet", input_shape=(None, None, 3), **spec.arguments
-            )
+            with warnings.catch_warnings():
+                # MobileNet's builders say that they take the weights of 224 pixels; without a top they are those of any
+                warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+                donor = _attribute(spec.builder)(
+                    include_top=False, weights="imagenet", input_shape=(None, None, 3), **spec.arguments
+                )
     except Exception as error:  # each source fails in its own way: URLError, OSError, Kaggle's and Keras's own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
@@ -237,7 +241,7 @@ def _load(body: Any, weights: Weights, name: str) -> None:
     try:
         with np.load(weights.path) as arrays:
             values = [arrays[key].astype(np.float32) for key in arrays.files]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
             f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
         ) from error

@@ -57,15 +57,13 @@ def training(study: Study, manifest: Manifest, images: np.ndarray, backbone: str
     used = np.concatenate([rows, validation])
     found = []
     with tempfile.TemporaryDirectory() as work:
-        data = Path(work) / "images.npz"
-        part = np.array([TRAIN] * len(rows) + [VALIDATION] * len(validation))
-        np.savez(data, images=images[used], y=manifest.y[used], part=part)
+        np.save(Path(work) / "images.npy", images[used])
+        manifest.with_frame(manifest.frame.iloc[used]).save(Path(work))
         for arm in runtime.progress(training_arms(), "training arms"):
             task = arm | {
-                "data": str(data),
+                "data": work,
                 "backbone": backbone,
                 "weights": [weights.source, str(weights.path or ""), weights.digest],
-                "classes": len(manifest.classes),
                 "epochs": study.benchmark.epochs,
                 "batch_size": study.fine_tuning.batch_size,
                 "seed": study.seed,
@@ -108,11 +106,11 @@ def _train_arm(task: dict[str, Any]) -> dict[str, float]:
 
     source, path, digest = task["weights"]
     weights = Weights(source, Path(path) if path else None, digest)
-    with np.load(task["data"]) as arrays:
-        images, y, part = arrays["images"], arrays["y"], arrays["part"]
-    model = backbones.build(task["backbone"], images.shape[1:3], task["classes"], weights)
-    plan = Training(epochs=task["epochs"] + 1, batch_size=task["batch_size"])
-    history = training.train_all(plan, task["arm"], model, images, y, part, "none", task["seed"])
+    images, manifest = np.load(Path(task["data"]) / "images.npy"), Manifest.read(Path(task["data"]))
+    model = backbones.build(task["backbone"], images.shape[1:3], len(manifest.classes), weights)
+    training.freeze_batch_normalisation(model)
+    values = Training(epochs=task["epochs"] + 1, batch_size=task["batch_size"])
+    history = training.train_all(training.Plan(task["arm"], values, "none", task["seed"]), model, images, manifest)
     epochs = np.diff(history["seconds"])
     return {
         "first_epoch": float(history["seconds"].iloc[0]),

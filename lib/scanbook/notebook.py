@@ -7,7 +7,6 @@ A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and en
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,17 +109,15 @@ def _display_markdown(text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it: NumPy and pandas objects become numbers, lists and mappings; floats keep 6 digits."""
+    """A value as JSON keeps it: tables become mappings by row, arrays lists, and floats keep 6 digits; NaN is null."""
     if isinstance(value, pd.DataFrame):
         return json.loads(value.round(6).to_json(orient="index"))
-    if isinstance(value, pd.Series):
-        return _plain(value.to_dict())
-    if isinstance(value, dict):
+    if isinstance(value, pd.Series | dict):
         return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, list | tuple | np.ndarray):
         return [_plain(each) for each in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float):
-        return round(value, 6)
-    return str(value) if isinstance(value, Path) else value
+        return round(value, 6) if np.isfinite(value) else None
+    return value

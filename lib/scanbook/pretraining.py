@@ -14,13 +14,13 @@ import pandas as pd
 from scanbook import backbones, runtime, training
 from scanbook.catalogue import BACKBONES
 from scanbook.datasets.drawn import pretraining as drawn
-from scanbook.manifest import TRAIN, VALIDATION
+from scanbook.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.store import atomic_write
 from scanbook.study import Training
 
 BACKBONE = "mobilenet_v2_0.35"
 SIZE, IMAGES, HELD_OUT, SEED = 96, 22_000, 2_000, 2026
-PLAN = Training(epochs=14, learning_rate=2e-3, batch_size=64, label_smoothing=0.1)
+VALUES = Training(epochs=14, learning_rate=2e-3, batch_size=64, label_smoothing=0.1)
 
 
 def pretrain() -> pd.DataFrame:
@@ -32,9 +32,12 @@ def pretrain() -> pd.DataFrame:
     runtime.configure(SEED)
     print(f"drawing {IMAGES} images of {len(drawn.CLASSES)} classes", flush=True)
     images, y = drawn.draw(IMAGES, SIZE, SEED, runtime.progress)
-    part = np.where(np.arange(IMAGES) < HELD_OUT, VALIDATION, TRAIN)
+    frame = pd.DataFrame({"image_id": np.arange(IMAGES).astype(str), "label": np.array(drawn.CLASSES)[y]})
+    frame["part"] = np.where(np.arange(IMAGES) < HELD_OUT, VALIDATION, TRAIN)
+    frame = frame.assign(path="", group=frame["image_id"], mask_path="")
     model = backbones.build(BACKBONE, (SIZE, SIZE), len(drawn.CLASSES))
-    history = training.train_all(PLAN, f"{BACKBONE}, pretraining", model, images, y, part, "dermoscopy", SEED)
+    plan = training.Plan(f"{BACKBONE}, pretraining", VALUES, "dermoscopy", SEED)
+    history = training.train_all(plan, model, images, Manifest("pretraining", frame, drawn.CLASSES))
     body = backbones.body_weights(model)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{f"{index:03d}": _half(array) for index, array in enumerate(body)})

@@ -31,7 +31,7 @@ PACKAGES = ("numpy", "opencv-python-headless", "pandas", "scikit-learn", "keras"
 
 
 def project_root() -> Path:
-    """Folder that holds `notebooks/studies`: `SCANBOOK_HOME`, else the nearest one above the working directory or the package."""
+    """Folder with `notebooks/studies`: `SCANBOOK_HOME`, else the nearest above the working directory or the package."""
     if home := os.environ.get("SCANBOOK_HOME"):
         return Path(home).resolve()
     for start in (Path.cwd(), Path(__file__).resolve()):
@@ -112,7 +112,7 @@ def keras() -> ModuleType:
 
 @contextmanager
 def _without_native_messages() -> Iterator[None]:
-    """Drops what TensorFlow's native code writes to the error stream while it starts: a page of notices, whatever its log level."""
+    """Drops what TensorFlow's native code writes to the error stream as it starts: a page, at any log level."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:

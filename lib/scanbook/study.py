@@ -245,7 +245,7 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise StudyError(f"unknown study {name!r}; expected one of {', '.join(studies())}, or add {path}")
     try:
         content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
         where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise StudyError(
             f"study {name}: {path.name}{where} is not valid YAML; check indentation and colons there"
@@ -283,7 +283,7 @@ def _override(values: dict[str, Any], pair: str) -> dict[str, Any]:
         raise StudyError(f"override {pair!r} has no '='; expected key=value, such as fine_tuning.epochs=3")
     try:
         change: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
         raise StudyError(
             f"override {key}: {text!r} is not a YAML value; expected a number, a word or a [list]"
         ) from error

@@ -34,8 +34,8 @@ class Trained:
     Attributes:
         name: What was trained and how, for reports.
         folder: The stage that holds it.
-        history: A row an epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, `seconds` since the
-            start of training.
+        history: A row an epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, and `seconds`
+            since the start of training.
         classes: Class names, in the order of the logits.
     """
 
@@ -59,12 +59,29 @@ class Trained:
         return keras.models.load_model(self.folder / "model.keras", compile=False)
 
 
-class _EpochLine(keras.callbacks.Callback):
-    """Writes one line an epoch where nobody watches, and keeps the time."""
+@dataclass(frozen=True)
+class Plan:
+    """How a whole network is trained.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        name: What is trained, for progress lines.
+        values: Epochs, learning rate, batch size, label smoothing.
+        policy: Augmentation of the training images.
+        seed: Seed of shuffling and augmentation.
+    """
+
+    name: str
+    values: Training
+    policy: str
+    seed: int
+
+
+class _Clock(keras.callbacks.Callback):
+    """Keeps the time of every epoch, stops when the loss is lost, and says a line an epoch where nobody watches."""
+
+    def __init__(self, name: str, lines: bool) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.lines = name, lines and not runtime.interactive()
         self.times: list[float] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -72,19 +89,16 @@ class _EpochLine(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Stops training whose loss is no number any more."""
+        """Notes the time, and stops training whose loss is no number any more."""
         logs = logs or {}
         self.times.append(time.perf_counter() - self.started)
         if not np.isfinite(logs["loss"]):
             raise ModelError(
-                f"{self.name}: the loss is {logs['loss']} in epoch {epoch + 1}; lower learning_rate, or look for broken images"
+                f"{self.name}: the loss is {logs['loss']} in epoch {epoch + 1}, expected a number; "
+                "lower learning_rate, or look for broken images"
             )
-        if not runtime.interactive() and self.params["epochs"] <= 40:
-            shown = ", ".join(
-                f"{key.replace('val_', 'validation ')} {value:.3f}"
-                for key, value in logs.items()
-                if key != "learning_rate"
-            )
+        if self.lines:
+            shown = ", ".join(f"{key.replace('val_', 'validation ')} {value:.3f}" for key, value in logs.items())
             print(
                 f"{self.name}: epoch {epoch + 1}/{self.params['epochs']}, {self.times[-1]:.0f} s, {shown}", flush=True
             )
@@ -94,16 +108,15 @@ class _Batches(keras.utils.PyDataset):
     """Augmented training batches, shuffled anew every epoch from (seed, epoch)."""
 
     def __init__(
-        self, images: np.ndarray, rows: np.ndarray, y: np.ndarray, batch_size: int, policy: str, seed: int
+        self, images: np.ndarray, rows: np.ndarray, y: np.ndarray, batch_size: int, augment: Augmenter
     ) -> None:
         super().__init__(workers=1, max_queue_size=8)
         self.images, self.rows, self.y = images, rows, y
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.augment = Augmenter(policy, len(rows), seed)
+        self.batch_size, self.augment, self.epoch = batch_size, augment, 0
         self._shuffle()
 
     def _shuffle(self) -> None:
-        self.order = np.random.default_rng([self.seed, 1, self.epoch]).permutation(len(self.rows))
+        self.order = np.random.default_rng([self.augment.seed, 1, self.epoch]).permutation(len(self.rows))
 
     @property
     def num_batches(self) -> int:
@@ -126,6 +139,7 @@ def transfer(
     images: np.ndarray,
     backbone: str,
     weights: Weights,
+    *,
     policy: str = "none",
     kind: str = "original",
 ) -> Trained:
@@ -137,8 +151,8 @@ def transfer(
         images: Its pixels, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its pretrained weights.
-        policy: Augmentation of the training images; unless "none", the head learns from `head.views` augmented copies of each
-            beside the image itself.
+        policy: Augmentation of the training images; unless "none", the head learns from `head.views` augmented copies
+            of each beside the image itself.
         kind: What the pixels show, "original" or a name of how they were cut out.
 
     Returns:
@@ -161,58 +175,37 @@ def transfer(
                 manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
             )
             x_train, y_train = np.concatenate([x_train, *views]), np.tile(y_train, 1 + len(views))
-        validation = manifest.rows(VALIDATION)
-        head, history = _fit_head(
-            study, name, (x_train, y_train), (found[validation], y[validation]), len(manifest.classes)
-        )
+        validation = found[manifest.rows(VALIDATION)]
+        head, history = _fit_head(study, manifest, (x_train, y_train), validation)
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights)
         model.get_layer(backbones.LOGITS).set_weights(head)
-        _save(
-            folder,
-            model,
-            history,
-            {part: found[manifest.rows(part)] @ head[0] + head[1] for part in (VALIDATION, TEST)},
-        )
+        _save(folder, model, history, manifest, images)
 
     return _trained(name, manifest, stage("transfer", inputs, build, __name__))
 
 
 def _fit_head(
-    study: Study,
-    name: str,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-    classes: int,
+    study: Study, manifest: Manifest, train: tuple[np.ndarray, np.ndarray], validation: np.ndarray
 ) -> tuple[list[np.ndarray], pd.DataFrame]:
-    """Trains on standardised features and folds the standardisation into the head: kernel `(channels, k)` and bias `(k,)`."""
-    mean, deviation = train[0].mean(0), train[0].std(0) + 1e-3
-    standard = [((x - mean) / deviation, y) for x, y in (train, validation)]
-    steps = study.head.epochs * -(-len(train[1]) // study.head.batch_size)
+    """Trains a head for every penalty and takes the one that validation likes best.
+
+    It learns on standardised features; the standardisation is folded into kernel `(channels, k)` and bias `(k,)`.
+    """
+    plan, (x, y) = study.head, train
+    mean, deviation = x.mean(0), x.std(0) + 1e-3
+    standard, held_out = (x - mean) / deviation, (validation - mean) / deviation
     fits = []
-    for penalty in study.head.l2:
-        dense = keras.layers.Dense(
-            classes, kernel_initializer="zeros", kernel_regularizer=keras.regularizers.L2(penalty)
-        )
-        model = keras.Sequential([keras.Input((len(mean),)), dense])
-        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(study.head.learning_rate, steps))
-        history = _fit(
-            f"{name}, l2 {penalty}",
-            model,
-            optimizer,
-            *standard,
-            epochs=study.head.epochs,
-            batch_size=study.head.batch_size,
-        )
-        logits = standard[1][0] @ model.get_weights()[0] + model.get_weights()[1]
-        fits.append(
-            (
-                log_loss(validation[1], softmax(logits, axis=1), labels=range(classes)),
-                penalty,
-                model.get_weights(),
-                history,
-            )
-        )
-    _, penalty, (kernel, bias), history = min(fits, key=lambda fit: fit[0])
+    for penalty in plan.l2:
+        penalised = keras.regularizers.L2(penalty)
+        dense = keras.layers.Dense(len(manifest.classes), kernel_initializer="zeros", kernel_regularizer=penalised)
+        model = keras.Sequential([keras.Input((x.shape[1],)), dense])
+        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
+        model.compile(keras.optimizers.Adam(rate), _cross_entropy(len(manifest.classes), 0), metrics=[_accuracy()])
+        known = (held_out, manifest.y[manifest.rows(VALIDATION)])
+        history = _fit("head", model, (standard, y), known, epochs=plan.epochs, batch_size=plan.batch_size)
+        kernel, bias = model.get_weights()
+        fits.append((_validation_loss(manifest, held_out @ kernel + bias), penalty, kernel, bias, history))
+    _, penalty, kernel, bias, history = min(fits, key=lambda fit: fit[0])
     return [kernel / deviation[:, None], bias - (mean / deviation) @ kernel], history.assign(l2=penalty)
 
 
@@ -225,7 +218,8 @@ def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str,
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes))
-        _train_and_save(folder, study, study.scratch, manifest, images, model, name, policy)
+        plan = Plan(name, study.scratch, policy, study.seed)
+        _save(folder, model, train_all(plan, model, images, manifest), manifest, images)
 
     return _trained(name, manifest, stage("scratch", inputs, build, __name__))
 
@@ -247,11 +241,17 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
         model = start.model()
-        for layer in model.layers:
-            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-        _train_and_save(folder, study, study.fine_tuning, manifest, images, model, name, study.augmentation)
+        freeze_batch_normalisation(model)
+        plan = Plan(name, study.fine_tuning, study.augmentation, study.seed)
+        _save(folder, model, train_all(plan, model, images, manifest), manifest, images)
 
     return _trained(name, manifest, stage("fine_tuning", inputs, build, __name__))
+
+
+def freeze_batch_normalisation(model: Any) -> None:
+    """Leaves every layer of a network trainable but its batch normalisation."""
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
 
 
 def best_frozen(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained, str, Weights]:
@@ -264,20 +264,12 @@ def best_frozen(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[T
     if not found:
         reasons = "; ".join(missing.values()) or "the study names none that has any"
         raise ModelError(
-            f"study {study.study}: no pretrained weights to fine-tune ({reasons}); connect once, or add mobilenet_v2_0.35, whose weights scanbook ships"
+            f"study {study.study}: no pretrained weights to fine-tune ({reasons}); "
+            "connect once, or add mobilenet_v2_0.35, whose weights scanbook ships"
         )
-    y = manifest.y[manifest.rows(VALIDATION)]
-    losses = {}
-    for name, weights in found.items():
-        trained = transfer(study, manifest, images, name, weights)
-        losses[name] = (
-            log_loss(
-                y, softmax(trained.logits(VALIDATION).astype(np.float64), axis=1), labels=range(len(manifest.classes))
-            ),
-            trained,
-        )
-    name = min(losses, key=lambda each: losses[each][0])
-    return losses[name][1], name, found[name]
+    trained = {name: transfer(study, manifest, images, name, weights) for name, weights in found.items()}
+    best = min(trained, key=lambda name: _validation_loss(manifest, trained[name].logits(VALIDATION)))
+    return trained[best], best, found[best]
 
 
 def final(study: Study, manifest: Manifest, images: np.ndarray) -> Trained:
@@ -286,92 +278,64 @@ def final(study: Study, manifest: Manifest, images: np.ndarray) -> Trained:
     return fine_tune(study, manifest, images, name, weights)
 
 
-def train_all(
-    plan: Training, name: str, model: Any, images: np.ndarray, y: np.ndarray, part: np.ndarray, policy: str, seed: int
-) -> pd.DataFrame:
+def train_all(plan: Plan, model: Any, images: np.ndarray, manifest: Manifest) -> pd.DataFrame:
     """Trains all trainable layers of a network and keeps the epoch with the lowest validation loss.
 
     Args:
-        plan: Epochs, learning rate, batch size, label smoothing.
-        name: What is trained, for progress lines.
+        plan: How to train.
         model: A network of `backbones.build`; trained in place.
         images: uint8 `(n, h, w, 3)`.
-        y: Class of each, int `(n,)`.
-        part: "train" or "validation" for each that is used, `(n,)`.
-        policy: Augmentation of the training images.
-        seed: Seed of shuffling and augmentation.
+        manifest: Class and part of each image.
 
     Returns:
         A row an epoch, as `Trained.history`.
     """
-    rows, validation = np.flatnonzero(part == TRAIN), np.flatnonzero(part == VALIDATION)
-    batches = _Batches(images, rows, y[rows], plan.batch_size, policy, seed)
+    rows, validation, y = manifest.rows(TRAIN), manifest.rows(VALIDATION), manifest.y
+    values = plan.values
+    batches = _Batches(images, rows, y[rows], values.batch_size, Augmenter(plan.policy, len(rows), plan.seed))
     steps = batches.num_batches
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
-        steps * max(plan.epochs - 1, 1),
-        warmup_target=plan.learning_rate,
-        warmup_steps=steps if plan.epochs > 1 else 1,
+        steps * max(values.epochs - 1, 1),
+        warmup_target=values.learning_rate,
+        warmup_steps=steps if values.epochs > 1 else 1,
     )
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
-    held_out = (images[validation], y[validation])
-    return _fit(name, model, optimizer, batches, held_out, epochs=plan.epochs, label_smoothing=plan.label_smoothing)
+    model.compile(
+        keras.optimizers.Adam(rate, global_clipnorm=1.0),
+        _cross_entropy(len(manifest.classes), values.label_smoothing),
+        metrics=[_accuracy()],
+    )
+    return _fit(plan.name, model, batches, (images[validation], y[validation]), epochs=values.epochs)
 
 
-def _train_and_save(
-    folder: Path,
-    study: Study,
-    plan: Training,
-    manifest: Manifest,
-    images: np.ndarray,
-    model: Any,
-    name: str,
-    policy: str,
-) -> None:
-    history = train_all(plan, name, model, images, manifest.y, manifest.frame["part"].to_numpy(), policy, study.seed)
-    engine = engines.KerasEngine(model)
-    _save(folder, model, history, {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)})
-
-
-def _fit(
-    name: str,
-    model: Any,
-    optimizer: Any,
-    train: Any,
-    validation: tuple[np.ndarray, np.ndarray],
-    *,
-    epochs: int,
-    batch_size: int | None = None,
-    label_smoothing: float = 0.0,
-) -> pd.DataFrame:
-    """Fits and keeps the weights of the epoch with the lowest validation loss."""
-    classes = model.output_shape[-1]
-    loss = _smoothed_loss(classes, label_smoothing)
-    model.compile(optimizer, loss, metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
-    clock = _EpochLine(name)
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
+def _fit(name: str, model: Any, train: Any, validation: tuple[np.ndarray, np.ndarray], **options: Any) -> pd.DataFrame:
+    """Fits a compiled model and keeps the weights of the epoch with the lowest validation loss."""
+    clock = _Clock(name, lines=not isinstance(train, tuple))
+    best = keras.callbacks.EarlyStopping("val_loss", patience=options["epochs"], restore_best_weights=True)
     x, y = train if isinstance(train, tuple) else (train, None)
     try:
         result = model.fit(
             x,
             y,
-            batch_size=batch_size,
-            epochs=epochs,
             validation_data=validation,
             validation_batch_size=64,
-            verbose=0,
-            callbacks=[clock, stopping],
+            verbose=int(y is None and runtime.interactive()),
+            callbacks=[clock, best],
+            **options,
         )
     except MemoryError as error:
         raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error
     frame = pd.DataFrame(result.history).rename(columns=lambda key: key.replace("val_", "validation_"))
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
-    return frame.assign(seconds=clock.times)[
-        ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]
-    ]
+    columns = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]
+    return frame.assign(seconds=clock.times)[columns]
 
 
-def _smoothed_loss(classes: int, smoothing: float) -> Callable[[Any, Any], Any]:
+def _accuracy() -> Any:
+    return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+
+def _cross_entropy(classes: int, smoothing: float) -> Callable[[Any, Any], Any]:
     """Cross-entropy of integer labels against logits, with label smoothing, which Keras has for one-hot labels only."""
     if not smoothing:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -381,6 +345,12 @@ def _smoothed_loss(classes: int, smoothing: float) -> Callable[[Any, Any], Any]:
         return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=smoothing)
 
     return loss
+
+
+def _validation_loss(manifest: Manifest, logits: np.ndarray) -> float:
+    """Log loss of validation logits, float `(m, k)`: what every choice between networks and penalties goes by."""
+    y = manifest.y[manifest.rows(VALIDATION)]
+    return float(log_loss(y, softmax(logits.astype(np.float64), axis=1), labels=range(len(manifest.classes))))
 
 
 def _inputs(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, Any]:
@@ -393,10 +363,13 @@ def _inputs(study: Study, manifest: Manifest, images: np.ndarray, backbone: str,
     }
 
 
-def _save(folder: Path, model: Any, history: pd.DataFrame, logits: dict[str, np.ndarray]) -> None:
+def _save(folder: Path, model: Any, history: pd.DataFrame, manifest: Manifest, images: np.ndarray) -> None:
+    """Keeps a trained network, its history, and its logits of validation and, for the first time, of test."""
     model.save(folder / "model.keras")
     atomic_write(folder / "history.csv", history.to_csv(index=False))
-    np.savez(folder / "logits.npz", **{part: values.astype(np.float32) for part, values in logits.items()})
+    engine = engines.KerasEngine(model)
+    logits = {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)}
+    np.savez(folder / "logits.npz", **logits)
 
 
 def _trained(name: str, manifest: Manifest, folder: Path) -> Trained:

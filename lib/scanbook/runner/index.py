@@ -51,6 +51,11 @@ def _run(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def _headline(facts: dict[str, Any]) -> str:
+    """The key figure that a notebook recorded, among its results or, where it differs from run to run, its measurements."""
+    return (facts.get("measurements", {}) | facts.get("results", {})).get("headline", "")
+
+
 def _row(folder: Path) -> dict[str, Any]:
     facts, status = read_json(folder / METRICS), "done"
     if not facts or not (folder / REPORT).is_file():
@@ -62,7 +67,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "title": facts["title"],
         "study": facts["study"],
         "status": status,
-        "figure": facts["sentence"] if status == "failed" else facts.get("results", {}).get("headline", ""),
+        "figure": facts["sentence"] if status == "failed" else _headline(facts),
         "seconds": facts["seconds"],
         "memory": facts["peak memory (GiB)"],
         "date": facts["finished"].replace("T", " ")[:16],

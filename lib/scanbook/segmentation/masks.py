@@ -18,7 +18,7 @@ _FIELD_RADIUS = 0.72
 
 
 def _kmeans(values: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """Two clusters, started from what is darker and brighter than the mean, so deterministic; the lesion is the darker."""
+    """Two clusters, started from what is darker and brighter than the mean: deterministic. The darker is the lesion."""
     start = (grey.reshape(-1) > grey.mean()).astype(np.int32)[:, None]
     if start.min() == start.max():
         return np.zeros(grey.shape, bool)
@@ -64,6 +64,8 @@ def clean(mask: np.ndarray) -> np.ndarray:
     Returns:
         bool `(h, w)`; all true where nothing is left, so that a failed segmentation hides nothing.
     """
+    if mask.all():  # nothing was told apart, as in a black image
+        return mask.copy()
     height, width = mask.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     radius = np.hypot(x, y) / np.sqrt(2)

@@ -1,0 +1,356 @@
+"""The store: a stage is built once for its inputs and code, and nothing half-written is ever found."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanbook import errors, runtime, store, study
+from scanbook.errors import StoreError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda each: st.lists(each, max_size=4) | st.dictionaries(st.text(), each, max_size=4),
+    max_leaves=4,
+)
+
+
+@pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def writes(text: str, calls: list[Path] | None = None) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        (folder / "out.txt").write_text(text)
+        if calls is not None:
+            calls.append(folder)
+
+    return build
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix != ".lock"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(PLAIN, PLAIN)
+def test_fingerprints_are_equal_exactly_when_the_json_is(first: object, second: object) -> None:
+    same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+    assert (store.fingerprint(first) == store.fingerprint(second)) == same
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys(values: dict[str, int]) -> None:
+    assert store.fingerprint(values) == store.fingerprint(dict(reversed(values.items())))
+
+
+def test_a_fingerprint_keeps_parts_apart_and_sees_the_middle_of_an_array() -> None:
+    assert store.fingerprint("ab", "c") != store.fingerprint("a", "bc")
+    assert store.fingerprint(b"ab", b"c") != store.fingerprint(b"a", b"bc")
+    array = np.zeros(5000, np.int64)
+    other = array.copy()
+    other[2500] = 1
+    assert str(array) == str(other) and store.fingerprint(array) != store.fingerprint(other)
+    assert store.fingerprint({"size": np.int64(3)}) == store.fingerprint({"size": 3})
+    assert store.fingerprint({"b", "a"}) == store.fingerprint(["a", "b"])
+    assert store.fingerprint(study.Head()) != store.fingerprint(study.Head(epochs=1))
+
+
+def test_a_value_without_content_is_refused_rather_than_confused() -> None:
+    with pytest.raises(TypeError, match="object has no content"):
+        store.fingerprint(object())
+
+
+def test_a_stage_is_built_once_and_keeps_its_inputs(own_store: Path) -> None:
+    calls: list[Path] = []
+    first = store.stage("demo", {"a": 1}, writes("one", calls), "scanbook.errors")
+    again = store.stage("demo", {"a": 1}, writes("two", calls), "scanbook.errors")
+    assert first == again and len(calls) == 1
+    assert (first / "out.txt").read_text() == "one"
+    assert json.loads((first / store.INPUTS).read_text())["inputs"] == {"a": 1}
+    assert 0 <= store.seconds(first) < 60
+    assert first.parent == own_store / "demo"
+
+
+def test_other_inputs_kinds_code_and_versions_are_other_stages(
+    own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = [
+        store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors"),
+        store.stage("demo", {"a": 2}, writes("x"), "scanbook.errors"),
+        store.stage("other", {"a": 1}, writes("x"), "scanbook.errors"),
+        store.stage("demo", {"a": 1}, writes("x"), "scanbook.catalogue"),
+    ]
+    monkeypatch.setattr(runtime, "versions", lambda: {"numpy": "0"})
+    built.append(store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors"))
+    assert len(set(built)) == 5
+
+
+def test_a_crash_while_building_leaves_nothing(own_store: Path) -> None:
+    def crash(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        store.stage("demo", {}, crash, "scanbook.errors")
+    assert everything_below(own_store) == {"demo"}
+    folder = store.stage("demo", {}, writes("whole"), "scanbook.errors")
+    assert everything_below(folder) == {"out.txt", store.INPUTS}
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next(own_store: Path) -> None:
+    program = (
+        "import os, sys; from scanbook import store\n"
+        "def die(folder):\n    (folder / 'half.txt').write_text('half'); os._exit(9)\n"
+        "store.stage('demo', {}, die, 'scanbook.errors')"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    left = [path for path in (own_store / "demo").iterdir() if path.is_dir()]
+    assert len(left) == 1 and left[0].name.startswith("."), "a killed build must look like nothing"
+    folder = store.stage("demo", {}, writes("whole"), "scanbook.errors")
+    assert [path for path in (own_store / "demo").iterdir() if path.is_dir()] == [folder]
+
+
+def test_two_processes_at_once_build_a_stage_once(own_store: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    program = (
+        "import sys, time; from pathlib import Path; from scanbook import store\n"
+        "def build(folder):\n"
+        f"    open({str(log)!r}, 'a').write('built\\n'); time.sleep(0.4); (folder / 'out.txt').write_text('x' * 1000)\n"
+        "print(len((store.stage('demo', {}, build, 'scanbook.errors') / 'out.txt').read_text()))"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in running] == ["1000", "1000"]
+    assert log.read_text() == "built\n"
+
+
+def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miniature library whose `room.work` reaches other modules in every way that Python imports."""
+    sources = {
+        "__init__.py": "",
+        "direct.py": "",
+        "named.py": "",
+        "sibling.py": "",
+        "deep.py": "from scanbook import deeper\n",
+        "deeper.py": "",
+        "lazy.py": "",
+        "stranger.py": "",
+        "room/__init__.py": "",
+        "room/beside.py": "from .. import sibling\n",
+        "room/work.py": (
+            "import json\nimport scanbook.direct\nfrom scanbook import named\nfrom .beside import thing\n"
+            "from ..deep import other\nfrom scanbook.whole import part\n\ndef later():\n    from scanbook import lazy\n"
+        ),
+        "whole/__init__.py": "from scanbook.whole.inner import part\n",
+        "whole/inner.py": "",
+    }
+    for name, text in sources.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setattr(store, "PACKAGE", folder)
+
+
+REACHED = (
+    *("room/work.py", "direct.py", "named.py", "room/beside.py", "sibling.py", "deep.py", "deeper.py", "lazy.py"),
+    *("whole/__init__.py", "whole/inner.py"),
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"), [*((name, True) for name in REACHED), ("stranger.py", False), ("__init__.py", False)]
+)
+def test_the_code_fingerprint_follows_imports(
+    changed: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package(tmp_path / "lib", monkeypatch)
+    code_fingerprint = store.code_fingerprint.__wrapped__
+    before = code_fingerprint("scanbook.room.work")
+    path = tmp_path / "lib" / changed
+    path.write_text(path.read_text() + "# changed\n")
+    assert (code_fingerprint("scanbook.room.work") != before) == counts
+
+
+def test_a_real_stage_depends_on_the_rooms_before_it_and_not_on_those_after() -> None:
+    def reached(module: str) -> set[str]:
+        seen, waiting = set(), [module]
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += store._imports(store._module_file(name))
+        return seen
+
+    found = reached("scanbook.pixels")
+    assert {"scanbook.images", "scanbook.manifest", "scanbook.store", "scanbook.errors"} <= found
+    assert not {"scanbook.training", "scanbook.cli", "scanbook.plots", "scanbook.serving"} & found
+
+
+def test_the_library_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_package(tmp_path / "lib", monkeypatch)
+    before = store.library_fingerprint()
+    (tmp_path / "lib" / "__pycache__").mkdir()
+    (tmp_path / "lib" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    assert store.library_fingerprint() == before
+    (tmp_path / "lib" / "room" / "page.html").write_text("<p>")
+    assert store.library_fingerprint() != before
+
+
+def test_atomic_write_never_shows_halves(tmp_path: Path) -> None:
+    path, size, stop = tmp_path / "deep" / "file.txt", 400_000, threading.Event()
+    store.atomic_write(path, "a" * size)
+    seen: set[str] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            text = path.read_text()
+            seen.add(text[0] if len(text) == size and len(set(text)) == 1 else "torn")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for letter in "bcdefghij" * 4:
+        store.atomic_write(path, letter * size)
+    stop.set()
+    reader.join()
+    assert seen and "torn" not in seen
+    assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.txt"
+    store.atomic_write(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        store.atomic_write(path, b"new")
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_tree_fingerprint_is_of_content_names_and_nothing_else(own_store: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "a").mkdir(parents=True)
+    (data / "a" / "1.jpg").write_bytes(b"one")
+    (data / "2.jpg").write_bytes(b"two")
+    before = store.tree_fingerprint(data)
+    os.utime(data / "2.jpg", ns=(1, 10**18))
+    assert store.tree_fingerprint(data) == before, "a touched file is the same"
+    (data / ".hidden").write_bytes(b"x")
+    (data / ".git").mkdir()
+    (data / ".git" / "index").write_bytes(b"x")
+    assert store.tree_fingerprint(data) == before, "hidden files and folders do not count"
+    (data / "2.jpg").write_bytes(b"TWO")
+    changed = store.tree_fingerprint(data)
+    assert changed != before
+    (data / "2.jpg").rename(data / "3.jpg")
+    assert store.tree_fingerprint(data) not in (before, changed)
+    (data / "3.jpg").rename(data / "2.jpg")
+    assert store.tree_fingerprint(data) == changed
+    assert store.tree_fingerprint(data / "2.jpg") != store.tree_fingerprint(data / "a" / "1.jpg")
+
+
+def test_a_file_rewritten_at_once_is_noticed_though_size_and_clock_agree(own_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("aaa")
+    stamp = path.stat().st_mtime_ns
+    before = store.tree_fingerprint(path)
+    path.write_text("bbb")
+    os.utime(path, ns=(stamp, stamp))
+    assert store.tree_fingerprint(path) != before
+
+
+def test_settled_files_are_read_once(own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = time.time_ns() - 3600 * 10**9
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, ns=(old, old))
+    read: list[Path] = []
+    digest = store.file_digest
+    monkeypatch.setattr(store, "file_digest", lambda path: read.append(path) or digest(path))
+    first = [store.tree_fingerprint(tmp_path / "1.jpg"), store.tree_fingerprint(tmp_path / "2.jpg")]
+    assert len(read) == 2
+    assert [store.tree_fingerprint(tmp_path / "1.jpg"), store.tree_fingerprint(tmp_path / "2.jpg")] == first
+    assert len(read) == 2
+
+
+def test_prune_removes_what_was_used_longest_ago_and_keeps_what_it_must(own_store: Path) -> None:
+    folders = [store.stage("demo", {"n": n}, writes("x" * 10_000), "scanbook.errors") for n in range(4)]
+    for age, folder in zip((300, 400, 200, 100), folders, strict=True):
+        os.utime(folder, (time.time() - age,) * 2)
+    size = sum(path.stat().st_size for path in folders[0].iterdir())
+    assert store.prune(10 * size) == []
+    assert store.prune(3 * size + size // 2) == [folders[1]]
+    store.stage("demo", {"n": 0}, writes("unused"), "scanbook.errors")  # a hit counts as use
+    assert store.prune(2 * size + size // 2, keep=iter([folders[3]])) == [folders[2]]
+    assert [folder.is_dir() for folder in folders] == [True, False, False, True]
+    assert store.prune(0, keep=iter([folders[3]])) == [folders[0]], "what is kept counts, and stays"
+    assert folders[3].is_dir() and not Path(f"{folders[0]}.lock").exists()
+
+
+def test_prune_never_takes_a_stage_that_is_being_built(own_store: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "out.txt").write_text("x" * 1000)
+        assert store.prune(0) == []
+
+    assert (store.stage("demo", {}, build, "scanbook.errors") / "out.txt").is_file()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_store_that_cannot_be_written_is_one_line(
+    number: int, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), str(folder / "out.txt"))
+
+    with pytest.raises(StoreError) as caught:
+        store.stage("demo", {}, refuse, "scanbook.errors")
+    message = str(caught.value)
+    assert "\n" not in message and str(own_store) in message
+    assert os.strerror(number) in message and "SCANBOOK_STORE" in message
+
+
+def test_a_store_below_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "file" / "store"))
+    with pytest.raises(StoreError, match=r"cannot write the store at .*file.*SCANBOOK_STORE"):
+        store.stage("demo", {}, writes("x"), "scanbook.errors")
+
+
+def test_a_source_that_cannot_be_read_is_not_blamed_on_the_store(own_store: Path, tmp_path: Path) -> None:
+    def build(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "scan.jpg"))
+
+    with pytest.raises(PermissionError, match=r"scan\.jpg"):
+        store.stage("demo", {}, build, "scanbook.errors")
+
+
+def test_a_read_only_store_serves_what_it_holds(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.stage("demo", {}, writes("x"), "scanbook.errors")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert store.stage("demo", {}, writes("x"), "scanbook.errors") == folder
+
+
+def test_every_error_is_a_scanbook_error() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
+    assert len(kinds) == 8 and all(issubclass(each, errors.ScanbookError) for each in kinds)
