@@ -1,4 +1,4 @@
-"""A tiny dataset whose classes are colours, and small networks with batch-norm statistics from data, for several test files."""
+"""A tiny dataset whose classes are colours, and small networks with batch-norm statistics from data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 60
 
 @cache
 def manifest() -> Manifest:
-    """Sixty PNG files of 80 × 96 pixels, class by class: 36 for training, 11 for validation, 12 for test, one in no part."""
+    """PNG files of 80 × 96 pixels, class by class: 36 for training, 11 for validation, 12 for test, one in no part."""
     folder = Path(tempfile.mkdtemp(prefix="planted-"))
     draw = np.random.default_rng(7)
     rows = []
@@ -60,7 +60,7 @@ def study(**changes: Any) -> Study:
         "dataset": {"adapter": "folder", "source": "drawn for a test", "licence": "CC0"},
         "image_size": SIZE[0],
         "backbones": ["baseline_cnn"],
-        "head": {"epochs": 30, "learning_rate": 0.05, "batch_size": 16, "l2": [0.001], "views": 2},
+        "head": {"epochs": 8, "learning_rate": 0.1, "batch_size": 16, "l2": [0.001], "views": 2},
         "scratch": {"epochs": 6, "learning_rate": 3e-3, "batch_size": 16},
         "fine_tuning": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
     }

@@ -3,9 +3,9 @@
 import importlib
 
 import numpy as np
-import planted
 import pytest
 
+import planted
 from scanbook import backbones, engines, explain
 from scanbook.backbones import RANDOM, Weights
 from scanbook.catalogue import BACKBONES
@@ -181,7 +181,7 @@ KINDS = ["too few", "too many", "another shape", "no archive", "a single array",
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_that_do_not_fit_are_one_line(tmp_path, kind):
     path = tmp_path / "weights.npz"
-    with pytest.raises(ModelError, match="weights.npz") as refused:
+    with pytest.raises(ModelError, match=r"weights\.npz") as refused:
         backbones.build("baseline_cnn", planted.SIZE, 3, broken(kind, path))
     assert "\n" not in str(refused.value)
 

@@ -4,14 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import planted
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
-from scanbook import engines, explain, export, images, runtime
+import planted
+from scanbook import engines, export, images, runtime
 from scanbook.engines import KerasEngine, OpenVinoEngine
 from scanbook.errors import RunError
 from scanbook.serving import client
@@ -105,7 +105,7 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
         swapped[-1].write_bytes(images.encode_png(images.read(path)[..., ::-1].copy()))
     with client.running(exported.folder) as address:
         answers = client.ask(address, [*paths, *swapped])
-        with pytest.raises(RunError, match="refused nothing.png with status 400") as refused:
+        with pytest.raises(RunError, match=r"refused nothing\.png with status 400") as refused:
             empty = tmp_path / "nothing.png"
             empty.write_bytes(b"no image")
             client.ask(address, [empty])
@@ -129,7 +129,7 @@ def test_answers_over_http_keep_every_digit(exported, photos):
 
 
 def test_service_that_cannot_start_says_why_and_is_gone(tmp_path):
-    with pytest.raises(RunError, match="stopped: .*no bundle") as failed, client.running(tmp_path / "nowhere"):
+    with pytest.raises(RunError, match=r"stopped: .*no bundle") as failed, client.running(tmp_path / "nowhere"):
         pass
     assert "\n" not in str(failed.value)
     with pytest.raises(RunError, match="no service answers"):
@@ -139,13 +139,14 @@ def test_service_that_cannot_start_says_why_and_is_gone(tmp_path):
 # engines
 
 
+@pytest.fixture(scope="module")
 def three(model, converted):
     return [OpenVinoEngine(converted, "latency"), OpenVinoEngine(converted, "throughput"), KerasEngine(model)]
 
 
 @pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
-def test_sixteen_threads_get_their_own_answers(model, converted, which):
-    engine = three(model, converted)[which]
+def test_sixteen_threads_get_their_own_answers(three, which):
+    engine = three[which]
     photos = planted.pixels()
     shares = [photos[start : start + 1 + start % 4] for start in range(0, 48, 3)]
     alone = [engine.predict(share)[0] for share in shares]
@@ -158,8 +159,8 @@ def test_sixteen_threads_get_their_own_answers(model, converted, which):
 
 @pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
 @pytest.mark.parametrize("batch_size", [1, 7, 31, 32, 100])
-def test_batch_size_changes_nothing(model, converted, logits, photos, which, batch_size):
-    found = three(model, converted)[which].predict(photos, batch_size)
+def test_batch_size_changes_nothing(three, logits, photos, which, batch_size):
+    found = three[which].predict(photos, batch_size)
     assert len(found) == 1 and found[0].dtype == np.float32
     assert engines.parity(logits, found[0]) < FLOAT32
 
@@ -177,17 +178,18 @@ def test_saved_model_keeps_float32(converted, logits, photos, tmp_path):
     assert engines.parity(logits, OpenVinoEngine(tmp_path / "model.xml").predict(photos)[0]) < FLOAT32
 
 
-def test_outputs_come_as_probabilities_then_heat_maps(model, logits, photos):
-    whole = explain.with_heat_maps(model, TEMPERATURE)
-    for engine in (KerasEngine(whole), OpenVinoEngine(engines.to_openvino(whole))):
-        probabilities, maps = engine.predict(photos, 5)
+def test_outputs_come_as_probabilities_then_heat_maps(model, exported, logits, photos):
+    bias = model.get_layer("logits").get_weights()[1]
+    for mode in ("latency", "throughput"):
+        probabilities, maps = OpenVinoEngine(exported.model, mode).predict(photos, 5)
         np.testing.assert_allclose(probabilities, softmax(logits / TEMPERATURE, axis=1), atol=1e-5)
         assert maps.shape == (32, 2, 2, 3)
+        assert engines.parity(logits, maps.mean((1, 2)) + bias) < FLOAT32
 
 
 @pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
-def test_views_and_read_only_arrays_are_taken_as_they_look(model, converted, photos, which):
-    engine = three(model, converted)[which]
+def test_views_and_read_only_arrays_are_taken_as_they_look(three, which):
+    engine = three[which]
     view = planted.pixels()[:8, ::-1, :, ::-1]
     assert not view.flags.c_contiguous and not view.flags.writeable
     np.testing.assert_array_equal(engine.predict(view)[0], engine.predict(np.ascontiguousarray(view))[0])

@@ -1,14 +1,15 @@
 """Heat maps: the exact decomposition of a logit, and where the evidence lies."""
 
 import numpy as np
-import planted
-import pytest
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
+import planted
 from scanbook import backbones, engines, explain, training
+from scanbook.manifest import COLUMNS, TRAIN, VALIDATION, Manifest
 from scanbook.study import Training
 
 
@@ -16,9 +17,8 @@ def outputs(model, images, temperature=1.0):
     return engines.KerasEngine(explain.with_heat_maps(model, temperature)).predict(images)
 
 
-@pytest.mark.parametrize("name", ["baseline_cnn", "mobilenet_v2_0.35"])
-def test_maps_average_to_the_logits(name):
-    model, images = planted.network(name), planted.pixels()
+def test_maps_average_to_the_logits():
+    model, images = planted.network(), planted.pixels()
     bias = np.array([0.3, -0.2, 0.1], np.float32)
     head = model.get_layer(backbones.LOGITS)
     kernel, zeros = head.get_weights()
@@ -56,7 +56,7 @@ def test_grad_cam_shows_the_class_asked_for_where_it_is():
     maps[0, 0, 3, 1], maps[1, 2, 1, 0], maps[1, 0, 0, 1] = 5, 2, 9
     heat = explain.grad_cam(maps, np.array([1, 0]), (40, 40))
     assert np.unravel_index(heat[0].argmax(), (40, 40))[0] < 10 <= 30 <= heat[0].argmax() % 40
-    assert heat[1, 20:30, 10:20].max() == pytest.approx(1) and heat[1, :10, :10].max() == 0
+    assert heat[1, 20:30, 10:20].max() == heat[1].max() > 0.8 and not heat[1, :10, :10].any()
 
 
 def test_the_patch_that_decides_gets_the_heat():
@@ -67,11 +67,12 @@ def test_the_patch_that_decides_gets_the_heat():
     for index in np.flatnonzero(y):
         top, left = corners[index]
         images[index, top : top + 16, left : left + 16] = 250
-    part = np.array(["train"] * 72 + ["validation"] * 24)
+    rows = [(f"i{i}", "", ("none", "patch")[y[i]], f"g{i}", "", TRAIN if i < 72 else VALIDATION) for i in range(96)]
+    manifest = Manifest("patches", pd.DataFrame(rows, columns=COLUMNS), ("none", "patch"))
     backbones.keras.utils.set_random_seed(0)
     model = backbones.build("baseline_cnn", (64, 64), 2)
-    plan = Training(epochs=5, learning_rate=3e-3, batch_size=16)
-    history = training.train_all(plan, "patch", model, images, y, part, "none", 0)
+    plan = training.Plan("patch", Training(epochs=5, learning_rate=3e-3, batch_size=16), "none", 0)
+    history = training.train_all(plan, model, images, manifest)
     assert history["validation_accuracy"].max() == 1
     shown = np.flatnonzero(y)[-12:]
     heat = explain.grad_cam(outputs(model, images[shown])[1], np.ones(12, int), (64, 64))

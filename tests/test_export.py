@@ -1,9 +1,9 @@
 """Export: the bundle says what it holds, and tells a wrong answer from a right one."""
 
 import numpy as np
-import planted
 import pytest
 
+import planted
 from scanbook import bundle, engines, export, runtime
 from scanbook.engines import OpenVinoEngine
 from scanbook.errors import BundleError

@@ -1,9 +1,9 @@
 """Features: what the frozen network gives, once, and again when anything behind it changes."""
 
 import numpy as np
-import planted
 import pytest
 
+import planted
 from scanbook import augmentation, backbones, engines, features
 from scanbook.manifest import TRAIN
 

@@ -172,7 +172,7 @@ REACHED = (
 
 
 @pytest.mark.parametrize(
-    ("changed", "counts"), [*((name, True) for name in REACHED), ("stranger.py", False), ("__init__.py", False)]
+    ("changed", "counts"), [*((name, True) for name in REACHED), ("__init__.py", True), ("stranger.py", False)]
 )
 def test_the_code_fingerprint_follows_imports(
     changed: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

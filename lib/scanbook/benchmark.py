@@ -58,7 +58,7 @@ def training(study: Study, manifest: Manifest, images: np.ndarray, backbone: str
     found = []
     with tempfile.TemporaryDirectory() as work:
         np.save(Path(work) / "images.npy", images[used])
-        manifest.with_frame(manifest.frame.iloc[used]).save(Path(work))
+        pd.to_pickle(manifest.with_frame(manifest.frame.iloc[used]), Path(work) / "manifest.pickle")
         for arm in runtime.progress(training_arms(), "training arms"):
             task = arm | {
                 "data": work,
@@ -106,7 +106,8 @@ def _train_arm(task: dict[str, Any]) -> dict[str, float]:
 
     source, path, digest = task["weights"]
     weights = Weights(source, Path(path) if path else None, digest)
-    images, manifest = np.load(Path(task["data"]) / "images.npy"), Manifest.read(Path(task["data"]))
+    images = np.load(Path(task["data"]) / "images.npy")
+    manifest = pd.read_pickle(Path(task["data"]) / "manifest.pickle")
     model = backbones.build(task["backbone"], images.shape[1:3], len(manifest.classes), weights)
     training.freeze_batch_normalisation(model)
     values = Training(epochs=task["epochs"] + 1, batch_size=task["batch_size"])

@@ -24,7 +24,7 @@ BLANK_CONTRAST = 3.0
 """Standard deviation of grey levels below which an image shows nothing."""
 DARK_BRIGHTNESS = 25.0
 """Mean grey level (0 to 255) below which an image is too dark to read."""
-BLUR_DEVIATIONS = 4.0
+BLUR_DEVIATIONS = 3.0
 """Robust standard deviations below the dataset's median sharpness from which on an image counts as blurred."""
 NEAR_BITS = 6
 """Bits of 64 in which the perceptual hashes of near-duplicates may differ."""

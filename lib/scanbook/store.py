@@ -134,7 +134,7 @@ def _imports(path: Path) -> set[str]:
                 else node.module
             )
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.startswith("scanbook.") and _module_file(name)}
+    return {name for name in names if name.split(".")[0] == "scanbook" and _module_file(name)}
 
 
 @cache

@@ -76,7 +76,7 @@ class Plan:
     seed: int
 
 
-class _Clock(keras.callbacks.Callback):
+class Clock(keras.callbacks.Callback):
     """Keeps the time of every epoch, stops when the loss is lost, and says a line an epoch where nobody watches."""
 
     def __init__(self, name: str, lines: bool) -> None:
@@ -104,7 +104,7 @@ class _Clock(keras.callbacks.Callback):
             )
 
 
-class _Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):
     """Augmented training batches, shuffled anew every epoch from (seed, epoch)."""
 
     def __init__(
@@ -291,26 +291,32 @@ def train_all(plan: Plan, model: Any, images: np.ndarray, manifest: Manifest) ->
         A row an epoch, as `Trained.history`.
     """
     rows, validation, y = manifest.rows(TRAIN), manifest.rows(VALIDATION), manifest.y
-    values = plan.values
-    batches = _Batches(images, rows, y[rows], values.batch_size, Augmenter(plan.policy, len(rows), plan.seed))
-    steps = batches.num_batches
+    augment = Augmenter(plan.policy, len(rows), plan.seed)
+    batches = Batches(images, rows, y[rows], plan.values.batch_size, augment)
+    loss = _cross_entropy(len(manifest.classes), plan.values.label_smoothing)
+    model.compile(optimizer(plan.values, batches.num_batches), loss, metrics=[_accuracy()])
+    return _fit(plan.name, model, batches, (images[validation], y[validation]), epochs=plan.values.epochs)
+
+
+def optimizer(values: Training, steps: int) -> Any:
+    """Adam for whole networks, with gradients clipped and a rate that warms up over one epoch and falls on a cosine.
+
+    Args:
+        values: Learning rate and epochs.
+        steps: Batches in an epoch.
+    """
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         steps * max(values.epochs - 1, 1),
         warmup_target=values.learning_rate,
         warmup_steps=steps if values.epochs > 1 else 1,
     )
-    model.compile(
-        keras.optimizers.Adam(rate, global_clipnorm=1.0),
-        _cross_entropy(len(manifest.classes), values.label_smoothing),
-        metrics=[_accuracy()],
-    )
-    return _fit(plan.name, model, batches, (images[validation], y[validation]), epochs=values.epochs)
+    return keras.optimizers.Adam(rate, global_clipnorm=1.0)
 
 
 def _fit(name: str, model: Any, train: Any, validation: tuple[np.ndarray, np.ndarray], **options: Any) -> pd.DataFrame:
     """Fits a compiled model and keeps the weights of the epoch with the lowest validation loss."""
-    clock = _Clock(name, lines=not isinstance(train, tuple))
+    clock = Clock(name, lines=not isinstance(train, tuple))
     best = keras.callbacks.EarlyStopping("val_loss", patience=options["epochs"], restore_best_weights=True)
     x, y = train if isinstance(train, tuple) else (train, None)
     try:

@@ -31,6 +31,8 @@ def engine_arguments(folder: str) -> dict[str, object]:
     return {
         "kernel_manager_class": OwnKernel,
         "config": Config(OwnKernel=manager),
+        # a kernel that is stopped after a failed cell may say so on the terminal, beside the one line that tells why
+        "extra_arguments": ["--IPKernelApp.log_level=50"],
         "iopub_timeout": 600,
         "start_timeout": 180,
     }
