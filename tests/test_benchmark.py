@@ -1,8 +1,7 @@
 """Benchmark: real processes with the threads asked for, honest ratios, one line for what failed."""
 
-import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 import planted
-from scanbook import benchmark, engines
+from scanbook import benchmark, engines, training
 from scanbook.backbones import RANDOM
 from scanbook.errors import RunError
 
@@ -30,9 +29,23 @@ def train():
     return benchmark.training(study(), planted.manifest(), planted.pixels(), "baseline_cnn", RANDOM)
 
 
-def test_arm_trains_in_a_process_of_its_own(monkeypatch):
+NOTE_THREADS = """
+import atexit, os, pathlib, sys
+def note():
+    threading = sys.modules["tensorflow"].config.threading
+    threads = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    pathlib.Path(__file__).with_name("threads").write_text(f"{os.getpid()} {threads}")
+atexit.register(note)
+"""
+
+
+def test_arm_trains_in_a_process_of_its_own_with_the_threads_asked_for(monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NOTE_THREADS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(benchmark, "training_arms", lambda: [SEQUENTIAL])
     [row] = train().to_dict(orient="records")
+    process, threads = (tmp_path / "threads").read_text().split(maxsplit=1)
+    assert int(process) != os.getpid() and threads == "(1, 1)"
     assert row["arm"] == "sequential CPU" and row["threads"] == 1
     assert row["first_epoch"] > row["seconds"] == row["low"] == row["high"] > 0
     assert row["images_per_second"] == pytest.approx(16 / row["seconds"])
@@ -40,36 +53,20 @@ def test_arm_trains_in_a_process_of_its_own(monkeypatch):
     assert 0 <= row["accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1
 
 
-ASK = """
-import json, sys
-from scanbook import backbones, benchmark, training
-found = []
-def stand_in(*_):
-    import tensorflow as tf
-    import pandas as pd
-    found.extend([tf.config.threading.get_intra_op_parallelism_threads(),
-                  tf.config.threading.get_inter_op_parallelism_threads()])
-    columns = ["seconds", "accuracy", "validation_accuracy"]
-    return pd.DataFrame([(9, 1, 1), (10, 1, 1), (12, 1, 1), (17, 1, .5)], columns=columns)
-training.train_all = stand_in
-print(json.dumps([found, benchmark._train_arm(json.load(sys.stdin)), found]))
-"""
-
-
-def test_arm_runs_with_the_threads_asked_for_and_leaves_the_first_epoch_out(tmp_path):
+def test_first_epoch_is_left_out(monkeypatch, tmp_path):
     np.save(tmp_path / "images.npy", planted.pixels()[:8])
     shown = planted.manifest().frame.iloc[:8]
     pd.to_pickle(planted.manifest().with_frame(shown), tmp_path / "manifest.pickle")
+    columns = ["seconds", "accuracy", "validation_accuracy"]
+    history = pd.DataFrame([(9, 1, 1), (10, 1, 1), (12, 1, 1), (17, 1, 0.5)], columns=columns)
+    plans = []
+    monkeypatch.setattr(training, "train_all", lambda plan, *_: plans.append(plan.values) or history)
+    monkeypatch.setattr(benchmark.runtime, "configure", lambda seed, threads: None)
     task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "weights": ["none", "", ""]}
-    task |= {"epochs": 3, "batch_size": 8, "seed": 0}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], input=json.dumps(task), capture_output=True, text=True, check=True
-    )
-    threads, arm, _ = json.loads(done.stdout.splitlines()[-1])
-    assert threads == [1, 1]
-    assert arm == {
-        "first_epoch": 9, "seconds": 2, "low": 1, "high": 5, "accuracy": 1, "validation_accuracy": 0.5
-    }  # fmt: skip
+    arm = benchmark._train_arm(task | {"epochs": 3, "batch_size": 8, "seed": 0})
+    assert (plans[0].epochs, plans[0].batch_size) == (4, 8)
+    assert [arm[key] for key in ("first_epoch", "seconds", "low", "high")] == [9, 2, 1, 5]
+    assert (arm["accuracy"], arm["validation_accuracy"]) == (1, 0.5)
 
 
 def test_failing_arm_is_one_line(monkeypatch):

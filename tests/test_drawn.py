@@ -317,7 +317,7 @@ def test_pretraining_images_are_balanced_and_reproducible() -> None:
     assert named.sum() == count // 2
     lesions = ~named | (labels < pretraining.CLASSES.index("fundus_healthy"))
     assert np.isfinite(strengths[lesions]).all() and np.isnan(strengths[~lesions]).all()
-    assert 0 <= np.nanmin(strengths) and np.nanmax(strengths) <= 1
+    assert np.nanmin(strengths) >= 0 and np.nanmax(strengths) <= 1
     fewer, _, _ = pretraining.draw(7, 48, seed=4)
     assert np.array_equal(images[:7], fewer)
     assert not np.array_equal(pretraining.draw(7, 48, seed=5)[0], fewer)

@@ -127,7 +127,7 @@ def test_same_seed_repeats_to_the_last_digit(monkeypatch, tmp_path):
 
 
 def test_frozen_arm_repeats_whether_its_features_are_there_or_not(monkeypatch, tmp_path):
-    options = {"policy": "photometric", "head": {"epochs": 3, "learning_rate": 0.05, "batch_size": 16}}
+    options = {"policy": "photometric", "head": {"epochs": 3, "batch_size": 16, "l2": [0.01], "views": 1}}
     use_fresh_store(monkeypatch, tmp_path, "first")
     cold = transfer(**options)
     logits = cold.logits(TEST)
@@ -265,7 +265,7 @@ def test_labels_stay_with_their_images():
     manifest = planted.manifest()
     rows = manifest.rows(TRAIN)
     images = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 8, 8, 3))
-    batches = training._Batches(images, rows, manifest.y[rows], 16, training.Augmenter("none", len(rows), 0))
+    batches = training.Batches(images, rows, manifest.y[rows], 16, training.Augmenter("none", len(rows), 0))
     orders = []
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:

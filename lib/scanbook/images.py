@@ -11,8 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from scanbook import MAX_PIXELS
+import scanbook
 from scanbook.errors import ImageError
+
+MAX_PIXELS = scanbook.MAX_PIXELS
+"""Largest image decoded, in pixels."""
 
 # JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file to read them, where an
 # upload must not go

@@ -58,6 +58,17 @@ def store_dir() -> Path:
     return _folder("SCANBOOK_STORE", "data/store")
 
 
+def store_limit() -> int:
+    """Size in bytes that the store is kept within (`SCANBOOK_STORE_GIB`, else 20 GiB)."""
+    named = os.environ.get("SCANBOOK_STORE_GIB", "20")
+    try:
+        return int(float(named) * 2**30)
+    except ValueError as error:
+        raise ScanbookError(
+            f"SCANBOOK_STORE_GIB is {named!r}, expected a number of GiB; correct or unset it"
+        ) from error
+
+
 def reports_dir() -> Path:
     """HTML reports (`SCANBOOK_REPORTS`, else `reports/`)."""
     return _folder("SCANBOOK_REPORTS", "reports")

@@ -100,8 +100,8 @@ class Head(_Block):
     `views` is the number of augmented copies of each training image, where a policy asks for them.
     """
 
-    epochs: Positive = 40
-    learning_rate: Rate = 1e-3
+    epochs: Positive = 30
+    learning_rate: Rate = 1e-2
     batch_size: Positive = 64
     l2: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] = [
         0.01,

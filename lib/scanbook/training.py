@@ -189,11 +189,16 @@ def _fit_head(
 ) -> tuple[list[np.ndarray], pd.DataFrame]:
     """Trains a head for every penalty and takes the one that validation likes best.
 
-    It learns on standardised features; the standardisation is folded into kernel `(channels, k)` and bias `(k,)`.
+    It learns on standardised features turned to their principal axes, where Adam, which works axis by axis, comes to
+    the optimum in a few epochs; the rotation changes no penalty. Both are folded into kernel `(channels, k)` and bias
+    `(k,)`.
     """
     plan, (x, y) = study.head, train
     mean, deviation = x.mean(0), x.std(0) + 1e-3
-    standard, held_out = (x - mean) / deviation, (validation - mean) / deviation
+    _, axes = np.linalg.eigh(np.cov((x - mean) / deviation, rowvar=False))
+    turn = (axes / deviation[:, None]).astype(np.float32)
+    turned, held_out = (x - mean) @ turn, (validation - mean) @ turn
+    known = (held_out, manifest.y[manifest.rows(VALIDATION)])
     fits = []
     for penalty in plan.l2:
         penalised = keras.regularizers.L2(penalty)
@@ -201,12 +206,11 @@ def _fit_head(
         model = keras.Sequential([keras.Input((x.shape[1],)), dense])
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
         model.compile(keras.optimizers.Adam(rate), _cross_entropy(len(manifest.classes), 0), metrics=[_accuracy()])
-        known = (held_out, manifest.y[manifest.rows(VALIDATION)])
-        history = _fit("head", model, (standard, y), known, epochs=plan.epochs, batch_size=plan.batch_size)
+        history = _fit("head", model, (turned, y), known, epochs=plan.epochs, batch_size=plan.batch_size)
         kernel, bias = model.get_weights()
         fits.append((_validation_loss(manifest, held_out @ kernel + bias), penalty, kernel, bias, history))
     _, penalty, kernel, bias, history = min(fits, key=lambda fit: fit[0])
-    return [kernel / deviation[:, None], bias - (mean / deviation) @ kernel], history.assign(l2=penalty)
+    return [turn @ kernel, bias - mean @ turn @ kernel], history.assign(l2=penalty)
 
 
 def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None) -> Trained:

@@ -121,6 +121,7 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[[str], None]) -> N
     results = {key: read_json(folder / f"{key}.json") for key in ("results", "measurements")}
     store.write_json(folder / METRICS, facts | results)
     page = index.write()
+    store.prune(runtime.store_limit())
     left = len(batch.stale())
     say(f"done, peak memory {peak:.1f} GiB: {folder / REPORT}")
     say(f"{left} of {len(order.NOTEBOOKS)} to go" if left else f"all {len(order.NOTEBOOKS)} reports are whole: {page}")

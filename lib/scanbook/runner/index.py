@@ -52,7 +52,7 @@ def _run(folder: Path) -> dict[str, Any] | None:
 
 
 def _headline(facts: dict[str, Any]) -> str:
-    """The key figure that a notebook recorded, among its results or, where it differs from run to run, its measurements."""
+    """The key figure that a notebook recorded: among its results or, where runs differ in it, its measurements."""
     return (facts.get("measurements", {}) | facts.get("results", {})).get("headline", "")
 
 
