@@ -23,11 +23,12 @@ COLOURS = np.array([(70, 110, 190), (80, 160, 70), (180, 80, 60)])
 SIZE = (64, 64)
 COUNT = 60
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="planted-")  # removed when the tests end
+
 
 @cache
 def manifest() -> Manifest:
     """PNG files of 80 × 96 pixels, class by class: 36 for training, 11 for validation, 12 for test, one in no part."""
-    folder = Path(tempfile.mkdtemp(prefix="planted-"))
     draw = np.random.default_rng(7)
     rows = []
     for index in range(COUNT):
@@ -35,7 +36,7 @@ def manifest() -> Manifest:
         part = (TRAIN, TRAIN, TRAIN, VALIDATION, TEST)[index % 5] if index != 3 else ""
         colour = COLOURS[label] + draw.normal(0, 12, 3)
         texture = draw.normal(0, 25, (10, 12, 3)).repeat(8, 0).repeat(8, 1)
-        path = folder / f"{index}.png"
+        path = Path(_FOLDER.name) / f"{index}.png"
         path.write_bytes(images.encode_png(np.clip(colour + texture, 0, 255).astype(np.uint8)))
         rows.append((f"i{index}", str(path), CLASSES[label], f"g{index}", "", part))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "label", "group", "mask_path", "part"])
@@ -96,7 +97,7 @@ def network(name: str = "baseline_cnn") -> Any:
 @cache
 def weights(name: str = "baseline_cnn") -> Weights:
     """The weights of `network` without its head, as pretrained ones."""
-    path = Path(tempfile.mkdtemp(prefix="weights-")) / "weights.npz"
+    path = Path(_FOLDER.name) / f"{name}.npz"
     np.savez(path, *backbones.body_weights(network(name)))
     return Weights("scanbook", path, file_digest(path))
 

@@ -23,6 +23,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Block(BaseModel):
@@ -100,15 +101,10 @@ class Head(_Block):
     `views` is the number of augmented copies of each training image, where a policy asks for them.
     """
 
-    epochs: Positive = 30
+    epochs: Positive = 20
     learning_rate: Rate = 1e-2
     batch_size: Positive = 64
-    l2: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)] = [
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-    ]
+    l2: Annotated[list[Penalty], Field(min_length=1)] = [0.01, 0.05, 0.25]
     views: Positive = 4
 
 
