@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import planted
-from scanbook import augmentation, backbones, engines, features
+from scanbook import augmentation, backbones, engines, features, pixels
 from scanbook.manifest import TRAIN
 
 
@@ -22,9 +22,9 @@ def builds(monkeypatch):
     return calls
 
 
-def extract(images=None, kind="original", weights=None):
+def extract(images=None, weights=None):
     images = planted.pixels() if images is None else images
-    return features.extract(planted.manifest(), images, "baseline_cnn", weights or planted.weights(), kind)
+    return features.extract(planted.manifest(), images, "baseline_cnn", weights or planted.weights())[0]
 
 
 def views(**changes):
@@ -52,16 +52,22 @@ def test_features_are_extracted_once(builds):
     assert len(builds) == 1
 
 
-def test_features_follow_pixels_kind_and_weights(builds, tmp_path):
+def test_features_follow_pixels_and_weights(builds, tmp_path):
     first = extract()
     darker = planted.pixels() // 2
     assert not np.allclose(extract(darker), first)  # the same files, decoded or cut out in another way
-    extract(kind="cut out")
     path = tmp_path / "other.npz"
     np.savez(path, *[array * 1.1 for array in backbones.body_weights(planted.network())])
     other = backbones.Weights("scanbook", path, "another digest")
     assert not np.allclose(extract(weights=other), first)
-    assert len(builds) == 4
+    assert len(builds) == 3
+
+
+def test_seconds_are_those_of_the_extraction_not_of_reading_it_again():
+    first, again = (
+        features.extract(planted.manifest(), planted.pixels(), "baseline_cnn", planted.weights())[1] for _ in "12"
+    )
+    assert first == again > 0
 
 
 def test_views_are_features_of_augmented_training_images(monkeypatch):
@@ -86,8 +92,8 @@ def test_views_follow_policy_number_and_seed(builds):
 
 def test_sample_fingerprint_sees_every_image_of_a_small_set():
     images = planted.pixels().copy()
-    before = features.sample_fingerprint(images)
-    assert features.sample_fingerprint(planted.pixels()) == before
+    before = pixels.sample_fingerprint(images)
+    assert pixels.sample_fingerprint(planted.pixels()) == before
     images[37, 5, 5, 1] ^= 1
-    assert features.sample_fingerprint(images) != before
-    assert features.sample_fingerprint(images[:0]) != before
+    assert pixels.sample_fingerprint(images) != before
+    assert pixels.sample_fingerprint(images[:0]) != before

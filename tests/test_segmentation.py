@@ -162,7 +162,7 @@ def test_segments_and_cut_outs_cover_the_images_in_a_part(drawn: tuple[Manifest,
     assert masks[used].any((1, 2)).all()
     with pytest.raises(ValueError, match="read-only"):
         masks[0, 0, 0] = True
-    cut = segmentation.cut_outs(fewer, images, masks, "Otsu")
+    cut = segmentation.cut_outs(fewer, images, masks)
     assert np.array_equal(cut[used][masks[used]], images[used][masks[used]])
     assert (cut[used][~masks[used]] == 255).all() and not cut[~used].any()
     row = int(np.flatnonzero(used)[0])

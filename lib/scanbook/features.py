@@ -10,28 +10,26 @@ from scanbook import backbones, engines, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.backbones import Weights
 from scanbook.manifest import TRAIN, Manifest
-from scanbook.store import fingerprint, stage
+from scanbook.pixels import sample_fingerprint
+from scanbook.store import seconds, stage
 
 CHUNK = 512
 
 
-def extract(
-    manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, kind: str = "original"
-) -> np.ndarray:
+def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> tuple[np.ndarray, float]:
     """Pooled features of every image.
 
     Args:
         manifest: The dataset, split.
-        images: Its pixels, uint8 `(n, h, w, 3)`.
+        images: Its pixels, or what was made of them, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its weights.
-        kind: What the pixels show: "original", or a name of how they were cut out; part of the stage's name.
 
     Returns:
-        float32 `(n, channels)`; rows in no part are zeros.
+        Features, float32 `(n, channels)`, zeros for rows in no part; and the seconds that extracting them took, now or
+        when they came into the store.
     """
     rows = np.flatnonzero((manifest.frame["part"] != "").to_numpy())
-    inputs = _inputs(manifest, images, backbone, weights) | {"kind": kind}
 
     def build(folder: Path) -> None:
         engine = _engine(backbone, weights, images.shape[1:3])
@@ -41,7 +39,8 @@ def extract(
         features[rows] = np.concatenate(found)
         np.save(folder / "features.npy", features)
 
-    return np.load(stage("features", inputs, build, __name__) / "features.npy")
+    folder = stage("features", inputs(manifest, images, backbone, weights), build, __name__)
+    return np.load(folder / "features.npy"), seconds(folder)
 
 
 def extract_views(
@@ -62,7 +61,7 @@ def extract_views(
         float32 `(views, m, channels)`, for the m training images in the manifest's order.
     """
     rows = manifest.rows(TRAIN)
-    inputs = _inputs(manifest, images, backbone, weights) | {"policy": policy, "views": views, "seed": seed}
+    drawn = {"policy": policy, "views": views, "seed": seed}
 
     def build(folder: Path) -> None:
         engine = _engine(backbone, weights, images.shape[1:3])
@@ -75,22 +74,12 @@ def extract_views(
             )
         np.save(folder / "features.npy", np.stack(passes))
 
-    return np.load(stage("features", inputs, build, __name__) / "features.npy")
+    folder = stage("features", inputs(manifest, images, backbone, weights) | drawn, build, __name__)
+    return np.load(folder / "features.npy")
 
 
-def sample_fingerprint(images: np.ndarray) -> str:
-    """Fingerprint of up to 256 images, evenly spread: it changes with the code that decoded, resized or cut them out.
-
-    The manifest's own fingerprint knows the files, but not what was made of them.
-
-    Args:
-        images: uint8 `(n, h, w, 3)`.
-    """
-    picked = np.linspace(0, len(images) - 1, min(len(images), 256)).astype(int)
-    return fingerprint(np.ascontiguousarray(images[picked]).tobytes())
-
-
-def _inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:
+def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:
+    """What anything computed from these images by this backbone depends on, for the name of its stage."""
     return {
         "manifest": manifest.fingerprint(),
         "size": images.shape[1:3],

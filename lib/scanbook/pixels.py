@@ -11,7 +11,7 @@ import numpy as np
 from scanbook import images, runtime
 from scanbook.errors import DataError
 from scanbook.manifest import Manifest
-from scanbook.store import stage
+from scanbook.store import fingerprint, stage
 
 
 def load(manifest: Manifest, size: tuple[int, int]) -> np.ndarray:
@@ -62,3 +62,15 @@ def _cached(
 
     folder = stage(kind, {"manifest": manifest.fingerprint(), "shape": shape}, build, __name__)
     return np.load(folder / "array.npy", mmap_mode="r")
+
+
+def sample_fingerprint(images: np.ndarray) -> str:
+    """Fingerprint of up to 256 images, evenly spread: it changes with the code that decoded, resized or cut them out.
+
+    The manifest's own fingerprint knows the files, but not what was made of them.
+
+    Args:
+        images: uint8 `(n, h, w, 3)`, or masks, bool `(n, h, w)`.
+    """
+    picked = np.linspace(0, len(images) - 1, min(len(images), 256)).astype(int)
+    return fingerprint(np.ascontiguousarray(images[picked]).tobytes())

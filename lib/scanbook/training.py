@@ -21,10 +21,12 @@ from scanbook.augmentation import Augmenter
 from scanbook.backbones import RANDOM, Weights
 from scanbook.errors import ModelError
 from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
-from scanbook.store import atomic_write, seconds, stage
+from scanbook.store import atomic_write, stage
 from scanbook.study import Study, Training
 
 keras = runtime.keras()
+
+SECONDS = "seconds.txt"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Trained:
 
     @property
     def seconds(self) -> float:
-        """Time that the whole stage took, features included, in seconds."""
-        return seconds(self.folder)
+        """Time that training took, in seconds, with the extraction of features and, at the end, all predictions."""
+        return float((self.folder / SECONDS).read_text())
 
     def logits(self, part: str) -> np.ndarray:
         """Logits of a part's images in the manifest's order, float32 `(m, k)`; part is "validation" or "test"."""
@@ -92,9 +94,10 @@ class Clock(keras.callbacks.Callback):
         """Notes the time, and stops training whose loss is no number any more."""
         logs = logs or {}
         self.times.append(time.perf_counter() - self.started)
-        if not np.isfinite(logs["loss"]):
+        lost = [key.replace("val_", "validation ") for key in ("loss", "val_loss") if not np.isfinite(logs[key])]
+        if lost:
             raise ModelError(
-                f"{self.name}: the loss is {logs['loss']} in epoch {epoch + 1}, expected a number; "
+                f"{self.name}: the {lost[0]} in epoch {epoch + 1} is not a number; "
                 "lower learning_rate, or look for broken images"
             )
         if self.lines:
@@ -110,7 +113,7 @@ class Batches(keras.utils.PyDataset):
     def __init__(
         self, images: np.ndarray, rows: np.ndarray, y: np.ndarray, batch_size: int, augment: Augmenter
     ) -> None:
-        super().__init__(workers=1, max_queue_size=8)
+        super().__init__()
         self.images, self.rows, self.y = images, rows, y
         self.batch_size, self.augment, self.epoch = batch_size, augment, 0
         self._shuffle()
@@ -141,19 +144,17 @@ def transfer(
     weights: Weights,
     *,
     policy: str = "none",
-    kind: str = "original",
 ) -> Trained:
     """Trains a linear head on the features of a frozen backbone.
 
     Args:
         study: Hyper-parameters, in `head`.
         manifest: The dataset, split.
-        images: Its pixels, uint8 `(n, h, w, 3)`.
+        images: Its pixels, or what was made of them, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its pretrained weights.
         policy: Augmentation of the training images; unless "none", the head learns from `head.views` augmented copies
             of each beside the image itself.
-        kind: What the pixels show, "original" or a name of how they were cut out.
 
     Returns:
         The whole network, backbone and head.
@@ -163,11 +164,16 @@ def transfer(
             f"backbone {backbone} has random weights; a frozen backbone must be pretrained, so set weights to auto"
         )
     name = f"{backbone}, frozen"
-    inputs = _inputs(study, manifest, images, backbone, weights) | {"head": study.head, "policy": policy, "kind": kind}
+    inputs = features.inputs(manifest, images, backbone, weights) | {
+        "head": study.head,
+        "policy": policy,
+        "seed": study.seed,
+    }
 
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
-        found = features.extract(manifest, images, backbone, weights, kind)
+        found, extracting = features.extract(manifest, images, backbone, weights)
+        started = time.perf_counter() - extracting
         rows, y = manifest.rows(TRAIN), manifest.y
         x_train, y_train = found[rows], y[rows]
         if policy != "none":
@@ -180,6 +186,7 @@ def transfer(
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights)
         model.get_layer(backbones.LOGITS).set_weights(head)
         _save(folder, model, history, manifest, images)
+        _note_seconds(folder, started)
 
     return _trained(name, manifest, stage("transfer", inputs, build, __name__))
 
@@ -217,13 +224,19 @@ def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str,
     """Trains a network from random weights, all layers, with the study's augmentation or another policy."""
     policy = study.augmentation if policy is None else policy
     name = f"{backbone}, from scratch"
-    inputs = _inputs(study, manifest, images, backbone, RANDOM) | {"training": study.scratch, "policy": policy}
+    inputs = features.inputs(manifest, images, backbone, RANDOM) | {
+        "training": study.scratch,
+        "policy": policy,
+        "seed": study.seed,
+    }
 
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
+        started = time.perf_counter()
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes))
         plan = Plan(name, study.scratch, policy, study.seed)
         _save(folder, model, train_all(plan, model, images, manifest), manifest, images)
+        _note_seconds(folder, started)
 
     return _trained(name, manifest, stage("scratch", inputs, build, __name__))
 
@@ -236,18 +249,21 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
     """
     start = transfer(study, manifest, images, backbone, weights)
     name = f"{backbone}, fine-tuned"
-    inputs = _inputs(study, manifest, images, backbone, weights) | {
+    inputs = features.inputs(manifest, images, backbone, weights) | {
         "training": study.fine_tuning,
         "policy": study.augmentation,
         "start": start.folder.name,
+        "seed": study.seed,
     }
 
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
+        started = time.perf_counter()
         model = start.model()
         freeze_batch_normalisation(model)
         plan = Plan(name, study.fine_tuning, study.augmentation, study.seed)
         _save(folder, model, train_all(plan, model, images, manifest), manifest, images)
+        _note_seconds(folder, started)
 
     return _trained(name, manifest, stage("fine_tuning", inputs, build, __name__))
 
@@ -333,8 +349,11 @@ def _fit(name: str, model: Any, train: Any, validation: tuple[np.ndarray, np.nda
             callbacks=[clock, best],
             **options,
         )
-    except MemoryError as error:
-        raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error
+    except Exception as error:
+        # TensorFlow, JAX and Python each have an exception of their own for it
+        if type(error).__name__ in ("MemoryError", "ResourceExhaustedError") or "RESOURCE_EXHAUSTED" in str(error):
+            raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error
+        raise
     frame = pd.DataFrame(result.history).rename(columns=lambda key: key.replace("val_", "validation_"))
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
     columns = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]
@@ -363,16 +382,6 @@ def _validation_loss(manifest: Manifest, logits: np.ndarray) -> float:
     return float(log_loss(y, softmax(logits.astype(np.float64), axis=1), labels=range(len(manifest.classes))))
 
 
-def _inputs(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, Any]:
-    return {
-        "manifest": manifest.fingerprint(),
-        "size": images.shape[1:3],
-        "backbone": backbone,
-        "weights": weights.digest,
-        "seed": study.seed,
-    }
-
-
 def _save(folder: Path, model: Any, history: pd.DataFrame, manifest: Manifest, images: np.ndarray) -> None:
     """Keeps a trained network, its history, and its logits of validation and, for the first time, of test."""
     model.save(folder / "model.keras")
@@ -380,6 +389,10 @@ def _save(folder: Path, model: Any, history: pd.DataFrame, manifest: Manifest, i
     engine = engines.KerasEngine(model)
     logits = {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)}
     np.savez(folder / "logits.npz", **logits)
+
+
+def _note_seconds(folder: Path, started: float) -> None:
+    atomic_write(folder / SECONDS, f"{time.perf_counter() - started:.3f}\n")
 
 
 def _trained(name: str, manifest: Manifest, folder: Path) -> Trained:

@@ -11,6 +11,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.manifest import Manifest
+from scanbook.pixels import sample_fingerprint
 from scanbook.store import stage
 
 _FIELD_RADIUS = 0.72
@@ -103,18 +104,17 @@ def segment(manifest: Manifest, images: np.ndarray, method: str) -> np.ndarray:
         _for_each_row(manifest, one, f"segmenting by {method}")
         found.flush()
 
-    inputs = {"manifest": manifest.fingerprint(), "size": images.shape[1:3], "method": method}
+    inputs = {"manifest": manifest.fingerprint(), "pixels": sample_fingerprint(images), "method": method}
     return np.load(stage("segmented", inputs, build, __name__) / "array.npy", mmap_mode="r")
 
 
-def cut_outs(manifest: Manifest, images: np.ndarray, masks: np.ndarray, name: str) -> np.ndarray:
+def cut_outs(manifest: Manifest, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Images with everything outside the mask painted white, as the melanoma study did.
 
     Args:
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         masks: bool `(n, h, w)`.
-        name: What made the masks; part of the stage's name.
 
     Returns:
         Read-only memory map, uint8 `(n, h, w, 3)`.
@@ -129,7 +129,11 @@ def cut_outs(manifest: Manifest, images: np.ndarray, masks: np.ndarray, name: st
         _for_each_row(manifest, one, "cutting out")
         painted.flush()
 
-    inputs = {"manifest": manifest.fingerprint(), "size": images.shape[1:3], "masks": name}
+    inputs = {
+        "manifest": manifest.fingerprint(),
+        "pixels": sample_fingerprint(images),
+        "masks": sample_fingerprint(masks),
+    }
     return np.load(stage("cut_outs", inputs, build, __name__) / "array.npy", mmap_mode="r")
 
 
