@@ -198,7 +198,7 @@ def test_penalty_is_chosen_on_validation(monkeypatch):
 
 def test_best_frozen_needs_pretrained_weights():
     with pytest.raises(ModelError, match="study planted: no pretrained weights to fine-tune") as refused:
-        training.best_frozen(planted.study(), planted.manifest(), planted.pixels())
+        training.start(planted.study(), planted.manifest(), planted.pixels())
     assert "\n" not in str(refused.value)
 
 
@@ -211,7 +211,7 @@ def test_best_frozen_is_the_one_with_the_lowest_validation_loss(monkeypatch, tmp
     monkeypatch.setattr(
         training, "transfer", lambda s, m, x, name, weights, **more: original(s, m, x, "baseline_cnn", weights, **more)
     )
-    trained, name, weights = training.best_frozen(planted.study(), planted.manifest(), planted.pixels())
+    trained, name, weights = training.start(planted.study(), planted.manifest(), planted.pixels())
     assert name == "seeing" and weights == planted.weights() and trained.folder == transfer().folder
 
 

@@ -61,7 +61,10 @@ def _serve(options: argparse.Namespace) -> None:
         folder = Path(options.bundle).expanduser().resolve()
     else:
         chosen = study.load(options.study, options.profile)
-        folder = runtime.reports_dir() / chosen.study / chosen.profile / "07_export_flask" / "bundle"
+        report = runtime.reports_dir() / chosen.study / chosen.profile / "07_export_flask"
+        if report.is_dir() and not (report / "metrics.json").is_file():
+            raise RunError(f"the export in {report} did not finish; run make reports STUDY={chosen.study} first")
+        folder = report / "bundle"
     if not folder.is_dir():
         raise RunError(
             f"no bundle at {folder}; export one with make reports STUDY={options.study}, "
@@ -75,7 +78,7 @@ def _serve(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     from scanbook import pretraining
 
-    print(pretraining.pretrain().to_string())
+    pretraining.pretrain()
 
 
 def _parser() -> argparse.ArgumentParser:

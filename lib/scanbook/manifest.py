@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,5 +68,10 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """Changes with the images listed, their order, labels and parts; not with where they lie."""
-        listed = self.frame.drop(columns=["path", "mask_path"])
+        listed = self.frame.assign(**{column: self.frame[column].map(_file) for column in ("path", "mask_path")})
         return fingerprint(listed.to_csv(index=False).encode(), self.classes, self.facts.get("data", ""))
+
+
+def _file(path: str) -> str:
+    """A file by its name and its folder's, wherever the dataset lies."""
+    return "/".join(Path(path).parts[-2:])

@@ -30,6 +30,8 @@ class Session:
         self.name = name
         self.study = resolved
         self.folder = runtime.reports_dir() / resolved.study / resolved.profile / name
+        # run by hand, the notebook changes what lies here: an earlier report stands for it no more
+        (self.folder / "metrics.json").unlink(missing_ok=True)
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
 

@@ -110,14 +110,16 @@ def keras() -> ModuleType:
     """Keras, imported after its backend was chosen, with results that repeat from one run to the next."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
     with _without_native_messages():
         import keras as module
 
         if module.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            tf.config.experimental.enable_op_determinism()
-            tf.config.list_physical_devices()
+            # some gradients have no deterministic kernel on a GPU, and would stop training there
+            if not tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.enable_op_determinism()
     return module
 
 

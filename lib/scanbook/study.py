@@ -19,6 +19,17 @@ from scanbook.errors import StudyError
 
 PROFILES = ("smoke", "quick", "full")
 
+SMOKE: dict[str, Any] = {
+    "limit": 64,
+    "image_size": 64,
+    "head": {"epochs": 5, "l2": [0.03, 0.3], "views": 1},
+    "scratch": {"epochs": 1},
+    "fine_tuning": {"epochs": 1},
+    "benchmark": {"images": 32, "epochs": 1, "batch_sizes": [1, 8], "windows": 3},
+    "bootstrap_rounds": 100,
+}
+"""What the smoke profile changes in every study, for tests; a study's own `profiles.smoke` goes on top."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -122,7 +133,7 @@ class Benchmark(_Block):
 
     images: Positive = 512
     epochs: Positive = 3
-    batch_sizes: list[Positive] = [1, 8, 32]
+    batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8, 32]
     windows: Positive = 5
 
 
@@ -135,7 +146,7 @@ class Study(_Block):
     study: str
     title: str
     question: str
-    modality: str
+    modality: str = "images"
     dataset: Data
     parts: Parts = Parts()
     limit: Positive | None = None
@@ -149,7 +160,6 @@ class Study(_Block):
     benchmark: Benchmark = Benchmark()
     bootstrap_rounds: Positive = 1000
     seed: Seed = 0
-    published: dict[str, Any] = {}
     profile: Literal["smoke", "quick", "full"] = "quick"
     data: str = ""
 
@@ -214,7 +224,8 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
     profile = profile or os.environ.get("SCANBOOK_PROFILE", "") or "quick"
     if profile not in PROFILES:
         raise StudyError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    values = _merge(content, profiles.get(profile) or {})
+    values = _merge(content, SMOKE) if profile == "smoke" else content
+    values = _merge(values, profiles.get(profile) or {})
     for pair in overrides.split():
         values = _override(values, pair)
     for key, variable in (("profile", "PROFILE"), ("data", "DATA")):

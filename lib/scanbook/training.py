@@ -247,19 +247,19 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
     Pretrained batch normalisation stays frozen: with it trained, its moving averages lag behind the weights and test
     accuracy collapses.
     """
-    start = transfer(study, manifest, images, backbone, weights)
+    frozen = transfer(study, manifest, images, backbone, weights)
     name = f"{backbone}, fine-tuned"
     inputs = features.inputs(manifest, images, backbone, weights) | {
         "training": study.fine_tuning,
         "policy": study.augmentation,
-        "start": start.folder.name,
+        "start": frozen.folder.name,
         "seed": study.seed,
     }
 
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
         started = time.perf_counter()
-        model = start.model()
+        model = frozen.model()
         freeze_batch_normalisation(model)
         plan = Plan(name, study.fine_tuning, study.augmentation, study.seed)
         _save(folder, model, train_all(plan, model, images, manifest), manifest, images)
@@ -274,28 +274,23 @@ def freeze_batch_normalisation(model: Any) -> None:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def best_frozen(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained, str, Weights]:
-    """The frozen backbone with the lowest validation loss, its name and its weights.
+def start(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained, str, Weights]:
+    """The network that fine-tuning starts from, chosen by validation loss; its backbone and its weights.
 
-    Raises:
-        ModelError: The study has no backbone with pretrained weights.
+    It is a frozen pretrained backbone with its head; where the study has no pretrained weights at all, a network from
+    scratch, which fine-tuning then leaves as it is.
     """
-    found, missing = backbones.resolve(study)
-    if not found:
-        reasons = "; ".join(missing.values()) or "the study names none that has any"
-        raise ModelError(
-            f"study {study.study}: no pretrained weights to fine-tune ({reasons}); "
-            "connect once, or add mobilenet_v2_0.35, whose weights scanbook ships"
-        )
-    trained = {name: transfer(study, manifest, images, name, weights) for name, weights in found.items()}
+    weights, _ = backbones.resolve(study)
+    trained = {name: transfer(study, manifest, images, name, each) for name, each in weights.items()}
+    trained = trained or {name: scratch(study, manifest, images, name) for name in study.backbones}
     best = min(trained, key=lambda name: _validation_loss(manifest, trained[name].logits(VALIDATION)))
-    return trained[best], best, found[best]
+    return trained[best], best, weights.get(best, RANDOM)
 
 
 def final(study: Study, manifest: Manifest, images: np.ndarray) -> Trained:
-    """The study's model: the best frozen backbone, chosen on validation, fine-tuned."""
-    _, name, weights = best_frozen(study, manifest, images)
-    return fine_tune(study, manifest, images, name, weights)
+    """The study's model: the best start, fine-tuned where it is a pretrained one."""
+    trained, name, weights = start(study, manifest, images)
+    return trained if weights == RANDOM else fine_tune(study, manifest, images, name, weights)
 
 
 def train_all(plan: Plan, model: Any, images: np.ndarray, manifest: Manifest) -> pd.DataFrame:

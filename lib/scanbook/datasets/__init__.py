@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from scanbook.datasets import folder, medmnist, table
@@ -28,21 +30,22 @@ def load(study: Study) -> Manifest:
             "expected at least two classes"
         )
     if study.limit and study.limit < len(manifest.frame):
-        manifest = _sample(manifest, study.limit, study.seed)
+        manifest = _sample(manifest, study.limit, study.parts.test_folds + study.parts.validation_folds, study.seed)
     return manifest
 
 
-def _sample(manifest: Manifest, limit: int, seed: int) -> Manifest:
+def _sample(manifest: Manifest, limit: int, fewest: int, seed: int) -> Manifest:
     """About `limit` images, as many of each class as of any other while they last, whole groups at a time.
 
-    Where the source has parts, each gives its share of a class.
+    Where the source has parts, each gives its share of a class. No class gets fewer than `fewest`: it must be split.
     """
     frame = manifest.frame
     shuffled = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
     in_class = frame["label"].value_counts()
+    wanted = max(limit / len(manifest.classes), fewest)
     groups: set[str] = set()
     for (label, _), rows in shuffled.groupby(["label", "part"], sort=True):
-        share = -(-limit * len(rows) // (len(manifest.classes) * in_class[label]))
+        share = math.ceil(wanted * len(rows) / in_class[label])
         sizes = rows.groupby("group", sort=False).size().cumsum()
         groups |= set(sizes.index[: max(2, int((sizes <= share).sum()))])
     return manifest.with_frame(frame[frame["group"].isin(groups)])

@@ -52,8 +52,8 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     row_labels(axis, classes)
     axis.margins(x=0.1)
     axis.set(xlabel="images", ylabel="class")
-    patients = count_of(frame["group"].nunique(), "patient")
-    axis.set_title(f"Images per class and part ({count_of(len(frame), 'image')} of {patients})")
+    groups = count_of(frame["group"].nunique(), "group")
+    axis.set_title(f"Images per class and part ({count_of(len(frame), 'image')} in {groups})")
     if parts != [""]:
         axis.legend(title="part", loc="best")
     return figure

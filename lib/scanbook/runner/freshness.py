@@ -76,7 +76,7 @@ class Batch:
             "study": store.fingerprint(study.resolved()),
             "data": "" if study.dataset.adapter == "drawn" else store.tree_fingerprint(study.location),
             "library": store.library_fingerprint(),
-            "packages": store.file_digest(lock)[:16] if lock.is_file() else store.fingerprint(runtime.versions()),
+            "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
 
     def fingerprints(self, name: str) -> dict[str, str]:
