@@ -309,26 +309,15 @@ def test_near_duplicates_show_the_same_picture_of_the_same_patient(many: Path) -
 
 
 def test_pretraining_images_are_balanced_and_reproducible() -> None:
-    count = 4 * len(pretraining.CLASSES)
-    images, labels, strengths = pretraining.draw(count, 48, seed=4)
-    assert images.shape == (count, 48, 48, 3) and images.dtype == np.uint8
-    named = labels != pretraining.NO_CLASS
-    assert np.bincount(labels[named]).tolist() == [2] * len(pretraining.CLASSES)
-    assert named.sum() == count // 2
-    lesions = ~named | (labels < pretraining.CLASSES.index("fundus_healthy"))
-    assert np.isfinite(strengths[lesions]).all() and np.isnan(strengths[~lesions]).all()
-    assert np.nanmin(strengths) >= 0 and np.nanmax(strengths) <= 1
-    fewer, _, _ = pretraining.draw(7, 48, seed=4)
-    assert np.array_equal(images[:7], fewer)
+    count = 2 * len(pretraining.CLASSES)
+    images, labels = pretraining.draw(count, 48, seed=4)
+    assert images.shape == (count, 48, 48, 3) and images.dtype == np.uint8 and labels.dtype == np.int64
+    assert np.bincount(labels).tolist() == [2] * len(pretraining.CLASSES)
+    fewer, _ = pretraining.draw(7, 48, seed=4)
+    assert np.array_equal(fewer, images[:7])
+    assert len({image.tobytes() for image in images}) == count
+    assert images.std(axis=(1, 2, 3)).min() > 8
     assert not np.array_equal(pretraining.draw(7, 48, seed=5)[0], fewer)
-
-
-def test_pretraining_mixtures_show_every_structure_at_every_strength() -> None:
-    _, labels, strengths = pretraining.draw(200, 16, seed=1)
-    mixed = strengths[labels == pretraining.NO_CLASS]
-    assert (mixed.min(axis=0) < 0.1).all() and (mixed.max(axis=0) > 0.7).all()
-    correlation = np.corrcoef(mixed.T) - np.eye(mixed.shape[1])
-    assert np.abs(correlation).max() < 0.4
 
 
 def test_pretraining_classes_are_other_classes() -> None:

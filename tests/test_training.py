@@ -196,13 +196,15 @@ def test_penalty_is_chosen_on_validation(monkeypatch):
     assert set(trained.history["l2"]) == {0.001}
 
 
-def test_best_frozen_needs_pretrained_weights():
-    with pytest.raises(ModelError, match="study planted: no pretrained weights to fine-tune") as refused:
-        training.start(planted.study(), planted.manifest(), planted.pixels())
-    assert "\n" not in str(refused.value)
+def test_without_pretrained_weights_the_model_is_the_one_from_scratch():
+    found, name, weights = training.start(planted.study(), planted.manifest(), planted.pixels())
+    assert (name, weights) == ("baseline_cnn", backbones.RANDOM)
+    assert (
+        found.folder == scratch().folder == training.final(planted.study(), planted.manifest(), planted.pixels()).folder
+    )
 
 
-def test_best_frozen_is_the_one_with_the_lowest_validation_loss(monkeypatch, tmp_path):
+def test_start_is_the_frozen_backbone_with_the_lowest_validation_loss(monkeypatch, tmp_path):
     blind = tmp_path / "blind.npz"
     np.savez(blind, *[array * 1e-3 for array in backbones.body_weights(planted.network())])
     found = {"blind": backbones.Weights("scanbook", blind, "blind"), "seeing": planted.weights()}

@@ -1,16 +1,13 @@
 """Images that the shipped backbone learns from: other classes than the drawn dataset's, in four modalities.
 
 The dermoscopic classes are named by structure. Within each the strength of its own structure varies, and so do colour,
-outline and traces of other structures, alike in most of them; so mainly fine structure tells them apart. Half of the
-images are lesions of no class, with every structure at a strength of its own: what is known of them, as of all lesions
-here, is how strong each structure is.
+outline and traces of other structures, alike in most of them; so mainly fine structure tells them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 
 import numpy as np
 
@@ -52,51 +49,26 @@ _BACKGROUND: dict[str, tuple[float, float]] = {
     "vessels": (0.0, 0.08),
     "milia": (0.0, 0.08),
 }
-# Of a lesion of no class: the share in which a structure shows a trace at most; elsewhere it has any strength.
-_TRACE, _TRACE_SHARE, _RARE_TRACE_SHARE = 0.1, 0.35, 0.75
-STRUCTURES: tuple[str, ...] = tuple(each.name for each in fields(Look))
-NO_CLASS = -1
 CLASSES: tuple[str, ...] = (*_ARCHETYPES, *fundus.CLASSES, *xray.CLASSES, *clinical.CLASSES)
 _MODALITIES: dict[str, Callable[[str, Rng, int], np.ndarray]] = {
     name: module.render for module in (fundus, xray, clinical) for name in module.CLASSES
 }
 
 
-def render(label: int, rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an image.
-
-    Args:
-        label: Index into `CLASSES`, or `NO_CLASS` for a lesion with any mixture of structures.
-        rng: Random generator.
-        size: Side in pixels.
-
-    Returns:
-        Image, uint8 RGB (size, size, 3), and strengths, float32 in the order of `STRUCTURES`; NaN for other modalities.
-    """
-    name = CLASSES[label] if label != NO_CLASS else ""
+def render(name: str, rng: Rng, size: int) -> np.ndarray:
+    """Draw an image of the class `name` (one of `CLASSES`), uint8 RGB (size, size, 3)."""
     if name in _MODALITIES:
-        return _MODALITIES[name](name, rng, size), np.full(len(STRUCTURES), np.nan, np.float32)
-    look = _archetype(name, rng) if name else _mixture(rng)
-    plate_rng, view_rng = rng.spawn(2)
-    image, _ = photograph(draw_plate(look, plate_rng, size), draw_skin(rng), view_rng, size)
-    return image, np.array([getattr(look, structure) for structure in STRUCTURES], np.float32)
-
-
-def _archetype(name: str, rng: Rng) -> Look:
+        return _MODALITIES[name](name, rng, size)
     ranges = _BACKGROUND | _ARCHETYPES[name]
-    return Look(**{structure: rng.uniform(*ranges[structure]) for structure in sorted(ranges)})
-
-
-def _mixture(rng: Rng) -> Look:
-    shares = [_TRACE_SHARE if structure in _BACKGROUND else _RARE_TRACE_SHARE for structure in STRUCTURES]
-    highest = np.where(rng.uniform(size=len(STRUCTURES)) < shares, _TRACE, 1.0)
-    return Look(**dict(zip(STRUCTURES, rng.uniform(0, highest).tolist(), strict=True)))
+    look = Look(**{structure: rng.uniform(*ranges[structure]) for structure in sorted(ranges)})
+    plate_rng, view_rng = rng.spawn(2)
+    return photograph(draw_plate(look, plate_rng, size), draw_skin(rng), view_rng, size)[0]
 
 
 def draw(
     count: int, size: int, seed: int, progress: Callable[[Iterable, str, int], Iterable] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw images on all cores: every other one a lesion of no class, the others of all classes in turn.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw images of all classes in turn, on all cores.
 
     Args:
         count: Images.
@@ -105,19 +77,16 @@ def draw(
         progress: Wraps the loop, as `runtime.progress` does: called with an iterable, a description and a total.
 
     Returns:
-        Images, uint8 RGB (count, size, size, 3); labels, int64 (count,), indices into `CLASSES` or `NO_CLASS`; and
-        strengths of the structures, float32 (count, 13), NaN in rows that show no lesion.
+        Images, uint8 RGB (count, size, size, 3), and labels, int64 (count,), indices into `CLASSES`.
     """
     images = np.empty((count, size, size, 3), np.uint8)
-    strengths = np.empty((count, len(STRUCTURES)), np.float32)
-    order = np.arange(count, dtype=np.int64)
-    labels = np.where(order % 2, NO_CLASS, order // 2 % len(CLASSES))
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
 
     def work(index: int) -> None:
-        images[index], strengths[index] = render(int(labels[index]), np.random.default_rng([seed, index]), size)
+        images[index] = render(CLASSES[labels[index]], np.random.default_rng([seed, index]), size)
 
     with ThreadPoolExecutor(runtime.cores()) as pool:
         done: Iterable = pool.map(work, range(count))
         for _ in progress(done, "drawing", count) if progress else done:
             pass
-    return images, labels, strengths
+    return images, labels
