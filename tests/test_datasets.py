@@ -162,10 +162,11 @@ def test_a_limit_samples_classes_evenly_and_whole_groups(tmp_path: Path) -> None
     rows = [(f"i{n:03d}", "ab"[n % 4 == 0], f"g{n // 3}") for n in range(120)]
     frame = pd.DataFrame(rows, columns=["image_id", "label", "group"]).assign(path="", mask_path="", part="")
     whole = Manifest("mini", frame, ("a", "b"))
-    found = datasets._sample(whole, 40, 0)
-    again, other = datasets._sample(whole, 40, 0), datasets._sample(whole, 40, 1)
+    found = datasets._sample(whole, 40, 10, 0)
+    again, other = datasets._sample(whole, 40, 10, 0), datasets._sample(whole, 40, 10, 1)
     assert found.frame.equals(again.frame) and not found.frame.equals(other.frame)
     assert 30 <= len(found.frame) <= 80 and set(found.frame["label"]) == {"a", "b"}
+    assert datasets._sample(whole, 4, 10, 0).frame["label"].value_counts().min() >= 9, "enough to split"
     chosen = frame[frame["group"].isin(found.frame["group"])]
     assert chosen["image_id"].tolist() == found.frame["image_id"].tolist(), "groups are whole and order is kept"
 
@@ -513,12 +514,16 @@ def test_a_manifests_fingerprint_changes_with_all_but_the_place() -> None:
     frame = pd.DataFrame({"image_id": ["1", "2"], "path": "x", "label": ["a", "b"], "group": ["1", "2"]})
     frame = frame.assign(mask_path="", part=["train", "test"])
     whole = Manifest("mini", frame, ("a", "b"), {"data": "1"})
-    assert whole.with_frame(frame.assign(path="elsewhere", mask_path="y")).fingerprint() == whole.fingerprint()
+    here, there = (
+        frame.assign(path=f"{root}/data/a/1.png", mask_path=f"{root}/data/m/1.png") for root in ("/x", "/y/z")
+    )
+    assert whole.with_frame(here).fingerprint() == whole.with_frame(there).fingerprint()
     others = [
+        whole.with_frame(frame.assign(mask_path="other masks/1.png")),
         whole.with_frame(frame.iloc[::-1]),
         whole.with_frame(frame.assign(label=["a", "a"])),
         whole.with_frame(frame.assign(part=["test", "train"])),
         Manifest("mini", frame, ("b", "a"), {"data": "1"}),
         Manifest("mini", frame, ("a", "b"), {"data": "2"}),
     ]
-    assert len({each.fingerprint() for each in (whole, *others)}) == 6
+    assert len({each.fingerprint() for each in (whole, *others)}) == 7

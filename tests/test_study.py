@@ -203,7 +203,8 @@ def test_a_file_that_is_not_text_is_one_line(own: Path) -> None:
 
 def test_empty_blocks_change_nothing(own: Path) -> None:
     own.write_text(MINIMAL + "profiles:\n  smoke:\n  full: {}\n")
-    assert study.load("mine", "smoke").image_size == study.load("mine", "full").image_size
+    assert study.load("mine", "full").image_size == study.load("mine", "quick").image_size
+    assert study.load("mine", "smoke").image_size == study.SMOKE["image_size"]
     assert (
         study.studies() == ["mine"]
         and study.studies_dir() == own.parent == runtime.project_root() / "notebooks/studies"
