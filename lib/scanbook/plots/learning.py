@@ -47,7 +47,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
         Line2D([], [], color=INK, linewidth=0.8, label="thin or hollow: training"),
         Line2D([], [], color=INK, linewidth=2.2, label="thick or filled: validation"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     headline(
         figure, f"Learning curves by {'epoch' if x == 'epoch' else 'training time'} ({count_of(len(histories), 'run')})"
     )

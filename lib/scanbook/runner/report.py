@@ -77,7 +77,10 @@ def _body(notebook: Path, failure: Failure | None) -> tuple[str, list[dict[str, 
     exporter = HTMLExporter(
         template_name="cells",
         extra_template_basedirs=[str(TEMPLATES)],
-        config=Config(NbConvertBase={"display_data_priority": _PRIORITY}),
+        config=Config(
+            NbConvertBase={"display_data_priority": _PRIORITY},
+            CoalesceStreamsPreprocessor={"enabled": True},  # the lines of one training run in one block
+        ),
     )
     html, _ = exporter.from_notebook_node(content)
     return _for_reading(html)
