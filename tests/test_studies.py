@@ -95,6 +95,7 @@ def test_a_notebook_runs_alone_from_any_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("archive", "study", "classes"),
+    [("ham10000_200x150.zip", "ham10000", 7), ("covid19_small.zip", "folder", 3)],
 )
 def test_real_images_go_all_the_way(tmp_path: Path, real_data: Path, archive: str, study: str, classes: int) -> None:
     with zipfile.ZipFile(real_data / archive) as packed:
