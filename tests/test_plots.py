@@ -211,7 +211,7 @@ def test_class_counts_show_every_number():
     figure = FIGURES["class_counts"]()
     shown = {text.get_text() for text in figure.axes[0].texts}
     assert {str(count) for count in FRAME.groupby(["label", "part"]).size()} <= shown
-    assert "240 images of 120 patients" in figure.axes[0].get_title("left")
+    assert "240 images in 120 groups" in figure.axes[0].get_title("left")
 
 
 def test_confusion_text_holds_counts_and_shares():
