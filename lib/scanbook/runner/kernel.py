@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from types import TracebackType
+from typing import Any
 
 import psutil
 from jupyter_client.kernelspec import KernelSpecManager
@@ -19,6 +21,13 @@ class OwnKernel(AsyncKernelManager):
     def _own_interpreter(self) -> KernelSpecManager:
         # no folder to look in leaves ipykernel's own entry, whose command is sys.executable
         return KernelSpecManager(kernel_dirs=[])
+
+    async def start_kernel(self, **options: Any) -> None:
+        """Starts the kernel; what its own machinery complains of while it stops is kept off the terminal.
+
+        What the cells write is not lost: it travels in messages.
+        """
+        await super().start_kernel(**{"stderr": subprocess.DEVNULL, **options})
 
 
 def engine_arguments(folder: str) -> dict[str, object]:
