@@ -200,14 +200,14 @@ def test_a_real_stage_depends_on_the_rooms_before_it_and_not_on_those_after() ->
     assert not {"scanbook.training", "scanbook.cli", "scanbook.plots", "scanbook.serving"} & found
 
 
-def test_the_library_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sources_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_package(tmp_path / "lib", monkeypatch)
-    before = store.library_fingerprint()
+    before = store.sources_fingerprint()
     (tmp_path / "lib" / "__pycache__").mkdir()
     (tmp_path / "lib" / "__pycache__" / "x.pyc").write_bytes(b"x")
-    assert store.library_fingerprint() == before
+    assert store.sources_fingerprint() == before
     (tmp_path / "lib" / "room" / "page.html").write_text("<p>")
-    assert store.library_fingerprint() != before
+    assert store.sources_fingerprint() != before
 
 
 def test_atomic_write_never_shows_halves(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def code_fingerprint(module: str) -> str:
     return fingerprint(seen)
 
 
-def library_fingerprint() -> str:
+def sources_fingerprint() -> str:
     """Fingerprint of every source file, template and weights file of the library."""
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return fingerprint({str(path.relative_to(PACKAGE)): file_digest(path) for path in files})

@@ -75,7 +75,7 @@ class Batch:
         self._shared = {
             "study": store.fingerprint(study.resolved()),
             "data": "" if study.dataset.adapter == "drawn" else store.tree_fingerprint(study.location),
-            "library": store.library_fingerprint(),
+            "library": store.sources_fingerprint(),
             "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pandas as pd
 
 from scanbook import runtime
@@ -17,8 +16,7 @@ from scanbook.study import DrawnData, Study
 def load(study: Study) -> Manifest:
     """Draws the study's images, unless they lie in the store, and lists them.
 
-    The manifest's facts say what is known of the images: the Bayes accuracy and its standard error, the planted faults,
-    and the folder that holds `truth.json`.
+    The manifest's facts say what is known of the images: the Bayes accuracy and the planted faults.
     """
     layout = study.dataset
     assert isinstance(layout, DrawnData)
@@ -47,14 +45,5 @@ def load(study: Study) -> Manifest:
         "grouped": True,
         "bayes_accuracy": truth["bayes_accuracy"],
         "faults": truth["faults"],
-        "truth": str(folder / "truth.json"),
     }
     return Manifest(study.study, frame, dermoscopy.CLASSES, facts)
-
-
-def bayes_accuracy_on(manifest: Manifest, rows: np.ndarray) -> float:
-    """Accuracy that the Bayes rule, which knows every lesion's true appearance, has on these very images."""
-    with open(manifest.facts["truth"], encoding="utf-8") as file:
-        posterior = json.load(file)["posterior"]
-    chosen = np.array([np.argmax(posterior[name]) for name in manifest.frame["image_id"].to_numpy()[rows]])
-    return float(np.mean(chosen == manifest.y[rows]))
