@@ -4,7 +4,7 @@
 STUDY = $(if $(DATA),folder,drawn)
 # smoke, quick or full (default: SCANBOOK_PROFILE, else quick)
 PROFILE =
-# folder or file of the dataset (default: its folder in data/)
+# folder or file of the dataset, or kaggle to download it (default: its folder in data/, else a drawn stand-in)
 DATA =
 # overrides of the study, such as SET="fine_tuning.epochs=3 image_size=128"
 SET =

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 
-from scanbook.datasets.drawn import dataset, dermoscopy, lesion, pretraining
+from scanbook.datasets.drawn import dataset, dermoscopy, faults, lesion, pretraining
 
 IMAGES, SIZE = 64, 64
 
@@ -290,19 +290,59 @@ def test_one_pair_has_conflicting_labels(folder: Path, table: pd.DataFrame, trut
 
 def test_near_duplicates_show_the_same_picture_of_the_same_patient(many: Path) -> None:
     table = pd.read_csv(many / "metadata.csv").set_index("image_id")
-    pairs = json.loads((many / "truth.json").read_text())["faults"]["near_duplicates"]
-    assert len(pairs) == 3
-    for (copy, source), how in zip(pairs, ("re-encoded", "resized", "mirrored"), strict=True):
-        one, other = _image(many, copy), _image(many, source)
+    truth = json.loads((many / "truth.json").read_text())
+    pairs, kinds = truth["faults"]["near_duplicates"], truth["near_duplicate_kinds"]
+    assert list(kinds.values()) == list(faults.NEAR_DUPLICATES[:3])
+    assert [copy for copy, _ in pairs] == list(kinds)
+    for copy, source in pairs:
+        undo = faults.ORIENTATIONS[INVERSE.get(kinds[copy], kinds[copy])]
+        assert np.abs(undo(_image(many, copy)).astype(int) - _image(many, source)).mean() < 6
         masks = [cv2.imread(str(many / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED) for name in (copy, source)]
-        assert masks[0].shape == one.shape[:2]
-        assert (one.shape == other.shape) == (how != "resized")
-        one, masks[0] = cv2.resize(one, (32, 32)), cv2.resize(masks[0], (32, 32), interpolation=cv2.INTER_NEAREST)
-        if how == "mirrored":
-            one, masks[0] = one[:, ::-1], masks[0][:, ::-1]
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95
-        assert ((masks[0] > 0) != (masks[1] > 0)).mean() < 0.04
+        assert np.array_equal(undo(masks[0]), masks[1])
         assert (table.loc[copy] == table.loc[source]).drop("age").all()
+
+
+INVERSE = {"rotated 90": "rotated 270", "rotated 270": "rotated 90"}
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("how", faults.NEAR_DUPLICATES)
+def test_near_duplicates_are_what_their_names_say(how: str, extension: str) -> None:
+    rng = np.random.default_rng(3)
+    picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
+    mask = np.where(picture[..., 0] > 128, np.uint8(255), np.uint8(0))
+    data, outline = faults.near_duplicate(how, picture, mask, np.random.default_rng(0), extension)
+    copy, shown, expected = _decoded(data).astype(int), picture, mask
+    if how in faults.ORIENTATIONS:
+        undo = faults.ORIENTATIONS[INVERSE.get(how, how)]
+        copy, outline = undo(copy), undo(outline)
+    elif how == faults.HALF:
+        shown = cv2.resize(picture, (40, 30), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(mask, (40, 30), interpolation=cv2.INTER_NEAREST)
+    elif how == faults.CROP:
+        assert copy.shape == (57, 76, 3)
+        places = [np.s_[top : top + 57, left : left + 76] for top in range(4) for left in range(5)]
+        place = min(places, key=lambda each: np.abs(picture[each] - copy).mean())
+        shown, expected = picture[place], mask[place]
+    assert copy.shape == shown.shape
+    assert np.abs(copy - shown).mean() < (0.01 if extension == ".png" and how != faults.JPEG_50 else 12)
+    assert np.array_equal(outline, expected)
+    assert data != faults.encode(picture, extension)
+    assert faults.near_duplicate(how, picture, None, np.random.default_rng(0), extension) == (data, None)
+
+
+def test_orientations_are_seven_and_crops_differ() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    turned = {name: turn(picture).tobytes() for name, turn in faults.ORIENTATIONS.items()}
+    assert len({picture.tobytes(), *turned.values()}) == 8
+    rng = np.random.default_rng(0)
+    assert len({faults.near_duplicate(faults.CROP, picture, None, rng, ".png")[0] for _ in range(20)}) > 4
+    with pytest.raises(ValueError, match="no near-duplicate is called 'sheared'"):
+        faults.near_duplicate("sheared", picture, None, rng)
 
 
 # Pretraining images

@@ -105,7 +105,7 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
         swapped[-1].write_bytes(images.encode_png(images.read(path)[..., ::-1].copy()))
     with client.running(exported.folder) as address:
         answers = client.ask(address, [*paths, *swapped])
-        with pytest.raises(RunError, match=r"refused nothing\.png with status 400") as refused:
+        with pytest.raises(RunError, match=r"refused image 1 of 1 with status 400") as refused:
             empty = tmp_path / "nothing.png"
             empty.write_bytes(b"no image")
             client.ask(address, [empty])

@@ -40,9 +40,10 @@ def test_bundle_describes_what_was_trained(exported):
     expected = {
         "title": "Planted colours",
         "question": "Is it blue?",
-        "data": "drawn for a test: 60 images, 60 groups",
+        "data": "real images (drawn for a test): 60 images, 60 groups",
         "licence": "CC0",
         "profile": "quick",
+        "input": "Send images as the camera took them.",
         "backbone": "tiny",
     }
     assert again.about == expected
@@ -64,3 +65,8 @@ def test_model_of_another_size_is_refused_and_the_older_bundle_stays(exported):
     with pytest.raises(BundleError, match=r"expected u8 \(64, 64, 3\)"):
         planted.export(exported.folder, backbones.build("baseline_cnn", (48, 48), 3), 1.0)
     assert bundle.load(exported.folder) == before
+
+
+def test_a_model_of_cut_outs_says_that_it_wants_them():
+    assert "already cut out by a mask" in export.asks_for(planted.study(input="cutout"))
+    assert "already cropped to the box" in export.asks_for(planted.study(input="crop"))

@@ -265,6 +265,16 @@ def test_a_mask_is_true_where_bright(tmp_path: Path) -> None:
     assert np.array_equal(small, mask[::2, ::2] > 0)
 
 
+@pytest.mark.parametrize("size", [None, (20, 30), (80, 120), (23, 31)])
+def test_a_mask_of_levels_0_and_1_is_that_of_0_and_255(size: tuple[int, int] | None, tmp_path: Path) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:50] = 1
+    for name, levels in (("one", mask), ("full", mask * 255), ("empty", mask * 0)):
+        (tmp_path / f"{name}.png").write_bytes(images.encode_png(levels))
+    one, full, empty = (images.load_mask(tmp_path / f"{name}.png", size) for name in ("one", "full", "empty"))
+    assert np.array_equal(one, full) and one.any() and not one.all() and not empty.any()
+
+
 @given(st.integers(1, 20), st.integers(1, 20), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_png_keeps_every_pixel(height: int, width: int, grey: bool, seed: int) -> None:

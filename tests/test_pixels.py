@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from scanbook import images, pixels, store
-from scanbook.errors import DataError, ImageError
+from scanbook.errors import ImageError
 from scanbook.manifest import Manifest
 
 PARTS = ["train", "validation", "", "test", "train", ""]
@@ -46,16 +46,26 @@ def test_every_row_is_what_the_decoder_gives(manifest: Manifest) -> None:
 
 
 def test_masks_are_true_where_bright_and_absent_where_there_is_none(manifest: Manifest) -> None:
-    found = pixels.masks(manifest, (24, 32))
+    found, filled = pixels.masks(manifest, (24, 32))
     assert found.shape == (6, 24, 32) and found.dtype == bool
     for row in (0, 3):
         assert np.array_equal(found[row], images.load_mask(Path(manifest.frame["mask_path"][row]), (24, 32)))
         assert 0.2 < found[row].mean() < 0.8
     assert not found[[1, 2, 4, 5]].any(), "no mask, or in no part"
+    assert np.array_equal(filled, found.any((1, 2)))
+
+
+def test_a_mask_that_cannot_be_decoded_is_none(manifest: Manifest, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    rows = manifest.frame["mask_path"] != ""
+    frame = manifest.frame.assign(mask_path=manifest.frame["mask_path"].mask(rows, str(broken)))
+    found, filled = pixels.masks(manifest.with_frame(frame), (24, 32))
+    assert not found.any() and not filled.any()
 
 
 def test_the_arrays_are_memory_mapped_and_read_only(manifest: Manifest) -> None:
-    for found in (pixels.load(manifest, (24, 32)), pixels.masks(manifest, (24, 32))):
+    for found in (pixels.load(manifest, (24, 32)), pixels.masks(manifest, (24, 32))[0]):
         assert isinstance(found, np.memmap) and not found.flags.writeable
         with pytest.raises(ValueError, match="read-only"):
             found[0, 0, 0] = 1
@@ -81,9 +91,9 @@ def test_a_file_that_broke_since_is_one_line_and_leaves_nothing(manifest: Manife
     assert not [path for path in (tmp_path / "store").rglob("*") if path.suffix == ".npy"]
 
 
-def test_a_dataset_without_masks_says_so(manifest: Manifest) -> None:
-    with pytest.raises(DataError, match="mini has no masks"):
-        pixels.masks(manifest.with_frame(manifest.frame.assign(mask_path="")), (24, 32))
+def test_a_dataset_without_masks_has_none(manifest: Manifest) -> None:
+    found, filled = pixels.masks(manifest.with_frame(manifest.frame.assign(mask_path="")), (24, 32))
+    assert not found.any() and not filled.any()
 
 
 def test_the_stage_names_its_inputs(manifest: Manifest) -> None:

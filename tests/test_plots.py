@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from scanbook import evaluation, plots
 from scanbook.plots import style
+from test_plots_segmentation import FIGURES as OF_SEGMENTATION
 
 CLASSES = ("naevus", "melanoma", "basal cell carcinoma")
 RANDOM = np.random.default_rng(0)
@@ -100,6 +101,17 @@ DRAWS = pd.DataFrame(
         "brightness_shift": RANDOM.normal(0, 10, 500),
     }
 )
+SIZES = FRAME.assign(height_px=RANDOM.choice([300, 450, 768], len(FRAME)))
+SHORTCUTS = pd.DataFrame(
+    {
+        "auc": [0.58, 0.5, 0.91, 0.52],
+        "low": [0.55, 0.5, 0.88, 0.47],
+        "high": [0.61, 0.5, 0.94, 0.58],
+        "images": 2400,
+        "above chance": [True, False, True, False],
+    },
+    index=["size, aspect and bytes", "format and mode", "file name", "mean colour"],
+)
 FIGURES = {
     "class_counts": lambda: plots.class_counts(FRAME, CLASSES),
     "class_counts_unsplit": lambda: plots.class_counts(FRAME.assign(part=""), CLASSES),
@@ -107,6 +119,13 @@ FIGURES = {
     "flagged": lambda: plots.flagged(IMAGES[:3], ["a.jpg: blurred", "b.jpg: dark", "c.jpg: near-duplicate of a.jpg"]),
     "flagged_none": lambda: plots.flagged([], []),
     "image_statistics": lambda: plots.image_statistics(FRAME, ["brightness", "sharpness", "width_px"], CLASSES),
+    "image_sizes": lambda: plots.image_sizes(SIZES, CLASSES),
+    "image_sizes_of_many_classes": lambda: plots.image_sizes(
+        SIZES.assign(label=[f"kind {i % 14}" for i in range(len(SIZES))]), [f"kind {i}" for i in range(14)]
+    ),
+    "image_sizes_one": lambda: plots.image_sizes(SIZES.assign(width_px=200, height_px=150), CLASSES),
+    "shortcut_bars": lambda: plots.shortcut_bars(SHORTCUTS),
+    "shortcut_bars_none": lambda: plots.shortcut_bars(SHORTCUTS.iloc[:0]),
     "numeric_by_class": lambda: plots.numeric_by_class(FRAME, "age_years", (*CLASSES, "dermatofibroma")),
     "category_by_class": lambda: plots.category_by_class(FRAME, "sex", CLASSES),
     "mask_overlays": lambda: plots.mask_overlays(
@@ -161,7 +180,8 @@ IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_pr
 
 def test_every_function_is_drawn():
     functions = set(plots.__all__) - {"apply"}
-    assert all(any(name.startswith(function) for name in FIGURES) for function in functions)
+    drawn = [*FIGURES, *OF_SEGMENTATION]
+    assert all(any(name.startswith(function) for name in drawn) for function in functions)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -175,8 +195,9 @@ def test_figure_renders_with_title_and_labels(name):
     pixels = imread(file)[..., :3]
     assert pixels.std() > 0.02
     words = figure.get_suptitle() + "".join(axis.get_title(loc) for axis in figure.axes for loc in ("left", "center"))
-    if name == "flagged_none":
-        assert "no image" in figure.axes[0].texts[0].get_text()
+    notes = {"flagged_none": "no image", "image_sizes_one": "200 × 150 pixels", "shortcut_bars_none": "too few images"}
+    if name in notes:
+        assert notes[name] in figure.axes[0].texts[0].get_text()
         return
     assert any(digit in words for digit in "123456789"), f"the title {words!r} does not say how many"
     if name not in IMAGES_ONLY:
@@ -247,3 +268,11 @@ def test_absent_class_has_no_curve():
     predictions = predicted()
     figure = plots.roc_curves(predictions.subset(predictions.y_true != 1), rounds=20)
     assert not any("melanoma" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+
+
+def test_shortcut_bars_say_which_are_above_chance():
+    axis = FIGURES["shortcut_bars"]().axes[0]
+    labels = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert labels == {"above chance", "not above chance"}
+    assert [len(container) for container in axis.containers[:2]] == [2, 2]
+    assert {"0.58", "0.91", "chance"} <= {text.get_text() for text in axis.texts}

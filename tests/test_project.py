@@ -27,9 +27,22 @@ ENVIRONMENTS = [
 ]
 # the way of the data through the library: each room imports only from rooms before it
 FLOW = (
-    *("errors", "runtime", "catalogue", "store", "study", "images", "manifest", "datasets", "quality", "splits"),
-    *("pixels", "augmentation", "backbones", "engines", "features", "training", "segmentation", "evaluation"),
-    *("pretraining", "explain", "plots", "bundle", "export", "serving", "benchmark", "notebook", "runner", "cli"),
+    *(
+        "errors",
+        "runtime",
+        "catalogue",
+        "store",
+        "study",
+        "dicom",
+        "images",
+        "manifest",
+        "evaluation",
+        "datasets",
+        "quality",
+    ),
+    *("splits", "cards", "pixels", "augmentation", "backbones", "engines", "features", "training", "segmentation"),
+    *("pretraining", "explain", "plots", "bundle", "export", "serving", "benchmark", "notebook"),
+    *("runner", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

@@ -276,3 +276,119 @@ def test_ham10000_is_split_as_published(real_data: Path, tmp_path: Path, monkeyp
     assert used.groupby("group")["part"].nunique().max() == 1
     validation = len(found.rows("validation"))
     assert 1500 < validation < 1700 and len(found.rows("train")) + validation + 2004 <= 10015
+
+
+# --- cleaning and capping: training alone
+
+
+def lit(scanned: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The scan with light and sharpness: some images blank, dark or blurred."""
+    rng = np.random.default_rng(seed)
+    count = len(scanned)
+    contrast = np.where(rng.random(count) < 0.1, 1.0, 40.0)
+    brightness = np.where(rng.random(count) < 0.1, 10.0, 120.0)
+    sharpness = np.where(rng.random(count) < 0.1, 0.1, rng.normal(2, 0.1, count))
+    return scanned.assign(contrast=contrast, brightness=brightness, sharpness=sharpness)
+
+
+@given(tables(), st.sets(st.sampled_from(["blank", "dark", "blurred", "near_duplicates"])), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_cleaning_and_capping_change_training_alone(
+    table: tuple[Manifest, pd.DataFrame], drop: set[str], seed: int
+) -> None:
+    manifest, scanned = table
+    scanned = lit(scanned, seed)
+    pairs = np.random.default_rng(seed).choice(manifest.frame["image_id"], (12, 2))
+    near = pd.DataFrame(pairs[pairs[:, 0] != pairs[:, 1]], columns=["image_id", "other"])
+    rules = sorted(drop)
+    try:
+        before = splits.split(manifest, scanned, PARTS)
+        after = splits.split(manifest, scanned, PARTS, drop=rules, near=near, max_per_class=12, seed=seed)
+    except DataError:
+        assume(False)
+    for part in ("validation", "test"):
+        assert before.manifest.rows(part).tolist() == after.manifest.rows(part).tolist()
+    train, left = set(before.manifest.rows("train")), set(after.manifest.rows("train"))
+    assert left <= train
+    logged = after.left_out[~after.left_out["image_id"].isin(before.left_out["image_id"])]
+    ids = manifest.frame["image_id"]
+    assert set(logged["image_id"]) == set(ids.iloc[sorted(train - left)]) and (logged["part"] == "train").all()
+    assert logged["why"].str.startswith((*(f"{rule}: " for rule in rules), "over max_per_class (12)")).all()
+    assert manifest.frame["label"].iloc[sorted(left)].value_counts().max() <= 12
+    caught = splits.quality.flags(scanned, (before.manifest.frame["part"] == "train").to_numpy())
+    dropped = set(caught.loc[caught["rule"].isin(drop), "image_id"])
+    assert not dropped & set(ids.iloc[sorted(left)])
+    if "near_duplicates" in drop:
+        kept = dict(zip(ids, after.manifest.frame["part"], strict=True))
+        parts = [{kept[one], kept[other]} - {""} for one, other in near.itertuples(index=False)]
+        assert not any("train" in found and len(found) > 1 for found in parts)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_fewer_groups_than_folds_is_one_line(groups: int) -> None:
+    manifest, scanned = make([("ab"[number % 2], f"patient {number % groups}") for number in range(60)])
+    with pytest.raises(
+        DataError, match=rf"dataset mini: .* {groups} groups \(patients.* at least 4, .*lower the folds"
+    ) as e:
+        splits.split(manifest, scanned, PARTS)
+    assert "\n" not in str(e.value)
+
+
+def test_what_is_blurred_does_not_depend_on_validation_and_test() -> None:
+    manifest, scanned = make(plain())
+    draw = np.random.default_rng(0)
+    scanned = scanned.assign(brightness=100.0, contrast=40.0, sharpness=draw.normal(2, 0.1, len(scanned)))
+    train = splits.split(manifest, scanned, PARTS).manifest.rows("train")
+    scanned.loc[train[0], "sharpness"] = 1.0
+    others = ~scanned.index.isin(train)
+    for shift in (-1.5, 0.0, 1.5):
+        moved = scanned.assign(sharpness=scanned["sharpness"] + np.where(others, shift, 0))
+        left = splits.split(manifest, moved, PARTS, drop=["blurred"]).left_out
+        assert left["image_id"].tolist() == [f"i{train[0]:03d}"] and left["why"].str.startswith("blurred").all()
+
+
+def test_a_near_duplicate_across_parts_says_of_which_image() -> None:
+    manifest, scanned = make(plain(), SOURCE)
+    near = pd.DataFrame([("i001", "i059"), ("i040", "i002"), ("i003", "i004")], columns=["image_id", "other"])
+    found = splits.split(manifest, scanned, PARTS, drop=["near_duplicates"], near=near)
+    assert dict(zip(found.left_out["image_id"], found.left_out["why"], strict=True)) == {
+        "i001": "near_duplicates: shows nearly the same as i059 in test",
+        "i002": "near_duplicates: shows nearly the same as i040 in validation",
+    }
+    with pytest.raises(DataError, match="near"):
+        splits.split(manifest, scanned, PARTS, drop=["near_duplicates"])
+
+
+def test_no_class_has_more_training_images_than_its_cap() -> None:
+    manifest, scanned = make(plain(100, "abbbb"))
+    plainly = splits.split(manifest, scanned, PARTS)
+    capped = [splits.split(manifest, scanned, PARTS, max_per_class=15, seed=seed) for seed in (0, 0, 1)]
+    counts = splits.table(capped[0].manifest)["train"]
+    assert counts["b"] == 15 and counts["a"] == splits.table(plainly.manifest).loc["a", "train"] < 15
+    assert part_of(capped[0]) == part_of(capped[1]) != part_of(capped[2])
+    assert set(capped[0].left_out["why"]) == {"over max_per_class (15)"}
+
+
+def test_a_rule_that_takes_a_whole_class_raises() -> None:
+    manifest, scanned = make(plain())
+    scanned = scanned.assign(contrast=40.0, brightness=120.0, sharpness=2.0)
+    scanned.loc[manifest.frame["label"] == "b", "brightness"] = 1.0
+    with pytest.raises(DataError, match="no training image of class 'b'"):
+        splits.split(manifest, scanned, PARTS, drop=["dark"])
+
+
+def test_a_study_that_drops_near_duplicates_is_cleaned(tmp_path: Path) -> None:
+    drawn = study.load("drawn", "smoke", overrides="quality.drop=[dark,blurred,near_duplicates] max_per_class=6")
+    before, after = splits.make(study.load("drawn", "smoke")), splits.make(drawn)
+    for part in ("validation", "test"):
+        assert before.manifest.rows(part).tolist() == after.manifest.rows(part).tolist()
+    assert splits.table(after.manifest).loc[list(after.manifest.classes), "train"].max() == 6
+    assert len(after.left_out) > len(before.left_out) and splits.prepare(drawn).frame.equals(after.manifest.frame)
+
+
+def test_remarks_say_what_the_counts_do_not() -> None:
+    manifest, scanned = make(plain(100, "abbbb"))
+    found = splits.split(manifest, scanned, PARTS).manifest
+    assert "names no patients" in splits.remarks(found) and "4.0 times" in splits.remarks(found)
+    manifest, scanned = make(plain(60))
+    assert "about even" in splits.balance(splits.split(manifest, scanned, PARTS).manifest)

@@ -68,7 +68,7 @@ def test_a_fingerprint_keeps_parts_apart_and_sees_the_middle_of_an_array() -> No
     assert str(array) == str(other) and store.fingerprint(array) != store.fingerprint(other)
     assert store.fingerprint({"size": np.int64(3)}) == store.fingerprint({"size": 3})
     assert store.fingerprint({"b", "a"}) == store.fingerprint(["a", "b"])
-    assert store.fingerprint(study.Head()) != store.fingerprint(study.Head(epochs=1))
+    assert store.fingerprint(study.Training()) != store.fingerprint(study.Training(epochs=1))
 
 
 def test_a_value_without_content_is_refused_rather_than_confused() -> None:
@@ -263,6 +263,16 @@ def test_a_tree_fingerprint_is_of_content_names_and_nothing_else(own_store: Path
     (data / "3.jpg").rename(data / "2.jpg")
     assert store.tree_fingerprint(data) == changed
     assert store.tree_fingerprint(data / "2.jpg") != store.tree_fingerprint(data / "a" / "1.jpg")
+
+
+def test_a_tree_fingerprint_passes_over_links_to_nothing(own_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.jpg").write_bytes(b"one")
+    before = store.tree_fingerprint(tmp_path / "data")
+    (tmp_path / "data" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert store.tree_fingerprint(tmp_path / "data") == before
+    (tmp_path / "gone.jpg").write_bytes(b"back")
+    assert store.tree_fingerprint(tmp_path / "data") != before
 
 
 def test_a_file_rewritten_at_once_is_noticed_though_size_and_clock_agree(own_store: Path, tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ def test_the_first_studies_are_shipped() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_smoke_is_small(name: str) -> None:
     smoke = study.load(name, "smoke")
-    images = smoke.dataset.images if smoke.dataset.adapter == "drawn" else smoke.limit
-    assert images is not None and 32 <= images <= 128
+    on_real_images = study.load(name, "smoke", data="somewhere")
+    drawn = smoke.stand_in if smoke.on_stand_in else smoke.dataset
+    images = on_real_images.limit or drawn.images
+    assert 32 <= images <= 128
+    assert not smoke.on_stand_in or drawn.images <= 300
     assert smoke.image_size <= 64 and len(smoke.backbones) <= 2
     assert smoke.scratch.epochs == smoke.fine_tuning.epochs == 1
 
@@ -89,6 +92,12 @@ def test_overrides_reach_into_blocks_and_leave_the_rest() -> None:
     assert changed.backbones == ["baseline_cnn"] and changed.seed == 7
     assert study.load("drawn", overrides="head.learning_rate=1e-3").head.learning_rate == 1e-3
     assert study.load("drawn", overrides="head.l2=[1e-2,0.5]").head.l2 == [0.01, 0.5]
+
+
+def test_quotes_hold_a_value_with_spaces_together() -> None:
+    chosen = study.load("drawn", overrides="segmentation.use='k-means RGB' 'segmentation.methods=[Otsu, k-means RGB]'")
+    assert chosen.segmentation.use == "k-means RGB" and chosen.segmentation.methods == ["Otsu", "k-means RGB"]
+    assert "a quote that is not closed" in refusal("drawn", "", "segmentation.use='k-means")
 
 
 def test_an_override_wins_over_the_profile(own: Path) -> None:
@@ -137,6 +146,12 @@ MISTAKES = [
     ("head.learning_rate=.nan", ("head.learning_rate", "nan")),
     ("head.l2=[]", ("head.l2", "at least 1")),
     ("head.l2=[-1]", ("head.l2.0", "-1", "greater than or equal to 0")),
+    ("segmentation.unet.depth=3", ("unknown key 'segmentation.unet.depth'", "epochs", "batch_size")),
+    ("segmentation.methods=[SAM]", ("segmentation.methods", "unknown method 'SAM'", "Otsu", "U-Net")),
+    ("segmentation.use=SAM", ("segmentation", "use is 'SAM'", "auto", "Otsu")),
+    ("quality.drop=[ugly]", ("quality.drop.0", "'ugly'", "near_duplicates")),
+    ("input=mask", ("input", "'mask'", "cutout", "crop")),
+    ("on_stand_in=true", ("on_stand_in",)),
     ("fine_tuning.label_smoothing=2", ("fine_tuning.label_smoothing", "2", "less than or equal to 1")),
     ("seed=-1", ("seed", "-1", "greater than or equal to 0")),
     ("parts.test_folds=1", ("parts.test_folds", "1", "2")),
@@ -204,7 +219,7 @@ def test_a_file_that_is_not_text_is_one_line(own: Path) -> None:
 def test_empty_blocks_change_nothing(own: Path) -> None:
     own.write_text(MINIMAL + "profiles:\n  smoke:\n  full: {}\n")
     assert study.load("mine", "full").image_size == study.load("mine", "quick").image_size
-    assert study.load("mine", "smoke").image_size == study.SMOKE["image_size"]
+    assert study.load("mine", "smoke").image_size == study.loading.SMOKE["image_size"]
     assert (
         study.studies() == ["mine"]
         and study.studies_dir() == own.parent == runtime.project_root() / "notebooks/studies"

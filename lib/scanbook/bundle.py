@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,17 @@ INTENDED_USE = "Research and teaching, not a diagnosis."
 PACKAGES = ("flask", "gunicorn", "numpy", "opencv-python-headless", "openvino", "werkzeug")
 """What the serving code imports."""
 
-CODE = ("__init__.py", "errors.py", "runtime.py", "store.py", "images.py", "engines.py", "bundle.py", "serving")
+CODE = (
+    "__init__.py",
+    "errors.py",
+    "runtime.py",
+    "store.py",
+    "dicom.py",
+    "images.py",
+    "engines.py",
+    "bundle.py",
+    "serving",
+)
 """Modules that travel in the bundle, so that it runs where scanbook is not installed."""
 
 AGAIN = "copy the whole bundle again, or run notebook 07_export_flask again"
@@ -96,6 +106,7 @@ def write(
     models: Mapping[str, Path],
     metrics: Mapping[str, Any],
     about: Mapping[str, str],
+    packages: Sequence[str] = (),
 ) -> Bundle:
     """Writes a bundle and checks it as `load` does, then puts it in the place of an older one.
 
@@ -109,6 +120,7 @@ def write(
         models: Model file by format, copied in: "openvino" (the `.xml`, with its `.bin` beside it) and others.
         metrics: Test metrics.
         about: Text for the model card.
+        packages: What the service needs beside `PACKAGES`.
 
     Raises:
         BundleError: Something is missing or inconsistent, or `folder` holds something else; nothing was changed.
@@ -134,7 +146,9 @@ def write(
         del values["folder"]
         write_json(work / DESCRIPTION, {"format": FORMAT, **values})
         atomic_write(work / CARD, card_markdown(made))
-        atomic_write(work / REQUIREMENTS, "".join(f"{package}=={version(package)}\n" for package in PACKAGES))
+        atomic_write(
+            work / REQUIREMENTS, "".join(f"{package}=={version(package)}\n" for package in (*PACKAGES, *packages))
+        )
         write_json(work / CHECKSUMS, {name: file_digest(work / name) for name in _files(work)})
         load(work)
         os.chmod(work, 0o755)

@@ -1,4 +1,4 @@
-"""What a study can name: backbones and augmentation policies, as plain data.
+"""What a study can name: backbones, augmentation policies and segmentation methods, as plain data.
 
 No module is imported for it, so that a study is checked in milliseconds. `backbones` builds from these entries and
 `augmentation` draws from them.
@@ -108,3 +108,6 @@ POLICIES: dict[str, Policy] = {
     # no mirror: it would put the heart on the wrong side
     "xray": Policy(rotation=8, shift=0.05, zoom=0.1, brightness=0.08, contrast=0.15),
 }
+
+SEGMENTATION_METHODS: tuple[str, ...] = ("k-means RGB", "k-means Lab", "Otsu", "GrabCut", "U-Net")
+"""What a study can name under `segmentation.methods`."""

@@ -53,7 +53,8 @@ def _studies(options: argparse.Namespace) -> None:
     for name in study.studies():
         each = study.load(name)
         here = each.dataset.adapter == "drawn" or each.location.exists()
-        print(f"{name:16} {each.title} ({'ready' if here else f'no data at {each.location}'})")
+        state = "on drawn stand-ins" if each.on_stand_in else "ready" if here else f"no data at {each.location}"
+        print(f"{name:16} {each.title} ({state})")
 
 
 def _serve(options: argparse.Namespace) -> None:

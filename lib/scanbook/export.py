@@ -9,13 +9,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook import bundle, engines, explain
+from scanbook import bundle, dicom, engines, explain
 from scanbook.bundle import Bundle
 from scanbook.manifest import Manifest
 from scanbook.study import Study
 
+DICOM_PACKAGES = ("pydicom", "python-gdcm")
+"""What a service needs to read DICOM, where the study's images are such files."""
 PARITY = 1e-3
 """Largest difference of logits between engines, as a share of their spread, that still counts as the same model."""
+
+
+def asks_for(study: Study) -> str:
+    """What a service of the study's model has to be sent, as report and model card say it."""
+    if study.input == "original":
+        return "Send images as the camera took them."
+    form = "cut out by a mask" if study.input == "cutout" else "cropped to the box of a mask"
+    return (
+        f"Send images that are already {form}, as the study's `segmentation` makes them: the model learned from these "
+        "alone, and the service does not segment."
+    )
 
 
 def write_bundle(
@@ -54,14 +67,15 @@ def write_bundle(
             temperature=temperature,
             abstain_below=abstain_below,
             models={"openvino": xml, "keras": keras_file},
+            packages=DICOM_PACKAGES if any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))) else (),
             metrics=metrics.to_dict(orient="index"),
             about={
                 "title": study.title,
                 "question": study.question,
-                "data": f"{study.dataset.source}: {len(manifest.frame)} images, "
-                f"{manifest.frame['group'].nunique()} groups",
-                "licence": study.dataset.licence,
+                "data": f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups",
+                "licence": study.licence,
                 "profile": study.profile,
+                "input": asks_for(study),
                 **about,
             },
         )

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 import scanbook
+from scanbook import dicom
 from scanbook.errors import ImageError
 
 MAX_PIXELS = scanbook.MAX_PIXELS
@@ -28,6 +29,7 @@ def read(source: bytes | Path) -> np.ndarray:
     """Decodes an image at its own size.
 
     Grey, palette, alpha and 16-bit images become 8-bit RGB; transparency is dropped; EXIF orientation is applied.
+    DICOM goes through its window; a message about one never says which file it is, since the name may be the patient's.
 
     Args:
         source: The bytes of an image file, or its path.
@@ -44,7 +46,9 @@ def read(source: bytes | Path) -> np.ndarray:
     except OSError as error:
         raise ImageError(f"cannot read {name}: {error.strerror}; check the path and its permissions") from error
     if not data:
-        raise ImageError(f"{name} is empty (0 bytes); expected a JPEG, PNG, BMP, TIFF or WebP file")
+        raise ImageError(f"{name} is empty (0 bytes); expected a JPEG, PNG, BMP, TIFF, WebP or DICOM file")
+    if dicom.is_dicom(data):
+        return dicom.read(data)
     height, width, scan = _header(data)
     if height * width > MAX_PIXELS:
         raise ImageError(f"{name} declares {width} × {height} pixels; expected at most {MAX_PIXELS:,} in all")
@@ -56,7 +60,7 @@ def read(source: bytes | Path) -> np.ndarray:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ImageError(f"{name} cannot be decoded; expected a whole JPEG, PNG, BMP, TIFF or WebP file")
+        raise ImageError(f"{name} cannot be decoded; expected a whole JPEG, PNG, BMP, TIFF, WebP or DICOM file")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -115,13 +119,14 @@ def load(source: bytes | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def load_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads a mask: bool `(h, w)`, true where the file is brighter than half.
+    """Reads a mask: bool `(h, w)`, true where the file is brighter than half, or not 0 where its levels are 0 and 1.
 
     Raises:
         ImageError: The file is no image.
     """
     pixels = read(path)[..., 1]
-    return (resize(pixels, size) if size else pixels) > 127
+    mask = pixels > (127 if pixels.max() > 1 else 0)
+    return resize(mask.astype(np.uint8) * 255, size) > 127 if size else mask
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -65,6 +65,32 @@ class Session:
             )
         )
 
+    def document(self, name: str, text: str, caption: str) -> None:
+        """Keeps a text as a file beside the report and says where."""
+        atomic_write(self.folder / name, text)
+        self.say(f"{caption}: `{self.name}/{name}`.")
+
+    def published(self, *measured: pd.DataFrame, backbone: str = "") -> None:
+        """Shows the tables that the published study has for this notebook, and this run's figures beside them.
+
+        Args:
+            measured: This run's figures: rows named as published ones, one metric a column. Each stands beside the
+                tables whose rows and columns it shares. None does on a stand-in: drawn images say nothing of real ones.
+            backbone: The one that they are of; "" where the rows are backbones.
+        """
+        shown = {key: each for key, each in self.study.published.items() if each.notebook == self.name}
+        if shown and self.study.on_stand_in:
+            self.say("Published figures are of the real images. This run is on drawn ones: the two are not compared.")
+        for key, each in shown.items():
+            table = pd.DataFrame(list(each.rows.values()), index=list(each.rows), dtype=object)
+            alike = not self.study.on_stand_in and each.backbone in ("", backbone)
+            for figures in measured if alike else ():
+                both = figures.loc[figures.index.isin(table.index), figures.columns.isin(table.columns)]
+                table = table.join(both.round(4).add_suffix(" in this run")) if both.size else table
+            self.table(f"published_{key}", table.astype(object).fillna(""), f"Published: {each.caption}")
+            if each.note:
+                self.say(each.note)
+
     def result(self, key: str, value: Any) -> None:
         """Records what two runs with one seed agree on, to the last digit."""
         self._results[key] = _plain(value)
@@ -95,12 +121,7 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     """
     resolved = study.load(study_name, profile, data, overrides)
     session = Session(name, resolved)
-    runs_on = (
-        "images drawn by scanbook"
-        if resolved.dataset.adapter == "drawn"
-        else f"real images ({resolved.dataset.source})"
-    )
-    session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {runs_on}. {resolved.question}")
+    session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
     return session
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scanbook import images, runtime
-from scanbook.errors import DataError
+from scanbook.errors import ImageError
 from scanbook.manifest import Manifest
 from scanbook.store import fingerprint, stage
 
@@ -24,44 +24,53 @@ def load(manifest: Manifest, size: tuple[int, int]) -> np.ndarray:
     Returns:
         Read-only memory map, uint8 `(n, h, w, 3)`, RGB, in the manifest's order; rows in no part are zeros.
     """
-    return _cached("pixels", manifest, "path", (*size, 3), lambda path: images.load(path, size))
+    folder = _decoded("pixels", manifest, "path", (*size, 3), lambda path: images.load(path, size))
+    return np.load(folder / "array.npy", mmap_mode="r")
 
 
-def masks(manifest: Manifest, size: tuple[int, int]) -> np.ndarray:
-    """The masks of a manifest at a size.
+def masks(manifest: Manifest, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The masks of a manifest at a size, and which images have one.
 
     Returns:
-        Read-only memory map, bool `(n, h, w)`, in the manifest's order; rows without a mask are false.
-
-    Raises:
-        DataError: The dataset has no masks.
+        Read-only memory map, bool `(n, h, w)`, in the manifest's order, and bool `(n,)`: false, as the mask is, for
+        images in no part, without a mask, or with one that cannot be decoded.
     """
-    if not (manifest.frame["mask_path"] != "").any():
-        raise DataError(f"dataset {manifest.name} has no masks; name mask_folder in its study, or skip what needs them")
-    return _cached("masks", manifest, "mask_path", size, lambda path: images.load_mask(path, size))
+
+    def decode(path: Path) -> np.ndarray | None:
+        try:
+            return images.load_mask(path, size)
+        except ImageError:
+            return None
+
+    folder = _decoded("masks", manifest, "mask_path", size, decode)
+    return np.load(folder / "array.npy", mmap_mode="r"), np.load(folder / "filled.npy")
 
 
-def _cached(
-    kind: str, manifest: Manifest, column: str, shape: tuple[int, ...], decode: Callable[[Path], np.ndarray]
-) -> np.ndarray:
+def _decoded(
+    kind: str, manifest: Manifest, column: str, shape: tuple[int, ...], decode: Callable[[Path], np.ndarray | None]
+) -> Path:
+    """Folder with `array.npy`, and `filled.npy`, which of its rows were decoded."""
     frame = manifest.frame
     rows = np.flatnonzero(((frame["part"] != "") & (frame[column] != "")).to_numpy())
 
     def build(folder: Path) -> None:
         dtype = np.uint8 if len(shape) == 3 else np.bool_
         array = np.lib.format.open_memmap(folder / "array.npy", "w+", dtype, (len(frame), *shape))
+        filled = np.zeros(len(frame), bool)
         paths = frame[column].to_numpy()
 
         def fill(row: int) -> None:
-            array[row] = decode(Path(paths[row]))
+            decoded = decode(Path(paths[row]))
+            if decoded is not None:
+                array[row], filled[row] = decoded, True
 
         with ThreadPoolExecutor(runtime.cores()) as pool:
             for _ in runtime.progress(pool.map(fill, rows), f"decoding {kind}", len(rows)):
                 pass
         array.flush()
+        np.save(folder / "filled.npy", filled)
 
-    folder = stage(kind, {"manifest": manifest.fingerprint(), "shape": shape}, build, __name__)
-    return np.load(folder / "array.npy", mmap_mode="r")
+    return stage(kind, {"manifest": manifest.fingerprint(), "shape": shape}, build, __name__)
 
 
 def sample_fingerprint(images: np.ndarray) -> str:

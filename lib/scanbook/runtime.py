@@ -26,7 +26,10 @@ T = TypeVar("T")
 # cannot be imported it does neither
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-PACKAGES = ("numpy", "opencv-python-headless", "pandas", "scikit-learn", "keras", "tensorflow", "openvino")
+PACKAGES = (
+    *("numpy", "scipy", "pandas", "scikit-learn", "opencv-python-headless", "pillow", "pydicom", "python-gdcm"),
+    *("keras", "keras-hub", "tensorflow", "openvino"),
+)
 """Packages whose versions can change a result; they are part of every fingerprint and every report."""
 
 

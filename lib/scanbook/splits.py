@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from scanbook import datasets, quality
 from scanbook.errors import DataError
 from scanbook.manifest import PARTS, TEST, TRAIN, VALIDATION, Manifest
 from scanbook.study import Parts, Study
+
+_Log = list[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,28 @@ class Split:
 
 def prepare(study: Study) -> Manifest:
     """The study's images with their parts, all that the notebooks after the first need."""
+    return make(study).manifest
+
+
+def make(study: Study) -> Split:
+    """The study's images with their parts, cleaned and capped as the study says."""
     manifest = datasets.load(study)
-    return split(manifest, quality.scan(manifest), study.parts).manifest
+    drop = study.quality.drop
+    near = quality.near_copies(manifest) if "near_duplicates" in drop else None
+    options = {"drop": drop, "near": near, "max_per_class": study.max_per_class, "seed": study.seed}
+    return split(manifest, quality.scan(manifest), study.parts, **options)
 
 
-def split(manifest: Manifest, scanned: pd.DataFrame, parts: Parts) -> Split:
+def split(
+    manifest: Manifest,
+    scanned: pd.DataFrame,
+    parts: Parts,
+    *,
+    drop: Sequence[str] = (),
+    near: pd.DataFrame | None = None,
+    max_per_class: int | None = None,
+    seed: int = 0,
+) -> Split:
     """Gives every decodable image a part.
 
     Parts given by the source are kept; a missing validation part is carved from train. Elsewhere fold 0 of
@@ -43,11 +63,23 @@ def split(manifest: Manifest, scanned: pd.DataFrame, parts: Parts) -> Split:
     validation. Then an image leaves train when its exact copy is in validation or test, or is labelled otherwise, and
     leaves validation when its exact copy is in test. Test never changes.
 
+    Last, training is cleaned and capped; validation and test stay as they are.
+
+    Args:
+        manifest: The dataset.
+        scanned: What `quality.scan` found, in the manifest's order.
+        parts: Folds of the parts that the source does not give.
+        drop: Rules of `quality.flags` whose images leave training, and "near_duplicates": training images that show
+            nearly the same as one in validation or test leave.
+        near: What `quality.near_copies` found; needed where `drop` names near-duplicates.
+        max_per_class: Most training images of a class; which stay is drawn.
+        seed: Of that draw.
+
     Raises:
         DataError: A class is too small to be split, or a group or copy is still shared between parts.
     """
     frame = manifest.frame.copy()
-    log: list[tuple[str, str, str]] = []
+    log: _Log = []
     broken = (scanned["error"] != "").to_numpy()
     log += [(row.image_id, row.part, "unreadable") for row in frame[broken].itertuples()]
     copies = quality.exact_copies(scanned).set_index("image_id")["copy_group"]
@@ -66,20 +98,61 @@ def split(manifest: Manifest, scanned: pd.DataFrame, parts: Parts) -> Split:
     conflicting = (labels > 1).to_numpy() & (part == TRAIN)
     log += [(name, TRAIN, "its exact copy is labelled otherwise") for name in frame.loc[conflicting, "image_id"]]
     part[conflicting] = ""
+    log += _drop(part, frame, _causes(part, frame, scanned, drop, near))
+    if max_per_class is not None:
+        log += _cap(part, frame, max_per_class, seed)
     frame["part"] = part
     result = Split(manifest.with_frame(frame), scanned, pd.DataFrame(log, columns=["image_id", "part", "why"]))
     check(result.manifest, copy_group)
     return result
 
 
-def _leave(
-    part: np.ndarray, frame: pd.DataFrame, copy_group: pd.Series, leaving: str, stays: str
-) -> list[tuple[str, str, str]]:
+def _leave(part: np.ndarray, frame: pd.DataFrame, copy_group: pd.Series, leaving: str, stays: str) -> _Log:
     """Takes the images out of one part whose exact copy is in the other."""
     shared = set(copy_group[part == stays].dropna())
     gone = (part == leaving) & copy_group.isin(shared).to_numpy()
     part[gone] = ""
     return [(name, leaving, f"its exact copy is in {stays}") for name in frame.loc[gone, "image_id"]]
+
+
+def _causes(
+    part: np.ndarray, frame: pd.DataFrame, scanned: pd.DataFrame, drop: Sequence[str], near: pd.DataFrame | None
+) -> dict[str, str]:
+    """Images that a rule of `drop` catches, and why; of several rules the first named says."""
+    causes: dict[str, str] = {}
+    # limits come from training alone: validation and test must not decide which training images stay
+    flagged = quality.flags(scanned, part == TRAIN) if set(drop) - {"near_duplicates"} else None
+    for rule in drop:
+        if rule == "near_duplicates":
+            if near is None:
+                raise DataError("near-duplicates are to be dropped, but none were looked for; pass near=near_copies()")
+            at = dict(zip(frame["image_id"], part, strict=True))
+            for one, other in near[["image_id", "other"]].itertuples(index=False):
+                for leaving, stays in ((one, other), (other, one)):
+                    if at[leaving] == TRAIN and at[stays] in (VALIDATION, TEST):
+                        causes.setdefault(leaving, f"near_duplicates: shows nearly the same as {stays} in {at[stays]}")
+        else:
+            caught = flagged[flagged["rule"] == rule]
+            for name, why in zip(caught["image_id"], caught["why"], strict=True):
+                causes.setdefault(name, f"{rule}: {why}")
+    return causes
+
+
+def _drop(part: np.ndarray, frame: pd.DataFrame, causes: dict[str, str]) -> _Log:
+    """Takes images out of training."""
+    gone = frame["image_id"].isin(causes.keys()).to_numpy() & (part == TRAIN)
+    part[gone] = ""
+    return [(name, TRAIN, causes[name]) for name in frame.loc[gone, "image_id"]]
+
+
+def _cap(part: np.ndarray, frame: pd.DataFrame, most: int, seed: int) -> _Log:
+    """Takes images out of training until no class has more than `most`."""
+    mixed = np.random.default_rng(seed).permutation(len(frame))
+    mixed = mixed[part[mixed] == TRAIN]
+    place = frame["label"].iloc[mixed].groupby(frame["label"].iloc[mixed]).cumcount().to_numpy()
+    gone = np.sort(mixed[place >= most])
+    part[gone] = ""
+    return [(name, TRAIN, f"over max_per_class ({most})") for name in frame["image_id"].iloc[gone]]
 
 
 def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -91,6 +164,11 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
         raise DataError(
             f"dataset {manifest.name}: class {name!r} has {counts.min()} images left to split; "
             f"expected at least {folds}, one a fold; add images, or lower the folds of parts in the study"
+        )
+    if len(set(groups)) < folds:
+        raise DataError(
+            f"dataset {manifest.name}: its images come in {len(set(groups))} groups (patients or lesions); expected at "
+            f"least {folds}, one a fold; correct the source's groups, or lower the folds of parts in the study"
         )
     if len(set(groups)) == len(groups):
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
@@ -141,3 +219,25 @@ def table(manifest: Manifest) -> pd.DataFrame:
     groups = frame.groupby("part")["group"].nunique().reindex(list(PARTS), fill_value=0)
     counts.loc["groups"] = [*groups, frame["group"].nunique()]
     return counts.rename_axis(index="class", columns=None)
+
+
+def remarks(manifest: Manifest) -> str:
+    """What has to be said of a dataset before its counts: the adapter's notes, missing groups, uneven classes."""
+    said = [*manifest.facts.get("notes", ())]
+    if not manifest.facts.get("grouped", False):
+        said.append(
+            "This source names no patients: every image is a group of its own, and intervals may be too narrow."
+        )
+    return "\n\n".join([*said, balance(manifest)])
+
+
+def balance(manifest: Manifest) -> str:
+    """How uneven the classes of the training part are, in a sentence."""
+    counts = manifest.frame.loc[manifest.rows(TRAIN), "label"].value_counts()
+    ratio = counts.max() / counts.min()
+    if ratio < 1.5:
+        return f"The classes are about even: {counts.min():,} to {counts.max():,} training images each."
+    return (
+        f"The largest class, {counts.idxmax()}, has {ratio:.1f} times as many training images as the smallest, "
+        f"{counts.idxmin()} ({counts.max():,} and {counts.min():,}): accuracy alone would hide the smallest."
+    )

@@ -108,7 +108,7 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
                     continue
                 if entry.is_dir():
                     waiting.append(entry.path)
-                else:
+                elif entry.is_file():  # no link to what is gone, no pipe that never ends
                     status = entry.stat()
                     yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
 

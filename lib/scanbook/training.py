@@ -22,7 +22,7 @@ from scanbook.backbones import RANDOM, Weights
 from scanbook.errors import ModelError
 from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.store import atomic_write, stage
-from scanbook.study import Study, Training
+from scanbook.study import Schedule, Study, Training
 
 keras = runtime.keras()
 
@@ -313,7 +313,7 @@ def train_all(plan: Plan, model: Any, images: np.ndarray, manifest: Manifest) ->
     return _fit(plan.name, model, batches, (images[validation], y[validation]), epochs=plan.values.epochs)
 
 
-def optimizer(values: Training, steps: int) -> Any:
+def optimizer(values: Schedule, steps: int) -> Any:
     """Adam for whole networks, with gradients clipped and a rate that warms up over one epoch and falls on a cosine.
 
     Args:

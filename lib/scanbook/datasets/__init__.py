@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from scanbook.datasets import folder, medmnist, table
+from scanbook.datasets import folder, kaggle, medmnist, stand_in, table
 from scanbook.datasets.drawn import adapter as drawn
 from scanbook.errors import DataError
 from scanbook.manifest import Manifest
-from scanbook.study import Study
+from scanbook.study import KAGGLE, Study
 
 _ADAPTERS = {"drawn": drawn.load, "folder": folder.load, "table": table.load, "medmnist": medmnist.load}
 
@@ -18,34 +19,54 @@ _ADAPTERS = {"drawn": drawn.load, "folder": folder.load, "table": table.load, "m
 def load(study: Study) -> Manifest:
     """Lists the study's images: one row each, with the parts that the source gives, if any.
 
-    Where the study sets `limit`, whole groups are sampled, by class, until about that many images are listed.
+    A study on its stand-in lists drawn images. With DATA=kaggle the dataset is downloaded first, if it is not there.
+    Where the study sets `limit`, whole groups are sampled, by class, until about that many images are listed. Sentences
+    that a report has to say about the listing are in `facts["notes"]`.
 
     Raises:
-        DataError: The dataset is missing, or is not laid out as the study says.
+        DataError: The dataset is missing, cannot be downloaded, or is not laid out as the study says.
     """
-    manifest = _ADAPTERS[study.dataset.adapter](study)
+    if study.data == KAGGLE and not study.location.exists():
+        kaggle.fetch(study)
+    adapter = _ADAPTERS[study.dataset.adapter]
+    manifest = stand_in.load(study, adapter) if study.on_stand_in else adapter(study)
     if len(manifest.classes) < 2:
         raise DataError(
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
             "expected at least two classes"
         )
     if study.limit and study.limit < len(manifest.frame):
-        manifest = _sample(manifest, study.limit, study.parts.test_folds + study.parts.validation_folds, study.seed)
+        total = len(manifest.frame)
+        manifest = _sample(manifest, study)
+        even = "evenly over the classes: the share of each class is not the source's"
+        shares = even if study.limit_shares == "even" else "in the class shares of the source"
+        note = f"{len(manifest.frame)} of {total} images were taken (limit {study.limit}), {shares}."
+        manifest = replace(
+            manifest, facts={**manifest.facts, "sampled": True, "notes": [*manifest.facts.get("notes", ()), note]}
+        )
     return manifest
 
 
-def _sample(manifest: Manifest, limit: int, fewest: int, seed: int) -> Manifest:
-    """About `limit` images, as many of each class as of any other while they last, whole groups at a time.
+def _sample(manifest: Manifest, study: Study) -> Manifest:
+    """About `study.limit` images, whole groups at a time, in the class shares that the study asks for.
 
-    Where the source has parts, each gives its share of a class. No class gets fewer than `fewest`: it must be split.
+    Where the source has parts, each gives its share of a class. No class gets fewer than its folds need.
     """
     frame = manifest.frame
-    shuffled = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
-    in_class = frame["label"].value_counts()
-    wanted = max(limit / len(manifest.classes), fewest)
+    shuffled = frame.iloc[np.random.default_rng(study.seed).permutation(len(frame))]
+    in_class = frame["label"].value_counts(ascending=True)
+    even = study.limit_shares == "even"
     groups: set[str] = set()
-    for (label, _), rows in shuffled.groupby(["label", "part"], sort=True):
-        share = math.ceil(wanted * len(rows) / in_class[label])
-        sizes = rows.groupby("group", sort=False).size().cumsum()
-        groups |= set(sizes.index[: max(2, int((sizes <= share).sum()))])
+    passed: set[str] = set()  # groups with images of the classes before, which have their share
+    for label, count in in_class.items():  # a rare class first: its groups bring images of the others with them
+        wanted = study.limit / len(in_class) if even else study.limit * count / len(frame)
+        wanted = max(wanted, study.parts.test_folds + study.parts.validation_folds)
+        for _, rows in shuffled[shuffled["label"] == label].groupby("part", sort=True):
+            taken = rows["group"].isin(groups)
+            share = math.ceil(wanted * len(rows) / count) - int(taken.sum())
+            rest = rows[~taken].iloc[np.argsort(rows.loc[~taken, "group"].isin(passed), kind="stable")]
+            sizes = rest.groupby("group", sort=False).size().cumsum()
+            fewest = max(0, 2 - rows.loc[taken, "group"].nunique())
+            groups |= set(sizes.index[: max(fewest, int((sizes <= share).sum()))])
+        passed |= set(frame.loc[frame["label"] == label, "group"])
     return manifest.with_frame(frame[frame["group"].isin(groups)])

@@ -2,108 +2,83 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
+from collections import Counter
+from typing import Any
 
 import pandas as pd
 
+from scanbook.datasets import files
 from scanbook.errors import DataError
-from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
-from scanbook.store import tree_fingerprint
-from scanbook.study import Study
+from scanbook.manifest import COLUMNS, Manifest
+from scanbook.study import FolderData, Study
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-_PART_FOLDERS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-}
+_CLAIM = re.compile(r"[\s(](\d[\d,]*(?:\.\d+)?)\s*(k?)\)?\s*$", re.IGNORECASE)
 
 
 def load(study: Study) -> Manifest:
-    """Lists the images of class folders; the class order is that of the folder names, numbers in numeric order.
+    """Lists the images of class folders.
 
-    A source with `train` and one other part has no validation part: the other part is then test, and validation is
-    carved from train later.
+    The class order is that of the study's `classes`, else that of the folder names, numbers in numeric order; extra
+    classes come last. A source with `train` and one other part has no validation part: the other part is then test, and
+    validation is carved from train later.
 
     Raises:
         DataError: The folder is missing, has no class folders, or a class folder holds no image.
     """
-    root = require_folder(
+    layout = study.dataset
+    assert isinstance(layout, FolderData)
+    place = files.require_folder(
         study, "class folders such as normal/ and ill/, or train/ and test/ with class folders in them"
     )
-    folders = _subfolders(root)
-    parts = {folder: _PART_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in _PART_FOLDERS}
-    if parts and len(parts) < len(folders):
-        stray = next(folder for folder in folders if folder not in parts)
-        raise DataError(
-            f"{root} mixes part folders with {stray.name!r}; expected only train, val and test, or only class folders"
-        )
-    if set(parts.values()) == {TRAIN, VALIDATION}:
-        parts = {folder: TRAIN if part == TRAIN else TEST for folder, part in parts.items()}
-    if parts and not {TRAIN, TEST} <= set(parts.values()):
-        raise DataError(
-            f"{root} has the part folders {', '.join(f.name for f in parts)}; "
-            "expected train and at least one of val and test"
-        )
-    rows = []
+    root = files.unwrapped(place / layout.root if (place / layout.root).is_dir() else place)
+    extra = [(place / name).resolve() for name in layout.extra_classes.values()]
+    parts = files.part_folders(root, layout.classes, extra)
+    rows: list[files.Row] = []
+    claims: Counter[str] = Counter()
+    skipped: list[str] = []
     for parent, part in parts.items() or [(root, "")]:
-        for folder in _subfolders(parent):
-            files = _images_below(folder)
-            if not files:
+        for folder in files.subfolders(files.unwrapped(parent) if part else parent):
+            label = files.class_of(folder.name, layout.classes)
+            if label is None or files.within(folder, extra):
+                skipped += [folder.name] if label is None else []
+                continue
+            found = files.images_of_class(folder)
+            inside = [each for each in extra if each.is_relative_to(folder.resolve())]
+            if inside:  # an extra class's images are of that class alone
+                found = [(path, mask) for path, mask in found if not files.within(path.parent, inside)]
+                if not found:
+                    continue
+            if not found:
                 raise DataError(
-                    f"class folder {folder} holds no image; expected {', '.join(sorted(EXTENSIONS))} files; "
+                    f"class folder {folder} holds no image; expected {', '.join(sorted(files.EXTENSIONS))} files; "
                     "add images or remove the folder"
                 )
-            rows += [(path.relative_to(root).as_posix(), str(path), folder.name, part) for path in files]
+            shown = folder.relative_to(root).as_posix()
+            rows += [(p.relative_to(root).as_posix(), str(p), label, "", mask, part, shown) for p, mask in found]
+            claims[label] += claimed_in_name(folder.name) or 0
+    if not rows and skipped:
+        raise DataError(
+            f"{root}: none of the folders {', '.join(skipped)} is one of the study's classes; "
+            f"expected {', '.join(layout.classes)}; correct classes in the study, or DATA"
+        )
     if not rows:
         raise DataError(f"{root} holds no class folders; expected one folder of images for each class")
-    frame = pd.DataFrame(rows, columns=["image_id", "path", "label", "part"])
-    frame["group"], frame["mask_path"] = frame["image_id"], ""
-    classes = tuple(sorted(frame["label"].unique(), key=natural))
-    return Manifest(study.study, frame, classes, {"data": tree_fingerprint(root), "grouped": False})
+    more, notes = files.extra_images(layout, place, bool(parts))
+    frame = pd.DataFrame(rows + more, columns=[*COLUMNS, files.FOLDER])
+    frame["group"] = frame["image_id"]
+    frame, said = files.hide_names(frame)
+    facts: dict[str, Any] = {"data": files.content(study, layout, root), "grouped": files.grouped(frame)}
+    facts["notes"] = [*files.absent(layout, frame), *notes, *said]
+    if layout.claimed_in_names:
+        facts["claimed_in_names"] = {label: count for label, count in claims.items() if count}
+    classes = files.class_order(set(frame["label"]), layout.classes, list(layout.extra_classes))
+    return Manifest(study.study, frame, classes, facts)
 
 
-def require_folder(study: Study, expected: str) -> Path:
-    """The study's data folder.
-
-    Raises:
-        DataError: It is not there.
-    """
-    if study.location.is_dir():
-        return study.location
-    what = "is a file, not a folder" if study.location.exists() else "does not exist"
-    source = f"; get the images from {study.dataset.source}" if study.dataset.source.startswith("http") else ""
-    raise DataError(
-        f"dataset {study.study}: {study.location} {what}; expected a folder with {expected}{source}; pass DATA=path"
-    )
-
-
-def natural(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
-    """Sort key with numbers in numeric order: "2. b" before "10. a"; the name settles what is equal otherwise."""
-    parts = (part for part in re.split(r"(\d+)", name) if part)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts), name
-
-
-def _images_below(folder: Path) -> list[Path]:
-    """Image files at any depth, sorted; hidden files and folders, such as Jupyter's checkpoints, are none."""
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(parent, name) for name in names if not name.startswith(".") and _is_image(name)]
-    return sorted(found)
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))),
-        key=lambda p: natural(p.name),
-    )
+def claimed_in_name(name: str) -> int | None:
+    """Number of images that a folder's name claims, as in "1. Eczema 1677" or "2. Melanoma 15.75k"; None if none."""
+    found = _CLAIM.search(name)
+    if not found:
+        return None
+    return round(float(found[1].replace(",", "")) * (1000 if found[2] else 1))

@@ -6,7 +6,7 @@ from scanbook.evaluation.metrics import METRICS, Metric
 from scanbook.evaluation.operating import choose_threshold, operating_point
 from scanbook.evaluation.paired import Difference, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions
-from scanbook.evaluation.summary import confusion, majority, means, per_class, subgroups, summary
+from scanbook.evaluation.summary import by_backbone, confusion, majority, means, per_class, subgroups, summary
 
 __all__ = [
     "METRICS",
@@ -14,6 +14,7 @@ __all__ = [
     "Metric",
     "Predictions",
     "apply_temperature",
+    "by_backbone",
     "choose_threshold",
     "confusion",
     "fit_temperature",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,19 @@ def summary(
         {"value": all_metrics(None)[0], "low": low, "high": high},
         index=pd.Index([metric.name for metric in chosen], name="metric"),
     )
+
+
+def by_backbone(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Metrics of several arms as one table, to stand beside published ones.
+
+    Args:
+        summaries: Tables of `summary` by arm, "<backbone>, <how it was trained>".
+
+    Returns:
+        Index: backbones; one column a metric. Of several arms of one backbone it is the first.
+    """
+    values = {name.split(", ")[0]: table["value"] for name, table in reversed(summaries.items())}
+    return pd.DataFrame.from_dict(values, orient="index")
 
 
 def per_class(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from scanbook.plots.data import (
     class_counts,
     flagged,
     image_statistics,
-    mask_overlays,
     montage,
     numeric_by_class,
 )
@@ -19,6 +18,8 @@ from scanbook.plots.evaluation import (
 )
 from scanbook.plots.hardware import speed_bars, throughput_by_batch
 from scanbook.plots.learning import learning_curves, parameter_distributions, policy_preview
+from scanbook.plots.quality import image_sizes, shortcut_bars
+from scanbook.plots.segmentation import input_forms, mask_overlays, roc_arms, score_panels, unet_curves
 from scanbook.plots.style import apply
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "difference_plot",
     "flagged",
     "heat_maps",
+    "image_sizes",
     "image_statistics",
+    "input_forms",
     "learning_curves",
     "mask_overlays",
     "metric_bars",
@@ -38,7 +41,11 @@ __all__ = [
     "parameter_distributions",
     "policy_preview",
     "reliability_diagram",
+    "roc_arms",
     "roc_curves",
+    "score_panels",
+    "shortcut_bars",
     "speed_bars",
     "throughput_by_batch",
+    "unet_curves",
 ]

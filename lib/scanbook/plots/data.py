@@ -1,4 +1,4 @@
-"""Figures of the images themselves: how many, of what kind, with which flaws and outlines."""
+"""Figures of the images themselves: how many, of what kind, with which flaws."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from scanbook.plots.style import (
@@ -30,6 +28,9 @@ from scanbook.plots.style import (
 )
 
 _PARTS = ("train", "validation", "test", "")
+_LEVELS = ", levels of 0 to 255"
+_UNITS = dict.fromkeys(("brightness", "contrast", "saturation", "red_minus_blue", "green_minus_magenta"), _LEVELS)
+_UNITS["sharpness"] = ", log10 of the Laplacian's variance"
 
 
 @styled
@@ -107,6 +108,7 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
     figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharey=True)
     for axis, column in zip(grid.flat, columns, strict=False):
         _violins(axis, frame, column, classes)
+        axis.set_xlabel(readable(column) + _UNITS.get(column, ""))
     for axis in grid.flat[len(columns) :]:
         axis.set_visible(False)
     for axis in grid[:, 1:].flat:
@@ -164,54 +166,6 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     axis.set_title(f"{readable(column).capitalize()} by class ({count_of(len(frame), 'image')})")
     axis.legend(title=readable(column), loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-@styled
-def mask_overlays(
-    images: Sequence[NDArray[np.uint8]],
-    masks: Sequence[NDArray[np.generic]],
-    predicted: Sequence[NDArray[np.generic]],
-    titles: Sequence[str],
-) -> Figure:
-    """True and predicted outlines on the images.
-
-    Args:
-        images: (h, w, 3) uint8 RGB each.
-        masks: (h, w) each, above 0 inside the true outline.
-        predicted: (h, w) each, above 0 inside the predicted outline.
-        titles: a caption per image, such as its Dice.
-    """
-    if len(images) == 0:
-        return note("Outlines: no image")
-    figure, axes = image_grid(len(images), 4, side=1.9)
-    kinds = {
-        "true": {"colors": "white", "linestyles": "solid"},
-        "predicted": {"colors": COLOURS[1], "linestyles": "dashed"},
-    }
-    for axis, image, true, found, text in zip(axes, images, masks, predicted, titles, strict=True):
-        axis.imshow(image)
-        for mask, look in zip((true, found), kinds.values(), strict=True):
-            _outline(axis, np.asarray(mask) > 0, look)
-        caption(axis, text, 30)
-    handles = [
-        Line2D([], [], color=look["colors"], linestyle=look["linestyles"], path_effects=_HALO, label=f"{kind} outline")
-        for kind, look in kinds.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    headline(figure, f"True and predicted outlines ({count_of(len(images), 'image')})")
-    return figure
-
-
-_HALO = [patheffects.withStroke(linewidth=3, foreground="black")]
-
-
-def _outline(axis: Axes, mask: NDArray[np.bool_], look: dict[str, str]) -> None:
-    # A border of zeros closes outlines at the image's edge; an empty mask has no outline.
-    if mask.any():
-        padded = np.pad(mask.astype(float), 1)
-        places = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
-        axis.contour(*places, padded, levels=[0.5], linewidths=1.5, **look).set_path_effects(_HALO)
-        axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
 def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from scanbook import runtime, store
 from scanbook.errors import DataError
 from scanbook.runner import order
-from scanbook.study import Study
+from scanbook.study import KAGGLE, Study
 
 METRICS = "metrics.json"
 FAILURE = "failure.json"
@@ -38,18 +38,26 @@ def notebook_fingerprint(name: str) -> str:
 
 
 def check_data(study: Study) -> None:
-    """Sees to it that a study's data are there before anything runs.
+    """Sees to it that a study's data are there before anything runs; downloads them where DATA=kaggle asks for it.
 
     Raises:
-        DataError: They are not, and the study cannot fetch them itself.
+        DataError: They are not, and cannot be fetched or drawn.
     """
+    if study.data == KAGGLE and not study.location.exists():
+        from scanbook.datasets import kaggle
+
+        kaggle.fetch(study)
     if study.data and not study.location.exists():
         raise DataError(f"no data at {study.location}; expected the folder or file of study {study.study}: check DATA")
-    if study.dataset.adapter not in ("drawn", "medmnist") and not study.location.exists():
+    if not _makes_its_own(study) and study.dataset.adapter != "medmnist" and not study.location.exists():
         raise DataError(
             f"study {study.study} has no data at {study.location}; put them there or name their place: "
             f"make reports STUDY={study.study} DATA=path (source: {study.dataset.source or 'your own'})"
         )
+
+
+def _makes_its_own(study: Study) -> bool:
+    return study.on_stand_in or study.dataset.adapter == "drawn"
 
 
 class Batch:
@@ -74,7 +82,9 @@ class Batch:
         lock = runtime.project_root() / "requirements.lock"
         self._shared = {
             "study": store.fingerprint(study.resolved()),
-            "data": "" if study.dataset.adapter == "drawn" else store.tree_fingerprint(study.location),
+            "data": ""
+            if _makes_its_own(study)
+            else store.fingerprint([store.tree_fingerprint(e) for e in study.sources]),
             "library": store.sources_fingerprint(),
             "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }

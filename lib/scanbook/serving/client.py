@@ -85,7 +85,7 @@ def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
         RunError: The service refused a file, with its reason, or does not answer.
     """
     answers = []
-    for path in paths:
+    for number, path in enumerate(paths, 1):
         request = urllib.request.Request(
             f"{address}/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"}
         )
@@ -95,7 +95,8 @@ def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
                 [answer] = json.load(response)["predictions"]
         except urllib.error.HTTPError as error:
             raise RunError(
-                f"the service refused {path.name} with status {error.code}: {json.load(error).get('detail', '')}"
+                f"the service refused image {number} of {len(paths)} with status {error.code}: "
+                f"{json.load(error).get('detail', '')}"
             ) from error
         except urllib.error.URLError as error:
             raise RunError(

@@ -16,7 +16,8 @@ from scanbook.study import DrawnData, Study
 def load(study: Study) -> Manifest:
     """Draws the study's images, unless they lie in the store, and lists them.
 
-    The manifest's facts say what is known of the images: the Bayes accuracy and the planted faults.
+    The manifest's facts say what is known of the images: the Bayes accuracy, the planted faults, and the kind of
+    each near-duplicate.
     """
     layout = study.dataset
     assert isinstance(layout, DrawnData)
@@ -45,5 +46,6 @@ def load(study: Study) -> Manifest:
         "grouped": True,
         "bayes_accuracy": truth["bayes_accuracy"],
         "faults": truth["faults"],
+        "near_duplicate_kinds": truth["near_duplicate_kinds"],
     }
     return Manifest(study.study, frame, dermoscopy.CLASSES, facts)

@@ -29,6 +29,20 @@ def render(kind: str, rng: canvas.Rng, size: int) -> np.ndarray:
     Returns:
         uint8 RGB (size, size, 3).
     """
+    image, light = lit_skin(rng, size)
+    height, redness, scale = _rash(kind, rng, size)
+    for plane, kept in zip(image, (0.90, 0.52, 0.52), strict=True):
+        np.multiply(plane, 1.0 - (1.0 - kept) * redness, out=plane)
+    canvas.blend(image, (0.95, 0.92, 0.88), scale)
+    return photograph(image, height, light, rng)
+
+
+def lit_skin(rng: canvas.Rng, size: int) -> tuple[np.ndarray, float]:
+    """Draw bare skin.
+
+    Returns:
+        float32 (3, size, size), 0 to 1, and the direction from which it is lit, radians.
+    """
     x, y = canvas.coordinates(size)
     tone = np.array([0.90, 0.70, 0.59]) * np.exp(-rng.gamma(1.4, 0.14) * np.array([0.6, 1.0, 1.3]))
     turn = rng.uniform(0, 2 * math.pi)
@@ -37,18 +51,30 @@ def render(kind: str, rng: canvas.Rng, size: int) -> np.ndarray:
     furrows = np.exp(-10.0 * creases * creases)
     shade = 1.0 - 0.16 * light - 0.08 * light * light + 0.02 * mottle - 0.05 * furrows
     image = np.stack([value * shade for value in tone.tolist()]).astype(np.float32)
+    return image, turn
 
-    height, redness, scale = _rash(kind, rng, size)
-    for plane, kept in zip(image, (0.90, 0.52, 0.52), strict=True):
-        np.multiply(plane, 1.0 - (1.0 - kept) * redness, out=plane)
-    canvas.blend(image, (0.95, 0.92, 0.88), scale)
-    # What stands out is lit on the side of the light and shaded on the other.
+
+def photograph(image: np.ndarray, height: np.ndarray, turn: float, rng: canvas.Rng, hairy: float = 0.4) -> np.ndarray:
+    """Take a clinical photograph: relief in the light, hairs, camera.
+
+    Args:
+        image: float32 (3, size, size), 0 to 1; changed.
+        height: How far the skin stands out, float32 (size, size), about 0 to 1.
+        turn: Direction of the light, radians.
+        rng: Random generator.
+        hairy: Probability of hairs across the picture.
+
+    Returns:
+        uint8 RGB (size, size, 3).
+    """
+    size = image.shape[-1]
+    # what stands out is lit on the side of the light and shaded on the other.
     height = cv2.GaussianBlur(height, (0, 0), 0.014 * size / 2)
     slope_y, slope_x = np.gradient(height, 2.0 / size)
     relief = -(math.cos(turn) * slope_x + math.sin(turn) * slope_y)
     image *= 1.0 + np.clip(0.014 * relief, -0.35, 0.35)
     image += 0.25 * canvas.smoothstep(9.0, 26.0, relief)
-    if rng.uniform() < 0.4:
+    if rng.uniform() < hairy:
         canvas.hairs(image, rng, int(rng.integers(4, 16)), 0.5)
     canvas.vignette(image, rng, rng.uniform(0.05, 0.3), 0.0)
     return canvas.camera(image, rng, balance=0.05, exposure=0.12, blur=0.007, grain=0.02)

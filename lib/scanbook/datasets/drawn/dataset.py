@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from scanbook import runtime
-from scanbook.datasets.drawn import dermoscopy
+from scanbook.datasets.drawn import dermoscopy, faults
 from scanbook.datasets.drawn.canvas import Rng
 from scanbook.datasets.drawn.lesion import Skin, draw_skin, photograph
 
@@ -43,7 +42,6 @@ _ONE_IN = {
     "exact_duplicates": 200,
     "near_duplicates": 150,
 }
-_QUALITY, _POOR_QUALITY = 90, 50
 
 Progress = Callable[[Iterable, str, int], Iterable]
 
@@ -60,7 +58,7 @@ class _Lesion:
 
 @dataclass(frozen=True)
 class _Copy:
-    """One more row made from an original: byte for byte ('exact'), or changed in the way named."""
+    """One more row made from an original: byte for byte ('exact'), or one of `faults.NEAR_DUPLICATES`."""
 
     source: int
     how: str
@@ -82,7 +80,8 @@ def write(
     `images/<image_id>.jpg`, `masks/<image_id>.png` (0 or 255; also for pictures that cannot be read),
     `metadata.csv` (image_id, patient_id, lesion_id, diagnosis, age in years, sex, site) and, last, `truth.json`
     (bayes_accuracy, bayes_standard_error, classes, class_priors, faults {kind: image ids, or pairs [copy, source]},
-    posterior {image_id: probability of each class given the true latent vector}).
+    near_duplicate_kinds {copy: one of `faults.NEAR_DUPLICATES`}, posterior {image_id: probability of each class given
+    the true latent vector}).
 
     Args:
         folder: Where to write; made if missing.
@@ -111,10 +110,14 @@ def write(
 
     def work(lesion: _Lesion) -> None:
         for number, (picture, mask) in zip(lesion.pictures, _views(lesion, seed, size), strict=True):
-            data, outline = _spoil(picture, spoilt.get(number, ""), size), _png(mask)
-            _save(folder, names[number], data, outline)
+            data = faults.spoil(picture, spoilt.get(number, ""))
+            _save(folder, names[number], data, mask)
             for index in copies_of.get(number, ()):
-                _save(folder, names[originals + index], *_copy(copies[index].how, picture, mask, data, outline))
+                copied = (data, mask)
+                if copies[index].how != "exact":
+                    place = np.random.default_rng([seed, 2, index])
+                    copied = faults.near_duplicate(copies[index].how, picture, mask, place)
+                _save(folder, names[originals + index], *copied)
 
     with ThreadPoolExecutor(workers or runtime.cores()) as pool:
         done: Iterable = pool.map(work, lesions)
@@ -157,14 +160,14 @@ def _faults(
 ) -> tuple[dict[int, str], list[_Copy]]:
     """Which originals are spoilt, and how, and which others are copied; no picture has two faults."""
     order = iter(rng.permutation(len(lesion_of)).tolist())
-    spoilt = {next(order): kind for kind in ("truncated", "zero_byte", "dark", "blurred") for _ in range(counts[kind])}
+    spoilt = {next(order): kind for kind in faults.SPOILT for _ in range(counts[kind])}
     copies = []
     for _ in range(counts["exact_duplicates"]):
         source = next(order)
         copies.append(_Copy(source, "exact", lesion_of[source].label, same_patient=False))
     for index in range(counts["near_duplicates"]):
         source = next(order)
-        how = ("re-encoded", "resized", "mirrored")[index % 3]
+        how = faults.NEAR_DUPLICATES[index % len(faults.NEAR_DUPLICATES)]
         copies.append(_Copy(source, how, lesion_of[source].label, same_patient=True))
     for _ in range(conflicts):
         source = next(order)
@@ -181,42 +184,9 @@ def _views(lesion: _Lesion, seed: int, size: int) -> Iterable[tuple[np.ndarray, 
         yield photograph(plate, lesion.skin, rng, size)
 
 
-def _spoil(picture: np.ndarray, fault: str, size: int) -> bytes:
-    if fault == "zero_byte":
-        return b""
-    if fault == "dark":
-        picture = cv2.convertScaleAbs(picture, alpha=0.035)
-    elif fault == "blurred":
-        picture = cv2.GaussianBlur(picture, (0, 0), size / 24)
-    data = _jpeg(picture, _QUALITY)
-    # Decoders fill in a picture whose data stop half-way; one that stops within the tables none can start.
-    return data[:150] if fault == "truncated" else data
-
-
-def _copy(how: str, picture: np.ndarray, mask: np.ndarray, data: bytes, outline: bytes) -> tuple[bytes, bytes]:
-    if how == "exact":
-        return data, outline
-    if how == "re-encoded":
-        return _jpeg(picture, _POOR_QUALITY), outline
-    if how == "mirrored":
-        return _jpeg(picture[:, ::-1], _QUALITY), _png(mask[:, ::-1])
-    smaller = (round(0.75 * picture.shape[1]), round(0.75 * picture.shape[0]))
-    resized = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
-    return _jpeg(resized, _QUALITY), _png(cv2.resize(mask, smaller, interpolation=cv2.INTER_NEAREST))
-
-
-def _jpeg(picture: np.ndarray, quality: int) -> bytes:
-    bgr = np.ascontiguousarray(picture[..., ::-1])
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _png(mask: np.ndarray) -> bytes:
-    return cv2.imencode(".png", np.ascontiguousarray(mask))[1].tobytes()
-
-
-def _save(folder: Path, name: str, picture: bytes, mask: bytes) -> None:
+def _save(folder: Path, name: str, picture: bytes, mask: np.ndarray) -> None:
     (folder / "images" / f"{name}.jpg").write_bytes(picture)
-    (folder / "masks" / f"{name}.png").write_bytes(mask)
+    (folder / "masks" / f"{name}.png").write_bytes(faults.encode(mask, ".png"))
 
 
 def _table(rng: Rng, lesions: list[_Lesion], copies: list[_Copy], names: list[str]) -> pd.DataFrame:
@@ -255,20 +225,23 @@ def _truth(
     originals = len(names) - len(copies)
     sources = [*range(originals), *(copy.source for copy in copies)]
     probabilities = dermoscopy.posterior(np.stack([lesion_of[source].latent for source in sources]))
-    faults: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
+    found: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
     for number, kind in spoilt.items():
-        faults["unreadable" if kind in {"truncated", "zero_byte"} else kind].append(names[number])
-    faults |= {"exact_duplicates": [], "near_duplicates": [], "conflicting_labels": []}
+        found["unreadable" if kind in faults.UNREADABLE else kind].append(names[number])
+    found |= {"exact_duplicates": [], "near_duplicates": [], "conflicting_labels": []}
     for index, copy in enumerate(copies):
         conflict = copy.label != lesion_of[copy.source].label
         kind = "conflicting_labels" if conflict else "near_duplicates" if copy.same_patient else "exact_duplicates"
-        faults[kind].append([names[originals + index], names[copy.source]])
+        found[kind].append([names[originals + index], names[copy.source]])
     best = dermoscopy.bayes_accuracy()
     return {
         "bayes_accuracy": round(best.value, 5),
         "bayes_standard_error": round(best.standard_error, 5),
         "classes": list(dermoscopy.CLASSES),
         "class_priors": dict(zip(dermoscopy.CLASSES, dermoscopy.PRIORS, strict=True)),
-        "faults": faults,
+        "faults": found,
+        "near_duplicate_kinds": {
+            names[originals + index]: copy.how for index, copy in enumerate(copies) if copy.how != "exact"
+        },
         "posterior": {name: np.round(row, 4).tolist() for name, row in zip(names, probabilities, strict=True)},
     }

@@ -1,0 +1,159 @@
+"""The dataset card, in the format of Hugging Face: YAML front matter, then Markdown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from scanbook import quality, splits
+from scanbook.cards.claims import claimed_parts, claims, comparable
+from scanbook.manifest import Manifest
+from scanbook.study import Study
+
+# identifiers of https://huggingface.co/docs/hub/repositories-licenses for the licences that studies name
+_LICENCES = (
+    *("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
+    *("cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odbl", "pddl", "unknown"),
+)
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
+
+def dataset_card(
+    study: Study,
+    listed: Manifest,
+    split: splits.Split,
+    *,
+    flagged: pd.DataFrame,
+    exact: pd.DataFrame,
+    near: pd.DataFrame,
+    differing: pd.DataFrame,
+    shortcuts: pd.DataFrame,
+) -> str:
+    """The dataset card of a study's images.
+
+    Args:
+        study: The study.
+        listed: Its images as the adapter listed them.
+        split: Them with their parts.
+        flagged: What `quality.flags` found.
+        exact: What `quality.exact_copies` found.
+        near: What `quality.across_parts` says of the near-duplicates.
+        differing: What `quality.differences` found.
+        shortcuts: What `quality.shortcuts` found.
+
+    Returns:
+        Markdown with YAML front matter (`pretty_name`, `license`, `task_categories`, `task_ids`, `size_categories`,
+        `tags`), as https://huggingface.co/docs/hub/datasets-cards describes.
+    """
+    manifest, readable = split.manifest, split.quality[split.quality["error"] == ""]
+    frame, source = manifest.frame, study.dataset
+    left = split.left_out.assign(why=split.left_out["why"].map(_cause)).groupby("why", sort=False).size()
+    sizes = {name: readable[name] for name in ("width", "height")}
+    tints = quality.tints(quality.properties(split.quality, manifest), manifest.classes)
+    bias = quality.difference_sentences(differing), quality.tint_sentences(tints), quality.shortcut_sentences(shortcuts)
+    drawn_after = f", in the layout of {source.source}" if source.source else ""
+    values = {
+        "front": yaml.safe_dump(_front(study, len(frame)), sort_keys=False, allow_unicode=True).strip(),
+        "name": _name(study),
+        "study": study,
+        "source": f"drawn by scanbook{drawn_after}" if study.on_stand_in else source.source or "not stated",
+        "licence": study.licence or "not stated",
+        "drawn": study.on_stand_in or source.adapter == "drawn",
+        "images": len(frame),
+        "classes": manifest.classes,
+        "grouped": manifest.facts.get("grouped", False),
+        "groups": frame["group"].nunique(),
+        "notes": manifest.facts.get("notes", ()),
+        "counts": _markdown(splits.table(manifest)),
+        "balance": splits.balance(manifest),
+        "claims": _markdown(claims(study, listed)),
+        "claimed_parts": _markdown(claimed_parts(study, listed)),
+        "incomparable": comparable(study, listed),
+        "sizes": {name: (int(each.min()), int(each.median()), int(each.max())) for name, each in sizes.items()}
+        if len(readable)
+        else {},
+        "formats": _shares(readable["format"]),
+        "modes": _shares(readable["mode"]),
+        "rules": flagged["rule"].value_counts(sort=False).to_dict(),
+        "copied": len(exact),
+        "copy_groups": exact["copy_group"].nunique(),
+        "copy_conflicts": _conflicts(exact, frame),
+        "near": len(near),
+        "near_across": int(near["across"].sum()),
+        "near_conflicts": int(near["conflict"].sum()),
+        "bias": [each for each in bias if each],
+        "given": (listed.frame["part"] != "").any(),
+        "left": left.to_dict(),
+        "drop": study.quality.drop,
+    }
+    loader = FileSystemLoader(Path(__file__).parent)
+    template = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    text = template.get_template("dataset_card.md.j2").render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _front(study: Study, images: int) -> dict[str, object]:
+    """Metadata that Hugging Face reads."""
+    named = re.sub(r"[^a-z0-9.]+", "-", study.licence.lower()).strip("-")
+    front: dict[str, object] = {"pretty_name": _name(study)}
+    if named in _LICENCES:
+        front["license"] = named
+    elif study.licence:
+        front |= {"license": "other", "license_name": named[:60].strip("-")}
+        if study.dataset.source.startswith("http"):
+            front["license_link"] = study.dataset.source
+    else:
+        front["license"] = "unknown"
+    size = next((name for most, name in _SIZES if images < most), "n>10M")
+    tags = ["medical", *([study.modality] if study.modality else [])]
+    return front | {
+        "task_categories": ["image-classification"],
+        "task_ids": ["multi-class-image-classification"],
+        "size_categories": [size],
+        "tags": tags,
+    }
+
+
+def _name(study: Study) -> str:
+    return f"{study.title} (drawn images that stand in for it)" if study.on_stand_in else study.title
+
+
+def _cause(why: str) -> str:
+    """A reason without what is of one image alone."""
+    rule, _, rest = why.partition(":")
+    return rule.replace("_", " ") if rest else why
+
+
+def _conflicts(exact: pd.DataFrame, frame: pd.DataFrame) -> int:
+    labels = exact["image_id"].map(frame.set_index("image_id")["label"])
+    return int((labels.groupby(exact["copy_group"]).nunique() > 1).sum())
+
+
+def _shares(column: pd.Series) -> str:
+    """How often each value occurs, in words: "JPEG (9,800), PNG (200)"."""
+    counts = column.where(column != "", "not told").value_counts()
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A table of counts in Markdown; "" where it has no row."""
+    if table.empty:
+        return ""
+    head = [str(table.index.name or ""), *map(str, table.columns)]
+    rows = [
+        [str(name), *("" if pd.isna(cell) else f"{cell:,.0f}" for cell in row)] for name, *row in table.itertuples()
+    ]
+    rule = ["---", *("---:" for _ in table.columns)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in [head, rule, *rows])

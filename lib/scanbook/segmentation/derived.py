@@ -1,0 +1,147 @@
+"""Datasets made of another by its masks: images cut out, or cropped to the mask's box, as files with a manifest."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from scanbook import images as decoding
+from scanbook import pixels, runtime, splits
+from scanbook.errors import ImageError
+from scanbook.manifest import Manifest
+from scanbook.segmentation.masks import choose, cut_out, segment
+from scanbook.segmentation.scores import resized
+from scanbook.store import fingerprint, stage
+from scanbook.study import Study
+
+FORMS = ("whole", "cut out, white", "cut out, black", "cut out, mean", "cropped")
+"""What `preview` shows of an image, in its order."""
+LONGEST = 1024
+"""Longest side of a written image, in pixels: no study's networks see more."""
+
+
+def prepare(study: Study) -> Manifest:
+    """The study's images with their parts, as its classifiers see them: whole, cut out, or cropped.
+
+    Every image keeps its name, label, group and part. Where nothing was found, the whole image stays. A mask of the
+    source is cropped as its image is.
+
+    Args:
+        study: Its `input` says what is made, its `segmentation` how.
+
+    Returns:
+        `splits.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
+    """
+    manifest = splits.prepare(study)
+    if study.input == "original":
+        return manifest
+    images = pixels.load(manifest, study.size)
+    method = choose(study, manifest, images)
+    return derive(study, manifest, segment(study, manifest, images, method), method)
+
+
+def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> Manifest:
+    """A dataset of the study's `input` from masks, as PNG files in one stage.
+
+    Args:
+        study: `input` is "cutout" or "crop"; `segmentation` gives background and margin.
+        manifest: The dataset, split.
+        masks: bool `(n, h, w)`, at any size.
+        method: The name of what made them.
+    """
+    plan, frame = study.segmentation, manifest.frame
+    rows = np.flatnonzero((frame["part"] != "").to_numpy())
+    inputs = {
+        "manifest": manifest.fingerprint(),
+        "masks": fingerprint(np.packbits(masks)),
+        "method": method,
+        "input": study.input,
+        "how": plan.background if study.input == "cutout" else plan.margin,
+    }
+
+    def build(folder: Path) -> None:
+        (folder / "images").mkdir()
+        (folder / "masks").mkdir()
+
+        def one(row: int) -> None:
+            image = _shrunk(decoding.read(Path(frame["path"].iloc[row])))
+            mask = resized(masks[row][None], image.shape[:2])[0]
+            box = np.s_[:, :]
+            if study.input == "crop":
+                box = bounding_box(mask, plan.margin)
+            else:
+                image = cut_out(image, mask, plan.background)
+            (folder / "images" / f"{row}.png").write_bytes(decoding.encode_png(np.ascontiguousarray(image[box])))
+            expert = _expert(frame["mask_path"].iloc[row], image.shape[:2])
+            if expert is not None:
+                scaled = np.ascontiguousarray(expert[box]).astype(np.uint8) * 255
+                (folder / "masks" / f"{row}.png").write_bytes(decoding.encode_png(scaled))
+
+        with ThreadPoolExecutor(runtime.cores()) as pool:
+            for _ in runtime.progress(pool.map(one, rows), f"writing each {study.input}", len(rows)):
+                pass
+
+    folder = stage("derived", inputs, build, __name__)
+    derived = frame.copy()
+    derived["path"] = derived["path"].astype(object)
+    written = {int(path.stem) for path in (folder / "masks").iterdir()}
+    masked = [str(folder / "masks" / f"{row}.png") if row in written else "" for row in range(len(frame))]
+    derived.loc[derived.index[rows], "path"] = [str(folder / "images" / f"{row}.png") for row in rows]
+    facts = manifest.facts | {"input": study.input, "method": method, "data": folder.name}
+    return Manifest(manifest.name, derived.assign(mask_path=masked), manifest.classes, facts)
+
+
+def bounding_box(mask: np.ndarray, margin: float) -> tuple[slice, slice]:
+    """Rows and columns of a mask's box, widened on every side by a share of the box's side, within the image.
+
+    Args:
+        mask: bool `(h, w)`.
+        margin: The share.
+
+    Returns:
+        The slices; of the whole image where the mask is empty.
+    """
+    if not mask.any():
+        return np.s_[:, :]
+    slices = []
+    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
+        inside = np.flatnonzero(mask.any(axis))
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        wider = round(margin * (last - first))
+        slices.append(slice(max(0, first - wider), min(length, last + wider)))
+    return slices[0], slices[1]
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    scale = LONGEST / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    return decoding.resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
+
+
+def _expert(path: str, size: tuple[int, int]) -> np.ndarray | None:
+    """The source's mask at a size; None where there is none that can be read."""
+    try:
+        return decoding.load_mask(Path(path), size) if path else None
+    except ImageError:
+        return None
+
+
+def preview(images: np.ndarray, masks: np.ndarray, margin: float) -> list[list[np.ndarray]]:
+    """Images in every form that a study's `input` can name.
+
+    Args:
+        images: uint8 `(m, h, w, 3)`.
+        masks: bool `(m, h, w)`.
+        margin: Of the crop, a share of the mask's box.
+
+    Returns:
+        The forms of `FORMS` of each image, uint8 `(h, w, 3)` each.
+    """
+    rows = []
+    for image, mask in zip(images, masks, strict=True):
+        cropped = decoding.resize(np.ascontiguousarray(image[bounding_box(mask, margin)]), image.shape[:2])
+        rows.append([image, *(cut_out(image, mask, each) for each in ("white", "black", "mean")), cropped])
+    return rows

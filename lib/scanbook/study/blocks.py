@@ -1,0 +1,224 @@
+"""The blocks of a study, and the study itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from scanbook import runtime
+from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
+from scanbook.study.block import Block, Fraction, Penalty, Positive, Rate, Seed
+from scanbook.study.data import Data, StandIn
+
+KAGGLE = "kaggle"
+"""The value of DATA that downloads a dataset with the user's Kaggle credentials."""
+
+Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
+
+
+class Parts(Block):
+    """Parts where the source has none.
+
+    Fold 0 of `test_folds` is test, fold 0 of `validation_folds` of the rest is validation.
+    """
+
+    test_folds: Annotated[int, Field(ge=2)] = 5
+    validation_folds: Annotated[int, Field(ge=2)] = 5
+    seed: Seed = 0
+
+
+class Quality(Block):
+    """Cleaning: images that one of the rules in `drop` catches leave training, and only training.
+
+    "near_duplicates" drops a training image that shows nearly the same as one in validation or test.
+    """
+
+    drop: list[Rule] = []
+
+
+class Schedule(Block):
+    """How a network is trained. The rate warms up over the first epoch, then falls to zero on a cosine."""
+
+    epochs: Positive = 10
+    learning_rate: Rate = 3e-4
+    batch_size: Positive = 32
+
+
+class UNet(Schedule):
+    """Training of the U-Net, on at most `images` training images that have masks."""
+
+    epochs: Positive = 9
+    learning_rate: Rate = 4e-3
+    batch_size: Positive = 16
+    images: Positive = 2000
+
+
+class Segmentation(Block):
+    """What is segmented, by which methods, and what is made of it.
+
+    `use` names the method whose masks cut images out; "auto" is the best on validation where there are masks, else the
+    first. `background` is what is painted outside the mask; a crop keeps `margin` of the mask's box around it.
+    """
+
+    target: Literal["lesion", "lungs", "retina"] = "lesion"
+    methods: Annotated[list[str], Field(min_length=1)] = list(SEGMENTATION_METHODS)
+    use: str = "auto"
+    background: Literal["white", "black", "mean"] = "white"
+    margin: Fraction = 0.1
+    unet: UNet = UNet()
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in SEGMENTATION_METHODS:
+                raise ValueError(f"unknown method {name!r}; expected one of {', '.join(SEGMENTATION_METHODS)}")
+        return names
+
+    @model_validator(mode="after")
+    def _uses_one_of_its_methods(self) -> Segmentation:
+        if self.use not in ("auto", *self.methods):
+            raise ValueError(f"use is {self.use!r}; expected auto, or one of methods: {', '.join(self.methods)}")
+        return self
+
+
+class Published(Block):
+    """One table of a published study, as it was printed there.
+
+    `notebook` is the notebook that shows it, and `rows` maps the name of each row to its columns. Where rows and
+    columns are named as this run's, and the images are the dataset's own, the two are shown together; of a table of
+    one `backbone`, only where this run's is the same.
+    """
+
+    notebook: str
+    caption: str
+    backbone: str = ""
+    rows: Annotated[dict[str, dict[str, float | int | str | None]], Field(min_length=1)]
+    note: str = ""
+
+
+class Head(Block):
+    """A linear head on cached features, one for each penalty in `l2`; validation chooses.
+
+    `views` is the number of augmented copies of each training image, where a policy asks for them.
+    """
+
+    epochs: Positive = 20
+    learning_rate: Rate = 1e-2
+    batch_size: Positive = 64
+    l2: Annotated[list[Penalty], Field(min_length=1)] = [0.01, 0.05, 0.25]
+    views: Positive = 4
+
+
+class Training(Schedule):
+    """Training of a whole network."""
+
+    label_smoothing: Fraction = 0.0
+
+
+class Benchmark(Block):
+    """How much the hardware notebook measures: training images and epochs, batch sizes and repeated windows."""
+
+    images: Positive = 512
+    epochs: Positive = 3
+    batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8, 32]
+    windows: Positive = 5
+
+
+class Study(Block):
+    """One study, resolved for a profile: what each stage is a function of.
+
+    `limit` samples about so many images of the dataset, whole groups; `limit_shares` says whether as many of each class
+    as of any other, or in the source's shares, as a prevalence asks for. `max_per_class` keeps at
+    most so many training images of a class; validation and test keep the source's prevalence. `input` is what the
+    classifiers see: images as they are, cut out by a mask, or cropped to its box. `scratch` trains without pretrained
+    weights; `fine_tuning` starts from the frozen backbone's head.
+    """
+
+    study: str
+    title: str
+    question: str
+    modality: str = "images"
+    dataset: Data
+    stand_in: StandIn | None = None
+    parts: Parts = Parts()
+    limit: Positive | None = None
+    limit_shares: Literal["even", "source"] = "even"
+    max_per_class: Positive | None = None
+    quality: Quality = Quality()
+    segmentation: Segmentation = Segmentation()
+    input: Literal["original", "cutout", "crop"] = "original"
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 96
+    backbones: Annotated[list[str], Field(min_length=1)]
+    weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
+    augmentation: str = "none"
+    head: Head = Head()
+    scratch: Training = Training()
+    fine_tuning: Training = Training()
+    benchmark: Benchmark = Benchmark()
+    bootstrap_rounds: Positive = 1000
+    seed: Seed = 0
+    published: dict[str, Published] = {}
+    profile: Literal["smoke", "quick", "full"] = "quick"
+    data: str = ""
+    on_stand_in: bool = False
+
+    @field_validator("backbones")
+    @classmethod
+    def _known_backbones(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in BACKBONES:
+                raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
+        return names
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_policy(cls, name: str) -> str:
+        if name not in POLICIES:
+            raise ValueError(f"unknown policy {name!r}; expected one of {', '.join(POLICIES)}")
+        return name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width at which every model sees an image."""
+        return self.image_size, self.image_size
+
+    @property
+    def location(self) -> Path:
+        """Where the dataset lies, or would lie: `data`, else its folder in `data/`."""
+        return Path(self.data) if self.data not in ("", KAGGLE) else runtime.data_dir() / self.study
+
+    @property
+    def sources(self) -> list[Path]:
+        """Every place that the dataset lies in: `location`, and the folders that it names outside of it."""
+        named = self.dataset.model_dump(include={"root", "image_folders", "mask_folder", "extra_classes"})
+        folders = [named.get("root", ""), named.get("mask_folder", ""), *named.get("image_folders", ())]
+        folders += named.get("extra_classes", {}).values()
+        there = [path for folder in folders if folder and (path := (self.location / folder).resolve()).exists()]
+        inside = self.location.resolve()
+        return [self.location, *dict.fromkeys(path for path in there if not path.is_relative_to(inside))]
+
+    @property
+    def licence(self) -> str:
+        """Licence of the images that the study runs on."""
+        return "Apache-2.0" if self.on_stand_in else self.dataset.licence
+
+    @property
+    def runs_on(self) -> str:
+        """Whether the images are real or drawn, and their source, as reports and model cards say it."""
+        source = self.dataset.source
+        seen = {"original": "", "cutout": ", cut out by a mask", "crop": ", cropped to a mask's box"}[self.input]
+        if self.on_stand_in:
+            return f"drawn images that stand in for the real ones, in their layout (the real ones: {source}){seen}"
+        return ("images drawn by scanbook" if self.dataset.adapter == "drawn" else f"real images ({source})") + seen
+
+    @property
+    def pretrained_backbones(self) -> list[str]:
+        """The study's backbones for which pretrained weights exist, in its order."""
+        return [name for name in self.backbones if BACKBONES[name].pretrained]
+
+    def resolved(self) -> dict[str, Any]:
+        """All that a result can depend on, as plain JSON: everything but where the data lies."""
+        return self.model_dump(mode="json", exclude={"data"})
