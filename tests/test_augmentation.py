@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanbook import augmentation, runtime
-from scanbook.augmentation import Augmenter, matrices, parameters
+from scanbook import augmentation, catalogue, runtime
+from scanbook.augmentation import Arm, Augmenter, accuracies, benefit, matrices, mix, mixing, parameters
 from scanbook.catalogue import POLICIES, Policy
+from scanbook.evaluation import Predictions, paired_difference
+
+MIXING = ("mixup", "cutmix", "dermoscopy+mixup", "mixup+cutmix")
 
 IDENTITY = {"rotation": 0.0, "shift_x": 0.0, "shift_y": 0.0, "shear": 0.0, "zoom": 1.0, "flip_x": 0, "flip_y": 0} | {
     "brightness": 0.0,
@@ -40,7 +46,9 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
     return augment
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if name != "none"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in POLICIES if name not in ("none", "mixup", "cutmix")), "xray+photometric+mixup"]
+)
 def test_the_same_draw_whatever_threads_and_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = noise(13)
     whole = Augmenter(name, 13, 5)(images, np.arange(13), 2)
@@ -228,3 +236,225 @@ def test_mid_grey_stays_under_contrast_and_order_is_kept(forced: Callable[..., n
     steep = forced(ramp, contrast=1.5).reshape(-1, 3)[:, 0].astype(int)
     assert abs(steep[127] - 127) <= 1 and abs(steep[128] - 128) <= 1
     assert (np.diff(steep) >= 0).all() and steep[0] == 0 and steep[-1] == 255
+
+
+# --- policies joined
+
+
+def test_a_joined_policy_does_what_each_does() -> None:
+    joined = catalogue.policy("xray+mixup+cutmix")
+    assert joined == Policy(**vars(POLICIES["xray"]) | {"mixup": 0.2, "cutmix": 1.0})
+    assert catalogue.policy("skin11+mixup").fill == "nearest"
+    assert catalogue.policy("dermoscopy+xray").rotation == POLICIES["xray"].rotation, "the last one's range holds"
+    assert all(catalogue.policy(name) == POLICIES[name] for name in POLICIES)
+    with pytest.raises(KeyError, match="sepia"):
+        catalogue.policy("dermoscopy+sepia")
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "mixup+cutmix", "none+mixup"])
+def test_a_policy_that_only_mixes_leaves_single_images(name: str) -> None:
+    images = noise()
+    assert Augmenter(name, 6, 0)(images, np.arange(6), 1) is images
+
+
+def test_joining_changes_no_draw_of_single_images() -> None:
+    images = noise()
+    found = [Augmenter(name, 6, 3)(images, np.arange(6), 2) for name in ("dermoscopy", "dermoscopy+mixup")]
+    assert np.array_equal(*found)
+
+
+# --- mixing
+
+
+FIRST = {"seed": 0, "epoch": 0, "batch": 0}
+
+
+def one_hot(count: int, classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[np.arange(count) % classes]
+
+
+@pytest.mark.parametrize("name", ["none", "dermoscopy", "xray"])
+def test_a_policy_without_mixing_changes_no_batch(name: str) -> None:
+    augment, images, y = Augmenter(name, 6, 0), noise(), one_hot(6)
+    assert not augment.mixes
+    found = augment.mix(images, y, 0, 0)
+    assert found[0] is images and found[1] is y
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_what_is_mixed_depends_on_seed_epoch_and_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, y = noise(8), one_hot(8)
+    augment = Augmenter(name, 100, 5)
+    assert augment.mixes
+    first = augment.mix(images, y, 2, 7)
+    assert not np.array_equal(first[0], images) and first[0].dtype == np.uint8 and first[1].dtype == np.float32
+    others = [augment.mix(images, y, 2, 8), augment.mix(images, y, 3, 7), Augmenter(name, 100, 6).mix(images, y, 2, 7)]
+    assert len({each[0].tobytes() for each in (first, *others)}) == 4
+    monkeypatch.setattr(runtime, "cores", lambda: 7)
+    again = Augmenter(name, 100, 5).mix(images, y, 2, 7)
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_another_process_mixes_alike() -> None:
+    code = (
+        "import numpy as np, zlib; from scanbook.augmentation import Augmenter\n"
+        "images = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)\n"
+        "x, y = Augmenter('dermoscopy+mixup+cutmix', 8, 5).mix(images, np.eye(8, dtype=np.float32), 1, 2)\n"
+        "print(zlib.crc32(x.tobytes() + y.tobytes()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    x, y = Augmenter("dermoscopy+mixup+cutmix", 8, 5).mix(noise(8), np.eye(8, dtype=np.float32), 1, 2)
+    assert int(done.stdout) == zlib.crc32(x.tobytes() + y.tobytes())
+
+
+def test_mixing_shares_no_draw_with_shuffling_and_single_images() -> None:
+    """A seed sequence takes zeros at its end for nothing: seeds of two and three numbers may be alike, of four not."""
+    for other in ([5], [5, 2], [5, 1, 2], [5, 1, 0]):
+        shared = np.random.default_rng(other).random(4)
+        assert not np.isin(np.random.default_rng([5, 1, 0, augmentation._MIXING]).random(4), shared).any()
+
+
+@given(
+    st.sampled_from(["mixup", "cutmix", "both"]), st.floats(0.05, 8), st.integers(1, 9), st.integers(1, 40),
+    st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_labels_are_mixed_as_the_pixels_are(
+    kind: str, strength: float, count: int, height: int, width: int, seed: int, batch: int
+) -> None:
+    """Each image is one flat level of its own, so that what is left of it can be read from the mixed pixels."""
+    policy = Policy(mixup=strength * (kind != "cutmix"), cutmix=strength * (kind != "mixup"))
+    levels = np.linspace(0, 255, count).round().astype(np.uint8)
+    images = np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+    drawn = mixing(policy, (height, width), count, seed=seed, epoch=0, batch=batch)
+    mixed, y = mix(images, np.eye(count, dtype=np.float32), drawn)
+    np.testing.assert_allclose(y.sum(1), 1, atol=1e-6)
+    assert y.min() >= 0 and sorted(drawn["partner"]) == list(range(count))
+    mean = mixed.reshape(count, -1).mean(1)
+    rounding = 0.5 if drawn["method"][0] == "mixup" else 0  # of one blended level; pasted pixels are exact
+    np.testing.assert_allclose(mean, y.astype(np.float64) @ levels, atol=rounding + 1e-3)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (9, 7), (1, 1)])
+def test_cutmix_pastes_one_box_of_the_partner(size: tuple[int, int]) -> None:
+    images = noise(12, *size)
+    drawn = mixing(Policy(cutmix=1.0), size, 12, **FIRST)
+    mixed, y = mix(images, np.eye(12, dtype=np.float32), drawn)
+    for place, row in drawn.iterrows():
+        inside = np.zeros(size, bool)
+        inside[row.top : row.bottom, row.left : row.right] = True
+        assert np.array_equal(mixed[place][inside], images[row.partner][inside])
+        assert np.array_equal(mixed[place][~inside], images[place][~inside])
+        if row.partner != place:
+            assert y[place, row.partner] == np.float32(inside.mean())
+
+
+def test_a_batch_of_one_stays_as_it_is() -> None:
+    images, y = noise(1), one_hot(1)
+    for name in MIXING:
+        found = Augmenter(name, 1, 0).mix(images, y, 0, 0)
+        assert np.array_equal(found[0], images) and np.array_equal(found[1], y)
+
+
+def test_shares_follow_their_distribution() -> None:
+    mixup = mixing(Policy(mixup=0.2), (32, 32), 20000, **FIRST)["share"]
+    assert mixup.mean() == pytest.approx(0.5, abs=0.01)
+    assert mixup.var() == pytest.approx(0.25 / 1.4, rel=0.03), "variance of Beta(a, a): 1 / (4 (2 a + 1))"
+    boxes = mixing(Policy(cutmix=1.0), (500, 500), 20000, **FIRST)
+    whole = boxes[(boxes.left > 0) & (boxes.top > 0) & (boxes.right < 500) & (boxes.bottom < 500)]
+    sides = (whole.bottom - whole.top) / 500, (whole.right - whole.left) / 500
+    assert np.abs(sides[0] - sides[1]).max() <= 0.005, "a box has the image's proportions"
+    # a box of side s is whole with probability (1 - s)²; the area s² is uniform, so s has density 2 s (1 - s)² × 6
+    assert sides[0].mean() == pytest.approx(0.4, abs=0.01)
+
+
+def test_a_batch_takes_mixup_or_cutmix_as_often() -> None:
+    policy = catalogue.policy("mixup+cutmix")
+    draws = [mixing(policy, (8, 8), 2, seed=0, epoch=0, batch=batch) for batch in range(400)]
+    assert all(each["method"].nunique() == 1 for each in draws)
+    assert np.mean([each["method"][0] == "mixup" for each in draws]) == pytest.approx(0.5, abs=0.08)
+
+
+def test_mixing_leaves_what_it_is_given() -> None:
+    images, y = noise(), one_hot(6)
+    kept = images.copy(), y.copy()
+    images.setflags(write=False)
+    y.setflags(write=False)
+    for name in MIXING:
+        Augmenter(name, 6, 0).mix(images, y, 0, 0)
+    assert np.array_equal(images, kept[0]) and np.array_equal(y, kept[1])
+
+
+def test_geometry_is_one_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotation, shear, zoom, mirror and shift together interpolate each pixel once."""
+    calls: list[int] = []
+    warp = augmentation.cv2.warpAffine
+    monkeypatch.setattr(augmentation.cv2, "warpAffine", lambda *a, **k: calls.append(1) or warp(*a, **k))
+    monkeypatch.setitem(POLICIES, "all", Policy(90, 0.1, 10, 0.2, True, True, 0.1, 0.1, 0.1))
+    Augmenter("all+mixup", 6, 0)(noise(), np.arange(6), 0)
+    assert len(calls) == 6
+
+
+# --- what is reported
+
+
+def test_the_first_epoch_is_told_as_it_is_drawn() -> None:
+    drawn = augmentation.first_epoch("skin11+mixup", (24, 32), 50, 16, 3)
+    assert list(drawn) == [
+        *("rotation, degrees", "horizontal shift, share of the width", "vertical shift, share of the height"),
+        *("shear, degrees", "mirrored left to right", "share of its own label"),
+    ]
+    single = parameters(POLICIES["skin11"], 50, 3, 0)
+    assert np.array_equal(drawn["rotation, degrees"], single["rotation"])
+    assert np.array_equal(drawn["mirrored left to right"] == "yes", single["flip_x"] == 1)
+    policy = catalogue.policy("skin11+mixup")
+    batches = [
+        mixing(policy, (24, 32), size, seed=3, epoch=0, batch=place) for place, size in enumerate([16, 16, 16, 2])
+    ]
+    assert np.array_equal(drawn["share of its own label"], pd.concat(batches)["share"])
+
+
+def test_of_none_and_of_one_image_nothing_varies() -> None:
+    assert augmentation.first_epoch("none", (24, 32), 50, 16, 3).shape == (50, 0)
+    assert augmentation.first_epoch("dermoscopy+cutmix", (24, 32), 1, 16, 3).shape == (1, 0)
+
+
+def test_both_methods_show_in_the_first_epoch() -> None:
+    drawn = augmentation.first_epoch("mixup+cutmix", (24, 32), 400, 8, 0)
+    assert set(drawn["mixed by"]) == {"mixup", "cutmix"}
+
+
+def said(share: float, part: str, seed: int, count: int = 200) -> Predictions:
+    """Predictions of which that share is right."""
+    y = np.arange(count) % 2
+    right = np.random.default_rng(seed).permutation(count) < round(share * count)
+    probabilities = np.eye(2)[np.where(right, y, 1 - y)]
+    ids = [f"{part}{place}" for place in range(count)]
+    return Predictions(ids, [f"{part}{place // 2}" for place in range(count)], y, probabilities, ("no", "yes"))
+
+
+def arm(train: float, validation: float, test: float, seed: int) -> Arm:
+    """An arm whose second of three epochs is kept."""
+    history = pd.DataFrame({"accuracy": [0.1, train, 0.99], "validation_loss": [0.9, 0.3, 0.31]}, index=[0, 1, 2])
+    return Arm(history, said(validation, "v", seed), said(test, "t", seed + 1))
+
+
+def test_the_table_tells_what_augmentation_did_to_every_backbone() -> None:
+    without = {"helped": arm(0.9, 0.6, 0.55, 0), "unchanged": arm(0.8, 0.7, 0.7, 2)}
+    augmented = {"helped": arm(0.8, 0.8, 0.85, 4), "unchanged": without["unchanged"]}
+    table, differences = benefit(without, augmented, rounds=200, seed=1)
+    assert list(table) == [
+        *("train, without", "train, with", "validation, without", "validation, with"),
+        *("test, without", "test, with", "difference on test", "low", "high"),
+    ]
+    np.testing.assert_allclose(table.loc["helped"].to_list()[:7], [0.9, 0.8, 0.6, 0.8, 0.55, 0.85, 0.3])
+    expected = paired_difference(augmented["helped"].test, without["helped"].test, "accuracy", 200, 1)
+    assert differences["helped"] == expected and expected.clear
+    assert table.loc["helped", ["low", "high"]].to_list() == [expected.low, expected.high]
+    assert table.loc["unchanged", ["difference on test", "low", "high"]].to_list() == [0, 0, 0]
+    assert accuracies(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
+
+
+def test_without_any_arm_the_table_is_empty() -> None:
+    table, differences = benefit({}, {})
+    assert table.empty and not differences and list(accuracies({})) == ["train", "validation", "accuracy"]

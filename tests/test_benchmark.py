@@ -62,7 +62,7 @@ def test_first_epoch_is_left_out(monkeypatch, tmp_path):
     plans = []
     monkeypatch.setattr(training, "train_all", lambda plan, *_: plans.append(plan.values) or history)
     monkeypatch.setattr(benchmark.runtime, "configure", lambda seed, threads: None)
-    task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "weights": ["none", "", ""]}
+    task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "head": {}, "weights": ["none", "", ""]}
     arm = benchmark._train_arm(task | {"epochs": 3, "batch_size": 8, "seed": 0})
     assert (plans[0].epochs, plans[0].batch_size) == (4, 8)
     assert [arm[key] for key in ("first_epoch", "seconds", "low", "high")] == [9, 2, 1, 5]

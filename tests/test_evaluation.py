@@ -45,11 +45,23 @@ def present(y, w):
     return w > 0, np.unique(y[w > 0])
 
 
+def precision_and_f1(y, p, w, average):
+    """scikit-learn's defaults on the images that the weighting leaves: never predicted counts as 0."""
+    left = w > 0
+    found = reference.precision_recall_fscore_support(
+        y[left], p.argmax(1)[left], average=average, sample_weight=w[left], zero_division=0
+    )
+    return found[0], found[2]
+
+
 REFERENCE = {
     "accuracy": lambda y, p, w: reference.accuracy_score(y, p.argmax(1), sample_weight=w),
     "balanced_accuracy": lambda y, p, w: reference.recall_score(
         y, p.argmax(1), labels=present(y, w)[1], average="macro", sample_weight=w
     ),
+    "macro_precision": lambda y, p, w: precision_and_f1(y, p, w, "macro")[0],
+    "weighted_precision": lambda y, p, w: precision_and_f1(y, p, w, "weighted")[0],
+    "weighted_f1": lambda y, p, w: precision_and_f1(y, p, w, "weighted")[1],
     "macro_f1": lambda y, p, w: reference.f1_score(
         y, p.argmax(1), labels=range(p.shape[1]), average="macro", sample_weight=w, zero_division=np.nan
     ),
@@ -229,8 +241,64 @@ def test_per_class_equals_scikit_learn():
     assert tuple(table.index) == predictions.classes
     negatives = [reference.recall_score(predictions.y_true != c, predictions.y_pred != c) for c in range(3)]
     np.testing.assert_allclose(table["specificity"], negatives)
-    for name in ("sensitivity", "specificity", "precision", "f1", "auroc"):
+    one_vs_rest = [
+        reference.average_precision_score(predictions.y_true == c, predictions.probabilities[:, c]) for c in range(3)
+    ]
+    np.testing.assert_allclose(table["auprc"], one_vs_rest)
+    for name in ("sensitivity", "specificity", "precision", "f1", "auroc", "auprc"):
         assert ((table[f"{name}_low"] < table[name]) & (table[name] < table[f"{name}_high"])).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31), k=st.integers(2, 6), skill=st.floats(0, 2))
+def test_class_report_equals_scikit_learn(seed, k, skill):
+    """Also where a class is never predicted: its own precision is not defined, in the means it counts as 0."""
+    random = np.random.default_rng(seed)
+    classes = tuple(str(c) for c in random.permutation(12)[:k])  # not in alphabetical order
+    y = np.r_[np.arange(k), random.integers(0, k, 20)]
+    logits = random.normal(size=(len(y), k)) + skill * np.eye(k)[y] + random.normal(0, 1, k)
+    predictions = ev.Predictions(*2 * [[f"i{i}" for i in range(len(y))]], y, softmax(logits, axis=1), classes)
+    table = ev.class_report(predictions, rounds=2)
+    assert tuple(table.index) == (*classes, "macro", "weighted")
+    wanted = reference.classification_report(
+        y, predictions.y_pred, labels=range(k), target_names=classes, output_dict=True, zero_division=0
+    )
+    columns = {"precision": "precision", "sensitivity": "recall", "f1": "f1-score", "support": "support"}
+    for ours, theirs in columns.items():
+        rows = [wanted[name][theirs] for name in (*classes, "macro avg", "weighted avg")]
+        np.testing.assert_allclose(table[ours].fillna(0), rows, rtol=1e-12)
+    points = {name: metric.point(y, predictions.probabilities) for name, metric in ev.METRICS.items()}
+    assert table.loc["macro", "sensitivity"] == pytest.approx(points["balanced_accuracy"])
+    assert table.loc["weighted", "sensitivity"] == pytest.approx(points["accuracy"])
+    for mean in ("macro", "weighted"):
+        for column in ("precision", "f1"):
+            assert table.loc[mean, column] == pytest.approx(points[f"{mean}_{column}"])
+    for column in ("auroc", "auprc"):
+        assert table.loc["macro", column] == pytest.approx(points[column])
+    weighted = reference.roc_auc_score(np.eye(k)[y], predictions.probabilities, average="weighted")
+    assert table.loc["weighted", "auroc"] == pytest.approx(weighted)
+
+
+def test_class_report_and_summary_share_their_intervals():
+    predictions = make(n=200, per_group=2)
+    report = ev.class_report(predictions, 100, seed=3)
+    table = ev.summary(predictions, ev.metrics_for(ordered=True), 100, seed=3)
+    for metric, (row, column) in {
+        "balanced_accuracy": ("macro", "sensitivity"),
+        "accuracy": ("weighted", "sensitivity"),
+        "weighted_precision": ("weighted", "precision"),
+        "macro_f1": ("macro", "f1"),
+        "auprc": ("macro", "auprc"),
+    }.items():
+        found = report.loc[row, [column, f"{column}_low", f"{column}_high"]]
+        np.testing.assert_allclose(found.astype(float), table.loc[metric])
+    pd.testing.assert_frame_equal(ev.per_class(predictions, 100, seed=3), report.iloc[:3])
+
+
+def test_kappa_is_shown_of_ordered_classes_only():
+    assert ev.metrics_for(ordered=True) == tuple(ev.METRICS)
+    assert set(ev.METRICS) - set(ev.metrics_for(ordered=False)) == {"kappa"}
 
 
 def test_per_class_of_an_absent_class_is_not_defined():
@@ -249,24 +317,6 @@ def test_confusion_keeps_class_order():
     assert tuple(table.index) == tuple(table.columns) == classes
     assert table.to_numpy().tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
     assert (table.index.name, table.columns.name) == ("true", "predicted")
-
-
-def test_subgroups_find_who_is_served_less_well():
-    good, bad = make(seed=6, skill=3.0), make(seed=7, skill=0.0)
-    both = ev.Predictions(
-        [f"{i}" for i in range(600)],
-        [f"{i}" for i in range(600)],
-        np.r_[good.y_true, bad.y_true],
-        np.r_[good.probabilities, bad.probabilities],
-        good.classes,
-    )
-    sex = ["f"] * 300 + ["m"] * 299 + [None]
-    table = ev.subgroups(both, sex, ("accuracy",), rounds=200)
-    assert table["images"].tolist() == [300, 299, 1]
-    assert table.loc[("f", "accuracy"), "low"] > table.loc[("m", "accuracy"), "high"] + 0.2
-    assert ("not recorded", "accuracy") in table.index
-    with pytest.raises(DataError, match="2 values for 600 images"):
-        ev.subgroups(both, ["f", "m"])
 
 
 # Paired comparison

@@ -32,6 +32,11 @@ def views(**changes):
     return features.extract_views(planted.manifest(), planted.pixels(), "baseline_cnn", planted.weights(), **options)
 
 
+def one_hot():
+    manifest = planted.manifest()
+    return np.eye(3, dtype=np.float32)[manifest.y[manifest.rows(TRAIN)]]
+
+
 def keras_features(images):
     return engines.KerasEngine(backbones.pooled(planted.network())).predict(images)[0]
 
@@ -73,7 +78,8 @@ def test_seconds_are_those_of_the_extraction_not_of_reading_it_again():
 def test_views_are_features_of_augmented_training_images(monkeypatch):
     monkeypatch.setattr(features, "CHUNK", 16)
     rows = planted.manifest().rows(TRAIN)
-    found = views(seed=4)
+    found, labels = views(seed=4)
+    assert np.array_equal(labels, np.tile(one_hot(), (2, 1, 1))) and labels.dtype == np.float32
     assert found.shape == (2, len(rows), 128)
     augment = augmentation.Augmenter("dermoscopy", len(rows), 4)
     for view in range(2):
@@ -83,11 +89,44 @@ def test_views_are_features_of_augmented_training_images(monkeypatch):
 
 
 def test_views_follow_policy_number_and_seed(builds):
-    first = views()
-    np.testing.assert_array_equal(views(), first)
-    assert not np.allclose(views(seed=1), first) and not np.allclose(views(policy="photometric"), first)
-    assert len(views(views=3)) == 3
+    first, _ = views()
+    np.testing.assert_array_equal(views()[0], first)
+    assert not np.allclose(views(seed=1)[0], first) and not np.allclose(views(policy="photometric")[0], first)
+    assert [len(each) for each in views(views=3)] == [3, 3]
     assert len(builds) == 4
+
+
+@pytest.mark.parametrize("policy", ["mixup", "dermoscopy+cutmix"])
+def test_mixed_views_are_features_of_mixed_images(policy, monkeypatch, builds):
+    monkeypatch.setattr(features, "CHUNK", 16)
+    images, rows = planted.pixels(), planted.manifest().rows(TRAIN)
+    found, labels = views(policy=policy, seed=4)
+    np.testing.assert_array_equal(views(policy=policy, seed=4)[1], labels)
+    assert len(builds) == 1
+    assert labels.shape == (2, len(rows), 3) and labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(2), 1, atol=1e-6)
+    assert not np.array_equal(labels[0], labels[1])
+    augment, mixed = augmentation.Augmenter(policy, len(rows), 4), 0
+    for view in range(2):
+        order = np.random.default_rng([4, 1, view]).permutation(len(rows))
+        for chunk, places in enumerate(np.split(order, [16, 32])):
+            copies = augment(images[rows[places]], places, view)
+            copies, expected = augment.mix(copies, one_hot()[places], view, chunk)
+            assert np.array_equal(labels[view, places], expected)
+            assert engines.parity(keras_features(copies), found[view, places]) < 1e-4
+            mixed += int((expected.max(1) < 0.99).sum())
+    assert mixed > 10, "classes that lie one after the other are mixed, too"
+
+
+def test_views_hold_nothing_of_validation_and_test():
+    other = planted.pixels().copy()
+    other[np.setdiff1d(np.arange(len(other)), planted.manifest().rows(TRAIN))] = 255
+    options = {"policy": "dermoscopy+mixup", "views": 1, "seed": 0}
+    found = [
+        features.extract_views(planted.manifest(), images, "baseline_cnn", planted.weights(), **options)
+        for images in (planted.pixels(), other)
+    ]
+    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
 
 
 def test_sample_fingerprint_sees_every_image_of_a_small_set():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.special import softmax
 
-from scanbook import evaluation, plots
+from scanbook import evaluation, plots, robustness
 from scanbook.plots import style
 from test_plots_segmentation import FIGURES as OF_SEGMENTATION
 
@@ -71,6 +71,26 @@ def history(epochs, pace, gap):
     )
 
 
+def prevalence_figure(stated):
+    validation, test, malignant = predicted(seed=2), predicted(seed=1), ("melanoma", "basal cell carcinoma")
+    row = evaluation.findings_table(validation, test, {"malignant": malignant}, rounds=50).loc["malignant"]
+    table = evaluation.prevalence_curve(test, malignant, row["threshold"], rounds=100)
+    return plots.prevalence_curve(table, "Malignant or not (400 test images)", stated)
+
+
+def coverage_figure(wanted):
+    chosen = None
+    if wanted is not None:
+        chosen = evaluation.abstention(predicted(), evaluation.choose_abstention(predicted(seed=2), wanted), 100)
+    table = evaluation.coverage_curve(predicted(), rounds=100)
+    return plots.coverage_curve(table, "Accuracy when abstaining (400 test images)", chosen)
+
+
+def subgroups_of(metrics):
+    ages = pd.Series([22, 41, 58, 63, 77] * 79 + [np.nan] * 5, name="age_years")
+    return evaluation.subgroups(predicted(), evaluation.bands(ages), metrics, rounds=100)
+
+
 FRAME = manifest()
 IMAGES, MASKS = pictures(10)
 HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(7)])
@@ -102,6 +122,15 @@ DRAWS = pd.DataFrame(
     }
 )
 SIZES = FRAME.assign(height_px=RANDOM.choice([300, 450, 768], len(FRAME)))
+CORRUPTED = pd.DataFrame(
+    [
+        (kind, severity, 240, top - drop * severity, top - drop * severity - 0.04, top - drop * severity + 0.03)
+        for kind, drop in (("noise", 0.1), ("blur", 0.03), ("brightness", 0.06), ("jpeg", 0.02), ("contrast", 0.09))
+        for top in [0.85]
+        for severity in range(6)
+    ],
+    columns=["kind", "severity", "images", "accuracy", "low", "high"],
+)
 SHORTCUTS = pd.DataFrame(
     {
         "auc": [0.58, 0.5, 0.91, 0.52],
@@ -149,10 +178,22 @@ FIGURES = {
     "learning_curves": lambda: plots.learning_curves(
         {"from scratch": history(20, 9, 0.4), "frozen": history(12, 4, 0.1), "fine-tuned": history(20, 5, 0.2)}
     ),
+    "learning_curves_of_many_arms": lambda: plots.learning_curves(
+        {
+            f"{backbone}, frozen, {policy}": history(12, 4, 0.1)
+            for backbone in ("mobilenet_v2_0.35", "efficientnet_b0", "densenet121", "resnet50_v2")
+            for policy in ("none", "dermoscopy+mixup")
+        }
+    ),
     "learning_curves_seconds": lambda: plots.learning_curves({"frozen": history(1, 4, 0.1)}, x="seconds"),
     "policy_preview": lambda: plots.policy_preview(
         IMAGES[:2], [[np.rot90(image, turn) for turn in range(4)] for image in IMAGES[:2]], "Policy dermoscopy"
     ),
+    "mixed_batch": lambda: plots.mixed_batch(
+        np.stack(IMAGES[:8]), RANDOM.dirichlet([0.1, 0.1, 0.1], 8), CLASSES, "Policy dermoscopy+mixup"
+    ),
+    "corruption_preview": lambda: plots.corruption_preview(robustness.examples(IMAGES[0])),
+    "robustness_curves": lambda: plots.robustness_curves(CORRUPTED),
     "parameter_distributions": lambda: plots.parameter_distributions(DRAWS),
     "confusion_matrix": lambda: plots.confusion_matrix(evaluation.confusion(predicted())),
     "confusion_matrix_many": lambda: plots.confusion_matrix(
@@ -172,10 +213,29 @@ FIGURES = {
         },
         "Accuracy of the arms against each other (400 test images)",
     ),
+    "prevalence_curve": lambda: prevalence_figure(stated=0.0176),
+    "prevalence_curve_unmarked": lambda: prevalence_figure(stated=None),
+    "prevalence_curve_common": lambda: prevalence_figure(stated=0.3),
+    "coverage_curve": lambda: coverage_figure(0.85),
+    "coverage_curve_unmarked": lambda: coverage_figure(None),
+    "coverage_curve_impossible": lambda: coverage_figure(1.0),
+    "subgroup_bars": lambda: plots.subgroup_bars(
+        subgroups_of(("accuracy", "auroc")),
+        "By age (400 test images)",
+        evaluation.summary(predicted(), ("accuracy", "auroc"), 20),
+    ),
+    "subgroup_bars_one": lambda: plots.subgroup_bars(subgroups_of(("accuracy",)), "By age (400 test images)"),
+    "seed_dots": lambda: plots.seed_dots(
+        evaluation.over_seeds([predicted(seed=seed) for seed in (1, 2, 3)]), "Fine-tuned (3 seeds, 400 test images)"
+    ),
+    "seed_dots_one": lambda: plots.seed_dots(evaluation.over_seeds({5: predicted()}), "Fine-tuned (1 seed)"),
     "speed_bars": lambda: plots.speed_bars(SPEED, "Training one epoch, 512 images, 5 repeats"),
     "throughput_by_batch": lambda: plots.throughput_by_batch(THROUGHPUT, "MobileNetV2 at 160 px, 2 cores, 5 repeats"),
 }
-IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_preview", "heat_maps"}
+IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_preview", "heat_maps"} | {
+    "mixed_batch",
+    "corruption_preview",
+}
 
 
 def test_every_function_is_drawn():
@@ -276,3 +336,53 @@ def test_shortcut_bars_say_which_are_above_chance():
     assert labels == {"above chance", "not above chance"}
     assert [len(container) for container in axis.containers[:2]] == [2, 2]
     assert {"0.58", "0.91", "chance"} <= {text.get_text() for text in axis.texts}
+
+
+def test_mixed_images_say_what_remains_of_each_class():
+    shares = np.array([[1.0, 0, 0], [0.3, 0.7, 0], [0.001, 0.999, 0]])
+    axes = plots.mixed_batch(np.stack(IMAGES[:3]), shares, ("naevus", "mela_noma", "other")).axes
+    titles = [axis.get_title("center").replace("\n", " ") for axis in axes[:3]]
+    assert titles == ["1.00 naevus", "0.70 mela noma + 0.30 naevus", "1.00 mela noma"]
+
+
+def test_robustness_panels_share_their_axis_and_show_the_interval():
+    axes = FIGURES["robustness_curves"]().axes
+    assert [axis.get_title("left") for axis in axes] == ["Noise", "Blur", "Brightness", "JPEG", "Contrast"]
+    assert len({axis.get_ylim() for axis in axes}) == 1
+    band = axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [0.31, 0.88])
+    np.testing.assert_allclose(axes[4].lines[0].get_ydata(), 0.85 - 0.09 * np.arange(6))
+
+
+def test_stated_prevalence_is_marked_with_its_values():
+    words = [text.get_text() for text in FIGURES["prevalence_curve"]().legends[0].get_texts()]
+    validation, test = predicted(seed=2), predicted(seed=1)
+    malignant = {"malignant": ("melanoma", "basal cell carcinoma")}
+    row = evaluation.findings_table(validation, test, malignant, prevalence={"malignant": 0.0176}, rounds=50).loc[
+        "malignant"
+    ]
+    assert f"at 1.76%: {row['ppv']:.1%} (" in words[0] and f"at 1.76%: {row['npv']:.1%} (" in words[1]
+    assert words[2] == "stated prevalence: 1.76%"
+    assert len(FIGURES["prevalence_curve_unmarked"]().legends[0].get_texts()) == 2
+
+
+def test_subgroup_bars_name_counts_and_leave_few_out():
+    first, second = FIGURES["subgroup_bars"]().axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    assert labels[:2] == ["under 30 (n = 79)", "30–49 (n = 79)"] and labels[-1] == "not recorded (n = 5)"
+    assert [text.get_text() for text in second.texts] == ["too few images"]
+    assert first.get_xlabel().startswith("accuracy") and second.get_xlabel().startswith("macro AUROC")
+
+
+def test_seed_dots_hold_mean_and_deviation():
+    table = evaluation.over_seeds([predicted(seed=seed) for seed in (1, 2, 3)], ("accuracy",))
+    axis = plots.seed_dots(table, "Of 3 seeds").axes[0]
+    row = table.loc["accuracy"]
+    assert [text.get_text() for text in axis.texts] == [f"{row['mean']:.3f} ± {row['sd']:.3f}"]
+    dots = [one.get_xdata()[0] for one in axis.lines if one.get_label().startswith("seed")]
+    np.testing.assert_allclose(dots, row[["seed 0", "seed 1", "seed 2"]].astype(float) - row["mean"])
+
+
+def test_prevalence_beyond_the_curve_is_not_read_off_it():
+    words = [text.get_text() for text in prevalence_figure(stated=0.8).legends[0].get_texts()]
+    assert words[0].endswith("at 80%: not known") and words[1].endswith("at 80%: not known")

@@ -40,9 +40,9 @@ FLOW = (
         "datasets",
         "quality",
     ),
-    *("splits", "cards", "pixels", "augmentation", "backbones", "engines", "features", "training", "segmentation"),
-    *("pretraining", "explain", "plots", "bundle", "export", "serving", "benchmark", "notebook"),
-    *("runner", "cli"),
+    *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
+    *("segmentation", "pretraining", "explain", "robustness", "plots", "bundle", "export", "serving", "benchmark"),
+    *("notebook", "sections", "runner", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

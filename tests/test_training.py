@@ -7,24 +7,27 @@ import pandas as pd
 import pytest
 
 import planted
-from scanbook import backbones, engines, features, training
+from scanbook import backbones, engines, features, heads, runtime, store, training
+from scanbook.augmentation import Augmenter
 from scanbook.backbones import RANDOM
 from scanbook.errors import ModelError
 from scanbook.manifest import TEST, TRAIN, VALIDATION
 from scanbook.study import Training
+from scanbook.training import arms, fitting, networks
 
-keras = training.keras
+keras = fitting.keras
 HISTORY = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def shared_store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(autouse=True)
-def _own_store(store, monkeypatch):
-    monkeypatch.setenv("SCANBOOK_STORE", str(store))
+def _own_store(shared_store, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_STORE", str(shared_store))
+    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
 
 
 def use_fresh_store(monkeypatch, tmp_path, name):
@@ -69,7 +72,7 @@ def test_history_has_a_row_an_epoch(arm):
     study = planted.study()
     epochs = {"scratch": study.scratch, "transfer": study.head, "fine_tune": study.fine_tuning}[arm].epochs
     history = ARMS[arm]().history
-    assert list(history[HISTORY]) == HISTORY and set(history) - set(HISTORY) <= {"l2"}
+    assert list(history[HISTORY]) == HISTORY and set(history) - set(HISTORY) <= {"l2", "stage"}
     assert history["epoch"].tolist() == list(range(1, epochs + 1))
     assert (np.diff(history["seconds"]) > 0).all() and history.notna().all(axis=None)
     if arm != "fine_tune":  # which starts from what the frozen arm learnt
@@ -93,7 +96,8 @@ def cross_entropy(logits, y):
 
 @pytest.mark.parametrize("rate", [1e-3, 0.3])
 def test_kept_epoch_is_the_one_with_the_lowest_validation_loss(rate):
-    trained = scratch(scratch={"epochs": 5, "learning_rate": rate, "batch_size": 8})
+    schedule = "constant" if rate > 0.1 else "cosine"
+    trained = scratch(scratch={"epochs": 5, "learning_rate": rate, "batch_size": 8, "rate_schedule": schedule})
     losses = trained.history["validation_loss"]
     assert cross_entropy(trained.logits(VALIDATION), truth(VALIDATION)) == pytest.approx(losses.min(), rel=1e-3)
     if rate > 0.1:
@@ -143,7 +147,8 @@ def test_trained_arm_is_not_trained_again(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "_fit", refuse)
+    for module in (arms, networks):
+        monkeypatch.setattr(module, "fit", refuse)
     for name, arm in ARMS.items():
         assert arm().folder == first[name].folder
     with pytest.raises(AssertionError, match="trained again"):
@@ -211,7 +216,7 @@ def test_start_is_the_frozen_backbone_with_the_lowest_validation_loss(monkeypatc
     original = training.transfer
     monkeypatch.setattr(backbones, "resolve", lambda study: (found, {}))
     monkeypatch.setattr(
-        training, "transfer", lambda s, m, x, name, weights, **more: original(s, m, x, "baseline_cnn", weights, **more)
+        arms, "transfer", lambda s, m, x, name, weights, **more: original(s, m, x, "baseline_cnn", weights, **more)
     )
     trained, name, weights = training.start(planted.study(), planted.manifest(), planted.pixels())
     assert name == "seeing" and weights == planted.weights() and trained.folder == transfer().folder
@@ -242,7 +247,7 @@ def test_every_training_image_is_seen_once_an_epoch(monkeypatch, policy, batch_s
     entry = keras.Input((32, 32, 3), dtype="uint8")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(Spy(dtype="uint8")(entry)))
     model = keras.Model(entry, keras.layers.Dense(3)(x))
-    monkeypatch.setattr(training.Augmenter, "__call__", spy_on(called := [], training.Augmenter.__call__))
+    monkeypatch.setattr(Augmenter, "__call__", spy_on(called := [], Augmenter.__call__))
     values = Training(epochs=3, learning_rate=1e-3, batch_size=batch_size)
     training.train_all(training.Plan("spy", values, policy, 0), model, images, manifest)
     epochs = np.array_split(np.concatenate(seen), 3)
@@ -269,7 +274,7 @@ def test_labels_stay_with_their_images():
     manifest = planted.manifest()
     rows = manifest.rows(TRAIN)
     images = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 8, 8, 3))
-    batches = training.Batches(images, rows, manifest.y[rows], 16, training.Augmenter("none", len(rows), 0))
+    batches = training.Batches(images, rows, manifest.y[rows], 16, Augmenter("none", len(rows), 0))
     orders = []
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
@@ -282,11 +287,231 @@ def test_labels_stay_with_their_images():
     assert not np.array_equal(*orders)
 
 
-def test_label_smoothing_is_that_of_keras():
+def test_cross_entropy_is_of_smoothed_and_of_mixed_labels():
     draw = np.random.default_rng(0)
     logits, y = draw.normal(size=(8, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0, 1])
-    found = np.mean(training._cross_entropy(3, 0.1)(y, logits))
-    one_hot = np.eye(3)[y] * 0.9 + 0.1 / 3
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    assert found == pytest.approx(-(one_hot * logs).sum(1).mean(), rel=1e-5)
-    assert np.mean(training._cross_entropy(3, 0)(y, logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
+    for target in (np.eye(3)[y], draw.dirichlet(np.ones(3), 8)):
+        found = float(fitting.cross_entropy(0.1)(target.astype(np.float32), logits))
+        assert found == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
+    assert float(fitting.cross_entropy()(np.eye(3)[y], logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
+
+
+def rare(counts):
+    """Batches of as many images of each class; an image is its place, in every pixel."""
+    y = np.eye(len(counts), dtype=np.float32)[np.repeat(np.arange(len(counts)), counts)]
+    images = np.broadcast_to(np.arange(len(y), dtype=np.uint8)[:, None, None, None], (len(y), 8, 8, 3))
+
+    def batches(balance, policy="none"):
+        return training.Batches(images, np.arange(len(y)), y, 16, Augmenter(policy, len(y), 3), balance=balance)
+
+    return batches, y
+
+
+def test_balanced_sampling_draws_every_class_alike():
+    batches, y = rare((90, 9, 3))
+    found = batches("sampling")
+    counts = np.bincount(y[found.order].argmax(1))
+    assert counts.sum() == len(y) and np.ptp(counts) <= 1
+    repeated = np.bincount(found.order, minlength=len(y))
+    assert repeated[y[:, 2] == 1].min() >= 11 and repeated[y[:, 0] == 1].max() == 1
+    kept = found.order.copy()
+    found.on_epoch_end()
+    assert not np.array_equal(kept, found.order)
+    found.begin(0)
+    np.testing.assert_array_equal(kept, found.order)
+
+
+def test_an_image_drawn_twice_is_augmented_twice():
+    draw = np.random.default_rng(5)
+    y = np.eye(2, dtype=np.float32)[[0] * 30 + [1]]
+    images = draw.integers(0, 256, (31, 16, 16, 3), np.uint8)
+    found = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), balance="sampling")[0]
+    rare_ones = found[0][found[1][:, 1] == 1]
+    assert len(rare_ones) >= 15 and len(np.unique(rare_ones.reshape(len(rare_ones), -1), axis=0)) == len(rare_ones)
+
+
+def test_class_weights_give_every_class_the_same_say():
+    batches, y = rare((90, 9, 3))
+    found = [batches("class_weights")[index] for index in range(7)]
+    labels, weights = (np.concatenate([each[i] for each in found]) for i in (1, 2))
+    np.testing.assert_allclose(labels.T @ weights, np.full(3, len(y) / 3), rtol=1e-5)
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_mixed_batches_have_mixed_labels():
+    batches, _ = rare((20, 20))
+    images, labels = batches("none", "mixup")[0]
+    assert images.dtype == np.uint8 and ((labels > 0) & (labels < 1)).any()
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
+
+
+# stages
+
+
+def test_stages_let_learn_what_they_name():
+    model = backbones.build("baseline_cnn", (32, 32), 3)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    (head,) = heads.head_layers(model)
+    for which, learning in {"head": 0, "top": 2, "all": 4}.items():
+        training.let_learn(model, which, 0.5)
+        assert [layer.trainable for layer in convolutions] == [False] * (4 - learning) + [True] * learning
+        assert head.trainable and not any(layer.trainable for layer in norms(model))
+
+
+def test_fine_tuning_in_stages_moves_the_layers_of_each():
+    stages = {"epochs": 1, "head_epochs": 2, "top_epochs": 1, "top": 0.5, "learning_rate": 1e-3, "batch_size": 16}
+    trained = fine_tune(fine_tuning=stages)
+    assert trained.history["stage"].tolist() == ["head", "head", "top", "all"] and trained.steps == [
+        "head",
+        "top",
+        "all",
+    ]
+    assert trained.history["epoch"].tolist() == [1, 2, 3, 4] and (np.diff(trained.history["seconds"]) > 0).all()
+    losses = [training.validation_loss(planted.manifest(), trained.logits(step)) for step in trained.steps]
+    assert losses == sorted(losses, reverse=True), "a stage that does not help is taken back"
+    np.testing.assert_allclose(trained.logits(VALIDATION), trained.logits("all"), atol=1e-4)
+
+
+def test_first_layers_learn_at_their_share_of_the_rate():
+    model = backbones.build("baseline_cnn", (32, 32), 3)
+    shares = fitting.depth_shares(model, 0.01)
+    first, *_, last = [layer for layer in model.layers if layer.weights]
+    assert shares[first.kernel.path] == pytest.approx(0.01) and shares[last.kernel.path] == 1
+    assert sorted(shares.values()) == list(shares.values())
+    before = {variable.path: np.array(variable) for variable in (first.kernel, last.kernel)}
+    model.compile(fitting.optimizer(Training(epochs=1, rate_schedule="constant"), 1, shares), fitting.cross_entropy())
+    model.train_on_batch(planted.pixels()[:8, :32, :32], np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1]])
+    # Adam's first step is the rate itself, for every weight whose gradient is not tiny
+    moved = [np.quantile(np.abs(np.array(v) - before[v.path]), 0.9) for v in (first.kernel, last.kernel)]
+    assert moved[0] == pytest.approx(3e-6, rel=0.1) and moved[1] == pytest.approx(3e-4, rel=0.1)
+
+
+def test_training_stops_when_validation_gets_no_better():
+    trained = scratch(scratch={"epochs": 30, "learning_rate": 0.3, "batch_size": 8, "patience": 2})
+    losses = trained.history["validation_loss"]
+    assert len(losses) == losses.idxmin() + 3 < 30
+
+
+def test_plateau_halves_the_rate(capsys):
+    plan = {"epochs": 6, "learning_rate": 0.3, "batch_size": 8, "rate_schedule": "plateau", "plateau_patience": 1}
+    trained = scratch(scratch=plan)
+    assert len(trained.history) == 6
+    rates = [float(line.split("learning_rate ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rates and rates[-1] < 0.3 and all(0.3 / rate in (1, 2, 4, 8, 16, 32) for rate in rates)
+
+
+def test_one_class_is_one_line(monkeypatch, tmp_path):
+    use_fresh_store(monkeypatch, tmp_path, "store")
+    frame = planted.manifest().frame
+    frame = frame.assign(part=frame["part"].where((frame["part"] != TRAIN) | (frame["label"] == "leaf"), ""))
+    lone = planted.Manifest("planted", frame, planted.CLASSES)
+    with pytest.raises(ModelError, match="training images are all of class 'leaf'; expected at least two classes"):
+        training.scratch(planted.study(), lone, planted.pixels(), "baseline_cnn")
+
+
+def test_mixed_precision_ends_in_single_precision(monkeypatch, tmp_path):
+    use_fresh_store(monkeypatch, tmp_path, "store")
+    monkeypatch.setattr(runtime, "training_precision", lambda: "mixed_float16")
+    trained = fine_tune()
+    model = trained.model()
+    assert model.dtype_policy.name == "float32" and keras.config.dtype_policy().name == "float32"
+    assert accuracy(trained, TEST) > 0.9
+    found = engines.KerasEngine(model).predict(planted.pixels()[planted.manifest().rows(TEST)])[0]
+    assert engines.parity(trained.logits(TEST), found) < 1e-4
+
+
+# seeds and averages
+
+
+def test_seeds_repeat_the_study_and_averages_are_of_them(monkeypatch):
+    monkeypatch.setattr(backbones, "resolve", lambda study: ({"baseline_cnn": planted.weights()}, {}))
+    study = planted.study(seeds=2, evaluation={"ensemble": True}, augmentation="photometric")
+    networks = training.repeats(study, planted.manifest(), planted.pixels())
+    assert [each.seed for each in networks] == [0, 1] and networks[0].folder != networks[1].folder
+    assert networks[0].folder == training.final(study, planted.manifest(), planted.pixels()).folder
+    both = training.averaged(study, planted.manifest(), planted.pixels(), networks)
+    shares = [np.exp(each.logits(TEST)) / np.exp(each.logits(TEST)).sum(1, keepdims=True) for each in networks]
+    np.testing.assert_allclose(np.exp(both.logits(TEST)), np.mean(shares, axis=0), rtol=1e-3, atol=1e-6)
+    assert "2 seeds averaged" in both.name
+    viewed = planted.study(evaluation={"test_time_views": 2}, augmentation="photometric")
+    views = training.averaged(viewed, planted.manifest(), planted.pixels(), networks[:1])
+    assert "3 views averaged" in views.name and engines.parity(networks[0].logits(TEST), views.logits(TEST)) > 0
+    plain = training.averaged(planted.study(seeds=2), planted.manifest(), planted.pixels(), networks)
+    assert plain is networks[0]
+
+
+# resuming
+
+
+PLANS = {
+    "cosine": {"epochs": 5},
+    "plateau, early stopping": {
+        "epochs": 12,
+        "learning_rate": 0.3,
+        "rate_schedule": "plateau",
+        "plateau_patience": 1,
+        "patience": 4,
+    },
+}
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process: no handler of the library's catches it."""
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_training_goes_on_to_the_same_end(monkeypatch, tmp_path, capsys, plan, after):
+    options = {"scratch": {"batch_size": 16, **PLANS[plan]}, "augmentation": "dermoscopy+mixup"}
+    use_fresh_store(monkeypatch, tmp_path, "whole")
+    whole = scratch(**options)
+    use_fresh_store(monkeypatch, tmp_path, "killed")
+    original = fitting.Checkpoint.on_epoch_end
+
+    def kill(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if epoch + 1 == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.Checkpoint, "on_epoch_end", kill)
+        with pytest.raises(Killed):
+            scratch(**options)
+    keras.random.normal((3,))
+    resumed = scratch(**options)
+    assert f"continues after epoch {after}, from its checkpoint" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    np.testing.assert_array_equal(resumed.logits(TEST), whole.logits(TEST))
+    assert (np.diff(resumed.history["seconds"]) > 0).all()
+    assert not list((tmp_path / "killed" / "scratch").glob(".*checkpoint")), "the checkpoint outlived its training"
+
+
+def test_a_stage_that_was_finished_is_not_trained_again(monkeypatch, tmp_path):
+    stages = {"epochs": 2, "head_epochs": 2, "batch_size": 16}
+    use_fresh_store(monkeypatch, tmp_path, "whole")
+    whole = fine_tune(fine_tuning=stages)
+    use_fresh_store(monkeypatch, tmp_path, "killed")
+    original, epochs = fitting.Checkpoint.on_epoch_end, []
+
+    def kill_in_the_last_stage(self, epoch, logs=None):
+        original(self, epoch, logs)
+        epochs.extend([self.path.stem] if self.path else [])
+        if epochs == ["head", "head", "all"]:
+            raise Killed
+
+    monkeypatch.setattr(fitting.Checkpoint, "on_epoch_end", kill_in_the_last_stage)
+    with pytest.raises(Killed):
+        fine_tune(fine_tuning=stages)
+    resumed = fine_tune(fine_tuning=stages)
+    assert epochs == ["head", "head", "all", "all"]
+    np.testing.assert_array_equal(resumed.logits(TEST), whole.logits(TEST))
+    for step in whole.steps:
+        np.testing.assert_array_equal(resumed.logits(step), whole.logits(step))
+
+
+def test_an_unreadable_checkpoint_is_as_none(tmp_path):
+    path = store.checkpoint(tmp_path / ".0123456789abcdef.x") / "all.npz"
+    path.parent.mkdir()
+    path.write_bytes(b"PK\x03\x04 half a file")
+    assert fitting.Checkpoint(path, fitting.Clock("it", lines=False), []).epoch == 0

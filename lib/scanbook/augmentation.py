@@ -1,21 +1,42 @@
 """Augmentation policies, applied after the split, to training images alone.
 
-Geometry is composed into one affine warp an image; colour is one look-up table. What is drawn depends only on seed,
-epoch and the image's place, whatever the number of threads.
+Geometry is composed into one affine warp an image; colour is one look-up table; images of a batch are then mixed. What
+is drawn depends only on seed, epoch and the image's place, or the batch's number, whatever the number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from scanbook import runtime
-from scanbook.catalogue import POLICIES, Policy
+from scanbook import catalogue, runtime
+from scanbook.catalogue import Policy
+from scanbook.evaluation import Difference, Predictions, paired_difference
 
 _BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "nearest": cv2.BORDER_REPLICATE}
+# Ends the seeds of mixing, which so never equal those of single images or of shuffling: they are shorter.
+_MIXING = 2
+_UNITS = {
+    "rotation": "rotation, degrees",
+    "shift_x": "horizontal shift, share of the width",
+    "shift_y": "vertical shift, share of the height",
+    "shear": "shear, degrees",
+    "zoom": "zoom, factor",
+    "flip_x": "mirrored left to right",
+    "flip_y": "mirrored top to bottom",
+    "brightness": "brightness, share of 255",
+    "contrast": "contrast, factor",
+    "red": "red, factor",
+    "green": "green, factor",
+    "blue": "blue, factor",
+    "method": "mixed by",
+    "share": "share of its own label",
+}
 
 
 def parameters(policy: Policy, count: int, seed: int, epoch: int) -> pd.DataFrame:
@@ -70,22 +91,114 @@ def matrices(drawn: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([linear, offset[..., None]], -1)
 
 
+def mixing(policy: Policy, size: tuple[int, int], count: int, *, seed: int, epoch: int, batch: int) -> pd.DataFrame:
+    """Draws how the images of a batch are mixed.
+
+    Every image has a share and a partner of its own: mixup is defined for a pair (Zhang et al., ICLR 2018, equation 1),
+    and one share for a whole batch, as in its authors' code, makes batches more alike. Of a policy that has both, every
+    batch takes mixup or cutmix, with probability one half each. The box of cutmix has the image's aspect ratio and a
+    uniform centre, and is clipped at the edges (Yun et al., ICCV 2019, equation 2).
+
+    Args:
+        policy: What to draw from.
+        size: Height and width of the images.
+        count: Images in the batch.
+        seed: Seed of the draws.
+        epoch: Epoch, from 0.
+        batch: Number of the batch in its epoch, from 0.
+
+    Returns:
+        One row an image: `method`, "mixup", "cutmix" or "none"; `partner`, place in the batch of the image mixed in;
+        `share`, how much of its label an image keeps, from 0 to 1; and the box that shows its partner, in pixels, from
+        `left` and `top` to before `right` and `bottom`, empty where there is none.
+    """
+    random = np.random.default_rng([seed, epoch, batch, _MIXING])
+    methods = [name for name in ("mixup", "cutmix") if getattr(policy, name)]
+    method = methods[random.integers(len(methods))] if methods else "none"
+    drawn = pd.DataFrame({"method": [method] * count, "partner": np.arange(count), "share": 1.0})
+    box = np.zeros((count, 4), int)
+    if method != "none":
+        strength = getattr(policy, method)
+        drawn["partner"] = random.permutation(count)
+        drawn["share"] = random.beta(strength, strength, count)
+    if method == "cutmix":
+        sides = np.array(size)
+        half = np.sqrt(1 - drawn["share"].to_numpy())[:, None] * sides / 2
+        centre = random.uniform(0, sides, (count, 2))
+        box[:, :2] = np.clip(np.rint(centre - half), 0, sides)
+        box[:, 2:] = np.clip(np.rint(centre + half), 0, sides)
+        drawn["share"] = 1 - (box[:, 2:] - box[:, :2]).prod(1) / sides.prod()
+    return drawn.join(pd.DataFrame(box, columns=["top", "left", "bottom", "right"]))
+
+
+def mix(images: np.ndarray, y: np.ndarray, drawn: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Mixes the images of a batch, and their labels by the same shares.
+
+    Args:
+        images: uint8 `(m, h, w, 3)`.
+        y: Labels, one-hot or shares of classes, float `(m, k)`.
+        drawn: What `mixing` drew.
+
+    Returns:
+        Images, uint8 `(m, h, w, 3)`, and labels, float32 `(m, k)`, whose rows sum to what they did.
+    """
+    mixed = np.empty_like(images)
+    for place, row in enumerate(drawn.itertuples()):
+        image, other = images[place], images[row.partner]
+        if row.method == "mixup":
+            mixed[place] = cv2.addWeighted(image, row.share, other, 1 - row.share, 0)
+        else:
+            mixed[place] = image
+            box = np.s_[row.top : row.bottom, row.left : row.right]
+            mixed[place][box] = other[box]
+    share = drawn["share"].to_numpy()[:, None]
+    return mixed, (share * y + (1 - share) * y[drawn["partner"]]).astype(np.float32)
+
+
+def first_epoch(name: str, size: tuple[int, int], count: int, batch_size: int, seed: int) -> pd.DataFrame:
+    """What a policy draws for every training image in the first epoch.
+
+    Args:
+        name: Name of a policy, or several joined by "+".
+        size: Height and width of the images.
+        count: Number of training images.
+        batch_size: Images in a batch, which are mixed with each other.
+        seed: Seed of the draws.
+
+    Returns:
+        One row an image; a column for each parameter that is not the same for all, named with its unit.
+    """
+    policy = catalogue.policy(name)
+    sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
+    mixed = [mixing(policy, size, each, seed=seed, epoch=0, batch=batch) for batch, each in enumerate(sizes)]
+    drawn = parameters(policy, count, seed, 0).join(pd.concat(mixed, ignore_index=True))
+    for flip in ("flip_x", "flip_y"):
+        drawn[flip] = np.where(drawn[flip] == 1, "yes", "no")
+    varied = [column for column in _UNITS if drawn[column].nunique() > 1]
+    return drawn[varied].rename(columns=_UNITS)
+
+
 class Augmenter:
     """Applies a policy to images.
 
     Args:
-        name: Name of a policy.
+        name: Name of a policy, or several joined by "+".
         count: Number of training images, so that each keeps its own draw.
         seed: Seed of the draws.
+
+    Attributes:
+        mixes: Whether the policy mixes the images of a batch, and so their labels.
     """
 
     def __init__(self, name: str, count: int, seed: int) -> None:
-        self.policy = POLICIES[name]
+        self.policy = catalogue.policy(name)
+        self.mixes = bool(self.policy.mixup or self.policy.cutmix)
         self.count, self.seed = count, seed
+        self._alone = replace(self.policy, mixup=0.0, cutmix=0.0) != Policy()
         self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray] | None = None
 
     def __call__(self, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
-        """Augments images.
+        """Augments images, each by itself.
 
         Args:
             images: uint8 `(m, h, w, 3)`.
@@ -95,7 +208,7 @@ class Augmenter:
         Returns:
             uint8 `(m, h, w, 3)`.
         """
-        if self.policy == Policy():
+        if not self._alone:
             return np.asarray(images)
         warps, tables = self._draw(epoch, images.shape[1:3])
         output = np.empty_like(images)
@@ -110,6 +223,24 @@ class Augmenter:
         with ThreadPoolExecutor(runtime.cores()) as pool:
             list(pool.map(one, range(len(images))))
         return output
+
+    def mix(self, images: np.ndarray, y: np.ndarray, epoch: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mixes the images of a batch with each other, and no others; as they are where the policy mixes none.
+
+        Args:
+            images: uint8 `(m, h, w, 3)`.
+            y: Labels, one-hot, float32 `(m, k)`.
+            epoch: Epoch, from 0.
+            batch: Number of the batch in its epoch, from 0.
+
+        Returns:
+            Images, uint8 `(m, h, w, 3)`, and labels, float32 `(m, k)`, whose rows sum to 1.
+        """
+        if not self.mixes:
+            return images, y
+        count, height, width, _ = images.shape
+        drawn = mixing(self.policy, (height, width), count, seed=self.seed, epoch=epoch, batch=batch)
+        return mix(images, y, drawn)
 
     def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Matrices and look-up tables of all training images in an epoch; the latest epoch's are kept."""
@@ -128,3 +259,63 @@ def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray:
     curve = (levels - 127.5) * contrast + 127.5 + 255 * drawn["brightness"].to_numpy(np.float32)[:, None]
     gains = drawn[["red", "green", "blue"]].to_numpy(np.float32)
     return np.clip(np.rint(curve[:, :, None] * gains[:, None, :]), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What training a network with one policy came to.
+
+    Attributes:
+        history: A row an epoch, with `accuracy` on the training images as the policy shows them, and `validation_loss`.
+        validation: Predictions for the validation images.
+        test: Predictions for the test images.
+    """
+
+    history: pd.DataFrame
+    validation: Predictions
+    test: Predictions
+
+
+def accuracies(arms: Mapping[str, Arm]) -> pd.DataFrame:
+    """Accuracy of arms on the three parts; on training images, that of the epoch which was kept.
+
+    Args:
+        arms: By backbone.
+
+    Returns:
+        Index: backbones; columns `train`, `validation` and, on test, `accuracy`.
+    """
+    rows = {}
+    for name, arm in arms.items():
+        kept = arm.history["validation_loss"].idxmin()
+        measured = {"validation": arm.validation.correct.mean(), "accuracy": arm.test.correct.mean()}
+        rows[name] = {"train": arm.history["accuracy"][kept]} | measured
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["train", "validation", "accuracy"])
+
+
+def benefit(
+    without: Mapping[str, Arm], augmented: Mapping[str, Arm], rounds: int = 1000, seed: int = 0
+) -> tuple[pd.DataFrame, dict[str, Difference]]:
+    """Does augmentation help? The two arms of every backbone side by side.
+
+    Args:
+        without: Arms trained on images as they are, by backbone.
+        augmented: Arms of the same backbones trained with a policy.
+        rounds: Resamples of groups.
+        seed: Seed of the resamples.
+
+    Returns:
+        Index: backbones; columns: accuracy on each part, without and with, the difference on test with the ends of its
+        paired 95 % interval. And the differences by backbone.
+    """
+    before, after = accuracies(without), accuracies(augmented)
+    table = pd.DataFrame(index=before.index)
+    for column in before:
+        part = "test" if column == "accuracy" else column
+        table[f"{part}, without"], table[f"{part}, with"] = before[column], after[column]
+    differences = {
+        name: paired_difference(augmented[name].test, without[name].test, "accuracy", rounds, seed) for name in without
+    }
+    for column, field in (("difference on test", "value"), ("low", "low"), ("high", "high")):
+        table[column] = [getattr(each, field) for each in differences.values()]
+    return table.rename_axis("backbone"), differences

@@ -63,6 +63,7 @@ def training(study: Study, manifest: Manifest, images: np.ndarray, backbone: str
             task = arm | {
                 "data": work,
                 "backbone": backbone,
+                "head": study.head.model_dump(),
                 "weights": [weights.source, str(weights.path or ""), weights.digest],
                 "epochs": study.benchmark.epochs,
                 "batch_size": study.fine_tuning.batch_size,
@@ -102,14 +103,15 @@ def _train_arm(task: dict[str, Any]) -> dict[str, float]:
     """One arm, inside its own process."""
     runtime.configure(task["seed"], task["threads"])
     from scanbook import backbones, training
-    from scanbook.study import Training
+    from scanbook.study import Head, Training
 
     source, path, digest = task["weights"]
     weights = Weights(source, Path(path) if path else None, digest)
     images = np.load(Path(task["data"]) / "images.npy")
     manifest = pd.read_pickle(Path(task["data"]) / "manifest.pickle")
-    model = backbones.build(task["backbone"], images.shape[1:3], len(manifest.classes), weights)
-    training.freeze_batch_normalisation(model)
+    size, head = images.shape[1:3], Head.model_validate(task["head"])
+    model = backbones.build(task["backbone"], size, len(manifest.classes), weights, head)
+    training.let_learn(model)
     values = Training(epochs=task["epochs"] + 1, batch_size=task["batch_size"])
     history = training.train_all(training.Plan(task["arm"], values, "none", task["seed"]), model, images, manifest)
     epochs = np.diff(history["seconds"])

@@ -6,10 +6,11 @@ No module is imported for it, so that a study is checked in milliseconds. `backb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 Scaling = Literal["-1..1", "0..255", "caffe", "imagenet"]
+Pooling = Literal["mean", "max", "token"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class BackboneSpec:
         arguments: Further arguments of the builder.
         pretrained: Whether ImageNet weights exist for it.
         shipped: File of weights that come with scanbook, in `lib/scanbook/weights/`.
+        pooling: What the features are of the last feature map: its mean, its maximum, or the class token beside it.
+        smallest: Smallest side of an image, in pixels.
+        patch: Both sides are multiples of it, in pixels.
     """
 
     name: str
@@ -32,30 +36,51 @@ class BackboneSpec:
     arguments: dict[str, float | int | str] = field(default_factory=dict)
     pretrained: bool = True
     shipped: str = ""
+    pooling: Pooling = "mean"
+    smallest: int = 32
+    patch: int = 1
 
 
-_APPLICATIONS = "keras.applications"
+def _application(
+    name: str, builder: str, scaling: Scaling, smallest: int = 32, shipped: str = "", **arguments: float
+) -> BackboneSpec:
+    return BackboneSpec(name, f"keras.applications:{builder}", scaling, arguments, smallest=smallest, shipped=shipped)
+
+
+def _kerashub(name: str, builder: str, scaling: Scaling, preset: str, **values: Any) -> BackboneSpec:
+    return BackboneSpec(name, f"keras_hub.models:{builder}", scaling, {"preset": preset}, **values)
+
+
+_SHIPPED = {"mobilenet_v2_0.35": "mobilenet_v2_0.35_drawn.npz"}
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("baseline_cnn", "", "-1..1", pretrained=False),
-        BackboneSpec(
-            "mobilenet_v2_0.35",
-            f"{_APPLICATIONS}:MobileNetV2",
-            "-1..1",
-            {"alpha": 0.35},
-            shipped="mobilenet_v2_0.35_drawn.npz",
+        BackboneSpec("baseline_cnn", "", "-1..1", pretrained=False, smallest=16),
+        BackboneSpec("small_cnn", "", "-1..1", pretrained=False, smallest=4, pooling="max"),
+        # the widths that have ImageNet weights
+        *(_application(f"mobilenet_{alpha}", "MobileNet", "-1..1", alpha=alpha) for alpha in (0.25, 0.5, 0.75, 1.0)),
+        *(
+            _application(name, "MobileNetV2", "-1..1", alpha=alpha, shipped=_SHIPPED.get(name, ""))
+            for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+            for name in (f"mobilenet_v2_{alpha}",)
         ),
-        BackboneSpec("mobilenet_v2_1.0", f"{_APPLICATIONS}:MobileNetV2", "-1..1", {"alpha": 1.0}),
-        BackboneSpec("mobilenet_0.25", f"{_APPLICATIONS}:MobileNet", "-1..1", {"alpha": 0.25}),
-        BackboneSpec("mobilenet_1.0", f"{_APPLICATIONS}:MobileNet", "-1..1", {"alpha": 1.0}),
-        BackboneSpec("efficientnet_b0", f"{_APPLICATIONS}:EfficientNetB0", "0..255"),
-        BackboneSpec("densenet121", f"{_APPLICATIONS}:DenseNet121", "imagenet"),
-        BackboneSpec("resnet50", f"{_APPLICATIONS}:ResNet50", "caffe"),
-        BackboneSpec("resnet50_v2", f"{_APPLICATIONS}:ResNet50V2", "-1..1"),
-        BackboneSpec("vgg16", f"{_APPLICATIONS}:VGG16", "caffe"),
-        BackboneSpec("resnet18", "keras_hub.models:ResNetBackbone", "imagenet", {"preset": "resnet_18_imagenet"}),
+        *(_application(f"efficientnet_b{i}", f"EfficientNetB{i}", "0..255") for i in range(6)),
+        _application("vgg16", "VGG16", "caffe"),
+        _application("vgg19", "VGG19", "caffe"),
+        _application("densenet121", "DenseNet121", "imagenet"),
+        _application("densenet201", "DenseNet201", "imagenet"),
+        _application("xception", "Xception", "-1..1", smallest=71),
+        _application("resnet50", "ResNet50", "caffe"),
+        _application("resnet50_v2", "ResNet50V2", "-1..1"),
+        _application("resnet152_v2", "ResNet152V2", "-1..1"),
+        # its own preprocessing is left out: scanbook's does the same
+        _application("convnext_tiny", "ConvNeXtTiny", "imagenet", include_preprocessing=False),
+        _kerashub("resnet18", "ResNetBackbone", "imagenet", "resnet_18_imagenet"),
+        _kerashub(
+            *("vit_b16", "ViTBackbone", "-1..1", "vit_base_patch16_224_imagenet"),
+            **{"pooling": "token", "smallest": 16, "patch": 16},
+        ),
     )
 }
 
@@ -75,6 +100,10 @@ class Policy:
         contrast: Contrast factor is drawn between 1 - contrast and 1 + contrast.
         colour: Largest gain of one channel relative to the others.
         fill: What shows beyond the edge: the mirrored image, or its nearest pixel.
+        mixup: Images of a batch are blended in pairs, labels too, by shares of Beta(mixup, mixup); 0 blends none (Zhang
+            et al., ICLR 2018).
+        cutmix: A box of one image replaces that of another, its area drawn from Beta(cutmix, cutmix), labels by area; 0
+            cuts none (Yun et al., ICCV 2019).
     """
 
     rotation: float = 0.0
@@ -87,6 +116,8 @@ class Policy:
     contrast: float = 0.0
     colour: float = 0.0
     fill: Literal["reflect", "nearest"] = "reflect"
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 POLICIES: dict[str, Policy] = {
@@ -107,7 +138,24 @@ POLICIES: dict[str, Policy] = {
     ),
     # no mirror: it would put the heart on the wrong side
     "xray": Policy(rotation=8, shift=0.05, zoom=0.1, brightness=0.08, contrast=0.15),
+    "mixup": Policy(mixup=0.2),
+    "cutmix": Policy(cutmix=1.0),
 }
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name; of several joined by "+", such as "dermoscopy+mixup", all that any of them does.
+
+    Where two of them draw the same from different ranges, the last one's holds.
+
+    Raises:
+        KeyError: There is no such policy.
+    """
+    changes: dict[str, Any] = {}
+    for part in name.split("+"):
+        changes |= {key: value for key, value in asdict(POLICIES[part]).items() if value != getattr(Policy, key)}
+    return Policy(**changes)
+
 
 SEGMENTATION_METHODS: tuple[str, ...] = ("k-means RGB", "k-means Lab", "Otsu", "GrabCut", "U-Net")
 """What a study can name under `segmentation.methods`."""

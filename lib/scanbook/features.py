@@ -45,8 +45,11 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
 
 def extract_views(
     manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, *, policy: str, views: int, seed: int
-) -> np.ndarray:
-    """Pooled features of augmented copies of the training images.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled features of augmented copies of the training images, and their labels.
+
+    A policy that mixes does so within chunks of images taken in an order drawn anew for each view: neighbours in a
+    manifest are often of one class.
 
     Args:
         manifest: The dataset, split.
@@ -58,7 +61,8 @@ def extract_views(
         seed: Seed of what the policy draws.
 
     Returns:
-        float32 `(views, m, channels)`, for the m training images in the manifest's order.
+        Features, float32 `(views, m, channels)`, and labels as shares of the k classes, float32 `(views, m, k)`,
+        one-hot unless the policy mixes; for the m training images in the manifest's order.
     """
     rows = manifest.rows(TRAIN)
     drawn = {"policy": policy, "views": views, "seed": seed}
@@ -66,16 +70,23 @@ def extract_views(
     def build(folder: Path) -> None:
         engine = _engine(backbone, weights, images.shape[1:3])
         augment = Augmenter(policy, len(rows), seed)
-        passes = []
+        one_hot = np.eye(len(manifest.classes), dtype=np.float32)[manifest.y[rows]]
+        passes, labels = [], np.tile(one_hot, (views, 1, 1))
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
-            places = [np.arange(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
-            passes.append(
-                np.concatenate([engine.predict(augment(images[rows[place]], place, view))[0] for place in places])
-            )
+            everyone = np.arange(len(rows))
+            order = np.random.default_rng([seed, 1, view]).permutation(everyone) if augment.mixes else everyone
+            found = []
+            for chunk, start in enumerate(range(0, len(rows), CHUNK)):
+                places = order[start : start + CHUNK]
+                copies = augment(images[rows[places]], places, view)
+                copies, labels[view, places] = augment.mix(copies, one_hot[places], view, chunk)
+                found.append(engine.predict(copies)[0])
+            passes.append(np.concatenate(found)[np.argsort(order)])
         np.save(folder / "features.npy", np.stack(passes))
+        np.save(folder / "labels.npy", labels)
 
     folder = stage("features", inputs(manifest, images, backbone, weights) | drawn, build, __name__)
-    return np.load(folder / "features.npy")
+    return np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 
 
 def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:

@@ -7,14 +7,20 @@ A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and en
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from scanbook import runtime, study
+from scanbook.evaluation import Predictions
+from scanbook.manifest import TEST, Manifest
 from scanbook.store import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from scanbook.training import Trained  # which imports Keras; notebooks that train nothing do without
 
 
 class Session:
@@ -34,6 +40,7 @@ class Session:
         (self.folder / "metrics.json").unlink(missing_ok=True)
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
+        self._test_evaluations: Counter[str] = Counter()
 
     def say(self, sentence: str) -> None:
         """Shows a sentence under the cell."""
@@ -45,7 +52,8 @@ class Session:
         _display_markdown(f"**{caption}**")
         from IPython.display import display
 
-        display(frame.round(4).rename_axis(index=None, columns=frame.index.name))
+        flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
+        display(flat.round(4).rename_axis(index=None, columns=flat.index.name))
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
         """Shows a figure, with `alt` as its text for those who do not see it, and keeps it as `figures/<name>.png`."""
@@ -91,6 +99,18 @@ class Session:
             if each.note:
                 self.say(each.note)
 
+    def on_test(self, trained: Trained, manifest: Manifest, *, temperature: float = 1.0, arm: str = "") -> Predictions:
+        """A trained network's predictions for the test images; `results.json` counts how often each was asked for.
+
+        Args:
+            trained: The network.
+            manifest: The dataset, split.
+            temperature: What its logits are divided by before the softmax.
+            arm: What tells it from other networks, where its own name does not.
+        """
+        self._test_evaluations[arm or trained.arm] += 1
+        return Predictions.from_logits(manifest, TEST, trained.logits(TEST), temperature)
+
     def result(self, key: str, value: Any) -> None:
         """Records what two runs with one seed agree on, to the last digit."""
         self._results[key] = _plain(value)
@@ -101,7 +121,8 @@ class Session:
 
     def finish(self) -> None:
         """Writes `results.json` and `measurements.json`."""
-        write_json(self.folder / "results.json", self._results)
+        counted = {"test_evaluations": dict(self._test_evaluations)} if self._test_evaluations else {}
+        write_json(self.folder / "results.json", self._results | counted)
         write_json(self.folder / "measurements.json", self._measurements)
         self.say(f"Results are in `{self.name}/results.json`, tables and figures beside it.")
 

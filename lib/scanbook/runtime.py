@@ -201,3 +201,8 @@ def gpus() -> int:
 
         return len(tf.config.list_physical_devices("GPU"))
     return len(module.distribution.list_devices("gpu"))
+
+
+def training_precision() -> str:
+    """Keras's name of the precision to train in: "mixed_float16" on a GPU, else "float32"."""
+    return "mixed_float16" if gpus() else "float32"

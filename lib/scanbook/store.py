@@ -29,6 +29,7 @@ PACKAGE = Path(__file__).parent
 INPUTS = "inputs.json"
 _GRAIN = 2_000_000_000
 """Nanoseconds, the coarsest clock of a common file system (FAT)."""
+_CHECKPOINT = "-checkpoint"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -218,6 +219,15 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
     return folder
 
 
+def checkpoint(work: Path) -> Path:
+    """Folder beside the one that a stage is built in, which outlives a killed process and goes when the stage is whole.
+
+    Args:
+        work: The folder that `build` was given.
+    """
+    return work.with_name("." + work.name.split(".")[1] + _CHECKPOINT)
+
+
 def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: the lock is ours
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -228,6 +238,7 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
         write_json(work / INPUTS, {"inputs": inputs, "seconds": round(time.perf_counter() - started, 3)})
         os.chmod(work, 0o755)
         os.replace(work, folder)
+        shutil.rmtree(checkpoint(work), ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -247,7 +258,8 @@ def prune(limit_bytes: int, keep: Iterable[Path] = ()) -> list[Path]:
     Returns:
         The folders removed.
     """
-    stages = [path for path in runtime.store_dir().glob("*/[!.]*") if path.is_dir()]
+    found = [*runtime.store_dir().glob("*/[!.]*"), *runtime.store_dir().glob(f"*/.*{_CHECKPOINT}")]
+    stages = [path for path in found if path.is_dir()]
     sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in stages}
     total, removed = sum(sizes.values()), []
     for path in sorted(set(stages) - set(keep), key=lambda each: each.stat().st_mtime):

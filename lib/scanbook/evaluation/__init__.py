@@ -1,33 +1,65 @@
 """Metrics with intervals over patients, calibration, operating points, paired comparisons and subgroups."""
 
+from scanbook.evaluation.abstaining import abstain_below, abstention, choose_abstention, coverage_curve
 from scanbook.evaluation.bootstrap import group_weights, interval, resample
 from scanbook.evaluation.calibration import apply_temperature, fit_temperature, reliability
-from scanbook.evaluation.metrics import METRICS, Metric
+from scanbook.evaluation.delong import AreaDifference, delong
+from scanbook.evaluation.findings import findings_table, predictive_values, prevalence_curve
+from scanbook.evaluation.metrics import METRICS, Metric, metrics_for
 from scanbook.evaluation.operating import choose_threshold, operating_point
-from scanbook.evaluation.paired import Difference, mcnemar, paired_difference
-from scanbook.evaluation.predictions import Predictions
-from scanbook.evaluation.summary import by_backbone, confusion, majority, means, per_class, subgroups, summary
+from scanbook.evaluation.paired import Difference, comparison, mcnemar, paired_difference
+from scanbook.evaluation.predictions import Predictions, failures, successes
+from scanbook.evaluation.seeds import average, over_seeds
+from scanbook.evaluation.subgroups import attribute, bands, subgroup_counts, subgroups
+from scanbook.evaluation.summary import (
+    by_backbone,
+    class_report,
+    confusion,
+    majority,
+    means,
+    per_class,
+    summary,
+)
 
 __all__ = [
     "METRICS",
+    "AreaDifference",
     "Difference",
     "Metric",
     "Predictions",
+    "abstain_below",
+    "abstention",
     "apply_temperature",
+    "attribute",
+    "average",
+    "bands",
     "by_backbone",
+    "choose_abstention",
     "choose_threshold",
+    "class_report",
+    "comparison",
     "confusion",
+    "coverage_curve",
+    "delong",
+    "failures",
+    "findings_table",
     "fit_temperature",
     "group_weights",
     "interval",
     "majority",
     "mcnemar",
     "means",
+    "metrics_for",
     "operating_point",
+    "over_seeds",
     "paired_difference",
     "per_class",
+    "predictive_values",
+    "prevalence_curve",
     "reliability",
     "resample",
+    "subgroup_counts",
     "subgroups",
+    "successes",
     "summary",
 ]

@@ -4,8 +4,12 @@ scikit-learn's functions take one weight vector a call; a bootstrap needs thousa
 metric returns (rounds,) and equals scikit-learn's result with the same `sample_weight`.
 
 A class that a weighting leaves without images has no sensitivity, AUROC or AUPRC: the macro mean of that round is taken
-over the other classes. F1 leaves a class out only where it is neither true nor predicted (scikit-learn's
-`zero_division=nan`). A round in which nothing is defined is NaN.
+over the other classes. Macro precision and F1 leave a class out only where it is neither true nor predicted; a class
+that has images and is never predicted counts as a precision of zero. These are scikit-learn's defaults. A round in
+which nothing is defined is NaN.
+
+Macro sensitivity is balanced accuracy, and sensitivity weighted by the classes' images is accuracy: neither has a
+second name here.
 """
 
 from __future__ import annotations
@@ -57,6 +61,39 @@ def class_rates(matrices: Floats) -> dict[str, Floats]:
     }
 
 
+def counted_precision(matrices: Floats) -> Floats:
+    """Precision as means over classes count it: zero for a class that has images and is never predicted.
+
+    Args:
+        matrices: (rounds, k, k) from `confusions`.
+
+    Returns:
+        (rounds, k) float64, NaN where a class is neither true nor predicted.
+    """
+    precision = class_rates(matrices)["precision"]
+    return np.where(np.isnan(precision) & (matrices.sum(axis=2) > 0), 0.0, precision)
+
+
+def macro(values: Floats) -> Floats:
+    """Mean over the classes that are defined: (rounds, k) to (rounds,), NaN where none is."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+
+
+def by_support(values: Floats, matrices: Floats) -> Floats:
+    """Mean over the classes, each counted by its true images.
+
+    Args:
+        values: (rounds, k); a class without images counts nothing, whatever its value.
+        matrices: (rounds, k, k) from `confusions` under the same weights.
+
+    Returns:
+        (rounds,) float64, NaN where no class has images.
+    """
+    support = matrices.sum(axis=2)
+    return _ratio((np.where(support > 0, values, 0.0) * support).sum(axis=1), support.sum(axis=1))
+
+
 def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Area under each class's one-vs-rest ROC curve: the chance that a positive outranks a negative, ties half.
 
@@ -106,22 +143,39 @@ def accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = Non
 
 def balanced_accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean sensitivity of the classes; (rounds,)."""
-    return _macro(class_rates(_confusions(y_true, probabilities, weights))["sensitivity"])
+    return macro(class_rates(_confusions(y_true, probabilities, weights))["sensitivity"])
+
+
+def macro_precision(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean precision of the classes; (rounds,)."""
+    return macro(counted_precision(_confusions(y_true, probabilities, weights)))
+
+
+def weighted_precision(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Precision of the classes, each counted by its true images; (rounds,)."""
+    matrices = _confusions(y_true, probabilities, weights)
+    return by_support(counted_precision(matrices), matrices)
 
 
 def macro_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean F1 of the classes; (rounds,)."""
-    return _macro(class_rates(_confusions(y_true, probabilities, weights))["f1"])
+    return macro(class_rates(_confusions(y_true, probabilities, weights))["f1"])
+
+
+def weighted_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """F1 of the classes, each counted by its true images; (rounds,)."""
+    matrices = _confusions(y_true, probabilities, weights)
+    return by_support(class_rates(matrices)["f1"], matrices)
 
 
 def auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean one-vs-rest AUROC of the classes; (rounds,)."""
-    return _macro(class_auroc(y_true, probabilities, weights))
+    return macro(class_auroc(y_true, probabilities, weights))
 
 
 def auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean average precision of the classes, both of them where there are two; (rounds,)."""
-    return _macro(class_auprc(y_true, probabilities, weights))
+    return macro(class_auprc(y_true, probabilities, weights))
 
 
 def brier(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
@@ -174,7 +228,10 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("accuracy", "accuracy", True, accuracy),
         Metric("balanced_accuracy", "balanced accuracy", True, balanced_accuracy),
+        Metric("macro_precision", "macro precision", True, macro_precision),
+        Metric("weighted_precision", "weighted precision", True, weighted_precision),
         Metric("macro_f1", "macro F1", True, macro_f1),
+        Metric("weighted_f1", "weighted F1", True, weighted_f1),
         Metric("auroc", "macro AUROC", True, auroc),
         Metric("auprc", "macro AUPRC", True, auprc),
         Metric("brier", "Brier score", False, brier),
@@ -182,6 +239,15 @@ METRICS: dict[str, Metric] = {
         Metric("kappa", "quadratic weighted kappa", True, kappa),
     )
 }
+
+
+def metrics_for(ordered: bool) -> tuple[str, ...]:
+    """Names in `METRICS` that a report on test images shows: all, kappa only where the classes have an order.
+
+    Args:
+        ordered: whether the class order is a grading, such as the stages of a disease.
+    """
+    return tuple(name for name in METRICS if ordered or name != "kappa")
 
 
 def confidence_bin(confidence: Floats, bins: int) -> NDArray[np.int64]:
@@ -226,8 +292,3 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 def _mean(values: NDArray[np.generic], weights: Floats | None) -> Floats:
     weights = _rounds(weights, len(values))
     return _ratio(weights @ values.astype(np.float64), weights.sum(axis=1))
-
-
-def _macro(values: Floats) -> Floats:
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from scanbook.errors import DataError
 from scanbook.evaluation.bootstrap import interval, resample
-from scanbook.evaluation.predictions import Predictions
-from scanbook.evaluation.summary import find_metric
+from scanbook.evaluation.delong import delong
+from scanbook.evaluation.predictions import Predictions, check_same
+from scanbook.evaluation.summary import DEFAULT_METRICS, find_metric
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,37 @@ def paired_difference(
     Raises:
         DataError: images, labels, groups or classes differ, or the metric is unknown.
     """
-    _check_same(a, b)
-    compute = find_metric(metric).compute
+    return _differences(a, b, (metric,), rounds, seed)[0]
 
-    def difference(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        return compute(a.y_true, a.probabilities, weights) - compute(b.y_true, b.probabilities, weights)
 
-    values = resample(difference, a.group, rounds, seed)
-    low, high = interval(values)
-    defined = values[~np.isnan(values)]
-    # One is added to both counts, so that a finite number of resamples never claims p = 0 (Davison and Hinkley, 1997).
-    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    p_value = min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
-    return Difference(metric, float(difference(None)[0]), float(low), float(high), float(p_value))
+def comparison(
+    a: Predictions, b: Predictions, metrics: Sequence[str] = DEFAULT_METRICS, rounds: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Everything by which two models differ on the same images, and how sure that is.
+
+    Args:
+        a: model a.
+        b: model b, on the same images in the same order.
+        metrics: names in `METRICS`.
+        rounds: resamples.
+        seed: of the resamples, which all metrics and both models share.
+
+    Returns:
+        Index `comparison`: the metrics' names, then "AUROC of <class> (DeLong)" for every class (of two, whose
+        AUROCs are the same, the second) and "accuracy (McNemar)"; columns difference (a − b), low, high and p_value.
+        McNemar's test has no interval. No p is corrected for the number of rows.
+
+    Raises:
+        DataError: images, labels, groups or classes differ, or a metric is unknown.
+    """
+    rows = {d.metric: (d.value, d.low, d.high, d.p_value) for d in _differences(a, b, metrics, rounds, seed)}
+    for name in a.classes if len(a.classes) > 2 else a.classes[1:]:
+        area = delong(a, b, name)
+        rows[f"AUROC of {name} (DeLong)"] = (area.value, area.low, area.high, area.p_value)
+    gained = float(a.correct.mean() - b.correct.mean())
+    rows["accuracy (McNemar)"] = (gained, float("nan"), float("nan"), mcnemar(a, b))
+    columns = ["difference", "low", "high", "p_value"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("comparison")
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:
@@ -109,26 +129,35 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
     Raises:
         DataError: images, labels, groups or classes differ.
     """
-    _check_same(a, b)
+    check_same(a, b)
     only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b).pvalue)
 
 
-def _check_same(a: Predictions, b: Predictions) -> None:
-    if a.classes != b.classes:
-        raise DataError(f"classes differ, {a.classes} and {b.classes}: compare models of one class order")
-    if len(a) != len(b):
-        raise DataError(f"{len(a)} and {len(b)} images: compare models on the same images, in the same order")
-    for field in ("image_id", "y_true", "group"):
-        differ = getattr(a, field) != getattr(b, field)
-        if differ.any():
-            row = int(differ.argmax())
-            raise DataError(
-                f"{field} of row {row} differs, {getattr(a, field)[row]!s} and {getattr(b, field)[row]!s}: "
-                "compare models on the same images, in the same order"
-            )
+def _differences(a: Predictions, b: Predictions, metrics: Sequence[str], rounds: int, seed: int) -> list[Difference]:
+    check_same(a, b)
+    computes = [find_metric(name).compute for name in metrics]
+
+    def difference(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        first, second = (
+            np.stack([compute(a.y_true, model.probabilities, weights) for compute in computes], axis=1)
+            for model in (a, b)
+        )
+        return first - second
+
+    values = resample(difference, a.group, rounds, seed)
+    point, (low, high) = difference(None)[0], interval(values)
+    found = []
+    for place, name in enumerate(metrics):
+        defined = values[~np.isnan(values[:, place]), place]
+        # One is added to both counts, so that a finite number of resamples never claims p = 0 (Davison and Hinkley,
+        # 1997).
+        beyond = min((defined <= 0).sum(), (defined >= 0).sum())
+        p_value = min(1.0, 2 * (1 + beyond) / (1 + len(defined))) if len(defined) else float("nan")
+        found.append(Difference(name, *map(float, (point[place], low[place], high[place], p_value))))
+    return found
 
 
 def _signed(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,48 @@ class Predictions:
             self.image_id[rows], self.group[rows], self.y_true[rows], self.probabilities[rows], self.classes
         )
 
+    def with_temperature(self, t: float) -> Predictions:
+        """The same model after calibration: softmax(log p / t), which is softmax(logits / t) (Guo et al., 2017).
+
+        Args:
+            t: temperature, above 0, from `fit_temperature` on validation images. No prediction changes.
+
+        Raises:
+            DataError: t is not a positive number.
+        """
+        if not (np.isfinite(t) and t > 0):
+            raise DataError(f"temperature is {t}: expected a positive number; fit it with fit_temperature")
+        with np.errstate(divide="ignore"):  # a probability of 0 stays 0
+            logits = np.log(self.probabilities)
+        return replace(self, probabilities=softmax(logits / t, axis=1))
+
+    def single(self, image_id: str) -> str:
+        """One image in words, to check by hand: "True: 5, Predicted: 5, 0.87".
+
+        Args:
+            image_id: name of the image.
+
+        Returns:
+            True class, predicted class, and the probability of the predicted class with two decimals.
+
+        Raises:
+            DataError: there is no such image.
+        """
+        found = np.flatnonzero(self.image_id == str(image_id))
+        if len(found) == 0:
+            raise DataError(f"image_id {image_id!r} is not among the {len(self)} images, such as {self.image_id[0]!s}")
+        row = found[0]
+        true, predicted = self.classes[self.y_true[row]], self.classes[self.y_pred[row]]
+        return f"True: {true}, Predicted: {predicted}, {self.confidence[row]:.2f}"
+
+    def captions(self, positions: ArrayLike) -> list[str]:
+        """What is true and what the model says, with its probability, of some of the images, for figures."""
+        rows = np.asarray(positions)
+        return [
+            f"true {self.classes[self.y_true[row]]}\nsaid {self.classes[self.y_pred[row]]} {self.confidence[row]:.2f}"
+            for row in rows
+        ]
+
     def to_frame(self) -> pd.DataFrame:
         """One row per image: image_id, group, true, predicted (class names), then `p_<class>` in class order."""
         names = np.array(self.classes)
@@ -171,6 +213,49 @@ class Predictions:
             reason = str(error).splitlines()[0]
             raise DataError(f"cannot read predictions from {path}: {reason}; make them again") from None
         return cls.from_frame(frame)
+
+
+def failures(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
+    """Positions of the wrong answers that the model was surest of, the surest first.
+
+    Args:
+        predictions: n images.
+        count: the most positions.
+
+    Returns:
+        (count or fewer,) int64; of equally sure images the earlier comes first.
+    """
+    return _surest(predictions, ~predictions.correct, count)
+
+
+def successes(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
+    """Positions of the right answers that the model was surest of, the surest first; arguments as for `failures`."""
+    return _surest(predictions, predictions.correct, count)
+
+
+def check_same(a: Predictions, b: Predictions) -> None:
+    """That two models saw the same images.
+
+    Raises:
+        DataError: images, labels, groups or classes differ, or their order.
+    """
+    if a.classes != b.classes:
+        raise DataError(f"classes differ, {a.classes} and {b.classes}: compare models of one class order")
+    if len(a) != len(b):
+        raise DataError(f"{len(a)} and {len(b)} images: compare models on the same images, in the same order")
+    for field in ("image_id", "y_true", "group"):
+        differ = getattr(a, field) != getattr(b, field)
+        if differ.any():
+            row = int(differ.argmax())
+            raise DataError(
+                f"{field} of row {row} differs, {getattr(a, field)[row]!s} and {getattr(b, field)[row]!s}: "
+                "compare models on the same images, in the same order"
+            )
+
+
+def _surest(predictions: Predictions, chosen: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(-predictions.confidence[rows], kind="stable")][:count]
 
 
 def _names(values: ArrayLike, field: str) -> NDArray[np.str_]:

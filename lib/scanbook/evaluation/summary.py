@@ -6,11 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from scanbook.errors import DataError
 from scanbook.evaluation.bootstrap import interval, resample
-from scanbook.evaluation.metrics import METRICS, Metric, class_auroc, class_rates, confusions
+from scanbook.evaluation.metrics import (
+    METRICS,
+    Metric,
+    by_support,
+    class_auprc,
+    class_auroc,
+    class_rates,
+    confusions,
+    counted_precision,
+    macro,
+)
 from scanbook.evaluation.predictions import Predictions
 from scanbook.manifest import Manifest
 
@@ -80,24 +90,48 @@ def per_class(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd
         seed: of the resamples.
 
     Returns:
-        Index `class`, in class order; columns support (images), then sensitivity, specificity, precision, f1 and
-        auroc, each followed by its `_low` and `_high`. Not defined (no image, never predicted) is NaN.
+        Index `class`, in class order; columns support (images), then sensitivity, specificity, precision, f1, auroc and
+        auprc, each followed by its `_low` and `_high`. Not defined (no image, never predicted) is NaN.
+    """
+    return class_report(predictions, rounds, seed).iloc[:-2]
+
+
+def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """`per_class` with the means over the classes below: scikit-learn's `classification_report`, with intervals.
+
+    Every class of the dataset has its row, in class order, whether it has images here or not. The sensitivity of
+    "macro" is balanced accuracy, that of "weighted" is accuracy. A class that has images and is never predicted, whose
+    own precision is not defined, counts as zero in the means of precision, as scikit-learn counts it.
+
+    Args:
+        predictions: n images.
+        rounds: resamples.
+        seed: of the resamples.
+
+    Returns:
+        Index `class`: the classes, "macro" (each counts the same) and "weighted" (each counts by its images); columns
+        as in `per_class`.
     """
     y_true, y_pred, k = predictions.y_true, predictions.y_pred, len(predictions.classes)
 
     def rates(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
-        areas = class_auroc(y_true, predictions.probabilities, weights)
-        return {**class_rates(confusions(y_true, y_pred, k, weights)), "auroc": areas}
+        matrices = confusions(y_true, y_pred, k, weights)
+        classes = class_rates(matrices) | {
+            "auroc": class_auroc(y_true, predictions.probabilities, weights),
+            "auprc": class_auprc(y_true, predictions.probabilities, weights),
+        }
+        counted = classes | {"precision": counted_precision(matrices)}
+        means_of = {name: [macro(values), by_support(values, matrices)] for name, values in counted.items()}
+        return {name: np.column_stack([values, *means_of[name]]) for name, values in classes.items()}
 
     value = rates(None)
-    rounds_of = resample(
-        lambda weights: np.stack(list(rates(weights).values()), axis=1), predictions.group, rounds, seed
+    low, high = interval(
+        resample(lambda weights: np.stack(list(rates(weights).values()), axis=1), predictions.group, rounds, seed)
     )
-    low, high = interval(rounds_of)
-    columns: dict[str, NDArray[np.generic]] = {"support": np.bincount(y_true, minlength=k)}
+    columns: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
     for place, name in enumerate(value):
         columns |= {name: value[name][0], f"{name}_low": low[place], f"{name}_high": high[place]}
-    return pd.DataFrame(columns, index=pd.Index(predictions.classes, name="class"))
+    return pd.DataFrame(columns, index=pd.Index([*predictions.classes, "macro", "weighted"], name="class"))
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:
@@ -108,44 +142,6 @@ def confusion(predictions: Predictions) -> pd.DataFrame:
         index=pd.Index(predictions.classes, name="true"),
         columns=pd.Index(predictions.classes, name="predicted"),
     )
-
-
-def subgroups(
-    predictions: Predictions,
-    values: ArrayLike,
-    metrics: Sequence[str] = ("accuracy", "auroc"),
-    rounds: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """The same metrics for each value of an attribute (sex, age band, camera), to show whom a model serves less well.
-
-    Args:
-        predictions: n images.
-        values: (n,) the attribute of each image; a missing value is a subgroup, "not recorded".
-        metrics: names in `METRICS`.
-        rounds: resamples, within each subgroup.
-        seed: of the resamples.
-
-    Returns:
-        Index `subgroup`, `metric`; columns images, groups (patients), value, low, high.
-
-    Raises:
-        DataError: there is not one value per image, or a metric is unknown.
-    """
-    attribute = pd.Series(np.asarray(values, dtype=object))
-    if len(attribute) != len(predictions):
-        raise DataError(
-            f"{len(attribute)} values for {len(predictions)} images: expected one per image, in their order"
-        )
-    names = attribute.where(attribute.isna(), attribute.astype(str)).fillna("not recorded")
-    tables = {}
-    for name, rows in names.groupby(names).groups.items():
-        part = predictions.subset(rows.to_numpy())
-        table = summary(part, metrics, rounds, seed)
-        table.insert(0, "images", len(part))
-        table.insert(1, "groups", len(np.unique(part.group)))
-        tables[name] = table
-    return pd.concat(tables, names=["subgroup"])
 
 
 def means(frame: pd.DataFrame, column: str, by: str, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -17,16 +17,20 @@ from scanbook.plots.evaluation import (
     roc_curves,
 )
 from scanbook.plots.hardware import speed_bars, throughput_by_batch
-from scanbook.plots.learning import learning_curves, parameter_distributions, policy_preview
+from scanbook.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
 from scanbook.plots.quality import image_sizes, shortcut_bars
+from scanbook.plots.robustness import corruption_preview, robustness_curves
 from scanbook.plots.segmentation import input_forms, mask_overlays, roc_arms, score_panels, unet_curves
 from scanbook.plots.style import apply
+from scanbook.plots.trust import coverage_curve, prevalence_curve, seed_dots, subgroup_bars
 
 __all__ = [
     "apply",
     "category_by_class",
     "class_counts",
     "confusion_matrix",
+    "corruption_preview",
+    "coverage_curve",
     "difference_plot",
     "flagged",
     "heat_maps",
@@ -36,16 +40,21 @@ __all__ = [
     "learning_curves",
     "mask_overlays",
     "metric_bars",
+    "mixed_batch",
     "montage",
     "numeric_by_class",
     "parameter_distributions",
     "policy_preview",
+    "prevalence_curve",
     "reliability_diagram",
+    "robustness_curves",
     "roc_arms",
     "roc_curves",
     "score_panels",
+    "seed_dots",
     "shortcut_bars",
     "speed_bars",
+    "subgroup_bars",
     "throughput_by_batch",
     "unet_curves",
 ]

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from scanbook.plots.style import INK, WIDTH, bar, caption, count_of, headline, image_grid, line, note, readable, styled
 
+_LEGEND = 44
+"""Most characters of a name, of which two stand side by side below a figure."""
+
 
 @styled
 def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "seconds"] = "epoch") -> Figure:
@@ -25,7 +28,10 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
             validation_accuracy, seconds (since training began).
         x: what to lay the curves over; "seconds" compares what a run cost.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.6))
+    names = [f"{name} ({count_of(len(history), 'epoch')})" for name, history in histories.items()]
+    across = 2 if max(map(len, names), default=0) <= _LEGEND else 1
+    rows = -(-(len(names) + 2) // across)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.1 + 0.2 * rows))
     for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of images"), strict=True):
         for place, history in enumerate(histories.values()):
             look = line(place)
@@ -39,15 +45,12 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
     if x == "epoch":
         for axis in axes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [
-        Line2D([], [], **line(place), linewidth=2.2, label=f"{name} ({count_of(len(history), 'epoch')})")
-        for place, (name, history) in enumerate(histories.items())
-    ]
+    handles = [Line2D([], [], **line(place), linewidth=2.2, label=name) for place, name in enumerate(names)]
     handles += [
         Line2D([], [], color=INK, linewidth=0.8, label="thin or hollow: training"),
         Line2D([], [], color=INK, linewidth=2.2, label="thick or filled: validation"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=across)
     headline(
         figure, f"Learning curves by {'epoch' if x == 'epoch' else 'training time'} ({count_of(len(histories), 'run')})"
     )
@@ -82,6 +85,30 @@ def policy_preview(
 
 
 @styled
+def mixed_batch(
+    images: NDArray[np.uint8], shares: NDArray[np.floating], classes: Sequence[str], title: str = "Mixed images"
+) -> Figure:
+    """Images of a batch that mixup or cutmix made, each with what remains of its classes.
+
+    Args:
+        images: (m, h, w, 3) uint8 RGB.
+        shares: (m, k) share of each class in each label.
+        classes: k names.
+        title: which policy.
+    """
+    captions = []
+    for row in shares:
+        order = np.argsort(-row, kind="stable")
+        captions.append(" + ".join(f"{row[k]:.2f} {readable(classes[k])}" for k in order if row[k] >= 0.005))
+    figure, axes = image_grid(len(images), 6, extra=0.45)
+    for axis, image, text in zip(axes, images, captions, strict=True):
+        axis.imshow(image)
+        caption(axis, text, 20)
+    headline(figure, f"{title} ({count_of(len(images), 'image')} of one batch, with the shares of their labels)")
+    return figure
+
+
+@styled
 def parameter_distributions(frame: pd.DataFrame, title: str = "Drawn augmentation parameters") -> Figure:
     """How often augmentation drew what.
 
@@ -98,6 +125,7 @@ def parameter_distributions(frame: pd.DataFrame, title: str = "Drawn augmentatio
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             weights = np.full(len(values), 100 / len(values))
             axis.hist(values, bins=24, weights=weights, **(bar(0) | {"edgecolor": "white"}))
+            axis.locator_params(axis="x", nbins=5)
         else:
             shares = values.astype(str).value_counts(normalize=True).sort_index() * 100
             axis.bar_label(axis.bar(shares.index, shares, **bar(0)), fmt="%.0f", fontsize=8)

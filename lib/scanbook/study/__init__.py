@@ -4,7 +4,7 @@ A study file holds the values of the `quick` profile; its `profiles:` block says
 resolved `Study` is frozen and travels through every stage.
 """
 
-from scanbook.study.blocks import KAGGLE, Parts, Published, Schedule, Segmentation, Study, Training
+from scanbook.study.blocks import KAGGLE, FineTuning, Head, Parts, Published, Schedule, Segmentation, Study, Training
 from scanbook.study.data import DrawnData, FolderData, MedMnistData, StandIn, TableData
 from scanbook.study.loading import PROFILES, load, studies, studies_dir
 
@@ -12,7 +12,9 @@ __all__ = [
     "KAGGLE",
     "PROFILES",
     "DrawnData",
+    "FineTuning",
     "FolderData",
+    "Head",
     "MedMnistData",
     "Parts",
     "Published",

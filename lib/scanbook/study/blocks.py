@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scanbook import runtime
 from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
-from scanbook.study.block import Block, Fraction, Penalty, Positive, Rate, Seed
+from scanbook.study.block import Block, Count, Fraction, Penalty, Positive, Rate, Seed, Share
 from scanbook.study.data import Data, StandIn
 
 KAGGLE = "kaggle"
@@ -100,11 +100,15 @@ class Published(Block):
 
 
 class Head(Block):
-    """A linear head on cached features, one for each penalty in `l2`; validation chooses.
+    """What stands on a backbone's pooled features, and how it is trained on cached ones.
 
-    `views` is the number of augmented copies of each training image, where a policy asks for them.
+    `units` are hidden layers (Dense, ReLU). `output` is "softmax"; "sigmoid", one score for two classes; or "ordinal",
+    one step from each grade to the next. One head is trained for each penalty in `l2`; validation chooses. `views` is
+    the number of augmented copies of each training image, where a policy asks for them.
     """
 
+    units: list[Positive] = []
+    output: Literal["softmax", "sigmoid", "ordinal"] = "softmax"
     epochs: Positive = 20
     learning_rate: Rate = 1e-2
     batch_size: Positive = 64
@@ -113,9 +117,56 @@ class Head(Block):
 
 
 class Training(Schedule):
-    """Training of a whole network."""
+    """Training of a whole network; the weights of the epoch with the lowest validation loss are kept.
 
+    `rate_schedule`: "cosine", as in `Schedule`; "plateau", halved when validation loss has not fallen for
+    `plateau_patience` epochs; or "constant". `patience` is the number of epochs without a lower validation loss after
+    which training stops. `balance` makes up for rare classes: "class_weights" in the loss, or "sampling", every class
+    drawn as often as any other.
+    """
+
+    rate_schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    plateau_patience: Positive = 3
+    patience: Positive | None = None
+    balance: Literal["none", "class_weights", "sampling"] = "none"
     label_smoothing: Fraction = 0.0
+    weight_decay: Penalty = 0.0
+
+
+class FineTuning(Training):
+    """Training of a pretrained network in stages: its head, then its top layers, then all.
+
+    The head starts as the frozen backbone's. It learns `head_epochs` more on augmented images; then the last `top` of
+    the layers, as a share, learn for `top_epochs`; then all for `epochs`. `first_layer_rate` is the first layer's share
+    of the learning rate; those between it and the head follow on a geometric scale.
+    """
+
+    head_epochs: Count = 0
+    top_epochs: Count = 0
+    top: Share = 0.3
+    first_layer_rate: Share = 1.0
+
+
+class Evaluation(Block):
+    """What the test report says beyond the metrics of every study.
+
+    `ordered`: the classes are grades in their order, so that quadratic weighted kappa counts. `findings` names sets of
+    classes that are one decision, such as "malignant"; each gets, as every class does, the threshold that has
+    `specificity` on validation, and predictive values at its `prevalence`, where none is stated at the test part's. The
+    model answers "not sure" below the confidence that the share `answered` of the validation images has.
+    `subgroups` are columns of metadata. `robustness_images` is how many test images are corrupted. `test_time_views`
+    is the number of augmented views that are averaged with the image itself; `ensemble` averages the seeds' networks.
+    """
+
+    ordered: bool = False
+    findings: dict[str, list[str]] = {}
+    specificity: Fraction = 0.9
+    answered: Share = 0.9
+    prevalence: dict[str, Share] = {}
+    subgroups: list[str] = []
+    robustness_images: Positive = 500
+    test_time_views: Count = 0
+    ensemble: bool = False
 
 
 class Benchmark(Block):
@@ -134,7 +185,7 @@ class Study(Block):
     as of any other, or in the source's shares, as a prevalence asks for. `max_per_class` keeps at
     most so many training images of a class; validation and test keep the source's prevalence. `input` is what the
     classifiers see: images as they are, cut out by a mask, or cropped to its box. `scratch` trains without pretrained
-    weights; `fine_tuning` starts from the frozen backbone's head.
+    weights; `fine_tuning` starts from the frozen backbone's head, and is repeated with `seeds` seeds from `seed` on.
     """
 
     study: str
@@ -156,7 +207,9 @@ class Study(Block):
     augmentation: str = "none"
     head: Head = Head()
     scratch: Training = Training()
-    fine_tuning: Training = Training()
+    fine_tuning: FineTuning = FineTuning()
+    seeds: Positive = 1
+    evaluation: Evaluation = Evaluation()
     benchmark: Benchmark = Benchmark()
     bootstrap_rounds: Positive = 1000
     seed: Seed = 0
@@ -176,8 +229,10 @@ class Study(Block):
     @field_validator("augmentation")
     @classmethod
     def _known_policy(cls, name: str) -> str:
-        if name not in POLICIES:
-            raise ValueError(f"unknown policy {name!r}; expected one of {', '.join(POLICIES)}")
+        for part in name.split("+"):
+            if part not in POLICIES:
+                expected = f"expected one of {', '.join(POLICIES)}, or several joined by +"
+                raise ValueError(f"unknown policy {part!r}; {expected}")
         return name
 
     @property
@@ -213,6 +268,11 @@ class Study(Block):
         if self.on_stand_in:
             return f"drawn images that stand in for the real ones, in their layout (the real ones: {source}){seen}"
         return ("images drawn by scanbook" if self.dataset.adapter == "drawn" else f"real images ({source})") + seen
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are grades in their order."""
+        return self.evaluation.ordered or self.head.output == "ordinal"
 
     @property
     def pretrained_backbones(self) -> list[str]:

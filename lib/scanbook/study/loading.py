@@ -23,6 +23,8 @@ SMOKE: dict[str, Any] = {
     "head": {"epochs": 5, "l2": [0.03, 0.3], "views": 1},
     "scratch": {"epochs": 1},
     "fine_tuning": {"epochs": 1},
+    "seeds": 1,
+    "evaluation": {"robustness_images": 24},
     "benchmark": {"images": 32, "epochs": 1, "batch_sizes": [1, 8], "windows": 3},
     "segmentation": {"unet": {"epochs": 1, "images": 32}},
     "bootstrap_rounds": 100,

@@ -1,0 +1,324 @@
+"""The arms of a study: a head on frozen features, a network from scratch, fine-tuning. Each is a cached stage.
+
+A trained network is chosen on validation; its test logits are computed once, when training is over.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from scanbook import backbones, engines, features, heads, runtime
+from scanbook.augmentation import Augmenter
+from scanbook.backbones import RANDOM, Weights
+from scanbook.errors import ModelError
+from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
+from scanbook.store import atomic_write, checkpoint, stage
+from scanbook.study import FineTuning, Study
+from scanbook.training import trained as kept
+from scanbook.training.fitting import accuracy, cross_entropy, fit
+from scanbook.training.networks import (
+    Learning,
+    Plan,
+    in_single_precision,
+    in_training_precision,
+    let_learn,
+    one_hot,
+    train_all,
+)
+from scanbook.training.trained import Trained, validation_loss
+
+keras = runtime.keras()
+
+
+def transfer(
+    study: Study,
+    manifest: Manifest,
+    images: np.ndarray,
+    backbone: str,
+    weights: Weights,
+    *,
+    policy: str = "none",
+) -> Trained:
+    """Trains a head on the features of a frozen backbone.
+
+    Args:
+        study: Hyper-parameters, in `head`.
+        manifest: The dataset, split.
+        images: Its pixels, or what was made of them, uint8 `(n, h, w, 3)`.
+        backbone: Name of the backbone.
+        weights: Its pretrained weights.
+        policy: Augmentation of the training images; unless "none", the head learns from `head.views` augmented copies
+            of each beside the image itself.
+
+    Returns:
+        The whole network, backbone and head.
+
+    Raises:
+        ModelError: The weights are random, or the training images are of one class.
+    """
+    if weights == RANDOM:
+        raise ModelError(
+            f"backbone {backbone} has random weights; a frozen backbone must be pretrained, so set weights to auto"
+        )
+    name = f"{backbone}, frozen"
+    inputs = features.inputs(manifest, images, backbone, weights) | {
+        "head": study.head,
+        "policy": policy,
+        "seed": study.seed,
+    }
+
+    def build(folder: Path) -> None:
+        _check_classes(manifest)
+        runtime.configure(study.seed)
+        found, extracting = features.extract(manifest, images, backbone, weights)
+        started = time.perf_counter() - extracting
+        rows = manifest.rows(TRAIN)
+        x_train, y_train = found[rows], one_hot(manifest, TRAIN)
+        if policy != "none":
+            views, labels = features.extract_views(
+                manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
+            )
+            x_train, y_train = np.concatenate([x_train, *views]), np.concatenate([y_train, *labels])
+        head, history = _fit_head(study, manifest, (x_train, y_train), found[manifest.rows(VALIDATION)])
+        model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights, study.head)
+        for layer, values in zip(heads.head_layers(model), head, strict=True):
+            layer.set_weights(values)
+        kept.save(folder, model, history, manifest, images)
+        _note_seconds(folder, started)
+
+    return _trained(name, manifest, stage("transfer", inputs, build, __name__), policy, study.seed)
+
+
+def _fit_head(
+    study: Study, manifest: Manifest, train: tuple[np.ndarray, np.ndarray], validation: np.ndarray
+) -> tuple[list[list[np.ndarray]], pd.DataFrame]:
+    """Trains a head for every penalty and takes the one that validation likes best.
+
+    It learns on standardised features turned to their principal axes, where Adam, which works axis by axis, comes to
+    the optimum in a few epochs; the rotation changes no penalty. Both are folded into the first layer.
+
+    Returns:
+        Kernel and bias of each Dense layer, first to last; and a row an epoch.
+    """
+    plan, (x, y) = study.head, train
+    mean, deviation = x.mean(0), x.std(0) + 1e-3
+    _, axes = np.linalg.eigh(np.cov((x - mean) / deviation, rowvar=False))
+    turn = (axes / deviation[:, None]).astype(np.float32)
+    turned, held_out = (x - mean) @ turn, (validation - mean) @ turn
+    known = (held_out, one_hot(manifest, VALIDATION))
+    fits = []
+    for penalty in plan.l2:
+        entry = keras.Input((x.shape[1],))
+        model = keras.Model(entry, heads.attach(entry, len(manifest.classes), plan))
+        dense = heads.head_layers(model)
+        for layer in dense:
+            layer.kernel.regularizer = keras.regularizers.L2(penalty)
+        if not plan.units:
+            dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
+        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
+        model.compile(keras.optimizers.Adam(rate), cross_entropy(), metrics=[accuracy()])
+        history = fit("head", model, (turned, y), known, plan)
+        logits = keras.ops.convert_to_numpy(model(held_out))
+        fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
+    _, penalty, values, history = min(fits, key=lambda each: each[0])
+    kernel, bias = values[0]
+    return [[turn @ kernel, bias - mean @ turn @ kernel], *values[1:]], history.assign(l2=penalty)
+
+
+def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None) -> Trained:
+    """Trains a network from random weights, all layers, with the study's augmentation or another policy."""
+    policy = study.augmentation if policy is None else policy
+    name = f"{backbone}, from scratch"
+    inputs = features.inputs(manifest, images, backbone, RANDOM) | {
+        "training": study.scratch,
+        "head": [study.head.units, study.head.output],
+        "policy": policy,
+        "seed": study.seed,
+    }
+
+    def build(folder: Path) -> None:
+        _check_classes(manifest)
+        runtime.configure(study.seed)
+        started = time.perf_counter()
+
+        def network() -> Any:
+            return backbones.build(backbone, images.shape[1:3], len(manifest.classes), head=study.head)
+
+        model = in_training_precision(network)
+        plan = Plan(name, study.scratch, policy, study.seed)
+        history = train_all(plan, model, images, manifest, checkpoint(folder) / "scratch.npz")
+        kept.save(folder, in_single_precision(model, network), history, manifest, images)
+        _note_seconds(folder, started, history)
+
+    return _trained(name, manifest, stage("scratch", inputs, build, __name__), policy, study.seed)
+
+
+def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> Trained:
+    """Trains a pretrained network in stages, from the frozen backbone's head on: head, top layers, all.
+
+    Pretrained batch normalisation stays frozen: with it trained, its moving averages lag behind the weights and test
+    accuracy collapses. Of all stages the epoch with the lowest validation loss is kept. A process that was killed is
+    continued from the last epoch that it finished.
+    """
+    frozen = transfer(study, manifest, images, backbone, weights)
+    name = f"{backbone}, fine-tuned"
+    inputs = features.inputs(manifest, images, backbone, weights) | {
+        "training": study.fine_tuning,
+        "policy": study.augmentation,
+        "start": frozen.folder.name,
+        "seed": study.seed,
+    }
+
+    def build(folder: Path) -> None:
+        runtime.configure(study.seed)
+        started = time.perf_counter()
+
+        def network() -> Any:
+            return backbones.build(backbone, images.shape[1:3], len(manifest.classes), head=study.head)
+
+        model = in_training_precision(network)
+        model.set_weights(frozen.model().get_weights())
+        history, steps = _in_stages(study, model, images, manifest, name=name, folder=checkpoint(folder))
+        kept.save(folder, in_single_precision(model, network), history, manifest, images, steps=steps)
+        _note_seconds(folder, started, history)
+
+    found = stage("fine_tuning", inputs, build, __name__)
+    return _trained(name, manifest, found, study.augmentation, study.seed)
+
+
+def _in_stages(
+    study: Study, model: Any, images: np.ndarray, manifest: Manifest, *, name: str, folder: Path
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Fine-tunes in stages.
+
+    Returns:
+        A row an epoch, with its `stage`; and the validation logits at the end of each stage, of the best weights so
+        far.
+    """
+    values: FineTuning = study.fine_tuning
+    epochs: dict[Learning, int] = {"head": values.head_epochs, "top": values.top_epochs, "all": values.epochs}
+    parts: list[pd.DataFrame] = []
+    steps: dict[str, np.ndarray] = {}
+    best_loss, best_weights = math.inf, model.get_weights()
+    for which, count in epochs.items():
+        if not count:
+            continue
+        let_learn(model, which, values.top)
+        said = name if which == "all" else f"{name}, {which} alone"
+        plan = Plan(said, values.model_copy(update={"epochs": count}), study.augmentation, study.seed)
+        part = train_all(plan, model, images, manifest, folder / f"{which}.npz")
+        done = parts[-1] if parts else None
+        part["epoch"] += 0 if done is None else done["epoch"].iloc[-1]
+        part["seconds"] += 0 if done is None else done["seconds"].iloc[-1]
+        parts.append(part.assign(stage=which))
+        if part["validation_loss"].min() < best_loss:
+            best_loss, best_weights = part["validation_loss"].min(), model.get_weights()
+        else:
+            model.set_weights(best_weights)
+        steps[which] = engines.KerasEngine(model).predict(images[manifest.rows(VALIDATION)])[0]
+    return pd.concat(parts, ignore_index=True), steps
+
+
+def start(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained, str, Weights]:
+    """The network that fine-tuning starts from, chosen by validation loss; its backbone and its weights.
+
+    It is a frozen pretrained backbone with its head; where the study has no pretrained weights at all, a network from
+    scratch, which fine-tuning then leaves as it is.
+    """
+    weights, _ = backbones.resolve(study)
+    arms = {name: transfer(study, manifest, images, name, each) for name, each in weights.items()}
+    arms = arms or {name: scratch(study, manifest, images, name) for name in study.backbones}
+    best = min(arms, key=lambda name: validation_loss(manifest, arms[name].logits(VALIDATION)))
+    return arms[best], best, weights.get(best, RANDOM)
+
+
+def final(study: Study, manifest: Manifest, images: np.ndarray) -> Trained:
+    """The study's model: the best start, fine-tuned where it is a pretrained one; of its first seed."""
+    return repeats(study.model_copy(update={"seeds": 1}), manifest, images)[0]
+
+
+def repeats(study: Study, manifest: Manifest, images: np.ndarray) -> list[Trained]:
+    """The study's model with each of its seeds; the backbone is chosen with the first."""
+    _, name, weights = start(study, manifest, images)
+    seeded = [study.model_copy(update={"seed": study.seed + more}) for more in range(study.seeds)]
+    if weights == RANDOM:
+        return [scratch(each, manifest, images, name) for each in seeded]
+    return [fine_tune(each, manifest, images, name, weights) for each in seeded]
+
+
+def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Sequence[Trained]) -> Trained:
+    """Networks of several seeds, and augmented views of each image, averaged in probability.
+
+    Args:
+        study: `evaluation.ensemble` and `evaluation.test_time_views` say what is averaged; neither leaves the first
+            network as it is.
+        manifest: The dataset, split.
+        images: Its pixels, uint8 `(n, h, w, 3)`.
+        networks: The study's model with each of its seeds.
+
+    Returns:
+        What answers as one network; its `model()` is the first network alone.
+    """
+    options = study.evaluation
+    members = list(networks) if options.ensemble else [networks[0]]
+    if len(members) == 1 and not options.test_time_views:
+        return networks[0]
+    what = [f"{len(members)} seeds"] * (len(members) > 1) + [f"{1 + options.test_time_views} views"] * bool(
+        options.test_time_views
+    )
+    name = f"{networks[0].name}, {' and '.join(what)} averaged"
+    inputs = {"networks": [each.folder.name for each in members], "views": options.test_time_views}
+
+    def build(folder: Path) -> None:
+        (folder / kept.MODEL).write_bytes((members[0].folder / kept.MODEL).read_bytes())
+        atomic_write(folder / kept.HISTORY, members[0].history.to_csv(index=False))
+        found = {}
+        for part in (VALIDATION, TEST):
+            rows = manifest.rows(part)
+            probabilities = [softmax(each.logits(part).astype(np.float64), axis=1) for each in members]
+            for each in members if options.test_time_views else ():
+                probabilities += _views(study, each, images[rows], f"views of {part} images")
+            found[part] = np.log(np.maximum(np.mean(probabilities, axis=0), 1e-12)).astype(np.float32)
+        np.savez(folder / kept.LOGITS, **found)
+        atomic_write(folder / kept.SECONDS, f"{sum(each.seconds for each in members):.3f}\n")
+
+    found = stage("averaged", inputs, build, __name__)
+    return _trained(name, manifest, found, members[0].policy, study.seed)
+
+
+def _views(study: Study, network: Trained, images: np.ndarray, said: str) -> list[np.ndarray]:
+    """Probabilities of augmented views of images, float64 `(n, k)` a view."""
+    engine = engines.OpenVinoEngine(engines.to_openvino(network.model()), "throughput")
+    augment = Augmenter(network.policy, len(images), study.seed)
+    starts = range(0, len(images), features.CHUNK)
+    chunks = [np.arange(start, min(start + features.CHUNK, len(images))) for start in starts]
+    found = []
+    for view in runtime.progress(range(study.evaluation.test_time_views), said):
+        logits = [engine.predict(augment(images[chunk], chunk, view))[0] for chunk in chunks]
+        found.append(softmax(np.concatenate(logits).astype(np.float64), axis=1))
+    return found
+
+
+def _check_classes(manifest: Manifest) -> None:
+    present = np.unique(manifest.y[manifest.rows(TRAIN)])
+    if len(present) < 2:
+        said = f"all of class {manifest.classes[present[0]]!r}" if len(present) else "none"
+        raise ModelError(f"training images are {said}; expected at least two classes; raise limit or change parts")
+
+
+def _note_seconds(folder: Path, started: float, history: pd.DataFrame | None = None) -> None:
+    """Keeps how long training took; of a run that was continued, at least what its epochs took."""
+    epochs = 0.0 if history is None else float(history["seconds"].iloc[-1])
+    atomic_write(folder / kept.SECONDS, f"{max(time.perf_counter() - started, epochs):.3f}\n")
+
+
+def _trained(name: str, manifest: Manifest, folder: Path, policy: str, seed: int) -> Trained:
+    return Trained(name, folder, pd.read_csv(folder / kept.HISTORY), manifest.classes, policy, seed)
