@@ -117,6 +117,7 @@ def test_features_are_those_of_the_map():
         np.testing.assert_allclose(features, reduce(feature_map, axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_stay_float32_in_mixed_precision(tiny_vit):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -241,6 +242,7 @@ def test_positions_are_interpolated_where_they_are_in_the_image():
         np.testing.assert_allclose(patch_map[..., 2], 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_transformer_takes_its_weights_at_another_size(tiny_vit, tmp_path):
     keras.utils.set_random_seed(0)
     square = backbones.build("vit_b16", (64, 64), 3)

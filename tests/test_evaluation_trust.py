@@ -253,3 +253,29 @@ def test_failures_and_successes_are_the_surest():
     perfect = ranked([0.9, 0.8], [1, 1])
     assert len(ev.failures(perfect)) == 0
     assert not model.correct[ev.failures(model)].any()
+
+
+def test_what_is_answered_is_the_share_asked_for():
+    found = ev.Predictions(
+        np.arange(200).astype(str),
+        np.arange(200).astype(str),
+        np.zeros(200, int),
+        np.stack([np.linspace(0.51, 0.99, 200), 1 - np.linspace(0.51, 0.99, 200)], 1),
+        ("a", "b"),
+    )
+    below = ev.abstain_below(found, 0.9)
+    assert (found.confidence >= below).mean() == pytest.approx(0.9, abs=0.005)
+    assert ev.abstain_below(found, 1.0) == found.confidence.min()
+
+
+def test_an_attribute_is_bands_of_numbers_or_names():
+    frame = pd.DataFrame({"age": [20.0, 40.0, np.nan], "sex": ["female", "", "male"]})
+    assert ev.attribute(frame, "age").astype(object).tolist()[:2] == ["under 30", "30–49"]
+    assert ev.attribute(frame, "sex").isna().tolist() == [False, True, False]
+    with pytest.raises(DataError, match="no metadata 'site' for subgroups; expected one of age, sex"):
+        ev.attribute(frame, "site")
+
+
+def test_captions_say_truth_answer_and_probability():
+    found = ev.Predictions(["x", "y"], ["x", "y"], np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]), ("a", "b"))
+    assert found.captions([1, 0]) == ["true b\nsaid b 0.80", "true a\nsaid b 0.70"]

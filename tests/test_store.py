@@ -364,3 +364,31 @@ def test_a_read_only_store_serves_what_it_holds(own_store: Path, monkeypatch: py
 def test_every_error_is_a_scanbook_error() -> None:
     kinds = [each for each in vars(errors).values() if isinstance(each, type)]
     assert len(kinds) == 8 and all(issubclass(each, errors.ScanbookError) for each in kinds)
+
+
+def test_a_checkpoint_outlives_a_failed_build_and_goes_with_a_whole_one(own_store: Path) -> None:
+    def fail(folder: Path) -> None:
+        store.atomic_write(store.checkpoint(folder) / "epoch", "1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.stage("demo", {}, fail, "scanbook.errors")
+    (left,) = own_store.glob("demo/.*-checkpoint")
+    assert [path.name for path in left.iterdir()] == ["epoch"]
+
+    def go_on(folder: Path) -> None:
+        (folder / "out.txt").write_text((store.checkpoint(folder) / "epoch").read_text() + " and on")
+
+    assert (store.stage("demo", {}, go_on, "scanbook.errors") / "out.txt").read_text() == "1 and on"
+    assert not left.exists()
+
+
+def test_prune_takes_checkpoints_that_nobody_came_back_to(own_store: Path) -> None:
+    def fail(folder: Path) -> None:
+        store.atomic_write(store.checkpoint(folder) / "epoch", "x" * 1000)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.stage("demo", {}, fail, "scanbook.errors")
+    (left,) = own_store.glob("demo/.*-checkpoint")
+    assert store.prune(0) == [left] and not left.exists()

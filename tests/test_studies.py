@@ -82,6 +82,9 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     assert faults["unreadable"]["found"] == faults["unreadable"]["planted"] > 0
     assert faults["exact duplicates"]["found"] == faults["exact duplicates"]["planted"] > 0
     assert found["07_export_flask"]["parity"] == {"stored logits": True, "OpenVINO": True, "HTTP": True}
+    looks = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
+    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", "06_hardware_benchmark"))
+    assert {count for each in looks.values() for count in each.values()} == {1}, "no network is scored twice on test"
     for name in NOTEBOOKS:
         metrics = json.loads((tmp_path / "reports" / "drawn" / "quick" / name / "metrics.json").read_text())
         assert metrics["peak memory (GiB)"] < 4 / 2, "two run side by side"

@@ -38,7 +38,7 @@ def scratch(**changes):
     return training.scratch(planted.study(**changes), planted.manifest(), planted.pixels(), "baseline_cnn")
 
 
-def transfer(weights=None, policy="none", **changes):
+def transfer(weights=None, policy=None, **changes):
     arguments = planted.study(**changes), planted.manifest(), planted.pixels(), "baseline_cnn"
     return training.transfer(*arguments, weights or planted.weights(), policy=policy)
 
@@ -156,6 +156,11 @@ def test_trained_arm_is_not_trained_again(monkeypatch):
     with pytest.raises(AssertionError, match="trained again"):
         fine_tune(fine_tuning={"epochs": 3})
     assert transfer(scratch={"epochs": 99}).folder == first["transfer"].folder  # not an input of that arm
+
+
+def test_a_head_may_ask_for_augmented_views_itself():
+    asked = transfer(head={"epochs": 2, "batch_size": 16, "l2": [0.01], "views": 1, "augmentation": "photometric"})
+    assert asked.policy == "photometric" and transfer().policy == "none"
 
 
 def test_frozen_arm_refuses_random_weights():
@@ -410,6 +415,7 @@ def test_one_class_is_one_line(monkeypatch, tmp_path):
         training.scratch(planted.study(), lone, planted.pixels(), "baseline_cnn")
 
 
+@pytest.mark.slow
 def test_mixed_precision_ends_in_single_precision(monkeypatch, tmp_path):
     use_fresh_store(monkeypatch, tmp_path, "store")
     monkeypatch.setattr(runtime, "training_precision", lambda: "mixed_float16")
@@ -460,8 +466,7 @@ class Killed(BaseException):
     """Stands in for the end of the process: no handler of the library's catches it."""
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize(("plan", "after"), [("cosine", 1), ("plateau, early stopping", 3)])
 def test_a_killed_training_goes_on_to_the_same_end(monkeypatch, tmp_path, capsys, plan, after):
     options = {"scratch": {"batch_size": 16, **PLANS[plan]}, "augmentation": "dermoscopy+mixup"}
     use_fresh_store(monkeypatch, tmp_path, "whole")
@@ -515,3 +520,19 @@ def test_an_unreadable_checkpoint_is_as_none(tmp_path):
     path.parent.mkdir()
     path.write_bytes(b"PK\x03\x04 half a file")
     assert fitting.Checkpoint(path, fitting.Clock("it", lines=False), []).epoch == 0
+
+
+def test_steps_are_of_validation_images_alone(monkeypatch):
+    monkeypatch.setattr(backbones, "resolve", lambda study: ({"baseline_cnn": planted.weights()}, {}))
+    study = planted.study(
+        seeds=2, evaluation={"ensemble": True, "ordered": True}, fine_tuning={"epochs": 1, "head_epochs": 1}
+    )
+    start, _, _ = training.start(study, planted.manifest(), planted.pixels())
+    networks = training.repeats(study, planted.manifest(), planted.pixels())
+    final = training.averaged(study, planted.manifest(), planted.pixels(), networks)
+    table = training.by_step(study, planted.manifest(), start, networks, final)
+    assert list(table.columns) == ["accuracy", "auroc", "kappa", "log loss", "gain"]
+    assert list(table.index) == [start.name, "head on augmented images", "and all layers", final.name]
+    expected = np.mean([training.validation_loss(planted.manifest(), each.logits(VALIDATION)) for each in networks])
+    assert table.loc["and all layers", "log loss"] == pytest.approx(expected, rel=1e-3)
+    np.testing.assert_allclose(table["gain"].iloc[1:], np.diff(table["auroc"]))

@@ -94,10 +94,10 @@ def pooled(model: Any) -> Any:
 
 
 def summary(model: Any) -> dict[str, float]:
-    """Parameters in all, trainable ones, and size in MiB at 4 bytes a parameter."""
+    """Parameters in all, trainable ones, those of the head alone, and size in MiB at 4 bytes a parameter."""
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    total = model.count_params()
-    return {"parameters": total, "trainable": trainable, "size (MiB)": round(total * 4 / 2**20, 2)}
+    total, head = model.count_params(), sum(layer.count_params() for layer in heads.head_layers(model))
+    return {"parameters": total, "trainable": trainable, "head": head, "size (MiB)": round(total * 4 / 2**20, 2)}
 
 
 def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:

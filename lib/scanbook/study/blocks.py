@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scanbook import runtime
 from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
@@ -99,12 +99,23 @@ class Published(Block):
     note: str = ""
 
 
+def _known(policy: str) -> str:
+    for part in policy.split("+"):
+        if part not in POLICIES:
+            raise ValueError(f"unknown policy {part!r}; expected one of {', '.join(POLICIES)}, or several joined by +")
+    return policy
+
+
+Augmentation = Annotated[str, AfterValidator(_known)]
+"""Name of a policy, or of several, joined by "+"."""
+
+
 class Head(Block):
     """What stands on a backbone's pooled features, and how it is trained on cached ones.
 
     `units` are hidden layers (Dense, ReLU). `output` is "softmax"; "sigmoid", one score for two classes; or "ordinal",
-    one step from each grade to the next. One head is trained for each penalty in `l2`; validation chooses. `views` is
-    the number of augmented copies of each training image, where a policy asks for them.
+    one step from each grade to the next. One head is trained for each penalty in `l2`; validation chooses. With an
+    `augmentation` it learns from `views` augmented copies of each training image too.
     """
 
     units: list[Positive] = []
@@ -113,6 +124,7 @@ class Head(Block):
     learning_rate: Rate = 1e-2
     batch_size: Positive = 64
     l2: Annotated[list[Penalty], Field(min_length=1)] = [0.01, 0.05, 0.25]
+    augmentation: Augmentation = "none"
     views: Positive = 4
 
 
@@ -204,7 +216,7 @@ class Study(Block):
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
     backbones: Annotated[list[str], Field(min_length=1)]
     weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
-    augmentation: str = "none"
+    augmentation: Augmentation = "none"
     head: Head = Head()
     scratch: Training = Training()
     fine_tuning: FineTuning = FineTuning()
@@ -225,15 +237,6 @@ class Study(Block):
             if name not in BACKBONES:
                 raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
         return names
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known_policy(cls, name: str) -> str:
-        for part in name.split("+"):
-            if part not in POLICIES:
-                expected = f"expected one of {', '.join(POLICIES)}, or several joined by +"
-                raise ValueError(f"unknown policy {part!r}; {expected}")
-        return name
 
     @property
     def size(self) -> tuple[int, int]:

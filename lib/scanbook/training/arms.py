@@ -45,7 +45,7 @@ def transfer(
     backbone: str,
     weights: Weights,
     *,
-    policy: str = "none",
+    policy: str | None = None,
 ) -> Trained:
     """Trains a head on the features of a frozen backbone.
 
@@ -55,8 +55,8 @@ def transfer(
         images: Its pixels, or what was made of them, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its pretrained weights.
-        policy: Augmentation of the training images; unless "none", the head learns from `head.views` augmented copies
-            of each beside the image itself.
+        policy: Augmentation of the training images, None for the head's own; unless it is "none", the head learns from
+            `head.views` augmented copies of each beside the image itself.
 
     Returns:
         The whole network, backbone and head.
@@ -68,6 +68,7 @@ def transfer(
         raise ModelError(
             f"backbone {backbone} has random weights; a frozen backbone must be pretrained, so set weights to auto"
         )
+    policy = study.head.augmentation if policy is None else policy
     name = f"{backbone}, frozen"
     inputs = features.inputs(manifest, images, backbone, weights) | {
         "head": study.head,

@@ -1,0 +1,23 @@
+"""What a notebook records of its run."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+
+import planted
+from scanbook import notebook
+
+
+def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    session = notebook.Session("05_fine_tuning", planted.study())
+    logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    trained = SimpleNamespace(arm="a network", logits={"test": logits}.__getitem__)
+    found = session.on_test(trained, planted.manifest())
+    cooler = session.on_test(trained, planted.manifest(), temperature=2.0)
+    session.on_test(trained, planted.manifest(), arm="on cut-outs")
+    np.testing.assert_allclose(cooler.probabilities, found.with_temperature(2.0).probabilities)
+    session.finish()
+    recorded = json.loads((session.folder / "results.json").read_text())
+    assert recorded == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
