@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanbook import augmentation, catalogue, runtime
-from scanbook.augmentation import Arm, Augmenter, accuracies, benefit, matrices, mix, mixing, parameters
+from scanbook.augmentation import Augmenter, matrices, mix, mixing, parameters
 from scanbook.catalogue import POLICIES, Policy
-from scanbook.evaluation import Predictions, paired_difference
 
 MIXING = ("mixup", "cutmix", "dermoscopy+mixup", "mixup+cutmix")
 
@@ -404,12 +403,12 @@ def test_the_first_epoch_is_told_as_it_is_drawn() -> None:
         *("rotation, degrees", "horizontal shift, share of the width", "vertical shift, share of the height"),
         *("shear, degrees", "mirrored left to right", "share of its own label"),
     ]
-    single = parameters(POLICIES["skin11"], 50, 3, 0)
+    single = parameters(POLICIES["skin11"], 50, 3, 1)
     assert np.array_equal(drawn["rotation, degrees"], single["rotation"])
     assert np.array_equal(drawn["mirrored left to right"] == "yes", single["flip_x"] == 1)
     policy = catalogue.policy("skin11+mixup")
     batches = [
-        mixing(policy, (24, 32), size, seed=3, epoch=0, batch=place) for place, size in enumerate([16, 16, 16, 2])
+        mixing(policy, (24, 32), size, seed=3, epoch=1, batch=place) for place, size in enumerate([16, 16, 16, 2])
     ]
     assert np.array_equal(drawn["share of its own label"], pd.concat(batches)["share"])
 
@@ -422,39 +421,3 @@ def test_of_none_and_of_one_image_nothing_varies() -> None:
 def test_both_methods_show_in_the_first_epoch() -> None:
     drawn = augmentation.first_epoch("mixup+cutmix", (24, 32), 400, 8, 0)
     assert set(drawn["mixed by"]) == {"mixup", "cutmix"}
-
-
-def said(share: float, part: str, seed: int, count: int = 200) -> Predictions:
-    """Predictions of which that share is right."""
-    y = np.arange(count) % 2
-    right = np.random.default_rng(seed).permutation(count) < round(share * count)
-    probabilities = np.eye(2)[np.where(right, y, 1 - y)]
-    ids = [f"{part}{place}" for place in range(count)]
-    return Predictions(ids, [f"{part}{place // 2}" for place in range(count)], y, probabilities, ("no", "yes"))
-
-
-def arm(train: float, validation: float, test: float, seed: int) -> Arm:
-    """An arm whose second of three epochs is kept."""
-    history = pd.DataFrame({"accuracy": [0.1, train, 0.99], "validation_loss": [0.9, 0.3, 0.31]}, index=[0, 1, 2])
-    return Arm(history, said(validation, "v", seed), said(test, "t", seed + 1))
-
-
-def test_the_table_tells_what_augmentation_did_to_every_backbone() -> None:
-    without = {"helped": arm(0.9, 0.6, 0.55, 0), "unchanged": arm(0.8, 0.7, 0.7, 2)}
-    augmented = {"helped": arm(0.8, 0.8, 0.85, 4), "unchanged": without["unchanged"]}
-    table, differences = benefit(without, augmented, rounds=200, seed=1)
-    assert list(table) == [
-        *("train, without", "train, with", "validation, without", "validation, with"),
-        *("test, without", "test, with", "difference on test", "low", "high"),
-    ]
-    np.testing.assert_allclose(table.loc["helped"].to_list()[:7], [0.9, 0.8, 0.6, 0.8, 0.55, 0.85, 0.3])
-    expected = paired_difference(augmented["helped"].test, without["helped"].test, "accuracy", 200, 1)
-    assert differences["helped"] == expected and expected.clear
-    assert table.loc["helped", ["low", "high"]].to_list() == [expected.low, expected.high]
-    assert table.loc["unchanged", ["difference on test", "low", "high"]].to_list() == [0, 0, 0]
-    assert accuracies(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
-
-
-def test_without_any_arm_the_table_is_empty() -> None:
-    table, differences = benefit({}, {})
-    assert table.empty and not differences and list(accuracies({})) == ["train", "validation", "accuracy"]

@@ -260,7 +260,7 @@ def test_class_report_equals_scikit_learn(seed, k, skill):
     logits = random.normal(size=(len(y), k)) + skill * np.eye(k)[y] + random.normal(0, 1, k)
     predictions = ev.Predictions(*2 * [[f"i{i}" for i in range(len(y))]], y, softmax(logits, axis=1), classes)
     table = ev.class_report(predictions, rounds=2)
-    assert tuple(table.index) == (*classes, "macro", "weighted")
+    assert tuple(table.index) == (*classes, "macro average", "weighted average")
     wanted = reference.classification_report(
         y, predictions.y_pred, labels=range(k), target_names=classes, output_dict=True, zero_division=0
     )
@@ -269,15 +269,15 @@ def test_class_report_equals_scikit_learn(seed, k, skill):
         rows = [wanted[name][theirs] for name in (*classes, "macro avg", "weighted avg")]
         np.testing.assert_allclose(table[ours].fillna(0), rows, rtol=1e-12)
     points = {name: metric.point(y, predictions.probabilities) for name, metric in ev.METRICS.items()}
-    assert table.loc["macro", "sensitivity"] == pytest.approx(points["balanced_accuracy"])
-    assert table.loc["weighted", "sensitivity"] == pytest.approx(points["accuracy"])
-    for mean in ("macro", "weighted"):
+    assert table.loc["macro average", "sensitivity"] == pytest.approx(points["balanced_accuracy"])
+    assert table.loc["weighted average", "sensitivity"] == pytest.approx(points["accuracy"])
+    for mean in ("macro average", "weighted average"):
         for column in ("precision", "f1"):
-            assert table.loc[mean, column] == pytest.approx(points[f"{mean}_{column}"])
+            assert table.loc[mean, column] == pytest.approx(points[f"{mean.split()[0]}_{column}"])
     for column in ("auroc", "auprc"):
-        assert table.loc["macro", column] == pytest.approx(points[column])
+        assert table.loc["macro average", column] == pytest.approx(points[column])
     weighted = reference.roc_auc_score(np.eye(k)[y], predictions.probabilities, average="weighted")
-    assert table.loc["weighted", "auroc"] == pytest.approx(weighted)
+    assert table.loc["weighted average", "auroc"] == pytest.approx(weighted)
 
 
 def test_class_report_and_summary_share_their_intervals():
@@ -285,11 +285,11 @@ def test_class_report_and_summary_share_their_intervals():
     report = ev.class_report(predictions, 100, seed=3)
     table = ev.summary(predictions, ev.metrics_for(ordered=True), 100, seed=3)
     for metric, (row, column) in {
-        "balanced_accuracy": ("macro", "sensitivity"),
-        "accuracy": ("weighted", "sensitivity"),
-        "weighted_precision": ("weighted", "precision"),
-        "macro_f1": ("macro", "f1"),
-        "auprc": ("macro", "auprc"),
+        "balanced_accuracy": ("macro average", "sensitivity"),
+        "accuracy": ("weighted average", "sensitivity"),
+        "weighted_precision": ("weighted average", "precision"),
+        "macro_f1": ("macro average", "f1"),
+        "auprc": ("macro average", "auprc"),
     }.items():
         found = report.loc[row, [column, f"{column}_low", f"{column}_high"]]
         np.testing.assert_allclose(found.astype(float), table.loc[metric])
@@ -576,3 +576,15 @@ def test_unreadable_tables_are_refused_in_one_line(tmp_path):
         with pytest.raises(DataError, match="cannot read predictions") as caught:
             ev.Predictions.load(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_images_of_one_group_have_no_interval():
+    y = np.array([0, 1, 1, 0])
+    a, b = (
+        ev.Predictions(list("wxyz"), ["p"] * 4, y, np.eye(2)[np.where(right, y, 1 - y)], ("no", "yes"))
+        for right in (np.ones(4, bool), np.array([True, False, False, True]))
+    )
+    assert ev.summary(a, ("accuracy",)).loc["accuracy"].isna().tolist() == [False, True, True]
+    difference = ev.paired_difference(a, b)
+    assert difference.value == 0.5 and np.isnan(difference.low) and not difference.clear
+    assert "all images are of one group" in difference.sentence("a", "b")

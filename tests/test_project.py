@@ -41,8 +41,8 @@ FLOW = (
         "quality",
     ),
     *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
-    *("segmentation", "pretraining", "explain", "robustness", "plots", "bundle", "export", "serving", "benchmark"),
-    *("notebook", "sections", "runner", "cli"),
+    *("comparisons", "segmentation", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
+    *("serving", "benchmark", "notebook", "sections", "runner", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

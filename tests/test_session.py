@@ -4,9 +4,11 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import planted
-from scanbook import notebook
+from scanbook import notebook, sections
+from scanbook.errors import DataError
 
 
 def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch):
@@ -21,3 +23,18 @@ def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch)
     session.finish()
     recorded = json.loads((session.folder / "results.json").read_text())
     assert recorded == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"findings": {"ill": ["fog"]}}, "finding 'ill' has class 'fog'"),
+        ({"prevalence": {"fog": 0.1}}, "prevalence names 'fog'"),
+        ({"subgroups": ["agee"]}, "no metadata 'agee' for subgroups"),
+    ],
+)
+def test_what_the_dataset_cannot_give_is_refused_before_training(asked, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    session = notebook.Session("05_fine_tuning", planted.study(evaluation=asked))
+    with pytest.raises(DataError, match=said):
+        sections.check(session, planted.manifest())

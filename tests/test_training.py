@@ -402,7 +402,7 @@ def test_plateau_halves_the_rate(capsys):
     plan = {"epochs": 6, "learning_rate": 0.3, "batch_size": 8, "rate_schedule": "plateau", "plateau_patience": 1}
     trained = scratch(scratch=plan)
     assert len(trained.history) == 6
-    rates = [float(line.split("learning_rate ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()[1:]]
+    rates = [float(line.split("learning rate ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()[1:]]
     assert rates and rates[-1] < 0.3 and all(0.3 / rate in (1, 2, 4, 8, 16, 32) for rate in rates)
 
 
@@ -522,17 +522,51 @@ def test_an_unreadable_checkpoint_is_as_none(tmp_path):
     assert fitting.Checkpoint(path, fitting.Clock("it", lines=False), []).epoch == 0
 
 
-def test_steps_are_of_validation_images_alone(monkeypatch):
-    monkeypatch.setattr(backbones, "resolve", lambda study: ({"baseline_cnn": planted.weights()}, {}))
-    study = planted.study(
-        seeds=2, evaluation={"ensemble": True, "ordered": True}, fine_tuning={"epochs": 1, "head_epochs": 1}
+def test_fine_tuning_keeps_the_normalisation_of_its_weights(monkeypatch, tmp_path):
+    """EfficientNet normalises with constants that Keras makes of its weights only when asked."""
+    use_fresh_store(monkeypatch, tmp_path, "store")
+
+    def normalising(name, size, classes, weights=RANDOM, head=heads.SOFTMAX):
+        entry = keras.Input((*size, 3), dtype="uint8")
+        x = keras.layers.Normalization(mean=None)
+        x.build((None, *size, 3))
+        map_ = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(x(keras.layers.Rescaling(1 / 255)(entry)))
+        map_ = keras.layers.Activation("linear", name=backbones.FEATURE_MAP)(map_)
+        pooled = keras.layers.GlobalAveragePooling2D(name=backbones.FEATURES)(map_)
+        model = keras.Model(entry, heads.attach(pooled, classes, head))
+        if weights != RANDOM:
+            values = model.get_weights()
+            values[0], values[1] = np.array([0.4, 0.5, 0.6]), np.array([0.01, 0.02, 0.03])
+            backbones.set_weights(model, values)
+        return model
+
+    monkeypatch.setattr(backbones, "build", normalising)
+    trained = fine_tune()
+    found = engines.KerasEngine(trained.model()).predict(planted.pixels()[planted.manifest().rows(TEST)])[0]
+    assert engines.parity(trained.logits(TEST), found) < 1e-4
+    kept = next(layer for layer in trained.model().layers if isinstance(layer, keras.layers.Normalization))
+    np.testing.assert_allclose(np.ravel(kept.mean), [0.4, 0.5, 0.6], rtol=1e-6)
+
+
+def test_a_transformer_s_top_is_its_last_blocks(tmp_path):
+    vit = pytest.importorskip("keras_hub").models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=16, num_layers=6, num_heads=2, hidden_dim=8, mlp_dim=16
     )
-    start, _, _ = training.start(study, planted.manifest(), planted.pixels())
-    networks = training.repeats(study, planted.manifest(), planted.pixels())
-    final = training.averaged(study, planted.manifest(), planted.pixels(), networks)
-    table = training.by_step(study, planted.manifest(), start, networks, final)
-    assert list(table.columns) == ["accuracy", "auroc", "kappa", "log loss", "gain"]
-    assert list(table.index) == [start.name, "head on augmented images", "and all layers", final.name]
-    expected = np.mean([training.validation_loss(planted.manifest(), each.logits(VALIDATION)) for each in networks])
-    assert table.loc["and all layers", "log loss"] == pytest.approx(expected, rel=1e-3)
-    np.testing.assert_allclose(table["gain"].iloc[1:], np.diff(table["auroc"]))
+    entry = keras.Input((32, 32, 3))
+    tokens = vit.call(entry)
+    model = keras.Model(entry, heads.attach(keras.layers.Lambda(lambda x: x[:, 0])(tokens), 3))
+    blocks = [layer for layer in fitting.weighted_layers(model) if "block" in layer.name or "encoder" in layer.name]
+    assert len(blocks) >= 6
+    training.let_learn(model, "top", 0.3)
+    learning = [layer.trainable for layer in blocks]
+    assert learning == sorted(learning) and 0 < sum(learning) < len(blocks)
+    assert len(set(fitting.depth_shares(model, 0.01).values())) > 6
+
+
+def test_the_recorded_loss_is_without_penalty_and_smoothing():
+    penalised = transfer(head={"epochs": 4, "learning_rate": 0.1, "batch_size": 16, "l2": [0.3]})
+    kept = training.validation_loss(planted.manifest(), penalised.logits(VALIDATION))
+    assert penalised.history["validation_loss"].min() == pytest.approx(kept, rel=1e-3)
+    smoothed = scratch(scratch={"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "label_smoothing": 0.3})
+    kept = training.validation_loss(planted.manifest(), smoothed.logits(VALIDATION))
+    assert smoothed.history["validation_loss"].min() == pytest.approx(kept, rel=1e-3)

@@ -6,9 +6,8 @@ is drawn depends only on seed, epoch and the image's place, or the batch's numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +15,6 @@ import pandas as pd
 
 from scanbook import catalogue, runtime
 from scanbook.catalogue import Policy
-from scanbook.evaluation import Difference, Predictions, paired_difference
 
 _BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "nearest": cv2.BORDER_REPLICATE}
 # Ends the seeds of mixing, which so never equal those of single images or of shuffling: they are shorter.
@@ -104,7 +102,7 @@ def mixing(policy: Policy, size: tuple[int, int], count: int, *, seed: int, epoc
         size: Height and width of the images.
         count: Images in the batch.
         seed: Seed of the draws.
-        epoch: Epoch, from 0.
+        epoch: Epoch, from 1 in training.
         batch: Number of the batch in its epoch, from 0.
 
     Returns:
@@ -170,8 +168,8 @@ def first_epoch(name: str, size: tuple[int, int], count: int, batch_size: int, s
     """
     policy = catalogue.policy(name)
     sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
-    mixed = [mixing(policy, size, each, seed=seed, epoch=0, batch=batch) for batch, each in enumerate(sizes)]
-    drawn = parameters(policy, count, seed, 0).join(pd.concat(mixed, ignore_index=True))
+    mixed = [mixing(policy, size, each, seed=seed, epoch=1, batch=batch) for batch, each in enumerate(sizes)]
+    drawn = parameters(policy, count, seed, 1).join(pd.concat(mixed, ignore_index=True))
     for flip in ("flip_x", "flip_y"):
         drawn[flip] = np.where(drawn[flip] == 1, "yes", "no")
     varied = [column for column in _UNITS if drawn[column].nunique() > 1]
@@ -203,7 +201,7 @@ class Augmenter:
         Args:
             images: uint8 `(m, h, w, 3)`.
             positions: Place of each among the training images, int `(m,)`, below `count`.
-            epoch: Epoch, from 0.
+            epoch: Epoch, from 1 in training.
 
         Returns:
             uint8 `(m, h, w, 3)`.
@@ -230,7 +228,7 @@ class Augmenter:
         Args:
             images: uint8 `(m, h, w, 3)`.
             y: Labels, one-hot, float32 `(m, k)`.
-            epoch: Epoch, from 0.
+            epoch: Epoch, from 1 in training.
             batch: Number of the batch in its epoch, from 0.
 
         Returns:
@@ -259,63 +257,3 @@ def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray:
     curve = (levels - 127.5) * contrast + 127.5 + 255 * drawn["brightness"].to_numpy(np.float32)[:, None]
     gains = drawn[["red", "green", "blue"]].to_numpy(np.float32)
     return np.clip(np.rint(curve[:, :, None] * gains[:, None, :]), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What training a network with one policy came to.
-
-    Attributes:
-        history: A row an epoch, with `accuracy` on the training images as the policy shows them, and `validation_loss`.
-        validation: Predictions for the validation images.
-        test: Predictions for the test images.
-    """
-
-    history: pd.DataFrame
-    validation: Predictions
-    test: Predictions
-
-
-def accuracies(arms: Mapping[str, Arm]) -> pd.DataFrame:
-    """Accuracy of arms on the three parts; on training images, that of the epoch which was kept.
-
-    Args:
-        arms: By backbone.
-
-    Returns:
-        Index: backbones; columns `train`, `validation` and, on test, `accuracy`.
-    """
-    rows = {}
-    for name, arm in arms.items():
-        kept = arm.history["validation_loss"].idxmin()
-        measured = {"validation": arm.validation.correct.mean(), "accuracy": arm.test.correct.mean()}
-        rows[name] = {"train": arm.history["accuracy"][kept]} | measured
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["train", "validation", "accuracy"])
-
-
-def benefit(
-    without: Mapping[str, Arm], augmented: Mapping[str, Arm], rounds: int = 1000, seed: int = 0
-) -> tuple[pd.DataFrame, dict[str, Difference]]:
-    """Does augmentation help? The two arms of every backbone side by side.
-
-    Args:
-        without: Arms trained on images as they are, by backbone.
-        augmented: Arms of the same backbones trained with a policy.
-        rounds: Resamples of groups.
-        seed: Seed of the resamples.
-
-    Returns:
-        Index: backbones; columns: accuracy on each part, without and with, the difference on test with the ends of its
-        paired 95 % interval. And the differences by backbone.
-    """
-    before, after = accuracies(without), accuracies(augmented)
-    table = pd.DataFrame(index=before.index)
-    for column in before:
-        part = "test" if column == "accuracy" else column
-        table[f"{part}, without"], table[f"{part}, with"] = before[column], after[column]
-    differences = {
-        name: paired_difference(augmented[name].test, without[name].test, "accuracy", rounds, seed) for name in without
-    }
-    for column, field in (("difference on test", "value"), ("low", "low"), ("high", "high")):
-        table[column] = [getattr(each, field) for each in differences.values()]
-    return table.rename_axis("backbone"), differences

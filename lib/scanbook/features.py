@@ -45,7 +45,7 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
 
 def extract_views(
     manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, *, policy: str, views: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Pooled features of augmented copies of the training images, and their labels.
 
     A policy that mixes does so within chunks of images taken in an order drawn anew for each view: neighbours in a
@@ -62,7 +62,8 @@ def extract_views(
 
     Returns:
         Features, float32 `(views, m, channels)`, and labels as shares of the k classes, float32 `(views, m, k)`,
-        one-hot unless the policy mixes; for the m training images in the manifest's order.
+        one-hot unless the policy mixes; for the m training images in the manifest's order. And the seconds that
+        extracting them took, now or when they came into the store.
     """
     rows = manifest.rows(TRAIN)
     drawn = {"policy": policy, "views": views, "seed": seed}
@@ -86,7 +87,7 @@ def extract_views(
         np.save(folder / "labels.npy", labels)
 
     folder = stage("features", inputs(manifest, images, backbone, weights) | drawn, build, __name__)
-    return np.load(folder / "features.npy"), np.load(folder / "labels.npy")
+    return np.load(folder / "features.npy"), np.load(folder / "labels.npy"), seconds(folder)
 
 
 def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:

@@ -44,10 +44,7 @@ def attach(features: Any, classes: int, head: Head = SOFTMAX) -> Any:
     Raises:
         ModelError: The form does not fit the number of classes.
     """
-    if head.output == "sigmoid" and classes != 2:
-        raise ModelError(f"a sigmoid head has two classes, not {classes}; set head.output to softmax or ordinal")
-    if head.output == "ordinal" and classes < 2:
-        raise ModelError(f"an ordinal head has at least two grades, not {classes}; set head.output to softmax")
+    check(classes, head)
     x = features
     for index, units in enumerate(head.units, 1):
         x = layers.Dense(units, "relu", dtype="float32", name=f"{_HIDDEN}{index}")(x)
@@ -63,6 +60,14 @@ def attach(features: Any, classes: int, head: Head = SOFTMAX) -> Any:
     stays = keras.ops.log_sigmoid(-z)  # of class j; in the last class everything that reaches it does
     padded = [keras.ops.pad(reached, [[0, 0], [1, 0]]), keras.ops.pad(stays, [[0, 0], [0, 1]])]
     return layers.Add(dtype="float32", name=LOGITS)(padded)
+
+
+def check(classes: int, head: Head) -> None:
+    """Raises a `ModelError` where the form of a head does not fit the number of classes."""
+    if head.output == "sigmoid" and classes != 2:
+        raise ModelError(f"a sigmoid head has two classes, not {classes}; set head.output to softmax or ordinal")
+    if head.output == "ordinal" and classes < 2:
+        raise ModelError(f"an ordinal head has at least two grades, not {classes}; set head.output to softmax")
 
 
 def head_layers(model: Any) -> list[Any]:

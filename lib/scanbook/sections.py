@@ -11,9 +11,51 @@ from scanbook import engines, evaluation, explain, plots, robustness
 from scanbook.evaluation import Predictions
 from scanbook.manifest import TEST, Manifest
 from scanbook.notebook import Session
+from scanbook.training import Trained
 
 _SHOWN, _FAILURES = 5, 18
 """Right and wrong answers that are explained, and wrong ones that are shown."""
+
+
+def check(session: Session, manifest: Manifest) -> None:
+    """Refuses what the study asks of the report and the dataset cannot give, before anything is trained.
+
+    Raises:
+        DataError: A finding, a prevalence or a subgroup names no class or column of the dataset.
+    """
+    wanted = session.study.evaluation
+    evaluation.check_findings(manifest.classes, wanted.findings, wanted.prevalence)
+    for column in wanted.subgroups:
+        evaluation.attribute(manifest.frame, column)
+
+
+def gain(
+    session: Session, manifest: Manifest, tuned: Trained, frozen: Trained, raw: Predictions
+) -> dict[str, evaluation.Difference]:
+    """The final model against the network that fine-tuning started from, on the same test images.
+
+    Args:
+        session: Shows and keeps.
+        manifest: The dataset, split.
+        tuned: The final model.
+        frozen: What it started from.
+        raw: The final model's predictions for test, without temperature.
+
+    Returns:
+        Differences by metric; none where nothing was fine-tuned.
+    """
+    if tuned.name == frozen.name:
+        session.say("The study has no pretrained weights, so that nothing was fine-tuned.")
+        return {}
+    before, options = session.on_test(frozen, manifest), _options(session)
+    metrics = ("accuracy", "balanced_accuracy", "auroc")
+    caption = f"{tuned.name} minus {frozen.name}"
+    session.table("comparison", evaluation.comparison(raw, before, metrics, **options), caption)
+    found = {metric: evaluation.paired_difference(raw, before, metric, **options) for metric in metrics}
+    title = f"{caption}, {len(raw)} test images"
+    session.figure("difference", plots.difference_plot(found, title), "Differences with 95 % intervals")
+    session.say(" ".join(each.sentence(tuned.name, frozen.name) + "." for each in found.values()))
+    return found
 
 
 def seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
@@ -54,7 +96,7 @@ def decisions(session: Session, validation: Predictions, test: Predictions) -> p
     session.table("decisions", table.round(3), f"Thresholds of {wanted.specificity:.0%} specificity on validation")
     finding = next(iter(wanted.findings), test.classes[-1])
     threshold, prevalence = table.loc[finding, ["threshold", "prevalence"]]
-    if np.isfinite(threshold):
+    if np.isfinite(threshold) and 0 < prevalence < 1:
         members = wanted.findings.get(finding, [finding])
         curve = evaluation.prevalence_curve(test, members, threshold, **options)
         figure = plots.prevalence_curve(curve, f"{finding}, {len(test)} test images", prevalence)

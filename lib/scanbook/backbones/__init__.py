@@ -10,6 +10,7 @@ from scanbook.backbones.networks import (
     layers,
     load,
     pooled,
+    set_weights,
     summary,
 )
 from scanbook.backbones.sources import POLICIES, RANDOM, SHIPPED, Weights, describe, pretrained, resolve
@@ -31,5 +32,6 @@ __all__ = [
     "pooled",
     "pretrained",
     "resolve",
+    "set_weights",
     "summary",
 ]

@@ -88,6 +88,14 @@ def body_weights(model: Any) -> list[np.ndarray]:
     return keras.Model(model.input, model.get_layer(FEATURE_MAP).output).get_weights()
 
 
+def set_weights(model: Any, values: list[np.ndarray]) -> None:
+    """Gives a network the weights of another of its kind, in the order of `get_weights`."""
+    model.set_weights(values)
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # it normalises with constants that it makes from its weights; nothing else does
+
+
 def pooled(model: Any) -> Any:
     """The part of a network that ends in the pooled features, float32 `(n, channels)`."""
     return keras.Model(model.input, model.get_layer(FEATURES).output)
@@ -231,10 +239,7 @@ def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]
             f"weights {weights.path} do not fit {spec.name}: {len(found)} arrays, expected {len(expected)}; "
             f"they differ from array {first} on; remove the file or name the right backbone"
         )
-    body.set_weights(values)
-    for layer in body.layers:
-        if isinstance(layer, layers.Normalization):
-            layer.finalize_state()  # it normalises with constants that it makes from its weights; nothing else does
+    set_weights(body, values)
 
 
 def _interpolated(embeddings: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -4,13 +4,13 @@ from scanbook.evaluation.abstaining import abstain_below, abstention, choose_abs
 from scanbook.evaluation.bootstrap import group_weights, interval, resample
 from scanbook.evaluation.calibration import apply_temperature, fit_temperature, reliability
 from scanbook.evaluation.delong import AreaDifference, delong
-from scanbook.evaluation.findings import findings_table, predictive_values, prevalence_curve
+from scanbook.evaluation.findings import check_findings, findings_table, predictive_values, prevalence_curve
 from scanbook.evaluation.metrics import METRICS, Metric, metrics_for
 from scanbook.evaluation.operating import choose_threshold, operating_point
 from scanbook.evaluation.paired import Difference, comparison, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions, failures, successes
 from scanbook.evaluation.seeds import average, over_seeds
-from scanbook.evaluation.subgroups import attribute, bands, subgroup_counts, subgroups
+from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, bands, subgroup_counts, subgroups
 from scanbook.evaluation.summary import (
     by_backbone,
     class_report,
@@ -22,6 +22,7 @@ from scanbook.evaluation.summary import (
 )
 
 __all__ = [
+    "LEAST_IMAGES",
     "METRICS",
     "AreaDifference",
     "Difference",
@@ -34,6 +35,7 @@ __all__ = [
     "average",
     "bands",
     "by_backbone",
+    "check_findings",
     "choose_abstention",
     "choose_threshold",
     "class_report",

@@ -104,7 +104,7 @@ def abstention(test: Predictions, threshold: float, rounds: int = 1000, seed: in
 
     Args:
         test: n images.
-        threshold: from `choose_abstention` on validation images.
+        threshold: from `choose_abstention` or `abstain_below` on validation images.
         rounds: resamples.
         seed: of the resamples.
 

@@ -45,12 +45,13 @@ def resample(
         seed: of the random numbers; the same groups and seed give the same resamples.
 
     Returns:
-        (rounds, ...) float64.
+        (rounds, ...) float64; NaN where all images are of one group, whose resamples are all alike.
 
     Raises:
         DataError: there is no image or no round.
     """
-    return np.concatenate([statistic(weights) for weights in _chunks(group, rounds, seed)])
+    values = np.concatenate([statistic(weights) for weights in _chunks(group, rounds, seed)])
+    return values if len(np.unique(np.asarray(group))) > 1 else np.full_like(values, np.nan, np.float64)
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

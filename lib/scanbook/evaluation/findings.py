@@ -162,6 +162,13 @@ def _with_intervals(
     return point, *interval(all_four(resample(rates, test.group, rounds, seed)))
 
 
+def check_findings(
+    classes: tuple[str, ...], findings: Mapping[str, Sequence[str]], prevalence: Mapping[str, float]
+) -> None:
+    """Raises a `DataError` where a finding or a prevalence does not fit the classes."""
+    _check_prevalence(prevalence, _members(classes, findings))
+
+
 def _members(
     classes: tuple[str, ...], findings: Mapping[str, Sequence[str]], every: bool = True
 ) -> dict[str, list[int]]:

@@ -51,6 +51,8 @@ class Difference:
         value, low, high = self.value, self.low, self.high
         if math.isnan(value):
             return f"{name_a} and {name_b} cannot be compared: {metric.title} is not defined on these images"
+        if math.isnan(low):
+            return f"{name_a} and {name_b} cannot be told apart by {metric.title}: all images are of one group"
         if not self.clear:
             return (
                 f"{name_a} and {name_b} are not told apart by {metric.title}: the difference of {_signed(value)} "

@@ -67,7 +67,10 @@ def attribute(frame: pd.DataFrame, column: str) -> pd.Series:
     """
     if column not in frame:
         raise DataError(f"no metadata {column!r} for subgroups; expected one of {', '.join(map(str, frame.columns))}")
-    return bands(frame[column]) if pd.api.types.is_numeric_dtype(frame[column]) else frame[column].replace("", None)
+    values = frame[column]
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+        return values.astype(object).replace("", None)
+    return bands(values) if values.notna().any() else values
 
 
 def subgroups(

@@ -131,7 +131,9 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
     columns: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
     for place, name in enumerate(value):
         columns |= {name: value[name][0], f"{name}_low": low[place], f"{name}_high": high[place]}
-    return pd.DataFrame(columns, index=pd.Index([*predictions.classes, "macro", "weighted"], name="class"))
+    return pd.DataFrame(
+        columns, index=pd.Index([*predictions.classes, "macro average", "weighted average"], name="class")
+    )
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from scanbook.evaluation import METRICS
+from scanbook.evaluation import LEAST_IMAGES, METRICS
 from scanbook.plots.style import (
     COLOURS,
     INK,
@@ -123,7 +123,8 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
         axis.plot(part["value"], range(len(part)), line(place)["marker"], color=COLOURS[0], markersize=6)
         for row in np.flatnonzero(part["value"].isna()):
             look = {"ha": "center", "va": "center", "color": INK, "bbox": WHITE}
-            axis.text(0.5, row, "too few images", transform=axis.get_yaxis_transform(), **look)
+            words = "too few images" if part["images"].iloc[row] < LEAST_IMAGES else "not defined"
+            axis.text(0.5, row, words, transform=axis.get_yaxis_transform(), **look)
         row_labels(axis, [f"{readable(name)} (n = {part.loc[name, 'images']:,})" for name in names])
         axis.set_xlabel(f"{METRICS[metric].title if metric in METRICS else readable(metric)} (whiskers: 95 % interval)")
         axis.xaxis.set_major_locator(MaxNLocator(5))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scanbook import runtime
 from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
-from scanbook.study.block import Block, Count, Fraction, Penalty, Positive, Rate, Seed, Share
+from scanbook.study.block import Block, Count, Fraction, OpenShare, Penalty, Positive, Rate, Seed, Share
 from scanbook.study.data import Data, StandIn
 
 KAGGLE = "kaggle"
@@ -150,7 +150,7 @@ class FineTuning(Training):
 
     The head starts as the frozen backbone's. It learns `head_epochs` more on augmented images; then the last `top` of
     the layers, as a share, learn for `top_epochs`; then all for `epochs`. `first_layer_rate` is the first layer's share
-    of the learning rate; those between it and the head follow on a geometric scale.
+    of the learning rate; those between it and the head follow on a geometric scale. Weight decay is the same for all.
     """
 
     head_epochs: Count = 0
@@ -174,7 +174,7 @@ class Evaluation(Block):
     findings: dict[str, list[str]] = {}
     specificity: Fraction = 0.9
     answered: Share = 0.9
-    prevalence: dict[str, Share] = {}
+    prevalence: dict[str, OpenShare] = {}
     subgroups: list[str] = []
     robustness_images: Positive = 500
     test_time_views: Count = 0
@@ -237,6 +237,12 @@ class Study(Block):
             if name not in BACKBONES:
                 raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
         return names
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Study:
+        if self.evaluation.test_time_views and self.augmentation == "none":
+            raise ValueError("evaluation.test_time_views are of a policy; expected an augmentation other than none")
+        return self
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,10 +1,9 @@
 """Training: a head on frozen features, a network from scratch, fine-tuning; resumed where a process was killed."""
 
-from scanbook.training.arms import averaged, final, fine_tune, repeats, scratch, start, transfer
+from scanbook.training.arms import averaged, final, fine_tune, repeats, scratch, start, starts, transfer
 from scanbook.training.batches import Batches
 from scanbook.training.fitting import Clock, optimizer
 from scanbook.training.networks import Plan, let_learn, train_all
-from scanbook.training.steps import by_step
 from scanbook.training.trained import Trained, validation_loss
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "Plan",
     "Trained",
     "averaged",
-    "by_step",
     "final",
     "fine_tune",
     "let_learn",
@@ -21,6 +19,7 @@ __all__ = [
     "repeats",
     "scratch",
     "start",
+    "starts",
     "train_all",
     "transfer",
     "validation_loss",

@@ -23,7 +23,7 @@ from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.store import atomic_write, checkpoint, stage
 from scanbook.study import FineTuning, Study
 from scanbook.training import trained as kept
-from scanbook.training.fitting import accuracy, cross_entropy, fit
+from scanbook.training.fitting import cross_entropy, fit, metrics
 from scanbook.training.networks import (
     Learning,
     Plan,
@@ -77,16 +77,16 @@ def transfer(
     }
 
     def build(folder: Path) -> None:
-        _check_classes(manifest)
+        _check_classes(study, manifest)
         runtime.configure(study.seed)
         found, extracting = features.extract(manifest, images, backbone, weights)
-        started = time.perf_counter() - extracting
-        rows = manifest.rows(TRAIN)
+        rows, started = manifest.rows(TRAIN), time.perf_counter() - extracting
         x_train, y_train = found[rows], one_hot(manifest, TRAIN)
         if policy != "none":
-            views, labels = features.extract_views(
+            views, labels, more = features.extract_views(
                 manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
             )
+            started = time.perf_counter() - extracting - more
             x_train, y_train = np.concatenate([x_train, *views]), np.concatenate([y_train, *labels])
         head, history = _fit_head(study, manifest, (x_train, y_train), found[manifest.rows(VALIDATION)])
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights, study.head)
@@ -125,7 +125,7 @@ def _fit_head(
         if not plan.units:
             dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
-        model.compile(keras.optimizers.Adam(rate), cross_entropy(), metrics=[accuracy()])
+        model.compile(keras.optimizers.Adam(rate), cross_entropy(), metrics=metrics())
         history = fit("head", model, (turned, y), known, plan)
         logits = keras.ops.convert_to_numpy(model(held_out))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
@@ -143,10 +143,11 @@ def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str,
         "head": [study.head.units, study.head.output],
         "policy": policy,
         "seed": study.seed,
+        "precision": runtime.training_precision(),
     }
 
     def build(folder: Path) -> None:
-        _check_classes(manifest)
+        _check_classes(study, manifest)
         runtime.configure(study.seed)
         started = time.perf_counter()
 
@@ -176,6 +177,7 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
         "policy": study.augmentation,
         "start": frozen.folder.name,
         "seed": study.seed,
+        "precision": runtime.training_precision(),
     }
 
     def build(folder: Path) -> None:
@@ -186,7 +188,7 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
             return backbones.build(backbone, images.shape[1:3], len(manifest.classes), head=study.head)
 
         model = in_training_precision(network)
-        model.set_weights(frozen.model().get_weights())
+        backbones.set_weights(model, frozen.model().get_weights())
         history, steps = _in_stages(study, model, images, manifest, name=name, folder=checkpoint(folder))
         kept.save(folder, in_single_precision(model, network), history, manifest, images, steps=steps)
         _note_seconds(folder, started, history)
@@ -246,13 +248,24 @@ def final(study: Study, manifest: Manifest, images: np.ndarray) -> Trained:
     return repeats(study.model_copy(update={"seeds": 1}), manifest, images)[0]
 
 
+def starts(study: Study, manifest: Manifest, images: np.ndarray) -> list[Trained]:
+    """What `start` chose with the first seed, trained with each of the study's seeds."""
+    _, name, weights = start(study, manifest, images)
+    if weights == RANDOM:
+        return [scratch(each, manifest, images, name) for each in _seeded(study)]
+    return [transfer(each, manifest, images, name, weights) for each in _seeded(study)]
+
+
 def repeats(study: Study, manifest: Manifest, images: np.ndarray) -> list[Trained]:
     """The study's model with each of its seeds; the backbone is chosen with the first."""
     _, name, weights = start(study, manifest, images)
-    seeded = [study.model_copy(update={"seed": study.seed + more}) for more in range(study.seeds)]
     if weights == RANDOM:
-        return [scratch(each, manifest, images, name) for each in seeded]
-    return [fine_tune(each, manifest, images, name, weights) for each in seeded]
+        return [scratch(each, manifest, images, name) for each in _seeded(study)]
+    return [fine_tune(each, manifest, images, name, weights) for each in _seeded(study)]
+
+
+def _seeded(study: Study) -> list[Study]:
+    return [study.model_copy(update={"seed": study.seed + more}) for more in range(study.seeds)]
 
 
 def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Sequence[Trained]) -> Trained:
@@ -308,7 +321,8 @@ def _views(study: Study, network: Trained, images: np.ndarray, said: str) -> lis
     return found
 
 
-def _check_classes(manifest: Manifest) -> None:
+def _check_classes(study: Study, manifest: Manifest) -> None:
+    heads.check(len(manifest.classes), study.head)
     present = np.unique(manifest.y[manifest.rows(TRAIN)])
     if len(present) < 2:
         said = f"all of class {manifest.classes[present[0]]!r}" if len(present) else "none"

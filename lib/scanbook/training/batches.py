@@ -43,7 +43,7 @@ class Batches(keras.utils.PyDataset):
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Draws the order of an epoch, counted from 0."""
+        """Draws the order of an epoch. Keras ends one before the first, so that training's are counted from 1."""
         self.epoch = epoch
         draw = np.random.default_rng([self.augment.seed, 1, epoch])
         if self.balance == "sampling":

@@ -6,6 +6,7 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ class Clock(keras.callbacks.Callback):
                 "lower learning_rate, or look for broken images"
             )
         if self.lines:
-            shown = ", ".join(f"{key.replace('val_', 'validation ')} {value:.4g}" for key, value in logs.items())
+            shown = ", ".join(
+                f"{key.replace('val_', 'validation ').replace('_', ' ')} {value:.4g}" for key, value in logs.items()
+            )
             print(
                 f"{self.name}: epoch {epoch + 1}/{self.params['epochs']}, {self.times[-1]:.0f} s, {shown}", flush=True
             )
@@ -82,10 +85,11 @@ class Checkpoint(keras.callbacks.Callback):
             with np.load(path) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
             kept = json.loads(bytes(found.pop("state")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return  # unreadable: training starts anew
-        self._arrays, self._states = found, kept["callbacks"]
-        self.rows, self.stopped = kept["history"], kept["stopped"]
+            rows, stopped, states = kept["history"], kept["stopped"], kept["callbacks"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            print(f"{self.clock.name}: its checkpoint cannot be read, so training starts anew", flush=True)
+            return
+        self._arrays, self._states, self.rows, self.stopped = found, states, rows, stopped
         print(f"{self.clock.name}: continues after epoch {self.epoch}, from its checkpoint", flush=True)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -130,6 +134,9 @@ class Checkpoint(keras.callbacks.Callback):
         return [*self.model.variables, *optimizer.variables]
 
 
+_NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
+"""What Python, TensorFlow and PyTorch call it; JAX says RESOURCE_EXHAUSTED."""
+_WATCHED = "cross_entropy"
 _PROGRESS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
 """What Keras's EarlyStopping and ReduceLROnPlateau count."""
 
@@ -157,12 +164,23 @@ class DepthAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate * share)
 
 
+def weighted_layers(model: Any) -> list[Any]:
+    """A network's layers that have weights, first to last; a transformer's encoder counts as its blocks."""
+    found = []
+    for layer in model.layers:
+        parts = [part for part in layer._flatten_layers(include_self=False, recursive=False) if part.weights]
+        inside = {id(weight) for part in parts for weight in part.weights}
+        whole = not parts or any(id(weight) not in inside for weight in layer.weights)
+        found += ([layer] if layer.weights else []) if whole else parts
+    return found
+
+
 def depth_shares(model: Any, first: float) -> dict[str, float]:
     """Shares of the learning rate, by path of the variable: `first` for the first layer, 1 for the head.
 
     Layers between follow on a geometric scale, by their place among the layers that have weights.
     """
-    learning = [layer for layer in model.layers if layer.weights]
+    learning = weighted_layers(model)
     last = max(len(learning) - 1, 1)
     return {
         variable.path: float(first ** (1 - place / last))
@@ -200,9 +218,10 @@ def cross_entropy(smoothing: float = 0.0) -> Any:
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
 
-def accuracy() -> Any:
-    """Share of images whose most probable class is the true one, or the larger part of a mixed one."""
-    return keras.metrics.CategoricalAccuracy(name="accuracy")
+def metrics() -> list[Any]:
+    """What is watched: cross-entropy without penalty or smoothing, and accuracy (of a mixed label: its larger part)."""
+    plain = keras.metrics.CategoricalCrossentropy(from_logits=True, name=_WATCHED)
+    return [plain, keras.metrics.CategoricalAccuracy(name="accuracy")]
 
 
 def fit(
@@ -214,11 +233,11 @@ def fit(
     *,
     checkpoint: Path | None = None,
 ) -> pd.DataFrame:
-    """Fits a compiled model and keeps the weights of the epoch with the lowest validation loss.
+    """Fits a compiled model and keeps the weights of the epoch with the lowest validation cross-entropy.
 
     Args:
         name: What is trained, for progress lines.
-        model: Compiled with `cross_entropy` and `accuracy`; trained in place.
+        model: Compiled with `cross_entropy` and `metrics`; trained in place.
         train: Batches, or arrays `x` and one-hot `y`.
         validation: Arrays `x` and one-hot `y`.
         values: Epochs, batch size, patience.
@@ -226,16 +245,17 @@ def fit(
 
     Returns:
         A row an epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, and `seconds` since the
-        start of training.
+        start of training. Losses are cross-entropy, without penalty or smoothing, so that arms can be compared.
 
     Raises:
         ModelError: The loss is no number any more, or memory ran out.
     """
     batches = isinstance(train, Batches)
     patience = getattr(values, "patience", None) or values.epochs
-    watched = [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
+    lowest = {"monitor": f"val_{_WATCHED}", "mode": "min"}
+    watched = [keras.callbacks.EarlyStopping(**lowest, patience=patience, restore_best_weights=True)]
     if getattr(values, "rate_schedule", "") == "plateau":
-        watched.append(keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=values.plateau_patience))
+        watched.append(keras.callbacks.ReduceLROnPlateau(**lowest, factor=0.5, patience=values.plateau_patience))
     clock = Clock(name, lines=batches)
     keeper = Checkpoint(checkpoint, clock, watched)
     x, y = (train, None) if batches else train
@@ -256,10 +276,10 @@ def fit(
             callbacks=[*watched, clock, keeper],
         )
     except Exception as error:
-        # TensorFlow, JAX and Python each have an exception of their own for it
-        if type(error).__name__ in ("MemoryError", "ResourceExhaustedError") or "RESOURCE_EXHAUSTED" in str(error):
+        if type(error).__name__ in _NO_MEMORY or "RESOURCE_EXHAUSTED" in str(error):
             raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error
         raise
-    frame = pd.DataFrame(keeper.rows).rename(columns=lambda key: key.replace("val_", "validation_"))
+    frame = pd.DataFrame(keeper.rows).drop(columns=["loss", "val_loss"])
+    frame = frame.rename(columns=lambda key: key.replace(_WATCHED, "loss").replace("val_", "validation_"))
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
     return frame[["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]]

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scanbook import heads, runtime
+from scanbook import backbones, heads, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.study import Training
 from scanbook.training.batches import Batches
-from scanbook.training.fitting import accuracy, cross_entropy, depth_shares, fit, optimizer
+from scanbook.training.fitting import cross_entropy, depth_shares, fit, metrics, optimizer, weighted_layers
 
 keras = runtime.keras()
 
@@ -61,7 +61,7 @@ def train_all(
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
     loss = cross_entropy(values.label_smoothing)
-    model.compile(optimizer(values, batches.num_batches, shares), loss, metrics=[accuracy()])
+    model.compile(optimizer(values, batches.num_batches, shares), loss, metrics=metrics())
     return fit(
         plan.name, model, batches, (images[validation], one_hot(manifest, VALIDATION)), values, checkpoint=resume
     )
@@ -76,7 +76,7 @@ def let_learn(model: Any, which: Learning = "all", top: float = 1.0) -> None:
         top: The share of the layers with weights that counts as the last ones.
     """
     head = heads.head_layers(model)
-    body = [layer for layer in model.layers if layer.weights and layer not in head]
+    body = [layer for layer in weighted_layers(model) if layer not in head]
     learning = {"head": 0, "top": math.ceil(top * len(body)), "all": len(body)}[which]
     for place, layer in enumerate(body):
         normalises = isinstance(layer, keras.layers.BatchNormalization)
@@ -103,5 +103,5 @@ def in_single_precision(model: Any, network: Callable[[], Any]) -> Any:
     if model.dtype_policy.name == "float32":
         return model
     single = network()
-    single.set_weights(model.get_weights())
+    backbones.set_weights(single, model.get_weights())
     return single

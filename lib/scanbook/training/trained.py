@@ -11,9 +11,11 @@ import pandas as pd
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
-from scanbook import backbones, engines
+from scanbook import backbones, engines, runtime
 from scanbook.manifest import TEST, VALIDATION, Manifest
 from scanbook.store import atomic_write
+
+keras = runtime.keras()
 
 MODEL, HISTORY, LOGITS, SECONDS = "model.keras", "history.csv", "logits.npz", "seconds.txt"
 
@@ -79,7 +81,7 @@ def save(
     steps: dict[str, np.ndarray] | None = None,
 ) -> None:
     """Keeps a trained network, its history, and its logits of validation and, for the first time, of test."""
-    model.save(folder / MODEL)
+    keras.Model(model.input, model.output, name=model.name).save(folder / MODEL)  # without the optimizer
     atomic_write(folder / HISTORY, history.to_csv(index=False))
     engine = engines.KerasEngine(model)
     logits = {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)}
