@@ -203,7 +203,11 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
     table = pd.DataFrame([{"value": d.value, "low": d.low, "high": d.high} for d in differences.values()])
     metrics = [METRICS[difference.metric] for difference in differences.values()]
     same = len(set(metrics)) == 1
-    names = [name if same else f"{name}: {metric.title}" for name, metric in zip(differences, metrics, strict=True)]
+    labels = [
+        metric.title if name == metric.name else f"{name}: {metric.title}"
+        for name, metric in zip(differences, metrics, strict=True)
+    ]
+    names = list(differences) if same else labels
     figure, axis = plt.subplots(figsize=(WIDTH, 1.3 + 0.34 * len(table)))
     axis.axvline(0, color=INK, linewidth=1.2)
     whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
