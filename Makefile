@@ -60,7 +60,7 @@ reports: setup ## run every notebook whose report is stale, into reports/index.h
 	{ test -z "$$rules" || printf '%s\n' "$$rules" | $(MAKE) --no-print-directory -k -j $(JOBS) -f -; }
 
 test: setup ## unit tests, and every notebook in the smoke profile
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest --nbval-lax --nbval-current-env tests notebooks
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m slow tests
