@@ -71,7 +71,7 @@ def extract_views(
     def build(folder: Path) -> None:
         engine = _engine(backbone, weights, images.shape[1:3])
         augment = Augmenter(policy, len(rows), seed)
-        one_hot = np.eye(len(manifest.classes), dtype=np.float32)[manifest.y[rows]]
+        one_hot = manifest.one_hot(TRAIN)
         passes, labels = [], np.tile(one_hot, (views, 1, 1))
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
             everyone = np.arange(len(rows))

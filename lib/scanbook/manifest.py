@@ -62,6 +62,10 @@ class Manifest:
         """Row numbers of one part, int64 `(m,)`."""
         return np.flatnonzero(self.frame["part"].to_numpy() == part)
 
+    def one_hot(self, part: str) -> np.ndarray:
+        """Classes of one part's images, float32 `(m, k)`: 1 in the column of the class, else 0."""
+        return np.eye(len(self.classes), dtype=np.float32)[self.y[self.rows(part)]]
+
     def with_frame(self, frame: pd.DataFrame) -> Manifest:
         """The same dataset with another table."""
         return replace(self, frame=frame.reset_index(drop=True))

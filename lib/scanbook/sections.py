@@ -50,8 +50,9 @@ def gain(
     before, options = session.on_test(frozen, manifest), _options(session)
     metrics = ("accuracy", "balanced_accuracy", "auroc")
     caption = f"{tuned.name} minus {frozen.name}"
-    session.table("comparison", evaluation.comparison(raw, before, metrics, **options), caption)
-    found = {metric: evaluation.paired_difference(raw, before, metric, **options) for metric in metrics}
+    table = evaluation.comparison(raw, before, metrics, **options)
+    session.table("comparison", table, caption)
+    found = {metric: evaluation.Difference(metric, *table.loc[metric]) for metric in metrics}
     title = f"{caption}, {len(raw)} test images"
     session.figure("difference", plots.difference_plot(found, title), "Differences with 95 % intervals")
     session.say(" ".join(each.sentence(tuned.name, frozen.name) + "." for each in found.values()))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from scanbook import runtime
 from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
@@ -16,6 +17,24 @@ KAGGLE = "kaggle"
 """The value of DATA that downloads a dataset with the user's Kaggle credentials."""
 
 Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
+
+
+def _name(what: str, known: Collection[str], more: str = "") -> AfterValidator:
+    """Refuses a name that is not among the known ones; with `more`, several known ones may be joined by "+"."""
+
+    def check(name: str) -> str:
+        for part in name.split("+") if more else [name]:
+            if part not in known:
+                raise ValueError(f"unknown {what} {part!r}; expected one of {', '.join(known)}{more}")
+        return name
+
+    return AfterValidator(check)
+
+
+Backbone = Annotated[str, _name("backbone", BACKBONES)]
+Method = Annotated[str, _name("method", SEGMENTATION_METHODS)]
+Augmentation = Annotated[str, _name("policy", POLICIES, ", or several joined by +")]
+"""Name of a policy, or of several, joined by "+"."""
 
 
 class Parts(Block):
@@ -63,19 +82,11 @@ class Segmentation(Block):
     """
 
     target: Literal["lesion", "lungs", "retina"] = "lesion"
-    methods: Annotated[list[str], Field(min_length=1)] = list(SEGMENTATION_METHODS)
+    methods: Annotated[list[Method], Field(min_length=1)] = list(SEGMENTATION_METHODS)
     use: str = "auto"
     background: Literal["white", "black", "mean"] = "white"
     margin: Fraction = 0.1
     unet: UNet = UNet()
-
-    @field_validator("methods")
-    @classmethod
-    def _known_methods(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in SEGMENTATION_METHODS:
-                raise ValueError(f"unknown method {name!r}; expected one of {', '.join(SEGMENTATION_METHODS)}")
-        return names
 
     @model_validator(mode="after")
     def _uses_one_of_its_methods(self) -> Segmentation:
@@ -97,17 +108,6 @@ class Published(Block):
     backbone: str = ""
     rows: Annotated[dict[str, dict[str, float | int | str | None]], Field(min_length=1)]
     note: str = ""
-
-
-def _known(policy: str) -> str:
-    for part in policy.split("+"):
-        if part not in POLICIES:
-            raise ValueError(f"unknown policy {part!r}; expected one of {', '.join(POLICIES)}, or several joined by +")
-    return policy
-
-
-Augmentation = Annotated[str, AfterValidator(_known)]
-"""Name of a policy, or of several, joined by "+"."""
 
 
 class Head(Block):
@@ -214,7 +214,7 @@ class Study(Block):
     segmentation: Segmentation = Segmentation()
     input: Literal["original", "cutout", "crop"] = "original"
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
-    backbones: Annotated[list[str], Field(min_length=1)]
+    backbones: Annotated[list[Backbone], Field(min_length=1)]
     weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
     augmentation: Augmentation = "none"
     head: Head = Head()
@@ -229,14 +229,6 @@ class Study(Block):
     profile: Literal["smoke", "quick", "full"] = "quick"
     data: str = ""
     on_stand_in: bool = False
-
-    @field_validator("backbones")
-    @classmethod
-    def _known_backbones(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in BACKBONES:
-                raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
-        return names
 
     @model_validator(mode="after")
     def _views_differ(self) -> Study:

@@ -30,7 +30,6 @@ from scanbook.training.networks import (
     in_single_precision,
     in_training_precision,
     let_learn,
-    one_hot,
     train_all,
 )
 from scanbook.training.trained import Trained, validation_loss
@@ -81,7 +80,7 @@ def transfer(
         runtime.configure(study.seed)
         found, extracting = features.extract(manifest, images, backbone, weights)
         rows, started = manifest.rows(TRAIN), time.perf_counter() - extracting
-        x_train, y_train = found[rows], one_hot(manifest, TRAIN)
+        x_train, y_train = found[rows], manifest.one_hot(TRAIN)
         if policy != "none":
             views, labels, more = features.extract_views(
                 manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
@@ -114,7 +113,7 @@ def _fit_head(
     _, axes = np.linalg.eigh(np.cov((x - mean) / deviation, rowvar=False))
     turn = (axes / deviation[:, None]).astype(np.float32)
     turned, held_out = (x - mean) @ turn, (validation - mean) @ turn
-    known = (held_out, one_hot(manifest, VALIDATION))
+    known = (held_out, manifest.one_hot(VALIDATION))
     fits = []
     for penalty in plan.l2:
         entry = keras.Input((x.shape[1],))
@@ -285,10 +284,9 @@ def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Seq
     members = list(networks) if options.ensemble else [networks[0]]
     if len(members) == 1 and not options.test_time_views:
         return networks[0]
-    what = [f"{len(members)} seeds"] * (len(members) > 1) + [f"{1 + options.test_time_views} views"] * bool(
-        options.test_time_views
-    )
-    name = f"{networks[0].name}, {' and '.join(what)} averaged"
+    counts = {"seeds": len(members), "views": 1 + options.test_time_views}
+    what = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count > 1)
+    name = f"{networks[0].name}, {what} averaged"
     inputs = {"networks": [each.folder.name for each in members], "views": options.test_time_views}
 
     def build(folder: Path) -> None:

@@ -57,14 +57,12 @@ def train_all(
     """
     values, rows, validation = plan.values, manifest.rows(TRAIN), manifest.rows(VALIDATION)
     augment = Augmenter(plan.policy, len(rows), plan.seed)
-    batches = Batches(images, rows, one_hot(manifest, TRAIN), values.batch_size, augment, balance=values.balance)
+    batches = Batches(images, rows, manifest.one_hot(TRAIN), values.batch_size, augment, balance=values.balance)
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
     loss = cross_entropy(values.label_smoothing)
     model.compile(optimizer(values, batches.num_batches, shares), loss, metrics=metrics())
-    return fit(
-        plan.name, model, batches, (images[validation], one_hot(manifest, VALIDATION)), values, checkpoint=resume
-    )
+    return fit(plan.name, model, batches, (images[validation], manifest.one_hot(VALIDATION)), values, checkpoint=resume)
 
 
 def let_learn(model: Any, which: Learning = "all", top: float = 1.0) -> None:
@@ -81,11 +79,6 @@ def let_learn(model: Any, which: Learning = "all", top: float = 1.0) -> None:
     for place, layer in enumerate(body):
         normalises = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = place >= len(body) - learning and not normalises
-
-
-def one_hot(manifest: Manifest, part: str) -> np.ndarray:
-    """Classes of a part's images, float32 `(m, k)`."""
-    return np.eye(len(manifest.classes), dtype=np.float32)[manifest.y[manifest.rows(part)]]
 
 
 def in_training_precision(network: Callable[[], Any]) -> Any:
