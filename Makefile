@@ -16,6 +16,8 @@ PYTHON =
 BUNDLE =
 # port to serve on
 PORT = 8080
+# rows of the benchmark, such as ROWS=http,decode (default: all)
+ROWS =
 
 SHELL = /bin/sh
 ENV = .venv
@@ -29,7 +31,7 @@ WANTED = { pwd; cat requirements.lock pyproject.toml; }
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
-.PHONY: help setup reports test check lab serve lint clean pretrain lock
+.PHONY: help setup reports test check bench lab serve lint clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -63,7 +65,10 @@ test: setup ## unit tests, and every notebook in the smoke profile
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m slow tests
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
+
+bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
+	@$(SCANBOOK) bench --rows "$(ROWS)" --data "$(DATA)"
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab notebooks

@@ -1,5 +1,6 @@
 """Engines: one answer whatever the engine, the batch, the thread and the place, from Keras to HTTP."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import planted
-from scanbook import engines, export, images, runtime
-from scanbook.engines import KerasEngine, OpenVinoEngine
-from scanbook.errors import RunError
+from scanbook import backbones, engines, explain, images
+from scanbook.engines import KerasEngine, OnnxEngine, OpenVinoEngine
+from scanbook.errors import ModelError, RunError
 from scanbook.serving import client
 
 TEMPERATURE = 1.7
@@ -56,21 +60,38 @@ def from_probabilities(probabilities):
 
 
 @pytest.fixture(scope="module")
-def places(model, converted, exported, tmp_path_factory):
-    """Places that answer: each a function from uint8 images to logits, up to a constant an image."""
-    saved = tmp_path_factory.mktemp("saved") / "model.keras"
-    model.save(saved)
-    ends = {
-        "keras": KerasEngine(model),
-        "reloaded": KerasEngine(runtime.keras().models.load_model(saved, compile=False)),
-        "latency": OpenVinoEngine(converted, "latency"),
-        "throughput": OpenVinoEngine(converted, "throughput"),
+def saved(model, converted, tmp_path_factory):
+    """The network in every format, by suffix."""
+    folder = tmp_path_factory.mktemp("saved")
+    model.save(folder / "model.keras")
+    engines.save_openvino(converted, folder / "model.xml")
+    engines.to_onnx(model, folder / "model.onnx")
+    assert {path.name for path in folder.iterdir()} == {"model.keras", "model.xml", "model.bin", "model.onnx"}
+    return {path.suffix: path for path in folder.iterdir()}
+
+
+ENGINES = ("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput")
+
+
+@pytest.fixture(scope="module")
+def every(model, converted, saved):
+    """Every engine in every mode, with the network itself or what was made of it."""
+    return {
+        "Keras": KerasEngine(model),
+        "OpenVINO latency": OpenVinoEngine(converted, "latency"),
+        "OpenVINO throughput": OpenVinoEngine(converted, "throughput"),
+        "ONNX latency": OnnxEngine(saved[".onnx"], "latency"),
+        "ONNX throughput": OnnxEngine(saved[".onnx"], "throughput"),
     }
+
+
+@pytest.fixture(scope="module")
+def places(every, saved, exported):
+    """Places that answer: each a function from uint8 images to logits, up to a constant an image."""
+    ends = every | {"Keras, saved": engines.open_saved(saved[".keras"])}
     served = {
         "bundle": OpenVinoEngine(exported.model),
-        "bundle, Keras": KerasEngine(
-            runtime.keras().models.load_model(exported.folder / exported.models["keras"], compile=False)
-        ),
+        "bundle, Keras": KerasEngine(exported.folder / exported.models["keras"]),
     }
     found = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
     for name, engine in served.items():
@@ -78,7 +99,7 @@ def places(model, converted, exported, tmp_path_factory):
     return found
 
 
-PLACES = ("reloaded", "latency", "throughput", "bundle", "bundle, Keras")
+PLACES = (*ENGINES, "Keras, saved", "bundle", "bundle, Keras")
 
 
 def centred(values):
@@ -87,13 +108,13 @@ def centred(values):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_place_agrees_with_the_trained_model(places, logits, photos, place):
-    assert engines.parity(centred(logits), centred(places[place](photos))) <= export.PARITY
+    assert engines.parity(centred(logits), centred(places[place](photos))) <= engines.PARITY
 
 
-@pytest.mark.parametrize("place", ("keras", *PLACES))
+@pytest.mark.parametrize("place", PLACES)
 def test_swapped_channels_are_caught_at_every_place(places, logits, photos, place):
     swapped = np.ascontiguousarray(photos[..., ::-1])
-    assert engines.parity(centred(logits), centred(places[place](swapped))) > 100 * export.PARITY
+    assert engines.parity(centred(logits), centred(places[place](swapped))) > 100 * engines.PARITY
 
 
 def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits, tmp_path):
@@ -113,8 +134,8 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
     assert all(list(answer["probabilities"]) == list(planted.CLASSES) for answer in answers)
     assert all(answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get) for answer in answers)
     found = from_probabilities(np.array([list(answer["probabilities"].values()) for answer in answers]))
-    assert engines.parity(centred(logits), found[:32]) <= export.PARITY
-    assert engines.parity(centred(logits)[:8], found[32:]) > 100 * export.PARITY
+    assert engines.parity(centred(logits), found[:32]) <= engines.PARITY
+    assert engines.parity(centred(logits)[:8], found[32:]) > 100 * engines.PARITY
 
 
 def test_answers_over_http_keep_every_digit(exported, photos):
@@ -139,14 +160,9 @@ def test_service_that_cannot_start_says_why_and_is_gone(tmp_path):
 # engines
 
 
-@pytest.fixture(scope="module")
-def three(model, converted):
-    return [OpenVinoEngine(converted, "latency"), OpenVinoEngine(converted, "throughput"), KerasEngine(model)]
-
-
-@pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
-def test_sixteen_threads_get_their_own_answers(three, which):
-    engine = three[which]
+@pytest.mark.parametrize("which", ENGINES)
+def test_sixteen_threads_get_their_own_answers(every, which):
+    engine = every[which]
     photos = planted.pixels()
     shares = [photos[start : start + 1 + start % 4] for start in range(0, 48, 3)]
     alone = [engine.predict(share)[0] for share in shares]
@@ -157,10 +173,10 @@ def test_sixteen_threads_get_their_own_answers(three, which):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
+@pytest.mark.parametrize("which", ENGINES)
 @pytest.mark.parametrize("batch_size", [1, 7, 31, 32, 100])
-def test_batch_size_changes_nothing(three, logits, photos, which, batch_size):
-    found = three[which].predict(photos, batch_size)
+def test_batch_size_changes_nothing(every, logits, photos, which, batch_size):
+    found = every[which].predict(photos, batch_size)
     assert len(found) == 1 and found[0].dtype == np.float32
     assert engines.parity(logits, found[0]) < FLOAT32
 
@@ -173,9 +189,49 @@ def test_openvino_computes_in_float32(converted, logits, photos, mode):
     assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
 
 
-def test_saved_model_keeps_float32(converted, logits, photos, tmp_path):
-    engines.save_openvino(converted, tmp_path / "model.xml")
-    assert engines.parity(logits, OpenVinoEngine(tmp_path / "model.xml").predict(photos)[0]) < FLOAT32
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx"])
+def test_saved_model_is_opened_by_its_suffix_and_keeps_float32(saved, logits, photos, suffix, mode):
+    engine = engines.open_saved(saved[suffix], mode, threads=1)
+    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
+    assert (engine.name, engine.precision) == (expected[suffix], "fp32") and engine.requests >= 1
+    assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
+
+
+def test_size_on_disk_counts_weights_that_lie_apart(saved):
+    assert engines.size_on_disk(saved[".xml"]) == saved[".xml"].stat().st_size + saved[".bin"].stat().st_size
+    assert engines.size_on_disk(saved[".onnx"]) == saved[".onnx"].stat().st_size
+    weights = 4 * sum(int(np.prod(each.shape)) for each in planted.network("mobilenet_v2_0.35").weights)
+    for suffix in (".keras", ".xml", ".onnx"):
+        assert 0.9 * weights < engines.size_on_disk(saved[suffix]) < 1.5 * weights
+
+
+@pytest.mark.parametrize("name", ["model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx"])
+def test_what_is_no_saved_model_is_refused_in_a_line(tmp_path, name):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=name) as refused:
+        engines.open_saved(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_onnx_without_its_packages_says_what_to_install(monkeypatch, saved, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match=r'pip install "scanbook\[onnx\]"'):
+        engines.open_saved(saved[".onnx"])
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ModelError, match=r'pip install "scanbook\[onnx\]"'):
+        engines.to_onnx(planted.network(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_keeps_the_order_of_two_outputs_and_says_nothing(photos, tmp_path, capfd):
+    exported = explain.with_heat_maps(planted.network(), TEMPERATURE)
+    capfd.readouterr()
+    engines.to_onnx(exported, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+    found = OnnxEngine(tmp_path / "model.onnx").predict(photos, 5)
+    for ours, theirs in zip(found, KerasEngine(exported).predict(photos), strict=True):
+        assert ours.shape == theirs.shape and engines.parity(theirs, ours) < FLOAT32
 
 
 def test_outputs_come_as_probabilities_then_heat_maps(model, exported, logits, photos):
@@ -187,9 +243,9 @@ def test_outputs_come_as_probabilities_then_heat_maps(model, exported, logits, p
         assert engines.parity(logits, maps.mean((1, 2)) + bias) < FLOAT32
 
 
-@pytest.mark.parametrize("which", range(3), ids=["latency", "throughput", "keras"])
-def test_views_and_read_only_arrays_are_taken_as_they_look(three, which):
-    engine = three[which]
+@pytest.mark.parametrize("which", ENGINES)
+def test_views_and_read_only_arrays_are_taken_as_they_look(every, which):
+    engine = every[which]
     view = planted.pixels()[:8, ::-1, :, ::-1]
     assert not view.flags.c_contiguous and not view.flags.writeable
     np.testing.assert_array_equal(engine.predict(view)[0], engine.predict(np.ascontiguousarray(view))[0])
@@ -212,3 +268,145 @@ def test_parity_is_a_share_of_the_spread():
     shifted[4, 1] += 0.01 * reference.std()
     assert engines.parity(reference, shifted) == pytest.approx(0.01)
     assert engines.parity(10 * reference, 10 * shifted) == pytest.approx(0.01)
+
+
+# int8
+
+
+DRAWN = 360
+"""Images of the planted colours to learn from, and as many to be tested on."""
+
+
+def draw(seed):
+    """Images of planted colours, which differ from image to image so much that the best answer is at times wrong."""
+    draws = np.random.default_rng(seed)
+    y = np.arange(DRAWN) % len(planted.CLASSES)
+    colours = planted.COLOURS[y] + draws.normal(0, 40, (DRAWN, 3))
+    texture = draws.normal(0, 25, (DRAWN, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(colours[:, None, None] + texture, 0, 255).astype(np.uint8), y
+
+
+def learned(name):
+    """A network whose head was fitted to drawn images, and its features left as they came."""
+    x, y = draw(0)
+    network = backbones.keras.models.clone_model(planted.network(name))
+    network.set_weights(planted.network(name).get_weights())
+    features = KerasEngine(backbones.pooled(network)).predict(x)[0]
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, y)
+    scaler, line = head[0], head[1]
+    kernel = (line.coef_ / scaler.scale_).T
+    network.get_layer(backbones.LOGITS).set_weights([kernel, line.intercept_ - scaler.mean_ @ kernel])
+    return network
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """As it is exported, with heat maps, and its answers to test images."""
+    exported = explain.with_heat_maps(learned("baseline_cnn"), 1.0)
+    x, y = draw(1)
+    logits = engines.centred_log(KerasEngine(exported).predict(x)[0])
+    assert 0.8 < (logits.argmax(1) == y).mean() < 0.99
+    return exported, engines.to_openvino(exported), logits
+
+
+@pytest.fixture(scope="module")
+def quantised(trained):
+    return engines.quantise(trained[1], draw(0)[0][:48])
+
+
+def kinds(model):
+    return [node.get_type_name() for node in model.get_ops()]
+
+
+def test_int8_is_as_often_right_and_computes_in_integers(trained, quantised):
+    _, converted, logits = trained
+    x, y = draw(1)
+    engine = OpenVinoEngine(quantised, "throughput")
+    assert engine.precision == "int8" and OpenVinoEngine(converted).precision == "fp32"
+    probabilities, maps = engine.predict(x)
+    assert probabilities.shape == (DRAWN, 3) and maps.shape == (DRAWN, 4, 4, 3)
+    found = engines.centred_log(probabilities)
+    assert engines.parity(logits, found) > 10 * engines.PARITY  # another arithmetic
+    assert engines.refusal("int8", logits, found, y) == ""
+    layers = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ops()]
+    used = [each["runtimePrecision"] for each in layers if each["layerType"] == "Convolution"]
+    assert len(used) >= 4 and set(used) <= {"u8", "i8"}
+
+
+def test_same_images_give_the_same_int8_in_silence_and_leave_the_model_alone(trained, quantised, capfd, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
+    x, _ = draw(1)
+    capfd.readouterr()
+    again = engines.quantise(trained[1], draw(0)[0][:48])
+    assert capfd.readouterr() == ("", "")
+    for ours, theirs in zip(OpenVinoEngine(quantised).predict(x), OpenVinoEngine(again).predict(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert "FakeQuantize" in kinds(again) and "FakeQuantize" not in kinds(trained[1])
+    assert sys.modules["openvino_telemetry"] is None  # nothing is reported to anybody
+
+
+def test_int8_calibrated_on_grey_images_is_refused_with_the_figures(trained):
+    _, converted, logits = trained
+    x, y = draw(1)
+    grey = engines.quantise(converted, np.full_like(x[:4], 127))
+    found = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
+    said = engines.refusal("int8", logits, found, y)
+    right, expected = int((found.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
+    assert f"{right} of {DRAWN}" in said and f"{right / DRAWN:.1%}" in said and str(expected) in said
+    assert "\n" not in said
+
+
+def test_int8_is_written_and_read_again_smaller(trained, quantised, tmp_path):
+    x, _ = draw(1)
+    for name, each in {"fp32": trained[1], "int8": quantised}.items():
+        engines.save_openvino(each, tmp_path / f"{name}.xml")
+    fp32, int8 = (tmp_path / f"{name}.xml" for name in ("fp32", "int8"))
+    assert engines.size_on_disk(int8) < 0.5 * engines.size_on_disk(fp32)
+    assert int8.with_suffix(".bin").stat().st_size < 0.3 * fp32.with_suffix(".bin").stat().st_size
+    reopened = engines.open_saved(int8)
+    assert reopened.precision == "int8"
+    np.testing.assert_array_equal(reopened.predict(x)[0], OpenVinoEngine(quantised).predict(x)[0])
+
+
+# refusals
+
+
+def logits_of(right, n):
+    """Logits of two classes that are right on the first images, where the true class is 0 throughout."""
+    logits = np.tile([[0.0, 1.0]], (n, 1))
+    logits[:right] = [1.0, 0.0]
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("n", "reference", "other", "allowed"),
+    [
+        (50, 45, 45, True),
+        (50, 45, 44, False),
+        (100, 90, 89, True),
+        (100, 90, 88, False),
+        (700, 600, 593, True),
+        (700, 600, 592, False),
+        (50, 45, 48, True),
+    ],
+)
+def test_int8_may_lose_one_point_and_no_more(n, reference, other, allowed):
+    said = engines.refusal("int8", logits_of(reference, n), logits_of(other, n), np.zeros(n, int))
+    assert (said == "") == allowed
+    assert allowed or (f"{other} of {n} images" in said and f"{other / n:.1%}" in said and "1 %" in said)
+
+
+def test_fp32_is_refused_beyond_parity_however_often_it_is_right(logits, photos):
+    y_true = logits.argmax(1)
+    for share, allowed in ((0.5, True), (1.5, False)):
+        other = logits.copy()
+        other[5, 1] += share * engines.PARITY * logits.std()
+        said = engines.refusal("fp32", logits, other, y_true)
+        assert (said == "") == allowed and (allowed or ("0.0015" in said and "32 images" in said))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_logits_that_are_no_numbers_are_refused(precision):
+    broken = logits_of(20, 50)
+    broken[7] = np.nan
+    assert "1 of 50 images" in engines.refusal(precision, logits_of(20, 50), broken, np.zeros(50, int))

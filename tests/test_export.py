@@ -20,7 +20,7 @@ def test_parity_table_tells_same_from_swapped(exported):
     swapped = engine.predict(np.ascontiguousarray(photos[..., ::-1]))[0]
     table = export.parity_table(reference, {"same": reference, "swapped": swapped})
     assert table.loc["same"].tolist() == [0, "60 of 60", True]
-    assert not table.loc["swapped", "agrees"] and table.loc["swapped", "difference"] > export.PARITY
+    assert not table.loc["swapped", "agrees"] and table.loc["swapped", "difference"] > engines.PARITY
     same = int((reference.argmax(1) == swapped.argmax(1)).sum())
     assert table.loc["swapped", "same class"] == f"{same} of 60"
 

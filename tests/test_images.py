@@ -244,10 +244,23 @@ def test_shrinking_averages_areas_and_enlarging_interpolates() -> None:
     means = pixels.reshape(32, 2, 48, 2, 3).mean((1, 3))
     assert difference(images.resize(pixels, (32, 48)), means) <= 1
     assert images.resize(pixels, (64, 96)) is pixels
+    stripes = np.tile(np.array([0, 255], np.uint8), (120, 90))
+    assert np.abs(images.resize(stripes, (24, 31)).astype(int) - 127.5).max() < 45, "no aliasing, whatever the factor"
     ramp = np.repeat(np.arange(0, 200, 10, dtype=np.uint8)[None], 20, 0)
     enlarged = images.resize(ramp, (40, 40))
     assert enlarged.shape == (40, 40) and (np.diff(enlarged[0].astype(int)) >= 0).all()
     assert len(np.unique(enlarged)) > len(np.unique(ramp)), "levels between the pixels"
+
+
+@given(st.integers(50, 400), st.integers(50, 400), st.integers(32, 64), st.integers(32, 64), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_halving_first_is_close_to_averaging_areas_at_once(height, width, rows, columns, seed) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    pixels = cv2.GaussianBlur(noise, (0, 0), 2)
+    found = images.resize(pixels, (rows, columns))
+    if height >= rows and width >= columns:
+        at_once = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA)
+        assert np.abs(found.astype(int) - at_once).mean() < 0.25 * pixels.std()
 
 
 def test_load_reaches_the_size_whatever_the_shape() -> None:

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,7 +12,6 @@ from scipy.special import softmax
 
 from scanbook import evaluation, plots, robustness
 from scanbook.plots import style
-from test_plots_segmentation import FIGURES as OF_SEGMENTATION
 
 CLASSES = ("naevus", "melanoma", "basal cell carcinoma")
 RANDOM = np.random.default_rng(0)
@@ -94,25 +94,6 @@ def subgroups_of(metrics):
 FRAME = manifest()
 IMAGES, MASKS = pictures(10)
 HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(7)])
-SPEED = pd.DataFrame(
-    {
-        "threads": [1, 2, 4],
-        "seconds": [40.0, 22.0, 13.0],
-        "low": [38.0, 21.0, 11.5],
-        "high": [42.5, 23.5, 15.0],
-        "speedup": [1.0, 1.82, 3.08],
-        "efficiency": [1.0, 0.91, 0.77],
-    }
-)
-THROUGHPUT = pd.DataFrame(
-    [
-        (engine, batch, rate, rate * 0.9, rate * 1.1)
-        for engine, top in (("openvino", 1870), ("onnxruntime", 1273), ("keras", 166), ("openvino_int8", 3200))
-        for batch in (1, 4, 16, 64)
-        for rate in [top * batch / (batch + 2)]
-    ],
-    columns=["engine", "batch", "images_per_second", "low", "high"],
-)
 DRAWS = pd.DataFrame(
     {
         "rotation_degrees": RANDOM.uniform(-180, 180, 500),
@@ -229,8 +210,6 @@ FIGURES = {
         evaluation.over_seeds([predicted(seed=seed) for seed in (1, 2, 3)]), "Fine-tuned (3 seeds, 400 test images)"
     ),
     "seed_dots_one": lambda: plots.seed_dots(evaluation.over_seeds({5: predicted()}), "Fine-tuned (1 seed)"),
-    "speed_bars": lambda: plots.speed_bars(SPEED, "Training one epoch, 512 images, 5 repeats"),
-    "throughput_by_batch": lambda: plots.throughput_by_batch(THROUGHPUT, "MobileNetV2 at 160 px, 2 cores, 5 repeats"),
 }
 IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_preview", "heat_maps"} | {
     "mixed_batch",
@@ -239,9 +218,8 @@ IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_pr
 
 
 def test_every_function_is_drawn():
-    functions = set(plots.__all__) - {"apply"}
-    drawn = [*FIGURES, *OF_SEGMENTATION]
-    assert all(any(name.startswith(function) for name in drawn) for function in functions)
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
+    assert [name for name in plots.__all__ if name != "apply" and f"{name}(" not in tests] == []
 
 
 @pytest.mark.parametrize("name", FIGURES)

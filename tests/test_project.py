@@ -42,7 +42,7 @@ FLOW = (
     ),
     *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
     *("comparisons", "segmentation", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
-    *("serving", "benchmark", "notebook", "sections", "runner", "cli"),
+    *("serving", "benchmark", "notebook", "sections", "runner", "performance", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

@@ -51,6 +51,21 @@ def test_nothing_drawn_stands_beside_what_was_published(tmp_path: Path, monkeypa
     assert tables and not any("this run" in column for table in tables.values() for column in table)
 
 
+def test_what_is_recomputed_stands_beside_what_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
+    tables = shown(study.load("dermnet", data=str(tmp_path)), "06_hardware_benchmark")
+    strong = tables["published_strong_scaling"]
+    assert strong.columns.tolist()[-4:] == [
+        "speed-up (published)",
+        "speed-up (recomputed)",
+        "efficiency (published)",
+        "efficiency (recomputed)",
+    ]
+    assert strong.loc["8 threads", ["efficiency (published)", "efficiency (recomputed)"]].tolist() == [0.535, 0.268]
+    tables = shown(study.load("retinopathy", data=str(tmp_path)), "06_hardware_benchmark")
+    assert tables["published_comparisons"].loc["c7g over m5", "VGG19 cost per prediction (recomputed)"] == "+14.18 %"
+
+
 def test_the_first_arm_of_a_backbone_stands_for_it() -> None:
     arms = {"a, frozen": 0.8, "a, from scratch": 0.6, "b, from scratch": 0.7}
     tables = {name: pd.DataFrame({"value": [value]}, index=["accuracy"]) for name, value in arms.items()}

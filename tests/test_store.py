@@ -392,3 +392,54 @@ def test_prune_takes_checkpoints_that_nobody_came_back_to(own_store: Path) -> No
         store.stage("demo", {}, fail, "scanbook.errors")
     (left,) = own_store.glob("demo/.*-checkpoint")
     assert store.prune(0) == [left] and not left.exists()
+
+
+def test_visited_stages_are_told_once_with_their_own_seconds(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_visited", {})
+    clock = [0.0]
+    monkeypatch.setattr(store.time, "perf_counter", lambda: clock[0])
+
+    def inner(folder: Path) -> None:
+        clock[0] += 3
+        (folder / "out.bin").write_bytes(bytes(2**20))
+
+    def outer(folder: Path) -> None:
+        clock[0] += 1
+        for _ in range(2):  # built, then found
+            store.stage("inner", {}, inner, "scanbook.errors")
+        store.stage("beside", {}, inner, "scanbook.errors")
+        clock[0] += 4
+
+    for _ in range(2):
+        store.stage("outer", {}, outer, "scanbook.errors")
+    found = store.visited()
+    assert [(each.kind, each.built) for each in found] == [("inner", True), ("beside", True), ("outer", True)]
+    assert [(each.seconds, each.own_seconds) for each in found] == [(3, 3), (3, 3), (11, 5)]
+    assert sum(each.own_seconds for each in found) == clock[0]
+    assert found[0].size == pytest.approx(1, abs=0.01) and found[2].size < 0.01
+
+    monkeypatch.setattr(store, "_visited", {})  # as another process, which finds it
+    store.stage("outer", {}, outer, "scanbook.errors")
+    (again,) = store.visited()
+    assert (again.built, again.seconds, again.own_seconds, again.folder) == (False, 11, 5, found[2].folder)
+    assert store.prune(0) and store.visited() == []
+
+
+def test_a_stage_that_failed_is_not_told_and_its_seconds_are_its_callers(
+    own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_visited", {})
+    clock = [0.0]
+    monkeypatch.setattr(store.time, "perf_counter", lambda: clock[0])
+
+    def fail(_: Path) -> None:
+        clock[0] += 2
+        raise RuntimeError("broke")
+
+    def outer(_: Path) -> None:
+        with pytest.raises(RuntimeError):
+            store.stage("inner", {}, fail, "scanbook.errors")
+
+    store.stage("outer", {}, outer, "scanbook.errors")
+    store.stage("after", {}, lambda _: None, "scanbook.errors")
+    assert [(each.kind, each.own_seconds) for each in store.visited()] == [("outer", 2), ("after", 0)]

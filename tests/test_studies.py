@@ -160,5 +160,5 @@ def test_real_images_go_all_the_way(tmp_path: Path, real_data: Path, archive: st
     done = make("reports", *words, room=tmp_path, KERAS_HOME=keras_home)
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path, study, "smoke")
-    assert len(found["05_fine_tuning"]["per_class"]) == classes
+    assert len(found["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
     assert found["07_export_flask"]["parity"]["HTTP"] is True

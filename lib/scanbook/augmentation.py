@@ -193,7 +193,7 @@ class Augmenter:
         self.mixes = bool(self.policy.mixup or self.policy.cutmix)
         self.count, self.seed = count, seed
         self._alone = replace(self.policy, mixup=0.0, cutmix=0.0) != Policy()
-        self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray] | None = None
+        self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray | None] | None = None
 
     def __call__(self, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Augments images, each by itself.
@@ -216,7 +216,7 @@ class Augmenter:
             image, place = images[index], positions[index]
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             warped = cv2.warpAffine(image, warps[place], image.shape[1::-1], flags=flags, borderMode=border)
-            output[index] = cv2.LUT(warped, tables[place][None])
+            output[index] = warped if tables is None else cv2.LUT(warped, tables[place][None])
 
         with ThreadPoolExecutor(runtime.cores()) as pool:
             list(pool.map(one, range(len(images))))
@@ -240,8 +240,8 @@ class Augmenter:
         drawn = mixing(self.policy, (height, width), count, seed=self.seed, epoch=epoch, batch=batch)
         return mix(images, y, drawn)
 
-    def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Matrices and look-up tables of all training images in an epoch; the latest epoch's are kept."""
+    def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Matrices and look-up tables, if any, of all training images in an epoch; the latest epoch's are kept."""
         kept = self._drawn
         if kept is None or kept[0] != (epoch, *size):
             drawn = parameters(self.policy, self.count, self.seed, epoch)
@@ -250,8 +250,13 @@ class Augmenter:
         return kept[1], kept[2]
 
 
-def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray:
-    """Brightness, contrast and channel gains as tables, uint8 `(n, 256, 3)`; contrast turns about mid-grey."""
+def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray | None:
+    """Brightness, contrast and channel gains as tables, uint8 `(n, 256, 3)`; contrast turns about mid-grey.
+
+    None where they would change nothing.
+    """
+    if not drawn["brightness"].any() and (drawn[["contrast", "red", "green", "blue"]] == 1).all(axis=None):
+        return None
     levels = np.arange(256, dtype=np.float32)
     contrast = drawn["contrast"].to_numpy(np.float32)[:, None]
     curve = (levels - 127.5) * contrast + 127.5 + 255 * drawn["brightness"].to_numpy(np.float32)[:, None]

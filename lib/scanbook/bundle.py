@@ -38,7 +38,7 @@ CODE = (
     "store.py",
     "dicom.py",
     "images.py",
-    "engines.py",
+    "engines",
     "bundle.py",
     "serving",
 )

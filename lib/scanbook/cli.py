@@ -76,10 +76,55 @@ def _serve(options: argparse.Namespace) -> None:
     serving.serve(folder, host=options.host, port=options.port)
 
 
+def _bench(options: argparse.Namespace) -> None:
+    from scanbook.performance import running
+
+    rows = [name for name in options.rows.replace(",", " ").split() if name]
+    data = Path(options.data).expanduser().resolve() if options.data else None
+    print(running.bench(rows, pairs=options.pairs, quick=options.quick, data=data))
+
+
 def _pretrain(options: argparse.Namespace) -> None:
     from scanbook import pretraining
 
     pretraining.pretrain()
+
+
+def _latency(options: argparse.Namespace) -> None:
+    from scanbook.benchmark import client, latency
+
+    files = [Path(name).expanduser() for name in options.image]
+    asked = client.target(options.url, files, options.field, options.header)
+    plan = latency.Plan(
+        requests=options.requests,
+        interval=options.interval,
+        warm_up=options.warm_up,
+        concurrency=latency.counts(options.concurrency),
+        seconds=options.seconds,
+        price=options.price,
+    )
+    latency.run(asked, plan, Path(options.output) if options.output else None)
+
+
+def _latency_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("url", help="where a prediction is asked for, such as http://127.0.0.1:8080/predict")
+    command.add_argument("--requests", type=int, default=25, help="sequential requests; 0 for none (default: 25)")
+    command.add_argument("--interval", type=float, default=5, help="seconds between them (default: 5)")
+    command.add_argument("--price", type=float, help="what an hour of the service's machine costs, in USD")
+    command.add_argument(
+        "--concurrency", default="", metavar="1,2,4,8", help="load test: clients at a time (default: no load test)"
+    )
+    command.add_argument("--seconds", type=float, default=10, help="of a window of the load test (default: 10)")
+    command.add_argument(
+        "--image", nargs="+", default=[], metavar="FILE", help="posted in turn (default: one that scanbook draws)"
+    )
+    command.add_argument("--field", default="", help="form field that takes the file (default: the file is the body)")
+    command.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header more; can be repeated"
+    )
+    command.add_argument("--warm-up", type=int, default=3, help="requests before, which do not count (default: 3)")
+    command.add_argument("--output", default="", metavar="FILE.json", help="file for the figures")
+    command.set_defaults(do=_latency)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +162,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     command.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080)")
     command.set_defaults(do=_serve)
+    command = commands.add_parser(
+        "latency", parents=[common], help="how fast a service answers, and what a prediction costs there"
+    )
+    _latency_options(command)
+    command = commands.add_parser("bench", parents=[common], help="measure scanbook against the usual practice")
+    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
+    command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
+    command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
+    command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
+    command.set_defaults(do=_bench)
     command = commands.add_parser("pretrain", parents=[common], help="train the weights that come with scanbook")
     command.set_defaults(do=_pretrain)
     return parser

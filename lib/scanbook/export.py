@@ -16,8 +16,6 @@ from scanbook.study import Study
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
 """What a service needs to read DICOM, where the study's images are such files."""
-PARITY = 1e-3
-"""Largest difference of logits between engines, as a share of their spread, that still counts as the same model."""
 
 
 def asks_for(study: Study) -> str:
@@ -90,7 +88,7 @@ def parity_table(reference: np.ndarray, answers: dict[str, np.ndarray]) -> pd.Da
 
     Returns:
         One row a place: `difference`, of the logits, as a share of their spread; `same class`, how many of the images;
-        `agrees`, whether the difference is within `PARITY`.
+        `agrees`, whether the difference is within `engines.PARITY`.
     """
     rows = {}
     for place, probabilities in answers.items():
@@ -99,6 +97,6 @@ def parity_table(reference: np.ndarray, answers: dict[str, np.ndarray]) -> pd.Da
         rows[place] = {
             "difference": difference,
             "same class": f"{same} of {len(reference)}",
-            "agrees": difference <= PARITY,
+            "agrees": difference <= engines.PARITY,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("place")

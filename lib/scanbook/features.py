@@ -102,5 +102,11 @@ def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weigh
 
 
 def _engine(backbone: str, weights: Weights, size: tuple[int, ...]) -> engines.OpenVinoEngine:
-    model = backbones.pooled(backbones.build(backbone, (size[0], size[1]), 1, weights))
-    return engines.OpenVinoEngine(engines.to_openvino(model), "throughput")
+    """The backbone as OpenVINO runs it, converted once: that takes longer than the features of a thousand images."""
+
+    def build(folder: Path) -> None:
+        model = backbones.pooled(backbones.build(backbone, (size[0], size[1]), 1, weights))
+        engines.save_openvino(engines.to_openvino(model), folder / "model.xml")
+
+    folder = stage("openvino", {"backbone": backbone, "weights": weights.digest, "size": size}, build, __name__)
+    return engines.OpenVinoEngine(folder / "model.xml", "throughput")

@@ -73,6 +73,11 @@ class Session:
             )
         )
 
+    def machine(self) -> None:
+        """Shows what the notebook runs on: processor, memory and versions."""
+        described = pd.Series(runtime.describe_machine() | runtime.versions(), name="value")
+        self.table("machine", described.to_frame(), "Machine and versions")
+
     def document(self, name: str, text: str, caption: str) -> None:
         """Keeps a text as a file beside the report and says where."""
         atomic_write(self.folder / name, text)
@@ -80,6 +85,8 @@ class Session:
 
     def published(self, *measured: pd.DataFrame, backbone: str = "") -> None:
         """Shows the tables that the published study has for this notebook, and this run's figures beside them.
+
+        What a table can be checked by, its own raw figures, is computed anew and stands beside what was printed.
 
         Args:
             measured: This run's figures: rows named as published ones, one metric a column. Each stands beside the
@@ -91,6 +98,10 @@ class Session:
             self.say("Published figures are of the real images. This run is on drawn ones: the two are not compared.")
         for key, each in shown.items():
             table = pd.DataFrame(list(each.rows.values()), index=list(each.rows), dtype=object)
+            if each.recompute:
+                from scanbook.benchmark import cost  # here, since few notebooks show such tables
+
+                table = cost.recomputed(key, self.study.published)
             alike = not self.study.on_stand_in and each.backbone in ("", backbone)
             for figures in measured if alike else ():
                 both = figures.loc[figures.index.isin(table.index), figures.columns.isin(table.columns)]

@@ -28,9 +28,15 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "opencv-python-headless", "pillow", "pydicom", "python-gdcm"),
-    *("keras", "keras-hub", "tensorflow", "openvino"),
+    *("keras", "keras-hub", "tensorflow", "openvino", "nncf", "onnxruntime"),
 )
 """Packages whose versions can change a result; they are part of every fingerprint and every report."""
+
+_INSTRUCTIONS = (
+    *("asimd", "asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8"),
+)
+"""Flags of a processor that decide how fast it multiplies matrices, int8 included, as Linux spells them."""
 
 
 def project_root() -> Path:
@@ -170,7 +176,11 @@ def versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, str | int | float]:
-    """Processor, cores, memory in GiB and operating system of this machine."""
+    """Processor, what decides its speed, memory in GiB and operating system of this machine.
+
+    "physical cores" are of the whole machine, "cores" those that this process may use; the clock is what the system
+    states, in MHz, where it does.
+    """
     import psutil
 
     model = platform.processor() or platform.machine()
@@ -180,17 +190,34 @@ def describe_machine() -> dict[str, str | int | float]:
         fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
         fields = {key.strip(): value.strip() for key, value in fields.items()}
         model = fields.get("model name", model)
-        present = fields.get("flags", "").split()
-        flags = " ".join(
-            flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if flag in present
-        )
+        present = fields.get("flags", fields.get("Features", "")).split()  # "Features" on ARM
+        flags = " ".join(flag for flag in _INSTRUCTIONS if flag in present)
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return {
         "processor": model,
         "instruction sets": flags,
         "cores": cores(),
+        "logical processors": psutil.cpu_count() or 0,
+        "physical cores": psutil.cpu_count(logical=False) or 0,
+        **({"clock (MHz)": round(clock.current)} if clock and clock.current else {}),
         "memory (GiB)": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def peak_memory() -> float:
+    """Most memory that this process has held at a time, in MiB.
+
+    Linux keeps it as VmHWM. `ru_maxrss` would start at what the parent process held: it lives on through `exec`.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(fields["VmHWM"].split()[0]) / 2**10
+    import resource
+
+    # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def gpus() -> int:

@@ -17,7 +17,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _GRAIN = 2_000_000_000
 """Nanoseconds, the coarsest clock of a common file system (FAT)."""
 _CHECKPOINT = "-checkpoint"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_visited: dict[Path, tuple[str, bool]] = {}
+_inside: ContextVar[list[float]] = ContextVar("seconds of the stages that the one being built asked for")
 
 
 def _plain(value: Any) -> Any:
@@ -198,6 +201,7 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
     """
     from filelock import FileLock
 
+    started, built = time.perf_counter(), False
     key = fingerprint(kind, inputs, code_fingerprint(code), runtime.versions())
     folder = runtime.store_dir() / kind / key
     try:
@@ -206,6 +210,7 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     _build(folder, inputs, build)
+                    built = True
     except OSError as error:
         own = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
         if not own and error.errno not in _NO_ROOM:
@@ -216,6 +221,10 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
         ) from error
     with contextlib.suppress(OSError):  # a read-only store still serves what it holds
         os.utime(folder)
+    _visited.setdefault(folder, (kind, built))
+    around = _inside.get(None)
+    if around is not None:
+        around.append(time.perf_counter() - started)
     return folder
 
 
@@ -232,20 +241,65 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
     for abandoned in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: the lock is ours
         shutil.rmtree(abandoned, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    inside: list[float] = []
+    before = _inside.set(inside)
     try:
         started = time.perf_counter()
         build(work)
-        write_json(work / INPUTS, {"inputs": inputs, "seconds": round(time.perf_counter() - started, 3)})
+        taken = time.perf_counter() - started
+        times = {"seconds": round(taken, 3), "own_seconds": round(taken - sum(inside), 3)}
+        write_json(work / INPUTS, {"inputs": inputs} | times)
         os.chmod(work, 0o755)
         os.replace(work, folder)
         shutil.rmtree(checkpoint(work), ignore_errors=True)
     finally:
+        _inside.reset(before)
         shutil.rmtree(work, ignore_errors=True)
 
 
 def seconds(folder: Path) -> float:
-    """How long a stage took to build, in seconds."""
+    """How long a stage took to build, in seconds; the stages that it asked for meanwhile are included."""
     return float(json.loads((folder / INPUTS).read_text())["seconds"])
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A stage that this process asked for.
+
+    Attributes:
+        kind: What it holds, such as "pixels".
+        folder: Where it lies.
+        built: Whether this process built it; otherwise it was found.
+        seconds: How long it took when it was built, whoever built it.
+        own_seconds: The same without the stages that it asked for meanwhile, so that no second counts twice.
+        size: What it holds, in MiB.
+    """
+
+    kind: str
+    folder: Path
+    built: bool
+    seconds: float
+    own_seconds: float
+    size: float
+
+
+def visited() -> list[Visit]:
+    """The stages that this process has asked for, each once, in the order in which they were ready.
+
+    One that another needs comes before it. Those that were pruned since are left out.
+    """
+    found = []
+    for folder, (kind, built) in _visited.items():
+        if (folder / INPUTS).is_file():
+            times = json.loads((folder / INPUTS).read_text())
+            size = _size(folder) / 2**20
+            found.append(Visit(kind, folder, built, times["seconds"], times["own_seconds"], size))
+    return found
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def prune(limit_bytes: int, keep: Iterable[Path] = ()) -> list[Path]:
@@ -260,7 +314,7 @@ def prune(limit_bytes: int, keep: Iterable[Path] = ()) -> list[Path]:
     """
     found = [*runtime.store_dir().glob("*/[!.]*"), *runtime.store_dir().glob(f"*/.*{_CHECKPOINT}")]
     stages = [path for path in found if path.is_dir()]
-    sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in stages}
+    sizes = {path: _size(path) for path in stages}
     total, removed = sum(sizes.values()), []
     for path in sorted(set(stages) - set(keep), key=lambda each: each.stat().st_mtime):
         if total <= limit_bytes:

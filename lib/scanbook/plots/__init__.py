@@ -1,5 +1,6 @@
 """Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
 
+from scanbook.plots.cost import cost_of_prediction
 from scanbook.plots.data import (
     category_by_class,
     class_counts,
@@ -16,10 +17,11 @@ from scanbook.plots.evaluation import (
     reliability_diagram,
     roc_curves,
 )
-from scanbook.plots.hardware import speed_bars, throughput_by_batch
+from scanbook.plots.hardware import latency_percentiles, layer_times, throughput_by_batch
 from scanbook.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
 from scanbook.plots.quality import image_sizes, shortcut_bars
 from scanbook.plots.robustness import corruption_preview, robustness_curves
+from scanbook.plots.scaling import scaling_curves, stage_bars, training_bars
 from scanbook.plots.segmentation import input_forms, mask_overlays, roc_arms, score_panels, unet_curves
 from scanbook.plots.style import apply
 from scanbook.plots.trust import coverage_curve, prevalence_curve, seed_dots, subgroup_bars
@@ -30,6 +32,7 @@ __all__ = [
     "class_counts",
     "confusion_matrix",
     "corruption_preview",
+    "cost_of_prediction",
     "coverage_curve",
     "difference_plot",
     "flagged",
@@ -37,6 +40,8 @@ __all__ = [
     "image_sizes",
     "image_statistics",
     "input_forms",
+    "latency_percentiles",
+    "layer_times",
     "learning_curves",
     "mask_overlays",
     "metric_bars",
@@ -50,11 +55,13 @@ __all__ = [
     "robustness_curves",
     "roc_arms",
     "roc_curves",
+    "scaling_curves",
     "score_panels",
     "seed_dots",
     "shortcut_bars",
-    "speed_bars",
+    "stage_bars",
     "subgroup_bars",
     "throughput_by_batch",
+    "training_bars",
     "unet_curves",
 ]

@@ -15,10 +15,13 @@ from scanbook import runtime, store
 from scanbook.errors import DataError
 from scanbook.runner import order
 from scanbook.study import KAGGLE, Study
+from scanbook.study.prices import prices
 
 METRICS = "metrics.json"
 FAILURE = "failure.json"
 REPORT = "report.html"
+PRICED = "06_hardware_benchmark"
+"""The notebook that reads the price table."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -91,7 +94,11 @@ class Batch:
 
     def fingerprints(self, name: str) -> dict[str, str]:
         """What the report of a notebook depends on, one fingerprint each."""
-        return {"notebook": notebook_fingerprint(name), **self._shared}
+        found = {"notebook": notebook_fingerprint(name), **self._shared}
+        if name == PRICED:
+            table = [[instance, price.model_dump(mode="json")] for instance, price in prices().items()]
+            found["prices"] = store.fingerprint(table)
+        return found
 
     def fresh(self, name: str) -> bool:
         """Whether the report of a notebook is whole and shows what a run would show now."""

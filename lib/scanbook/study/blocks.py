@@ -101,13 +101,36 @@ class Published(Block):
     `notebook` is the notebook that shows it, and `rows` maps the name of each row to its columns. Where rows and
     columns are named as this run's, and the images are the dataset's own, the two are shown together; of a table of
     one `backbone`, only where this run's is the same.
+
+    `recompute` says what is computed anew from raw figures and shown beside what was printed: "speedup", from the
+    columns seconds and workers (empty where their number says nothing); "scaled_speedup", from those and the work done,
+    the column that `of` names; "cost" per million predictions, from USD an hour and each network's ms; "comparison" of
+    the rows `first` and `second` of the "cost" table that `of` names.
     """
 
     notebook: str
     caption: str
     backbone: str = ""
     rows: Annotated[dict[str, dict[str, float | int | str | None]], Field(min_length=1)]
+    recompute: Literal["", "speedup", "scaled_speedup", "cost", "comparison"] = ""
+    of: str = ""
     note: str = ""
+
+    @model_validator(mode="after")
+    def _has_what_is_recomputed_from(self) -> Published:
+        needs = {
+            "speedup": ["seconds"],
+            "scaled_speedup": ["seconds", "workers", self.of],
+            "cost": ["USD an hour"],
+            "comparison": ["first", "second"],
+        }.get(self.recompute, [])
+        for row, values in self.rows.items():
+            for column in needs:
+                if column not in values:
+                    raise ValueError(f"row {row!r} has no {column!r}; {self.recompute} is recomputed from it")
+        if self.recompute == "comparison" and not self.of:
+            raise ValueError("a comparison is of a table; expected its name as of")
+        return self
 
 
 class Head(Block):
@@ -182,12 +205,23 @@ class Evaluation(Block):
 
 
 class Benchmark(Block):
-    """How much the hardware notebook measures: training images and epochs, batch sizes and repeated windows."""
+    """How much the hardware notebook measures.
+
+    `images`, at most so many, and `epochs` are of each training arm. Inference is timed in windows of `window_seconds`,
+    at most `windows` of them, until the medians of the last three differ by no more than `stable`, as a share; with all
+    threads, and with one too where `one_thread` says so. `calibration_images` training images calibrate int8. `price`
+    is what an hour of this machine costs, in USD; None where it is not rented.
+    """
 
     images: Positive = 512
     epochs: Positive = 3
     batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8, 32]
-    windows: Positive = 5
+    windows: Annotated[int, Field(ge=3)] = 12
+    window_seconds: Rate = 0.25
+    stable: Share = 0.05
+    one_thread: bool = True
+    calibration_images: Positive = 300
+    price: Rate | None = None
 
 
 class Study(Block):

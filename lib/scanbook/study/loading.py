@@ -25,7 +25,10 @@ SMOKE: dict[str, Any] = {
     "fine_tuning": {"epochs": 1},
     "seeds": 1,
     "evaluation": {"robustness_images": 24},
-    "benchmark": {"images": 32, "epochs": 1, "batch_sizes": [1, 8], "windows": 3},
+    "benchmark": {
+        **{"images": 32, "epochs": 1, "batch_sizes": [1, 8], "calibration_images": 32},
+        **{"windows": 3, "window_seconds": 0.05, "one_thread": False},
+    },
     "segmentation": {"unet": {"epochs": 1, "images": 32}},
     "bootstrap_rounds": 100,
 }

@@ -87,7 +87,7 @@ def transfer(
             )
             started = time.perf_counter() - extracting - more
             x_train, y_train = np.concatenate([x_train, *views]), np.concatenate([y_train, *labels])
-        head, history = _fit_head(study, manifest, (x_train, y_train), found[manifest.rows(VALIDATION)])
+        head, history = fit_head(study, manifest, (x_train, y_train), found[manifest.rows(VALIDATION)])
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights, study.head)
         for layer, values in zip(heads.head_layers(model), head, strict=True):
             layer.set_weights(values)
@@ -97,7 +97,7 @@ def transfer(
     return _trained(name, manifest, stage("transfer", inputs, build, __name__), policy, study.seed)
 
 
-def _fit_head(
+def fit_head(
     study: Study, manifest: Manifest, train: tuple[np.ndarray, np.ndarray], validation: np.ndarray
 ) -> tuple[list[list[np.ndarray]], pd.DataFrame]:
     """Trains a head for every penalty and takes the one that validation likes best.

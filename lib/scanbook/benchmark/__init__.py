@@ -1,0 +1,1 @@
+"""Measures training, inference and what they cost, on the machine at hand."""

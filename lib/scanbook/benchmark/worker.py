@@ -1,0 +1,214 @@
+"""A saved model in a process of its own, timed on command: both ends of the pipe.
+
+Threads cannot be changed once an engine has started, and a cold start and a peak of memory are of a whole process. This
+file is run by its path, and imports no more of scanbook than the engines, so that a process whose engine needs no Keras
+starts without it.
+
+The process reads a line of JSON, its task (`path`, `mode`, `threads`, `engines`, `images`, `seed`), and answers with
+one when the model is loaded. Each further line names a window (`engine`, `batch`, `seconds`, `callers`); the answer has
+the `milliseconds` of its calls, the `seconds` from the first call's start to the last one's end, and the process's peak
+`memory` in MiB. It ends when its input does: with the process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from scanbook import engines, runtime
+from scanbook.errors import RunError
+
+PREDICT, TRACED = "Keras predict", "Keras traced"
+"""The two ways to run a Keras model that are compared."""
+
+Predict = Callable[[np.ndarray], Any]
+
+
+class Worker:
+    """The process, seen from the one that starts it; as a context, it is stopped at the end.
+
+    Args:
+        name: What it measures, for errors.
+        task: As above.
+        device: "cpu" hides every GPU from it; "gpu" does not.
+
+    Attributes:
+        load: Seconds from its start until the model was loaded, imports included.
+        callers: Batches that its engine works on at a time.
+        memory: Peak so far, in MiB.
+
+    Raises:
+        RunError: The process ended, with the last line that it wrote.
+    """
+
+    def __init__(self, name: str, task: dict[str, Any], device: str = "cpu") -> None:
+        self.name, self.memory = name, 0.0
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  the process writes to it as long as it lives
+        environment = os.environ | {"SCANBOOK_HEADLESS": "1"}
+        if device == "cpu":
+            environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            # -P: modules beside this file are no packages of their own
+            [sys.executable, "-P", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            text=True,
+        )
+        try:
+            self.callers = int(self._ask(task)["callers"])
+        except BaseException:
+            self.stop()
+            raise
+        self.load = time.perf_counter() - started
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def window(self, engine: str, batch: int, seconds: float = 0.0, callers: int | None = None) -> dict[str, Any]:
+        """Times calls of one batch size; no `seconds` mean one call from each caller.
+
+        Returns:
+            `milliseconds` and `seconds`, as above.
+
+        Raises:
+            RunError: The process ended, with the last line that it wrote.
+        """
+        callers = self.callers if callers is None else callers
+        answer = self._ask({"engine": engine, "batch": batch, "seconds": seconds, "callers": callers})
+        self.memory = answer.pop("memory")
+        return answer
+
+    def stop(self) -> None:
+        """Ends the process, whatever it is doing; it keeps nothing that could be lost."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            try:
+                stream.close()  # type: ignore[union-attr]
+            except BrokenPipeError:  # a line that the process never read
+                continue
+
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            print(json.dumps(message), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise RunError(
+                f"inference with {self.name} failed: {self._last_words()}; try smaller benchmark.batch_sizes"
+            )
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "no message"
+        if status < 0:
+            return f"killed by signal {-status}, as happens when memory runs out (last line: {last})"
+        return last
+
+
+def window(
+    predict: Predict, images: np.ndarray, seconds: float, callers: int, pool: ThreadPoolExecutor
+) -> tuple[list[float], float]:
+    """Calls `predict` back to back, from each of several threads, until the time is up; once each at least.
+
+    Args:
+        predict: What is timed.
+        images: The batch of every call, uint8 `(n, h, w, 3)`.
+        seconds: How long new calls are made.
+        callers: Threads that call.
+        pool: Where they come from: as many or more.
+
+    Returns:
+        Milliseconds of every call, and the seconds from the first call's start to the last one's end.
+    """
+    together = threading.Barrier(callers)
+
+    def call() -> list[tuple[float, float]]:
+        together.wait()
+        calls = [_timed(predict, images)]
+        while calls[-1][1] < calls[0][0] + seconds:
+            calls.append(_timed(predict, images))
+        return calls
+
+    found = [pool.submit(call) for _ in range(callers)]
+    starts, ends = np.transpose([pair for each in found for pair in each.result()])
+    return (1000 * (ends - starts)).tolist(), float(ends.max() - starts.min())
+
+
+def _timed(predict: Predict, images: np.ndarray) -> tuple[float, float]:
+    started = time.perf_counter()
+    predict(images)
+    return started, time.perf_counter()
+
+
+def _open(task: dict[str, Any]) -> tuple[dict[str, Predict], int]:
+    """Ways to run the model by name, and how many batches the fastest of them works on at a time."""
+    path, threads = Path(task["path"]), task["threads"]
+    if path.suffix == ".keras":
+        # all threads are what Keras's backend takes by itself, as it does for most users
+        runtime.configure(task["seed"], threads if threads < runtime.cores() else None)
+        from scanbook import backbones
+
+        model = backbones.load(path)
+        traced = engines.KerasEngine(model)
+        ways: dict[str, Predict] = {
+            PREDICT: lambda images: model.predict(images, batch_size=len(images), verbose=0),
+            TRACED: lambda images: traced.predict(images, len(images)),
+        }
+        return {name: ways[name.partition(",")[0]] for name in task["engines"]}, 1  # "Keras traced, GPU"
+    engine = engines.open_saved(path, task["mode"], threads)
+    # a pool of requests keeps callers of latency mode apart; they do not make it faster
+    callers = engine.requests if task["mode"] == "throughput" else 1
+    return dict.fromkeys(task["engines"], lambda images: engine.predict(images, len(images))), callers
+
+
+def main() -> None:
+    """Serves windows until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the process that started it decides
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def answer(content: dict[str, Any]) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    task = json.loads(sys.stdin.readline() or "null")
+    if task is None:
+        return
+    images = np.load(task["images"])
+    ways, callers = _open(task)
+    answer({"callers": callers})
+    with ThreadPoolExecutor(callers) as pool:
+        for line in sys.stdin:
+            asked = json.loads(line)
+            way, batch = ways[asked["engine"]], images[: asked["batch"]]
+            milliseconds, seconds = window(way, batch, asked["seconds"], asked["callers"], pool)
+            answer({"milliseconds": milliseconds, "seconds": seconds, "memory": runtime.peak_memory()})
+
+
+if __name__ == "__main__":
+    main()

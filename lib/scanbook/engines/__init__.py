@@ -1,0 +1,42 @@
+"""One `predict(images)` over the engines that run a model: OpenVINO, Keras and, an extra, ONNX Runtime.
+
+An engine is thread-safe and takes uint8 RGB `(n, h, w, 3)`. None of them is imported before it is used: a service that
+runs one has none of the others.
+"""
+
+from scanbook.engines.base import (
+    INT8_LOSS,
+    PARITY,
+    Engine,
+    Mode,
+    Precision,
+    centred_log,
+    parity,
+    refusal,
+    size_on_disk,
+)
+from scanbook.engines.keras import KerasEngine
+from scanbook.engines.onnx import OnnxEngine, to_onnx
+from scanbook.engines.opening import open_saved
+from scanbook.engines.openvino import OpenVinoEngine, save_openvino, to_openvino
+from scanbook.engines.quantising import quantise
+
+__all__ = [
+    "INT8_LOSS",
+    "PARITY",
+    "Engine",
+    "KerasEngine",
+    "Mode",
+    "OnnxEngine",
+    "OpenVinoEngine",
+    "Precision",
+    "centred_log",
+    "open_saved",
+    "parity",
+    "quantise",
+    "refusal",
+    "save_openvino",
+    "size_on_disk",
+    "to_onnx",
+    "to_openvino",
+]

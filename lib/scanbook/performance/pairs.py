@@ -1,0 +1,197 @@
+"""Sides, each in a process of its own, measured in turn: A B, B A, A B, … so that a slow minute meets both alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from scanbook import runtime
+from scanbook.errors import RunError
+
+LIMIT = 1200.0
+"""Seconds that a side may take to start, or for one measurement."""
+Order = Literal["ours / other", "other / ours"]
+Measurement = dict[str, float]
+"""What a side measured: `value`, in the unit of its rows; `memory`, in GiB; where it has them, `accuracy` and the
+steps that the value is made of, by name."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way of doing the work, run in a fresh process that serves all its measurements.
+
+    Attributes:
+        name: What it is called in tables.
+        function: `module:function`, a context manager: it prepares all that is not measured and yields what measures.
+        did: What it does, in a sentence.
+        options: Its arguments, plain JSON.
+        warms_itself: Whether it has warmed up, with less work, when it is ready; others are measured once in vain.
+    """
+
+    name: str
+    function: str
+    did: str
+    options: dict[str, Any] = field(default_factory=dict)
+    warms_itself: bool = False
+
+
+class Worker(Protocol):
+    """A running side."""
+
+    def measure(self) -> Measurement:
+        """Does the work once."""
+        ...
+
+
+class Process:
+    """A side in its own process, which waits without work until it is asked: reading a pipe takes no processor."""
+
+    def __init__(self, side: Side, environment: Mapping[str, str]) -> None:
+        self.side = side
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        task = json.dumps({"function": side.function, "options": side.options})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "scanbook.performance.worker", task],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **surroundings(), **environment},
+            start_new_session=True,  # what it starts can be ended with it
+        )
+        self._answer()
+
+    def measure(self) -> Measurement:
+        """Does the work once.
+
+        Raises:
+            RunError: The side failed, with its reason, or did not answer in time.
+        """
+        assert self._process.stdin
+        with suppress(BrokenPipeError):  # it is gone; what it said last comes with the answer that is missing
+            self._process.stdin.write(b"measure\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Lets the side put away what it made, then ends it and what it started."""
+        assert self._process.stdin and self._process.stdout
+        with suppress(OSError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=60)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], LIMIT)
+        line = self._process.stdout.readline() if ready else b""
+        answer = json.loads(line) if line else {"error": self._last_words() if ready else f"no answer in {LIMIT:.0f} s"}
+        if "error" in answer:
+            self.close()
+            raise RunError(f"{self.side.name}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        if status < 0:
+            return f"killed by signal {-status}, as happens when memory runs out"
+        self._log.seek(0)
+        return (self._log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+
+
+def surroundings() -> dict[str, str]:
+    """Environment of every side: all processors of this machine, no GPU, no progress bars."""
+    cores = str(runtime.cores())
+    return {
+        "SCANBOOK_HEADLESS": "1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "OMP_NUM_THREADS": cores,
+        "TF_NUM_INTRAOP_THREADS": cores,
+    }
+
+
+@contextmanager
+def running(side: Side, environment: Mapping[str, str]) -> Iterator[Process]:
+    """A side in its own process, ended with the block."""
+    process = Process(side, environment)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def interleave(
+    sides: Mapping[str, Side],
+    rounds: int,
+    *,
+    environment: Mapping[str, str] | None = None,
+    seed: int = 0,
+    start: Callable[[Side, Mapping[str, str]], Any] = running,
+) -> dict[str, list[Measurement]]:
+    """Measures sides in turn, each once a round, in an order drawn anew for every round.
+
+    Args:
+        sides: By name.
+        rounds: How often each is measured.
+        environment: Variables for their processes.
+        seed: Of the order.
+        start: Context manager that starts a side and gives a `Worker`.
+
+    Returns:
+        The measurements of each side, a round after the other.
+
+    Raises:
+        RunError: A side failed.
+    """
+    draw = np.random.default_rng(seed)
+    found: dict[str, list[Measurement]] = {name: [] for name in sides}
+    names = list(sides)
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(start(side, environment or {})) for name, side in sides.items()}
+        for name, side in sides.items():
+            if not side.warms_itself:
+                workers[name].measure()
+        for _ in range(rounds):
+            for place in draw.permutation(len(names)):
+                found[names[place]].append(workers[names[place]].measure())
+    return found
+
+
+def compare(ours: list[float], other: list[float], order: Order) -> dict[str, Any]:
+    """Ratios of pairs.
+
+    Args:
+        ours: Values of one side, a round after the other.
+        other: Values of the other side in the same rounds.
+        order: What is divided by what.
+
+    Returns:
+        `ratio`, the median of the pairs' ratios; `low` and `high`, the least and the greatest; `ratios`, of each pair;
+        `medians` of both sides.
+    """
+    upper, lower = (ours, other) if order == "ours / other" else (other, ours)
+    ratios = [a / b for a, b in zip(upper, lower, strict=True)]
+    return {
+        "ratio": float(np.median(ratios)),
+        "low": min(ratios),
+        "high": max(ratios),
+        "ratios": ratios,
+        "medians": {"ours": float(np.median(ours)), "other": float(np.median(other))},
+    }

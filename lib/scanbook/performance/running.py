@@ -1,0 +1,238 @@
+"""Runs the comparisons one after the other and keeps each as soon as it is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanbook import runtime, store
+from scanbook.catalogue import BACKBONES
+from scanbook.errors import RunError, ScanbookError
+from scanbook.performance import growth, overhead, report
+from scanbook.performance.contests import Contest, Row, limited
+from scanbook.performance.pairs import Measurement, compare, interleave, running
+from scanbook.performance.rows import QUICK, SMALL, Sizes, table
+from scanbook.runner import locks
+
+RESULTS, PAGE = "performance.json", "performance.html"
+GROWTH = "growth"
+"""Name of the measurement that is no ratio."""
+NOT_ASKED = "not asked for in this run"
+
+
+def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data: Path | None = None) -> Path:
+    """Measures scanbook against the usual practice, and writes `performance.json` and `performance.html`.
+
+    A goal that is missed is a result, and a comparison that fails is a line in the table: neither raises.
+
+    Args:
+        rows: Names of the rows to measure; none for all. The others are listed as not run.
+        pairs: Measurements of each side; 0 for the usual number.
+        quick: Whether to run tiny sizes, whose figures mean nothing, to see that everything runs.
+        data: Folder with JPEG files to decode; None draws them.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        RunError: A row is unknown.
+    """
+    sizes = QUICK if quick else Sizes()
+    sizes = replace(sizes, pairs=pairs) if pairs else sizes
+    folder = runtime.reports_dir() / "bench"
+    with locks.machine(True, lambda: _say("waiting for the machine")), _work() as work:
+        run = Run(folder, work, sizes, data)
+        run.all(set(rows))
+    return folder / PAGE
+
+
+@contextmanager
+def _work() -> Iterator[Path]:
+    """An empty folder beside the store, which may take some GB and goes at the end."""
+    folder = runtime.store_dir().parent / "bench"
+    with locks.hold(runtime.store_dir() / ".bench.lock", on_wait=lambda: _say("waiting for another benchmark")):
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Run:
+    """One run of the benchmark.
+
+    Args:
+        folder: Where the results go.
+        work: A folder for what is measured on.
+        sizes: How much each comparison does.
+        data: Folder with JPEG files; None draws them.
+
+    Attributes:
+        found: What `performance.json` holds.
+        environment: Variables for every process.
+    """
+
+    def __init__(self, folder: Path, work: Path, sizes: Sizes, data: Path | None) -> None:
+        self.folder, self.work, self.sizes, self.data = folder, work, sizes, data
+        shipped = store.PACKAGE / "weights" / BACKBONES[SMALL].shipped
+        self.contests = table(work, shipped, sizes, data)
+        self.environment = {"SCANBOOK_STORE": str(work / "store")}
+        self._started = time.perf_counter()
+        self.found: dict[str, Any] = {
+            "date": _now(),
+            "quick": sizes == replace(QUICK, pairs=sizes.pairs),
+            "seconds": 0.0,
+            "machine": runtime.describe_machine(),
+            "load before": round(os.getloadavg()[0], 2),
+            "versions": runtime.versions(),
+            "data": str(data) if data else "drawn by scanbook",
+            "rows": [
+                _blank(row, contest.pairs, "not run", contest.unable or NOT_ASKED)
+                for contest in self.contests
+                for row in contest.rows
+            ]
+            + [_blank(overhead.ROW, overhead.ROW.n, "not run", NOT_ASKED)],
+            GROWTH: {"unable": NOT_ASKED},
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that can be asked for."""
+        return [row["name"] for row in self.found["rows"]] + [GROWTH]
+
+    def all(self, names: set[str]) -> None:
+        """Measures what is named, or all, and writes after each; the page is written at the end, whatever happens."""
+        unknown = sorted(names - set(self.names))
+        if unknown:
+            raise RunError(f"unknown row {unknown[0]!r}; expected some of {', '.join(self.names)}")
+        names = names or set(self.names)
+        self._save()
+        try:
+            for contest in filter(None, (limited(each, names) for each in self.contests)):
+                self.contest(contest)
+            if GROWTH in names:
+                self._grow()
+            if overhead.ROW.name in names:
+                self._reports()
+        finally:
+            self._save()
+            store.atomic_write(self.folder / PAGE, report.render(self.found))
+
+    def contest(self, contest: Contest, start: Callable[..., Any] = running) -> None:
+        """Measures the sides of a contest in turn and keeps its rows."""
+        clock = time.perf_counter()
+        reason, status, found = contest.unable, "not run", {}
+        if not reason:
+            try:
+                for side in contest.prepare:
+                    with start(side, self.environment) as maker:
+                        maker.measure()
+                found = interleave(contest.sides, contest.pairs, environment=self.environment, start=start)
+            except (ScanbookError, OSError) as error:
+                reason, status = str(error), "failed"
+        taken = time.perf_counter() - clock
+        for row in contest.rows:
+            result = _blank(row, contest.pairs, status, reason)
+            if found:
+                result |= _of_pair(row, contest, found)
+            self._keep(result, taken)
+
+    def _reports(self) -> None:
+        clock, row = time.perf_counter(), overhead.ROW
+        result = _blank(row, row.n, "measured", "")
+        try:
+            values = overhead.run(self.work / "make", {})
+            memory = values.pop("memory")
+            sides = zip(("ours", "other"), (row.ours, row.other), strict=True)
+            result |= values | {"reached": row.reached(values["ratio"])}
+            result |= {key: {"side": name, "did": _DID[key], "memory": memory} for key, name in sides}
+        except (ScanbookError, OSError) as error:
+            result |= {"status": "failed", "reason": str(error)}
+        self._keep(result, time.perf_counter() - clock)
+
+    def _grow(self) -> None:
+        clock = time.perf_counter()
+        try:
+            found = growth.measure(self.work, self.sizes, self.data, self.environment, _say)
+        except (ScanbookError, OSError) as error:
+            found = {"unable": f"failed: {error}"}
+        self.found[GROWTH] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
+        _say(f"{GROWTH}: {report.growth_sentence(found)}")
+        self._save()
+
+    def _keep(self, result: dict[str, Any], taken: float) -> None:
+        result |= {"date": _now(), "took": round(taken, 1)}
+        self.found["rows"] = [result if each["name"] == result["name"] else each for each in self.found["rows"]]
+        _say(report.line(result))
+        self._save()
+
+    def _save(self) -> None:
+        self.found["seconds"] = round(time.perf_counter() - self._started, 1)
+        store.write_json(self.folder / RESULTS, self.found)
+
+
+_DID = {
+    "ours": "starts kernels, runs papermill, renders HTML, imports the library anew",
+    "other": "runs the cells of the notebooks",
+}
+
+
+def _blank(row: Row, pairs: int, status: str, reason: str) -> dict[str, Any]:
+    """A row before its figures."""
+    return {
+        "name": row.name,
+        "what": row.what,
+        "against": row.other,
+        "goal": row.goal,
+        "direction": row.direction,
+        "order": row.order,
+        "unit": row.unit,
+        "pairs": pairs,
+        "n": row.n,
+        "ratio": None,
+        "medians": None,
+        "status": status,
+        "reason": reason,
+        "reached": None,
+        "note": row.note,
+    }
+
+
+def _of_pair(row: Row, contest: Contest, found: dict[str, list[Measurement]]) -> dict[str, Any]:
+    """Figures of a row: its ratios, and for each side what it did, its values, peak memory and accuracy."""
+    both = {"ours": row.ours, "other": row.other}
+    values = {key: [each["value"] for each in found[side]] for key, side in both.items()}
+    result = compare(values["ours"], values["other"], row.order) | {"status": "measured", "reason": ""}
+    for key, side in both.items():
+        seen = [each["accuracy"] for each in found[side] if "accuracy" in each]
+        result[key] = {
+            "side": contest.sides[side].name,
+            "did": contest.sides[side].did,
+            "values": values[key],
+            "memory": max(each["memory"] for each in found[side]),
+            **({"accuracy": float(np.median(seen))} if seen else {}),
+        }
+        steps = [step for step in found[side][0] if step not in ("value", "memory", "accuracy")]
+        if steps:
+            result[key]["steps"] = {step: float(np.median([each[step] for each in found[side]])) for step in steps}
+    known = [result[key]["accuracy"] for key in both if "accuracy" in result[key]]
+    result["reached"] = row.reached(result["ratio"], (known[0], known[1]) if len(known) == 2 else None)
+    return result
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,133 @@
+"""The process of a side: `python -m scanbook.performance.worker TASK`, a line in, a line out.
+
+TASK is JSON with `function` and `options`. It says that it is ready, then answers every line with a measurement, until
+its input ends. Answers go to the output that it was started with; whatever libraries print goes to the error stream.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+GIB = 2**30
+
+
+def resolve(path: str) -> Callable[..., AbstractContextManager[Callable[[], Any]]]:
+    """The function that `module:function` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def as_measurement(found: Any) -> dict[str, Any]:
+    """A bare number is the value alone."""
+    return dict(found) if isinstance(found, dict) else {"value": float(found)}
+
+
+def peak_memory() -> float:
+    """Largest resident memory so far, in GiB, of this process and of those it started that still run.
+
+    From `/proc`, where there is one: `getrusage` would add what the process held before it became this program.
+    """
+    import psutil
+
+    own = _high_water(os.getpid())
+    if own is None:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        own = peak * (1 if sys.platform == "darwin" else 1024)
+    others = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            others += _high_water(process.pid) or process.memory_info().rss
+    return (own + others) / GIB
+
+
+def _high_water(pid: int) -> int | None:
+    """Peak resident memory of a process in bytes; None where the system does not tell."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, key: str) -> int | None:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+class OwnMemory:
+    """Largest memory of this process that no file backs, sampled while the block runs.
+
+    Pixels that are read through a memory map lie in the page cache, which the system takes back when it needs it.
+
+    Attributes:
+        gib: The peak, in GiB; all resident memory where the system does not tell them apart.
+    """
+
+    def __init__(self, interval: float = 0.02) -> None:
+        self.gib = 0.0
+        self._interval = interval
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> OwnMemory:
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._sample()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        now = _status(os.getpid(), "RssAnon")
+        if now is None:
+            import psutil
+
+            now = psutil.Process().memory_info().rss
+        self.gib = max(self.gib, now / GIB)
+
+
+def serve(task: dict[str, Any], questions: TextIO, say: Callable[[dict[str, Any]], None]) -> None:
+    """Prepares a side and answers every line of `questions` with a measurement."""
+    try:
+        with resolve(task["function"])(**task["options"]) as measure:
+            say({"ready": True})
+            for _ in questions:
+                found = as_measurement(measure())
+                say({**found, "memory": found.get("memory", peak_memory())})
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        say({"error": f"{type(error).__name__}: {first}" if first else type(error).__name__})
+
+
+def main() -> None:
+    """Runs the side that the command line names."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    serve(json.loads(sys.argv[1]), sys.stdin, say)
+
+
+if __name__ == "__main__":
+    main()
