@@ -1,7 +1,6 @@
 """Training by threads: real processes with the threads asked for, honest ratios, one line for what failed."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -103,17 +102,9 @@ def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypat
 def test_failing_arm_is_one_line(monkeypatch):
     monkeypatch.setattr(arms, "training_arms", lambda: [SEQUENTIAL])
     monkeypatch.setenv("KERAS_BACKEND", "abacus")  # fails in its own process, and soon
-    with pytest.raises(RunError, match=r"arm sequential CPU with 1 threads failed: .*abacus.*; try fewer") as failed:
+    with pytest.raises(RunError, match=r"training with 1 thread .* failed: .*abacus.*; try fewer") as failed:
         train()
     assert "\n" not in str(failed.value)
-
-
-@pytest.mark.parametrize(("code", "said"), [(1, "the last line"), (-9, "killed by signal 9, as happens when memory")])
-def test_what_a_failed_process_said_is_told(monkeypatch, code, said):
-    done = subprocess.CompletedProcess([], code, "", "the first line\nthe last line\n")
-    monkeypatch.setattr(arms.subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(RunError, match=f"failed: {said}"):
-        train()
 
 
 def planted_times(monkeypatch, kinds, seconds, weak_seconds):
@@ -190,14 +181,21 @@ def test_work_fits_the_data_and_the_largest_weak_arm_is_a_strong_one(images, thr
 def test_environment_hides_gpus_from_cpu_arms_alone(monkeypatch):
     seen = []
 
-    def run(*_, env, **__):
-        seen.append(env)
-        return subprocess.CompletedProcess([], 0, '{"seconds": 1}\n', "")
+    class Child:
+        def __init__(self, name, arguments, environment, hint):
+            seen.append(environment)
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(arms.subprocess, "run", run)
-    for arm in (SEQUENTIAL, GPU):
-        assert arms._run_arm(arm) == {"seconds": 1}
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def ask(self, task):
+            return {"arm": task["arm"]}
+
+    monkeypatch.setattr(arms, "Child", Child)
+    assert [arms._run_arm(arm) for arm in (SEQUENTIAL, GPU)] == [{"arm": "sequential CPU"}, {"arm": "GPU"}]
     assert seen[0]["CUDA_VISIBLE_DEVICES"] == "-1" and "CUDA_VISIBLE_DEVICES" not in seen[1]
 
 

@@ -244,8 +244,8 @@ def test_a_side_answers_from_a_process_of_its_own(environment):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("fail", "fail: KeyError: 'missing'"),
-        ("refuse", "refuse: ValueError: cannot"),
+        ("fail", "fail failed: KeyError: 'missing'"),
+        ("refuse", "refuse failed: ValueError: cannot"),
         ("die", "signal 9"),
     ],
 )

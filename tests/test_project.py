@@ -30,6 +30,7 @@ FLOW = (
     *(
         "errors",
         "runtime",
+        "processes",
         "catalogue",
         "store",
         "study",

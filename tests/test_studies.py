@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scanbook.runner.order import NOTEBOOKS
+from scanbook.runner.order import ALONE, NOTEBOOKS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -83,11 +83,12 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     assert faults["exact duplicates"]["found"] == faults["exact duplicates"]["planted"] > 0
     assert found["07_export_flask"]["parity"] == {"stored logits": True, "OpenVINO": True, "HTTP": True}
     looks = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
-    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", "06_hardware_benchmark"))
+    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", ALONE))
     assert {count for each in looks.values() for count in each.values()} == {1}, "no network is scored twice on test"
     for name in NOTEBOOKS:
         metrics = json.loads((tmp_path / "reports" / "drawn" / "quick" / name / "metrics.json").read_text())
-        assert metrics["peak memory (GiB)"] < 4 / 2, "two run side by side"
+        # two run side by side, but for the benchmark
+        assert metrics["peak memory (GiB)"] < (4 if name == ALONE else 4 / 2), name
 
     again = make("reports", "PROFILE=quick", room=tmp_path)
     assert again.returncode == 0 and "starts:" not in again.stdout

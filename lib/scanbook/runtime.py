@@ -205,15 +205,27 @@ def describe_machine() -> dict[str, str | int | float]:
     }
 
 
-def peak_memory() -> float:
-    """Most memory that this process has held at a time, in MiB.
+def memory_in_status(key: str, pid: int | str = "self") -> float | None:
+    """One of the figures that Linux keeps of a process's memory, in MiB; None where there is no such file or line."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def peak_memory(pid: int | None = None) -> float:
+    """Most memory that a process has held at a time, in MiB: this one, or another, of which some systems tell less.
 
     Linux keeps it as VmHWM. `ru_maxrss` would start at what the parent process held: it lives on through `exec`.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return int(fields["VmHWM"].split()[0]) / 2**10
+    peak = memory_in_status("VmHWM", pid or "self")
+    if peak is not None:
+        return peak
+    if pid:
+        import psutil
+
+        return psutil.Process(pid).memory_info().rss / 2**20
     import resource
 
     # bytes on macOS, KiB elsewhere

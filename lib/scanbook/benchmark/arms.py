@@ -7,8 +7,6 @@ module, run with `python -m scanbook.benchmark.arms`.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +20,8 @@ import pandas as pd
 from scanbook import runtime
 from scanbook.backbones import Weights
 from scanbook.benchmark import scaling
-from scanbook.errors import RunError
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
+from scanbook.processes import WITHOUT_GPU, Child, answering
 from scanbook.study import Study
 
 
@@ -178,25 +176,12 @@ def _scaled(rows: list[tuple[dict[str, Any], dict[str, float]]], *, grown: bool)
 
 
 def _run_arm(task: dict[str, Any]) -> dict[str, Any]:
-    environment = os.environ | {"SCANBOOK_HEADLESS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if task["device"] == "cpu":
-        environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-m", "scanbook.benchmark.arms"],
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        if done.returncode < 0:
-            last = f"killed by signal {-done.returncode}, as happens when memory runs out"
-        raise RunError(
-            f"benchmark arm {task['arm']} with {task['threads']} threads failed: {last}; try fewer benchmark.images"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+    """One number of threads in a process of its own."""
+    name = f"training with {task['threads']} thread{'' if task['threads'] == 1 else 's'} ({task['arm']})"
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | (WITHOUT_GPU if task["device"] == "cpu" else {})
+    hint = "try fewer benchmark.images"
+    with Child(name, ["-m", "scanbook.benchmark.arms"], environment, hint=hint, patience=10) as child:
+        return child.ask(task)
 
 
 def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
@@ -267,4 +252,5 @@ def _summary(seconds: list[float], images: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_train_arm(json.load(sys.stdin))))
+    answer = answering()
+    answer(_train_arm(json.loads(sys.stdin.readline())))

@@ -13,23 +13,18 @@ the `milliseconds` of its calls, the `seconds` from the first call's start to th
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from scanbook import engines, runtime
-from scanbook.errors import RunError
+from scanbook.processes import WITHOUT_GPU, Child, answering
 
 PREDICT, TRACED = "Keras predict", "Keras traced"
 """The two ways to run a Keras model that are compared."""
@@ -37,8 +32,8 @@ PREDICT, TRACED = "Keras predict", "Keras traced"
 Predict = Callable[[np.ndarray], Any]
 
 
-class Worker:
-    """The process, seen from the one that starts it; as a context, it is stopped at the end.
+class Worker(Child):
+    """The process, seen from the one that starts it.
 
     Args:
         name: What it measures, for errors.
@@ -55,35 +50,17 @@ class Worker:
     """
 
     def __init__(self, name: str, task: dict[str, Any], device: str = "cpu") -> None:
-        self.name, self.memory = name, 0.0
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  the process writes to it as long as it lives
-        environment = os.environ | {"SCANBOOK_HEADLESS": "1"}
-        if device == "cpu":
-            environment |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
         started = time.perf_counter()
-        self.process = subprocess.Popen(
-            # -P: modules beside this file are no packages of their own
-            [sys.executable, "-P", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            text=True,
-        )
+        # -P: modules beside this file are no packages of their own
+        environment, hint = WITHOUT_GPU if device == "cpu" else {}, "try smaller benchmark.batch_sizes"
+        super().__init__(f"inference with {name}", ["-P", __file__], environment, hint=hint)
+        self.memory = 0.0
         try:
-            self.callers = int(self._ask(task)["callers"])
+            self.callers = int(self.ask(task)["callers"])
         except BaseException:
             self.stop()
             raise
         self.load = time.perf_counter() - started
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def window(self, engine: str, batch: int, seconds: float = 0.0, callers: int | None = None) -> dict[str, Any]:
         """Times calls of one batch size; no `seconds` mean one call from each caller.
@@ -95,40 +72,9 @@ class Worker:
             RunError: The process ended, with the last line that it wrote.
         """
         callers = self.callers if callers is None else callers
-        answer = self._ask({"engine": engine, "batch": batch, "seconds": seconds, "callers": callers})
+        answer = self.ask({"engine": engine, "batch": batch, "seconds": seconds, "callers": callers})
         self.memory = answer.pop("memory")
         return answer
-
-    def stop(self) -> None:
-        """Ends the process, whatever it is doing; it keeps nothing that could be lost."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
-            try:
-                stream.close()  # type: ignore[union-attr]
-            except BrokenPipeError:  # a line that the process never read
-                continue
-
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        try:
-            print(json.dumps(message), file=self.process.stdin, flush=True)
-            line = self.process.stdout.readline()  # type: ignore[union-attr]
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RunError(
-                f"inference with {self.name} failed: {self._last_words()}; try smaller benchmark.batch_sizes"
-            )
-        return json.loads(line)
-
-    def _last_words(self) -> str:
-        status = self.process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "no message"
-        if status < 0:
-            return f"killed by signal {-status}, as happens when memory runs out (last line: {last})"
-        return last
 
 
 def window(
@@ -189,13 +135,7 @@ def _open(task: dict[str, Any]) -> tuple[dict[str, Predict], int]:
 
 def main() -> None:
     """Serves windows until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the process that started it decides
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-
-    def answer(content: dict[str, Any]) -> None:
-        print(json.dumps(content), file=answers, flush=True)
-
+    answer = answering()
     task = json.loads(sys.stdin.readline() or "null")
     if task is None:
         return

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from scanbook import runtime
-from scanbook.errors import RunError
+from scanbook.processes import WITHOUT_GPU, Child
 
 LIMIT = 1200.0
 """Seconds that a side may take to start, or for one measurement."""
@@ -54,22 +47,17 @@ class Worker(Protocol):
         ...
 
 
-class Process:
-    """A side in its own process, which waits without work until it is asked: reading a pipe takes no processor."""
+class Process(Child):
+    """A side in its own process.
+
+    Raises:
+        RunError: It failed, with its reason, or did not answer in time.
+    """
 
     def __init__(self, side: Side, environment: Mapping[str, str]) -> None:
-        self.side = side
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        task = json.dumps({"function": side.function, "options": side.options})
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "scanbook.performance.worker", task],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, **surroundings(), **environment},
-            start_new_session=True,  # what it starts can be ended with it
-        )
-        self._answer()
+        module = ["-m", "scanbook.performance.worker"]
+        super().__init__(side.name, module, {**surroundings(), **environment}, limit=LIMIT, patience=60)
+        self.ask({"function": side.function, "options": side.options})
 
     def measure(self) -> Measurement:
         """Does the work once.
@@ -77,51 +65,16 @@ class Process:
         Raises:
             RunError: The side failed, with its reason, or did not answer in time.
         """
-        assert self._process.stdin
-        with suppress(BrokenPipeError):  # it is gone; what it said last comes with the answer that is missing
-            self._process.stdin.write(b"measure\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Lets the side put away what it made, then ends it and what it started."""
-        assert self._process.stdin and self._process.stdout
-        with suppress(OSError):
-            self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=60)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process.stdout.close()
-        self._log.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        ready, _, _ = select.select([self._process.stdout], [], [], LIMIT)
-        line = self._process.stdout.readline() if ready else b""
-        answer = json.loads(line) if line else {"error": self._last_words() if ready else f"no answer in {LIMIT:.0f} s"}
-        if "error" in answer:
-            self.close()
-            raise RunError(f"{self.side.name}: {answer['error']}")
-        return answer
-
-    def _last_words(self) -> str:
-        status = self._process.wait()
-        if status < 0:
-            return f"killed by signal {-status}, as happens when memory runs out"
-        self._log.seek(0)
-        return (self._log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        return self.ask("measure")
 
 
 def surroundings() -> dict[str, str]:
     """Environment of every side: all processors of this machine, no GPU, no progress bars."""
     cores = str(runtime.cores())
     return {
-        "SCANBOOK_HEADLESS": "1",
+        **WITHOUT_GPU,
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "-1",
         "OMP_NUM_THREADS": cores,
         "TF_NUM_INTRAOP_THREADS": cores,
     }
@@ -130,11 +83,8 @@ def surroundings() -> dict[str, str]:
 @contextmanager
 def running(side: Side, environment: Mapping[str, str]) -> Iterator[Process]:
     """A side in its own process, ended with the block."""
-    process = Process(side, environment)
-    try:
+    with Process(side, environment) as process:
         yield process
-    finally:
-        process.close()
 
 
 def interleave(

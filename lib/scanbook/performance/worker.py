@@ -1,23 +1,22 @@
-"""The process of a side: `python -m scanbook.performance.worker TASK`, a line in, a line out.
+"""The process of a side: `python -m scanbook.performance.worker`, a line in, a line out.
 
-TASK is JSON with `function` and `options`. It says that it is ready, then answers every line with a measurement, until
-its input ends. Answers go to the output that it was started with; whatever libraries print goes to the error stream.
+The first line is its task, JSON with `function` and `options`. It says that it is ready, then answers every line with a
+measurement, until its input ends.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-GIB = 2**30
+from scanbook import runtime
+from scanbook.processes import answering
 
 
 def resolve(path: str) -> Callable[..., AbstractContextManager[Callable[[], Any]]]:
@@ -32,36 +31,14 @@ def as_measurement(found: Any) -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """Largest resident memory so far, in GiB, of this process and of those it started that still run.
-
-    From `/proc`, where there is one: `getrusage` would add what the process held before it became this program.
-    """
+    """Largest resident memory so far, in GiB, of this process and of those it started that still run."""
     import psutil
 
-    own = _high_water(os.getpid())
-    if own is None:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        own = peak * (1 if sys.platform == "darwin" else 1024)
-    others = 0
+    others = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            others += _high_water(process.pid) or process.memory_info().rss
-    return (own + others) / GIB
-
-
-def _high_water(pid: int) -> int | None:
-    """Peak resident memory of a process in bytes; None where the system does not tell."""
-    return _status(pid, "VmHWM")
-
-
-def _status(pid: int, key: str) -> int | None:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    return None
+            others += runtime.peak_memory(process.pid)
+    return (runtime.peak_memory() + others) / 2**10
 
 
 class OwnMemory:
@@ -96,12 +73,12 @@ class OwnMemory:
             self._sample()
 
     def _sample(self) -> None:
-        now = _status(os.getpid(), "RssAnon")
+        now = runtime.memory_in_status("RssAnon")
         if now is None:
             import psutil
 
-            now = psutil.Process().memory_info().rss
-        self.gib = max(self.gib, now / GIB)
+            now = psutil.Process().memory_info().rss / 2**20
+        self.gib = max(self.gib, now / 2**10)
 
 
 def serve(task: dict[str, Any], questions: TextIO, say: Callable[[dict[str, Any]], None]) -> None:
@@ -118,15 +95,9 @@ def serve(task: dict[str, Any], questions: TextIO, say: Callable[[dict[str, Any]
 
 
 def main() -> None:
-    """Runs the side that the command line names."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-    serve(json.loads(sys.argv[1]), sys.stdin, say)
+    """Runs the side that the first line names."""
+    answer = answering()
+    serve(json.loads(sys.stdin.readline()), sys.stdin, answer)
 
 
 if __name__ == "__main__":
