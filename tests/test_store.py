@@ -96,7 +96,7 @@ def test_other_inputs_kinds_code_and_versions_are_other_stages(
         store.stage("other", {"a": 1}, writes("x"), "scanbook.errors"),
         store.stage("demo", {"a": 1}, writes("x"), "scanbook.catalogue"),
     ]
-    monkeypatch.setattr(runtime, "versions", lambda: {"numpy": "0"})
+    monkeypatch.setattr(runtime, "versions", lambda packages: {"numpy": "0"})
     built.append(store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors"))
     assert len(set(built)) == 5
 

@@ -86,12 +86,12 @@ def _header(data: bytes) -> tuple[int, int, int]:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image or a mask without aliasing.
+    """Resizes an image or a mask.
 
-    An image that is too large by a factor of two or more is halved by the mean of 2 × 2 pixels, as often as that goes.
-    What is left is at most a factor of two, for which bilinear interpolation sees every pixel; or else averages areas.
-    Halving first is eight times as fast as averaging areas at once (600 × 450 to 224: 0.15 ms, not 1.24), and differs
-    from it by less than one level on average.
+    One that is too large by a factor of two or more is halved by the mean of 2 × 2 pixels, as often as that goes. What
+    is left, up to a factor of two, is interpolated between pixels; a larger factor, of a side that cannot be halved,
+    averages areas. On photographs that is within a level, on average, of averaging areas at once, at an eighth of the
+    time (600 × 450 to 224: 0.15 ms, not 1.24); finer patterns than two pixels may alias a little.
 
     Args:
         pixels: uint8 `(h, w, 3)` or `(h, w)`.

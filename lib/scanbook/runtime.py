@@ -28,9 +28,11 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "opencv-python-headless", "pillow", "pydicom", "python-gdcm"),
-    *("keras", "keras-hub", "tensorflow", "openvino", "nncf", "onnxruntime"),
+    *("keras", "keras-hub", "tensorflow", "openvino"),
 )
-"""Packages whose versions can change a result; they are part of every fingerprint and every report."""
+"""Packages whose versions can change what a stage holds; they are part of its name."""
+MEASURED_PACKAGES = ("nncf", "onnxruntime")
+"""Packages that only measurements use: reports depend on them and name them, stages do not."""
 
 _INSTRUCTIONS = (
     *("asimd", "asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -164,10 +166,10 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     return tqdm(items, desc=description, total=total, leave=False)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of `PACKAGES`, those that are installed."""
+def versions(packages: Iterable[str] = (*PACKAGES, *MEASURED_PACKAGES)) -> dict[str, str]:
+    """Versions of Python and of packages, those that are installed."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

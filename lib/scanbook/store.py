@@ -202,7 +202,7 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
     from filelock import FileLock
 
     started, built = time.perf_counter(), False
-    key = fingerprint(kind, inputs, code_fingerprint(code), runtime.versions())
+    key = fingerprint(kind, inputs, code_fingerprint(code), runtime.versions(runtime.PACKAGES))
     folder = runtime.store_dir() / kind / key
     try:
         if not folder.is_dir():

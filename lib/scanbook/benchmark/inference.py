@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.stats import quantile_test
 
 from scanbook import engines, runtime
+from scanbook.benchmark.windows import percentile, settled
 from scanbook.benchmark.worker import PREDICT, TRACED, Worker
 from scanbook.catalogue import BACKBONES
 from scanbook.errors import ModelError
@@ -25,11 +26,10 @@ from scanbook.evaluation import Predictions, paired_difference
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.study import Study
 
-KERAS, OPENVINO, ONNX = "Keras", "OpenVINO", "ONNX Runtime"
+KERAS, OPENVINO, ONNX = engines.KerasEngine.name, engines.OpenVinoEngine.name, engines.OnnxEngine.name
 
 WINDOWS = 6
 """Fewest windows, where the study allows as many: the median of fewer has no 95 % interval."""
-_LAST = 3
 
 CONFIGURATION = ["engine", "precision", "mode", "threads"]
 """Columns that name what was measured; `batch` comes on top."""
@@ -225,10 +225,7 @@ def summary(windows: Sequence[dict[str, Any]], batch: int, tolerance: float) -> 
     """One row's figures, from the answers of `Worker.window`; see `measure`."""
     calls = np.concatenate([each["milliseconds"] for each in windows])
     rates = np.array([batch * len(each["milliseconds"]) / each["seconds"] for each in windows])
-    percentiles = {
-        f"p{share}": float(np.percentile(calls, share)) if len(calls) * (100 - share) >= 100 else np.nan
-        for share in (50, 95, 99)
-    }
+    percentiles = {f"p{share}": percentile(calls, share) for share in (50, 95, 99)}
     middle = float(np.median(rates))
     interval = quantile_test(rates, q=middle, p=0.5).confidence_interval(0.95)
     return {
@@ -244,8 +241,7 @@ def summary(windows: Sequence[dict[str, Any]], batch: int, tolerance: float) -> 
 
 def stable(windows: Sequence[dict[str, Any]], tolerance: float) -> bool:
     """Whether the medians of the last three windows differ by at most `tolerance`, as a share of the smallest."""
-    medians = [float(np.median(each["milliseconds"])) for each in windows[-_LAST:]]
-    return len(medians) == _LAST and max(medians) <= (1 + tolerance) * min(medians)
+    return settled([float(np.median(each["milliseconds"])) for each in windows], tolerance)
 
 
 def by_configuration(table: pd.DataFrame) -> pd.DataFrame:

@@ -21,12 +21,12 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.benchmark.client import ANSWERED, Calls, Client, Target
+from scanbook.benchmark.windows import LAST, percentile, settled
 
 PAUSE = 0.1
 """Seconds that a client waits after a request that failed, so that failures do not come by the thousand."""
 WINDOWS = 12
 STABLE = 0.05
-_LAST = 3
 _SLICES = 10
 _ROUNDS = 1000
 # bootstrap values held at a time
@@ -78,16 +78,11 @@ def summary(seconds: Sequence[float], seed: int = 0) -> dict[str, float]:
         means.append(drawn.mean(1))
         medians.append(np.median(drawn, axis=1))
     found = {"mean": times.mean(), "sd": times.std(ddof=1) if count > 1 else np.nan, "min": times.min()}
-    found |= {"p50": np.median(times), "p95": _tail(times, 95), "p99": _tail(times, 99), "max": times.max()}
+    found |= {"p50": np.median(times), "p95": percentile(times, 95), "p99": percentile(times, 99), "max": times.max()}
     for name, values in (("mean", means), ("p50", medians)):
         low, high = np.quantile(np.concatenate(values[1:] or values), [0.025, 0.975])
         found |= {f"{name}_low": low, f"{name}_high": high}
     return {name: float(value) for name, value in found.items()}
-
-
-def _tail(times: np.ndarray, share: int) -> float:
-    """A percentile that at least one value lies beyond; else NaN."""
-    return float(np.percentile(times, share)) if len(times) * (100 - share) >= 100 else np.nan
 
 
 def under_load(asked: Target, clients: int, seconds: float, warm_up: int, windows: int = WINDOWS) -> dict[str, Any]:
@@ -132,15 +127,18 @@ def under_load(asked: Target, clients: int, seconds: float, warm_up: int, window
                 ]
             )
             seen = until
-            if not len(found[-1][0]) or _agree(found, np.diff(edges)):
+            failing = any(each.calls.problem for each in every)
+            if (failing and not len(found[-1][0])) or _agree(found, np.diff(edges)):
                 break
     finally:
         stop.set()
+    for thread in threads:
+        thread.join()  # its last request is still on its way, and is not the next clients' load
     outcomes: Counter[str] = Counter()
     for each in every:
         outcomes.update(each.calls.outcomes)
     errors = {outcome: count for outcome, count in outcomes.most_common() if outcome != ANSWERED}
-    last = found[-_LAST:]
+    last = found[-LAST:]
     times = 1000 * np.concatenate([window[0] for window in last])
     low, high = _rate_interval(last, edges[-len(last) - 1 :])
     return {
@@ -152,8 +150,8 @@ def under_load(asked: Target, clients: int, seconds: float, warm_up: int, window
         "low": low,
         "high": high,
         "p50": float(np.median(times)) if len(times) else np.nan,
-        "p95": _tail(times, 95),
-        "p99": _tail(times, 99),
+        "p95": percentile(times, 95),
+        "p99": percentile(times, 99),
         "errors": errors,
         "problem": next((each.calls.problem for each in every if each.calls.problem), ""),
         "connections": sum(each.calls.connections for each in every),
@@ -177,11 +175,11 @@ def _keep_asking(client: Client, warm_up: int, ready: threading.Barrier, stop: t
 
 def _agree(found: Sequence[Sequence[np.ndarray]], spans: np.ndarray) -> bool:
     """Whether the last windows' medians, and their rates, differ by no more than `STABLE` of the smallest."""
-    if len(found) < _LAST or any(not len(times) for times, _ in found[-_LAST:]):
+    if any(not len(times) for times, _ in found[-LAST:]):
         return False
-    medians = [float(np.median(times)) for times, _ in found[-_LAST:]]
-    rates = [len(times) / span for (times, _), span in zip(found[-_LAST:], spans[-_LAST:], strict=True)]
-    return all(max(each) <= (1 + STABLE) * min(each) for each in (medians, rates))
+    medians = [float(np.median(times)) for times, _ in found[-LAST:]]
+    rates = [len(times) / span for (times, _), span in zip(found[-LAST:], spans[-LAST:], strict=True)]
+    return settled(medians, STABLE) and settled(rates, STABLE)
 
 
 def _rate_interval(found: Sequence[Sequence[np.ndarray]], edges: Sequence[float]) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,7 +30,10 @@ def make(what: str, path: str, **options: Any) -> Iterator[Callable[[], float]]:
         target = Path(path)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _MAKERS[what](target, **options)
+            half = target.with_name(f"half-{target.name}")  # of a maker that was killed; it begins anew
+            shutil.rmtree(half, ignore_errors=True)
+            _MAKERS[what](half, **options)
+            os.replace(half, target)
         return 0.0
 
     yield once
@@ -53,9 +58,11 @@ def photos(path: str | Path, size: int, first: int, count: int) -> tuple[np.ndar
     return images, labels
 
 
-def files(folder: Path) -> list[Path]:
-    """JPEG files below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+def files(folder: Path, count: int | None = None) -> list[Path]:
+    """JPEG files below a folder, sorted; where a count is named, so many of them at most, drawn by lot."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    lot = np.random.default_rng(0).permutation(len(found))[:count]
+    return [found[place] for place in np.sort(lot)]
 
 
 def _lesions(path: Path, count: int, size: int, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""scanbook's side of each comparison: its own library, called as its notebooks call it."""
+"""scanbook's side of each comparison: its own library."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def transfer(
     further: int,
     epochs: int,
 ) -> Iterator[Callable[[], dict[str, float]]]:
-    """A frozen backbone's features once and a head on them, seconds.
+    """A frozen backbone's features once and a head on them, until they are one network again, seconds.
 
     Accuracy is on `further` images, after the clock has stopped.
     """
@@ -109,11 +109,12 @@ def transfer(
             extracted = time.perf_counter() - started
             rows, held = manifest.rows(TRAIN), manifest.rows(VALIDATION)
             head, _ = arms.fit_head(study, manifest, (x[rows], manifest.one_hot(TRAIN)), x[held])
+            fitted = time.perf_counter() - started
+            model = backbones.build(backbone, (size, size), classes, found, study.head)
+            for layer, values in zip(heads.head_layers(model), head, strict=True):
+                layer.set_weights(values)
             seconds = time.perf_counter() - started
-        steps = {"value": seconds, "features": extracted, "head": seconds - extracted}
-        model = backbones.build(backbone, (size, size), classes, found, study.head)
-        for layer, values in zip(heads.head_layers(model), head, strict=True):
-            layer.set_weights(values)
+        steps = {"value": seconds, "features": extracted, "head": fitted - extracted, "network": seconds - fitted}
         if not further or count < train:
             return steps
         answers = engines.OpenVinoEngine(engines.to_openvino(model), "throughput").predict(images[-further:])[0]
@@ -165,9 +166,8 @@ def augment(lesions: str, size: int, count: int, epochs: int) -> Iterator[Callab
 
 def listed(folder: str, count: int, parts: Mapping[str, int] | None = None) -> Manifest:
     """JPEG files below a folder as a dataset; a class is a folder's name, and drawn by lot where there is one alone."""
-    paths = material.files(Path(folder))
+    paths = material.files(Path(folder), count)
     draw = np.random.default_rng(0)
-    paths = [paths[index] for index in np.sort(draw.permutation(len(paths))[:count])]
     labels = np.array([path.parent.name for path in paths])
     if len(set(labels)) < 2:
         labels = np.array(["class 0", "class 1"])[draw.permutation(len(paths)) % 2]
@@ -240,18 +240,24 @@ def fine_tuning(
 
 @contextmanager
 def bare_step(lesions: str, backbone: str, weights: str, size: int, steps: int) -> Iterator[Callable[[], float]]:
-    """The same network's train step on one batch that stays in memory, images/s."""
+    """The same network's compiled train step on one batch that stays in memory, images/s."""
+    import tensorflow as tf
+
     images, labels = material.photos(lesions, size, 0, BATCH)
     model = _fine_tuned(backbone, weights, size, len(dermoscopy.CLASSES))
     y = np.eye(len(dermoscopy.CLASSES), dtype=np.float32)[labels]
     model.compile(training.optimizer(Training(), steps), training.fitting.cross_entropy())
+    model.make_train_function()
+    step, batch = model.train_function, (tf.constant(images), tf.constant(y))
+    again = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
     for _ in range(3):
-        model.train_on_batch(images, y)
+        step(again)
 
     def once() -> float:
         started = time.perf_counter()
         for _ in range(steps):
-            model.train_on_batch(images, y)
+            logs = step(again)
+        float(logs["loss"])  # the last step has ended
         return steps * len(images) / (time.perf_counter() - started)
 
     yield once

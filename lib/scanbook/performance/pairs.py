@@ -95,13 +95,13 @@ def interleave(
     seed: int = 0,
     start: Callable[[Side, Mapping[str, str]], Any] = running,
 ) -> dict[str, list[Measurement]]:
-    """Measures sides in turn, each once a round, in an order drawn anew for every round.
+    """Measures sides in turn, each once a round, in an order that turns round from one round to the next.
 
     Args:
         sides: By name.
         rounds: How often each is measured.
         environment: Variables for their processes.
-        seed: Of the order.
+        seed: Of the order of the first round.
         start: Context manager that starts a side and gives a `Worker`.
 
     Returns:
@@ -112,15 +112,16 @@ def interleave(
     """
     draw = np.random.default_rng(seed)
     found: dict[str, list[Measurement]] = {name: [] for name in sides}
-    names = list(sides)
+    order = [list(sides)[place] for place in draw.permutation(len(sides))]
     with ExitStack() as stack:
         workers = {name: stack.enter_context(start(side, environment or {})) for name, side in sides.items()}
         for name, side in sides.items():
             if not side.warms_itself:
                 workers[name].measure()
         for _ in range(rounds):
-            for place in draw.permutation(len(names)):
-                found[names[place]].append(workers[names[place]].measure())
+            for name in order:
+                found[name].append(workers[name].measure())
+            order = order[::-1]
     return found
 
 

@@ -208,7 +208,7 @@ def _features(place: _Place) -> Contest:
     }
     traced = "tf.function"
     sides = {
-        OURS: _side(OURS, "ours:extract", "OpenVINO in float32, several requests at a time, batches of 32", options),
+        OURS: _side(OURS, "ours:extract", "OpenVINO in float32, several requests at a time, batches of 8", options),
         USUAL: _side(USUAL, "usual:predict", "model.predict, traced before, batches of 32", options),
         traced: _side(traced, "usual:traced", "a traced tf.function, batches of 32", options),
     }
@@ -224,7 +224,7 @@ def _features(place: _Place) -> Contest:
 def _augmentation(place: _Place) -> Contest:
     sizes, (lesions, path) = place.sizes, place.lesions()
     options = {"lesions": path, "size": sizes.large_size, "count": sizes.augmented}
-    ours = "one affine warp and one look-up table an image, in threads, batches of 32"
+    ours = "one affine warp an image, in threads, batches of 32"
     usual = "ImageDataGenerator with the study's parameters, batches of 32"
     sides = {
         OURS: _side(OURS, "ours:augment", ours, options | {"epochs": sizes.augmented_passes}),

@@ -32,7 +32,7 @@ NOT_ASKED = "not asked for in this run"
 def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data: Path | None = None) -> Path:
     """Measures scanbook against the usual practice, and writes `performance.json` and `performance.html`.
 
-    A goal that is missed is a result, and a comparison that fails is a line in the table: neither raises.
+    A goal that is missed is a result. A comparison that fails is a line in the table, and the others go on.
 
     Args:
         rows: Names of the rows to measure; none for all. The others are listed as not run.
@@ -44,21 +44,30 @@ def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data
         Path of the page.
 
     Raises:
-        RunError: A row is unknown.
+        RunError: A row is unknown, or `pairs` is below 0; or, once the page is written, a comparison failed.
     """
+    if pairs < 0:
+        raise RunError(f"--pairs is {pairs}; expected 1 or more, 3 for figures to show")
     sizes = QUICK if quick else Sizes()
     sizes = replace(sizes, pairs=pairs) if pairs else sizes
     folder = runtime.reports_dir() / "bench"
+    unknown = sorted(set(rows) - set(Run(folder, folder, sizes, data).names))
+    if unknown:
+        known = ", ".join(Run(folder, folder, sizes, data).names)
+        raise RunError(f"unknown row {unknown[0]!r}; expected some of {known}")
     with locks.machine(True, lambda: _say("waiting for the machine")), _work() as work:
         run = Run(folder, work, sizes, data)
         run.all(set(rows))
+    failed = [row["name"] for row in run.found["rows"] if row["status"] == "failed"]
+    if failed:
+        raise RunError(f"{', '.join(failed)} failed; {folder / PAGE} says why")
     return folder / PAGE
 
 
 @contextmanager
 def _work() -> Iterator[Path]:
     """An empty folder beside the store, which may take some GB and goes at the end."""
-    folder = runtime.store_dir().parent / "bench"
+    folder = runtime.store_dir().parent / ".scanbook-bench"
     with locks.hold(runtime.store_dir() / ".bench.lock", on_wait=lambda: _say("waiting for another benchmark")):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
@@ -101,7 +110,7 @@ class Run:
                 for contest in self.contests
                 for row in contest.rows
             ]
-            + [_blank(overhead.ROW, overhead.ROW.n, "not run", NOT_ASKED)],
+            + [_blank(overhead.ROW, 1, "not run", NOT_ASKED)],
             GROWTH: {"unable": NOT_ASKED},
         }
 
@@ -112,9 +121,6 @@ class Run:
 
     def all(self, names: set[str]) -> None:
         """Measures what is named, or all, and writes after each; the page is written at the end, whatever happens."""
-        unknown = sorted(names - set(self.names))
-        if unknown:
-            raise RunError(f"unknown row {unknown[0]!r}; expected some of {', '.join(self.names)}")
         names = names or set(self.names)
         self._save()
         try:
@@ -149,7 +155,7 @@ class Run:
 
     def _reports(self) -> None:
         clock, row = time.perf_counter(), overhead.ROW
-        result = _blank(row, row.n, "measured", "")
+        result = _blank(row, 1, "measured", "")
         try:
             values = overhead.run(self.work / "make", {})
             memory = values.pop("memory")
@@ -182,7 +188,7 @@ class Run:
 
 
 _DID = {
-    "ours": "starts kernels, runs papermill, renders HTML, imports the library anew",
+    "ours": "starts commands and kernels, runs papermill, renders HTML",
     "other": "runs the cells of the notebooks",
 }
 

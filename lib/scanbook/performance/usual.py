@@ -188,7 +188,7 @@ def read_all(paths: list[str], size: int) -> np.ndarray:
 @contextmanager
 def decode(folder: str, size: int, count: int) -> Iterator[Callable[[], float]]:
     """JPEG files decoded and resized, seconds."""
-    paths = [str(path) for path in material.files(Path(folder))[:count]]
+    paths = [str(path) for path in material.files(Path(folder), count)]
     read_all(paths, size)  # brings the files into the page cache too
 
     def once() -> float:
@@ -207,11 +207,10 @@ def flask(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = [backbone, weights, str(size), str(classes), str(port)]
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "scanbook.performance.usual", *arguments], stdout=log, stderr=log
-        )
+    numbers = [str(size), str(classes), str(port)]
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as uploads:
+        command = [sys.executable, "-m", "scanbook.performance.usual", backbone, weights, uploads, *numbers]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 180
             while not requests.answers(port):
@@ -228,7 +227,7 @@ def flask(
             server.wait()
 
 
-def serve(backbone: str, weights: str, size: int, classes: int, port: int) -> None:
+def serve(backbone: str, weights: str, uploads: str, *, size: int, classes: int, port: int) -> None:
     """The application: an upload is written to disk under its name, read back, resized and predicted."""
     import keras
     from flask import Flask, jsonify, request
@@ -238,7 +237,6 @@ def serve(backbone: str, weights: str, size: int, classes: int, port: int) -> No
         [base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes, activation="softmax")]
     )
     app = Flask(__name__)
-    uploads = tempfile.mkdtemp()
     names = [f"class {index}" for index in range(classes)]
 
     @app.get("/")
@@ -258,4 +256,5 @@ def serve(backbone: str, weights: str, size: int, classes: int, port: int) -> No
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], *(int(each) for each in sys.argv[3:6]))
+    _, first, second, third, *numbers = sys.argv
+    serve(first, second, third, **dict(zip(("size", "classes", "port"), map(int, numbers), strict=True)))

@@ -204,6 +204,13 @@ class Evaluation(Block):
     ensemble: bool = False
 
 
+def _with_one(sizes: list[int]) -> list[int]:
+    """Refuses batch sizes without 1, at which the cost of a prediction is told."""
+    if 1 not in sizes:
+        raise ValueError(f"batch sizes are {sizes}; expected 1 among them, at which the cost of a prediction is told")
+    return sizes
+
+
 class Benchmark(Block):
     """How much the hardware notebook measures.
 
@@ -215,7 +222,7 @@ class Benchmark(Block):
 
     images: Positive = 512
     epochs: Positive = 3
-    batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8, 32]
+    batch_sizes: Annotated[list[Positive], AfterValidator(_with_one)] = [1, 8, 32]
     windows: Annotated[int, Field(ge=3)] = 12
     window_seconds: Rate = 0.25
     stable: Share = 0.05
