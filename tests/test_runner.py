@@ -400,21 +400,3 @@ def test_a_run_that_waited_for_the_same_run_takes_its_report(project: Path, caps
 
 
 # --- all of it
-
-
-@pytest.mark.slow
-def test_make_reports_runs_all_seven_once(tmp_path: Path) -> None:
-    """The notebooks of this project, in the smoke profile, through the Makefile: whole, then fresh in two seconds."""
-    places = {"SCANBOOK_REPORTS": str(tmp_path / "reports"), "SCANBOOK_STORE": str(tmp_path / "store")}
-    command = ["make", "-C", str(ROOT), "reports", "PROFILE=smoke"]
-    plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    first = subprocess.run(command, env=plain | places, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stdout[-4000:] + first.stderr[-4000:]
-    folder = tmp_path / "reports" / "drawn" / "smoke"
-    assert {each.parent.name for each in folder.glob("*/metrics.json")} == set(order.NOTEBOOKS)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("reports/**/*") if path.is_file()}
-    started = time.perf_counter()
-    again = subprocess.run(command, env=plain | places, capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 2
-    assert "all 7 reports are fresh" in again.stderr
-    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("reports/**/*") if path.is_file()}

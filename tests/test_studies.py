@@ -60,6 +60,11 @@ def results(room: Path, study: str, profile: str) -> dict[str, dict[str, Any]]:
     return {name: json.loads((folder / name / "metrics.json").read_text())["results"] for name in NOTEBOOKS}
 
 
+def files(folder: Path) -> dict[Path, int]:
+    """When each file below a folder was last written, in ns."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     done = make("reports", "PROFILE=quick", room=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -90,8 +95,10 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
         # two run side by side, but for the benchmark
         assert metrics["peak memory (GiB)"] < (4 if name == ALONE else 4 / 2), name
 
+    written = files(tmp_path / "reports")
     again = make("reports", "PROFILE=quick", room=tmp_path)
-    assert again.returncode == 0 and "starts:" not in again.stdout
+    assert again.returncode == 0 and "starts:" not in again.stdout and "all 7 reports are fresh" in again.stderr
+    assert files(tmp_path / "reports") == written, "a fresh report is left alone"
 
 
 STAND_INS = ("dermnet", "melanoma", "chest_xray", "retinopathy", "skin11")
