@@ -182,7 +182,7 @@ def test_environment_hides_gpus_from_cpu_arms_alone(monkeypatch):
     seen = []
 
     class Child:
-        def __init__(self, name, arguments, environment, hint):
+        def __init__(self, name, arguments, environment, **_):
             seen.append(environment)
 
         def __enter__(self):
