@@ -21,6 +21,7 @@ from scanbook.performance import contests, growth, material, ours, overhead, rep
 from scanbook.performance import requests as asking
 from scanbook.performance.pairs import Side, compare, interleave
 from scanbook.performance.pairs import running as process
+from scanbook.processes import Peak
 from scanbook.runner import order
 from scanbook.store import write_json
 
@@ -271,11 +272,11 @@ def test_a_worker_answers_every_line_and_then_ends():
 
 
 def test_memory_of_a_block_is_seen():
-    with worker.OwnMemory(0.001) as memory:
-        before = memory.gib
+    with Peak(worker.own_memory, 0.001) as memory:
+        before = memory.value
         filled = np.ones(2**25)  # 256 MiB
         filled += 1
-    assert memory.gib - before == pytest.approx(0.25, abs=0.1)
+    assert memory.value - before == pytest.approx(0.25, abs=0.1)
 
 
 # --- the usual practice does the same work

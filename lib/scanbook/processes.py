@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -112,6 +113,43 @@ class Child:
         if status < 0:
             return f"killed by signal {-status}, as happens when memory runs out (last line: {last})"
         return last
+
+
+class Peak:
+    """The largest value of something that is read again and again while the block runs, such as memory.
+
+    Args:
+        read: What gives it.
+        interval: Seconds between two readings.
+
+    Attributes:
+        value: The largest so far.
+    """
+
+    def __init__(self, read: Callable[[], float], interval: float) -> None:
+        self.value = 0.0
+        self._read, self._interval = read, interval
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._interval):
+            self._look()
+
+    def _look(self) -> None:
+        self.value = max(self.value, self._read())
 
 
 def answering() -> Callable[[Mapping[str, Any]], None]:

@@ -30,8 +30,11 @@ class Engine(Protocol):
     precision: Precision
     requests: int
 
-    def predict(self, images: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
-        """Outputs of the model for uint8 RGB `(n, h, w, 3)`: one float32 array an output, n rows each."""
+    def predict(self, images: np.ndarray, batch_size: int = ...) -> tuple[np.ndarray, ...]:
+        """Outputs of the model for uint8 RGB `(n, h, w, 3)`: one float32 array an output, n rows each.
+
+        The default batch size is what suits the engine.
+        """
         ...
 
 

@@ -19,7 +19,8 @@ from scanbook.datasets.drawn import dermoscopy
 EXTENSIONS = (".jpg", ".jpeg")
 QUALITY = 90
 """Of the JPEG files."""
-LARGEST_BATCH = 32
+BATCH = 32
+"""Images in a batch, on both sides."""
 
 
 @contextmanager
@@ -115,13 +116,13 @@ def with_data_statistics(model: Any, images: np.ndarray) -> Any:
     momenta = [each.momentum for each in norms]
     for each in norms:
         each.momentum = 0.0
-    model(images[:LARGEST_BATCH], training=True)
+    model(images[:BATCH], training=True)
     for each, momentum in zip(norms, momenta, strict=True):
         each.momentum = momentum
     return model
 
 
-def _weights(path: Path, backbone: str, lesions: str, size: int, count: int = LARGEST_BATCH) -> None:
+def _weights(path: Path, backbone: str, lesions: str, size: int, count: int = BATCH) -> None:
     """Random weights of a backbone, with the lesions' batch-norm statistics."""
     from scanbook import backbones
 

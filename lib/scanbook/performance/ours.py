@@ -20,13 +20,14 @@ from scanbook.backbones import Weights
 from scanbook.datasets.drawn import dermoscopy
 from scanbook.manifest import PARTS, TRAIN, VALIDATION, Manifest
 from scanbook.performance import material, requests
-from scanbook.performance.worker import OwnMemory
+from scanbook.performance.material import BATCH
+from scanbook.performance.worker import own_memory
+from scanbook.processes import Peak
 from scanbook.serving import client
 from scanbook.store import file_digest
 from scanbook.study import Study, Training
 from scanbook.training import arms
 
-BATCH = 32
 PENALTY = 0.05
 
 
@@ -282,7 +283,7 @@ def network(
     model = (
         backbones.load(Path(classifier))
         if classifier
-        else backbones.build(backbone, (size, size), 5, weights_of(backbone, weights))
+        else backbones.build(backbone, (size, size), len(dermoscopy.CLASSES), weights_of(backbone, weights))
     )
     converted = engines.to_openvino(model)
     if int8:
@@ -335,7 +336,7 @@ def growth(folder: str, backbone: str, size: int, count: int) -> Iterator[Callab
 
     def once(count: int = count) -> dict[str, float]:
         manifest = listed(folder, count, dict(zip(PARTS, (60, 20, 20), strict=True)))
-        with empty_store(), OwnMemory() as memory:
+        with empty_store(), Peak(own_memory, 0.02) as memory:
             marks = [time.perf_counter()]
             images = pixels.load(manifest, (size, size))
             marks.append(time.perf_counter())
@@ -344,7 +345,7 @@ def growth(folder: str, backbone: str, size: int, count: int) -> Iterator[Callab
             training.transfer(study, manifest, images, backbone, found)
             marks.append(time.perf_counter())
         steps = dict(zip(("decode", "features", "head"), np.diff(marks).tolist(), strict=True))
-        return {"value": marks[-1] - marks[0], **steps, "own memory": memory.gib}
+        return {"value": marks[-1] - marks[0], **steps, "own memory": memory.value}
 
     once(min(count, 2 * BATCH))
     yield once

@@ -6,17 +6,16 @@ import http.client
 import time
 
 import numpy as np
+import urllib3
 
 WARM_UP = 10
 """Requests before those that count."""
-_BOUNDARY = "scanbook-bench-5d0d6a3c"
 
 
 def form(field: str, picture: bytes) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a form with one JPEG file."""
-    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="photo.jpg"\r\n'
-    body = head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    body, kind = urllib3.encode_multipart_formdata({field: ("photo.jpg", picture, "image/jpeg")})
+    return body, {"Content-Type": kind}
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:

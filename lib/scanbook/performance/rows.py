@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanbook.datasets.drawn import dermoscopy
 from scanbook.performance import material
 from scanbook.performance.contests import Contest, Row
 from scanbook.performance.pairs import Side
@@ -81,8 +82,6 @@ SMALL, LARGE = "mobilenet_v2_0.35", "resnet50"
 LARGE_CLASSES = 10
 """Of the dermnet study whose head the large network gets."""
 LARGE_HEAD = [512]
-CLASSES = 5
-"""Of the drawn lesions."""
 _NAMES = {SMALL: "MobileNetV2 0.35", LARGE: "ResNet50", "mobilenet_1.0": "MobileNet", "vgg19": "VGG19"}
 _RANDOM = "Random weights with the batch-norm statistics of drawn lesions: time only."
 
@@ -147,7 +146,7 @@ def _transfer_large(place: _Place) -> Contest:
 
 
 def _transfer_small(place: _Place) -> Contest:
-    shape: dict[str, Any] = {"units": [], "classes": CLASSES}
+    shape: dict[str, Any] = {"units": [], "classes": len(dermoscopy.CLASSES)}
     prepare = (place.lesions()[0],)
     return _transfer(place, SMALL, place.shipped, **shape, measured=place.sizes.epochs, prepare=prepare)
 

@@ -51,10 +51,10 @@ def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data
     sizes = QUICK if quick else Sizes()
     sizes = replace(sizes, pairs=pairs) if pairs else sizes
     folder = runtime.reports_dir() / "bench"
-    unknown = sorted(set(rows) - set(Run(folder, folder, sizes, data).names))
+    known = Run(folder, folder, sizes, data).names
+    unknown = [name for name in rows if name not in known]
     if unknown:
-        known = ", ".join(Run(folder, folder, sizes, data).names)
-        raise RunError(f"unknown row {unknown[0]!r}; expected some of {known}")
+        raise RunError(f"unknown row {unknown[0]!r}; expected some of {', '.join(known)}")
     with locks.machine(True, lambda: _say("waiting for the machine")), _work() as work:
         run = Run(folder, work, sizes, data)
         run.all(set(rows))

@@ -21,8 +21,8 @@ import numpy as np
 
 from scanbook.errors import RunError
 from scanbook.performance import material, requests
+from scanbook.performance.material import BATCH
 
-BATCH = 32
 _APPLICATIONS = {
     "resnet50": ("ResNet50", "resnet", {}),
     "mobilenet_v2_0.35": ("MobileNetV2", "mobilenet_v2", {"alpha": 0.35}),

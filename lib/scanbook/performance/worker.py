@@ -9,10 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
 from typing import Any, TextIO
 
 from scanbook import runtime
@@ -41,44 +39,17 @@ def peak_memory() -> float:
     return (runtime.peak_memory() + others) / 2**10
 
 
-class OwnMemory:
-    """Largest memory of this process that no file backs, sampled while the block runs.
+def own_memory() -> float:
+    """Memory of this process that no file backs, in GiB; all of it where the system does not tell them apart.
 
     Pixels that are read through a memory map lie in the page cache, which the system takes back when it needs it.
-
-    Attributes:
-        gib: The peak, in GiB; all resident memory where the system does not tell them apart.
     """
+    own = runtime.memory_in_status("RssAnon")
+    if own is None:
+        import psutil
 
-    def __init__(self, interval: float = 0.02) -> None:
-        self.gib = 0.0
-        self._interval = interval
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> OwnMemory:
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        self._sample()
-
-    def _watch(self) -> None:
-        while not self._done.wait(self._interval):
-            self._sample()
-
-    def _sample(self) -> None:
-        now = runtime.memory_in_status("RssAnon")
-        if now is None:
-            import psutil
-
-            now = psutil.Process().memory_info().rss / 2**20
-        self.gib = max(self.gib, now / 2**10)
+        own = psutil.Process().memory_info().rss / 2**20
+    return own / 2**10
 
 
 def serve(task: dict[str, Any], questions: TextIO, say: Callable[[dict[str, Any]], None]) -> None:

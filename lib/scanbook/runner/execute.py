@@ -20,10 +20,11 @@ from nbclient.exceptions import DeadKernelError
 
 from scanbook import runtime, store
 from scanbook.errors import RunError
+from scanbook.processes import Peak
 from scanbook.runner import index, locks, order, report
 from scanbook.runner.failure import Failure
 from scanbook.runner.freshness import FAILURE, METRICS, REPORT, Batch, read_json
-from scanbook.runner.kernel import PeakMemory, engine_arguments
+from scanbook.runner.kernel import engine_arguments, memory_below
 
 NOTEBOOK = "notebook.ipynb"
 OWN_FILES = (METRICS, REPORT, FAILURE, NOTEBOOK, "results.json", "measurements.json")
@@ -141,7 +142,7 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
     """Runs the cells. Returns peak memory in GiB, and what went wrong."""
     study = batch.study
     parameters = {"STUDY": study.study, "PROFILE": study.profile, "DATA": study.data, "SET": batch.overrides}
-    with _surroundings() as short, PeakMemory() as memory:
+    with _surroundings() as short, Peak(memory_below, 0.25) as memory:
         try:
             papermill.execute_notebook(
                 order.path(name),
@@ -155,13 +156,14 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
                 **engine_arguments(short),
             )
         except papermill.PapermillExecutionError as error:
-            return memory.gib, follower.failure(error.ename, error.evalue)
+            return memory.value, follower.failure(error.ename, error.evalue)
         except DeadKernelError as error:
             message = (
-                f"the kernel died (out of memory is the usual cause) at cell {follower.cell}, peak {memory.gib:.1f} GiB"
+                "the kernel died (out of memory is the usual cause) "
+                f"at cell {follower.cell}, peak {memory.value:.1f} GiB"
             )
-            return memory.gib, follower.failure(type(error).__name__, message)
-    return memory.gib, None
+            return memory.value, follower.failure(type(error).__name__, message)
+    return memory.value, None
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -47,36 +45,12 @@ def engine_arguments(folder: str) -> dict[str, object]:
     }
 
 
-class PeakMemory:
-    """Largest memory of all processes below this one, sampled while the block runs.
-
-    Attributes:
-        gib: Peak of the summed resident sizes, in GiB. Pages that processes share count once for each.
-    """
-
-    def __init__(self, interval: float = 0.25) -> None:
-        self.gib = 0.0
-        self._interval = interval
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        here = psutil.Process()
-        while not self._done.wait(self._interval):
-            total = 0
-            for process in here.children(recursive=True):
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:  # it ended between the two calls
-                    continue
-            self.gib = max(self.gib, total / 2**30)
+def memory_below() -> float:
+    """Memory of all processes below this one, in GiB. Pages that processes share count once for each."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:  # it ended between the two calls
+            continue
+    return total / 2**30
