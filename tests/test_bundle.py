@@ -14,6 +14,7 @@ import pytest
 
 from scanbook import bundle
 from scanbook.errors import BundleError
+from scanbook.store import file_digest, write_json
 
 CLASSES = ("red", "green", "blue")
 SIZE = (16, 24)
@@ -90,13 +91,8 @@ def test_what_is_written_is_read_back(whole):
 def test_folder_holds_card_requirements_and_checksums(whole):
     names = {path.name for path in whole.folder.iterdir()}
     assert names == {
-        "bundle.json",
-        "checksums.json",
-        "MODEL_CARD.md",
-        "requirements.txt",
-        "model.xml",
-        "model.bin",
-        "scanbook",
+        *("bundle.json", "checksums.json", "MODEL_CARD.md", "model.xml", "model.bin", "scanbook"),
+        *("requirements.txt", "Dockerfile", ".dockerignore", "cloudformation"),
     }
     card = (whole.folder / "MODEL_CARD.md").read_text()
     assert (
@@ -145,9 +141,9 @@ def reseal(folder: Path, change) -> None:
     path = folder / "bundle.json"
     values = json.loads(path.read_text())
     change(values)
-    bundle.write_json(path, values)
+    write_json(path, values)
     sums = json.loads((folder / "checksums.json").read_text())
-    bundle.write_json(folder / "checksums.json", sums | {"bundle.json": bundle.file_digest(path)})
+    write_json(folder / "checksums.json", sums | {"bundle.json": file_digest(path)})
 
 
 @pytest.mark.parametrize(
@@ -162,10 +158,17 @@ def reseal(folder: Path, change) -> None:
         (lambda values: values.update(abstain_below=1.2), "abstain_below is 1.2"),
         (lambda values: values.update(temperature="warm"), "temperature is 'warm'"),
         (lambda values: values.update(models={}), "an 'openvino' model"),
-        (lambda values: values.update(format=2), "format 2"),
+        (lambda values: values.update(format=1), "format 1, expected 2"),
         (lambda values: values.update(colour="red"), "colour"),
         (lambda values: values.pop("classes"), "classes"),
         (lambda values: values["models"].update(openvino="../model.xml"), "'../model.xml'"),
+        (lambda values: values["models"].update(onnx="model.onnx"), "names the onnx model 'model.onnx'"),
+        (lambda values: values["names"].update(ko=["빨강", "초록"]), "a name for each of the 3 classes"),
+        (lambda values: values["names"].update(ko=["빨강", "초록", "초록"]), "names that differ"),
+        (
+            lambda values: values.update(operating_points={"warm": {"classes": ["orange"]}}),
+            "operating_points.warm is ['orange']",
+        ),
     ],
 )
 def test_description_that_does_not_fit_is_refused(copy, change, about):
@@ -189,6 +192,95 @@ def test_model_that_does_not_fit_is_never_written(tmp_path, graph, about):
     with pytest.raises(BundleError, match=re.escape(about)):
         write(tmp_path / "bundle", graph=graph)
     assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+
+
+# formats
+
+
+def whole_models(folder: Path, **int8) -> dict[str, Path]:
+    """A file or folder for every format; all but OpenVINO's are bytes, which a bundle does not open."""
+    saved = folder / "written"
+    (saved / "variables").mkdir(parents=True)
+    (saved / "saved_model.pb").write_bytes(b"graph")
+    (saved / "variables" / "variables.index").write_bytes(b"index")
+    for name in ("a.keras", "a.onnx"):
+        (folder / name).write_bytes(name.encode())
+    graphs = {
+        "openvino": colour_graph(folder / "a.xml"),
+        "openvino_int8": colour_graph(folder / "b.xml", **int8),
+    }
+    return graphs | {"keras": folder / "a.keras", "saved_model": saved, "onnx": folder / "a.onnx"}
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("every")
+    names = {"pt": ("vermelho", "verde", "azul")}
+    return write(folder / "bundle", models=whole_models(folder), names=names, dataset_card="# Colours\n")
+
+
+@pytest.fixture
+def every_copy(every, tmp_path):
+    return Path(shutil.copytree(every.folder, tmp_path / "copy"))
+
+
+def test_every_format_has_its_name_and_its_checksums(every):
+    read = bundle.load(every.folder)
+    assert read == every and read.models == bundle.FILES and read.precisions == ("fp32", "int8")
+    assert (every.folder / "saved_model" / "variables" / "variables.index").read_bytes() == b"index"
+    assert read.model_of("int8") == every.folder / "model_int8.xml" and read.model == every.folder / "model.xml"
+    assert (every.folder / "model_int8.bin").is_file()
+    assert (every.folder / "DATASET_CARD.md").read_text() == "# Colours\n"
+    sums = json.loads((every.folder / "checksums.json").read_text())
+    assert {"saved_model/saved_model.pb", "saved_model/variables/variables.index", "model_int8.bin"} <= set(sums)
+
+
+def test_classes_have_names_in_other_languages(every):
+    assert [every.label(index, "pt") for index in range(3)] == ["vermelho", "verde", "azul"]
+    assert [every.label(2, language) for language in ("en", "ko")] == ["blue", "blue"]
+
+
+@pytest.mark.parametrize("name", ["saved_model/variables/variables.index", "model.keras", "model_int8.bin"])
+def test_changed_byte_of_any_format_is_refused(every_copy, name):
+    (every_copy / name).write_bytes(b"other")
+    assert "changed after the export" in refused(every_copy, name)
+
+
+def test_formats_that_no_service_runs_may_be_missing_each_as_a_whole(every_copy):
+    shutil.rmtree(every_copy / "saved_model" / "variables")
+    assert "missing" in refused(every_copy, "variables.index")
+    shutil.rmtree(every_copy / "saved_model")
+    (every_copy / "model.keras").unlink()
+    assert set(bundle.load(every_copy).models) == {"openvino", "openvino_int8", "onnx"}
+    (every_copy / "model_int8.xml").unlink()
+    assert "missing" in refused(every_copy, "model_int8.xml")
+
+
+@pytest.mark.parametrize(
+    ("graph", "about"),
+    [
+        ({"width": 2, "map_width": 2}, "model_int8.xml gives probabilities of 2 classes, bundle.json names 3"),
+        ({"size": (8, 8)}, "model_int8.xml takes u8 images (8, 8, 3), expected u8 (16, 24, 3)"),
+    ],
+)
+def test_int8_model_that_does_not_fit_is_never_written(tmp_path, graph, about):
+    with pytest.raises(BundleError, match=re.escape(about)):
+        write(tmp_path / "bundle", models=whole_models(tmp_path, **graph))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_precision_that_is_not_there_says_why(tmp_path):
+    made = write(tmp_path / "bundle", left_out={"openvino_int8": "int8: right on 8 of 10"})
+    with pytest.raises(BundleError, match=r"no int8 model \(int8: right on 8 of 10\); expected one of fp32"):
+        made.model_of("int8")
+    with pytest.raises(BundleError, match="no fp16 model; expected"):
+        made.model_of("fp16")
+    assert "OpenVINO, int8 is not there: int8: right on 8 of 10." in (made.folder / "MODEL_CARD.md").read_text()
+
+
+def test_everybody_may_read_and_nobody_else_write(every):
+    for path in (every.folder, *every.folder.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_failed_export_keeps_the_old_bundle_and_a_good_one_replaces_it(tmp_path):

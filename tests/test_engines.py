@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import planted
 from scanbook import backbones, engines, explain, images
-from scanbook.engines import KerasEngine, OnnxEngine, OpenVinoEngine
+from scanbook.engines import KerasEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
 from scanbook.errors import ModelError, RunError
 from scanbook.serving import client
 
@@ -66,11 +66,13 @@ def saved(model, converted, tmp_path_factory):
     model.save(folder / "model.keras")
     engines.save_openvino(converted, folder / "model.xml")
     engines.to_onnx(model, folder / "model.onnx")
-    assert {path.name for path in folder.iterdir()} == {"model.keras", "model.xml", "model.bin", "model.onnx"}
+    engines.to_saved_model(model, folder / "model")
+    names = {"model.keras", "model.xml", "model.bin", "model.onnx", "model"}
+    assert {path.name for path in folder.iterdir()} == names
     return {path.suffix: path for path in folder.iterdir()}
 
 
-ENGINES = ("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput")
+ENGINES = ("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput", "SavedModel")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,7 @@ def every(model, converted, saved):
         "OpenVINO throughput": OpenVinoEngine(converted, "throughput"),
         "ONNX latency": OnnxEngine(saved[".onnx"], "latency"),
         "ONNX throughput": OnnxEngine(saved[".onnx"], "throughput"),
+        "SavedModel": SavedModelEngine(saved[""]),
     }
 
 
@@ -190,10 +193,10 @@ def test_openvino_computes_in_float32(converted, logits, photos, mode):
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
-@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx"])
+@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx", ""])
 def test_saved_model_is_opened_by_its_suffix_and_keeps_float32(saved, logits, photos, suffix, mode):
     engine = engines.open_saved(saved[suffix], mode, threads=1)
-    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
+    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime", "": "SavedModel"}
     assert (engine.name, engine.precision) == (expected[suffix], "fp32") and engine.requests >= 1
     assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
 
@@ -201,14 +204,22 @@ def test_saved_model_is_opened_by_its_suffix_and_keeps_float32(saved, logits, ph
 def test_size_on_disk_counts_weights_that_lie_apart(saved):
     assert engines.size_on_disk(saved[".xml"]) == saved[".xml"].stat().st_size + saved[".bin"].stat().st_size
     assert engines.size_on_disk(saved[".onnx"]) == saved[".onnx"].stat().st_size
+    files = [path for path in saved[""].rglob("*") if path.is_file()]
+    assert engines.size_on_disk(saved[""]) == sum(path.stat().st_size for path in files)
     weights = 4 * sum(int(np.prod(each.shape)) for each in planted.network("mobilenet_v2_0.35").weights)
     for suffix in (".keras", ".xml", ".onnx"):
         assert 0.9 * weights < engines.size_on_disk(saved[suffix]) < 1.5 * weights
+    # Keras lists the variables of a SavedModel twice, and TensorFlow writes both
+    assert 1.9 * weights < engines.size_on_disk(saved[""]) < 3.5 * weights
 
 
-@pytest.mark.parametrize("name", ["model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx"])
+@pytest.mark.parametrize(
+    "name", ["model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx", "missing", "broken"]
+)
 def test_what_is_no_saved_model_is_refused_in_a_line(tmp_path, name):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ModelError, match=name) as refused:
         engines.open_saved(tmp_path / name)
     assert "\n" not in str(refused.value)
@@ -224,12 +235,15 @@ def test_onnx_without_its_packages_says_what_to_install(monkeypatch, saved, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_onnx_keeps_the_order_of_two_outputs_and_says_nothing(photos, tmp_path, capfd):
+@pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])
+def test_the_order_of_two_outputs_is_kept_and_nothing_is_said(photos, tmp_path, capfd, write, name):
     exported = explain.with_heat_maps(planted.network(), TEMPERATURE)
     capfd.readouterr()
-    engines.to_onnx(exported, tmp_path / "model.onnx")
+    write(exported, tmp_path / name)
+    engine = engines.open_saved(tmp_path / name)
     assert capfd.readouterr() == ("", "")
-    found = OnnxEngine(tmp_path / "model.onnx").predict(photos, 5)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    found = engine.predict(photos, 5)
     for ours, theirs in zip(found, KerasEngine(exported).predict(photos), strict=True):
         assert ours.shape == theirs.shape and engines.parity(theirs, ours) < FLOAT32
 

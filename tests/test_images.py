@@ -263,6 +263,38 @@ def test_halving_first_is_close_to_averaging_areas_at_once(height, width, rows, 
         assert np.abs(found.astype(int) - at_once).mean() < 0.25 * pixels.std()
 
 
+def photograph(height: int, width: int, blur: float = 1.5) -> np.ndarray:
+    """Texture of every scale down to some pixels, as a camera gives it."""
+    random, pixels = np.random.default_rng([height, width]), picture(height, width).astype(np.float32)
+    for scale in (1, 2, 4):
+        noise = cv2.GaussianBlur(random.normal(0, 1, (height, width, 3)).astype(np.float32), (0, 0), blur * scale)
+        pixels += 12 * noise / noise.std()
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(450, 600, 224), (1336, 1000, 96), (448, 672, 56)])
+def test_a_jpeg_halved_while_it_is_decoded_is_close_to_one_halved_afterwards(height, width, size) -> None:
+    data = encode(photograph(height, width), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 92)
+    found, after = images.load(data, (size, size)), images.resize(images.read(data), (size, size))
+    assert not np.array_equal(found, after), "this one should have been halved while it was decoded"
+    assert np.abs(found.astype(float) - after).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("stored", "size"), [((224, 300), (113, 150)), ((224, 300), (150, 113)), ((451, 601), (224, 224))]
+)
+def test_a_jpeg_is_never_decoded_below_the_size_to_reach_or_with_a_remainder(stored, size) -> None:
+    data = encode(photograph(*stored), ".jpg")
+    assert np.array_equal(images.load(data, size), images.resize(images.read(data), size))
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied_to_a_reduced_jpeg_too(orientation: int) -> None:
+    upright = picture(480, 640)
+    stored = encode(np.ascontiguousarray(STORED[orientation](upright)), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
+    assert difference(images.load(stored[:2] + exif(orientation) + stored[2:], (60, 80)), picture(60, 80)) <= 12
+
+
 def test_load_reaches_the_size_whatever_the_shape() -> None:
     for height, width in ((1, 1), (3, 200), (200, 3), (60, 80)):
         assert images.load(encode(picture(height, width), ".png"), (32, 48)).shape == (32, 48, 3)

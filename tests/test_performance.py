@@ -186,13 +186,17 @@ def test_a_failing_side_is_a_line_and_a_failed_row(run, capsys):
     assert capsys.readouterr().out == "augmentation: failed: usual practice: ValueError: no\n"
 
 
-def test_without_jpegs_decoding_is_not_run(tmp_path):
-    (tmp_path / "data").mkdir()
-    run = running.Run(tmp_path / "bench", tmp_path / "work", rows.QUICK, tmp_path / "data")
-    run.contest(planted(run, "decode"), FakeSides({}))
-    found = result(run, "decode")
-    assert found["status"] == "not run" and found["reason"].startswith("no JPEG files below")
-    assert "no JPEG files" in growth.measure(tmp_path, rows.QUICK, tmp_path / "data", {})["unable"]
+def test_a_folder_without_jpegs_is_refused_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(RunError, match=r"no JPEG files below .*data.zip; name a folder that holds some"):
+        running.bench(quick=True, data=tmp_path / "data.zip")
+    assert not (tmp_path / "reports").exists()
+
+
+def test_too_few_jpegs_show_no_growth(tmp_path):
+    (tmp_path / "one.jpg").write_bytes(b"")
+    assert "1 JPEG files are too few" in growth.measure(tmp_path, rows.QUICK, tmp_path, {})["unable"]
 
 
 def test_an_unknown_row_is_named(monkeypatch, tmp_path):

@@ -5,15 +5,12 @@ import http.client
 import io
 import json
 import logging
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,12 +19,14 @@ import cv2
 import numpy as np
 import pytest
 
+import services
 from scanbook import bundle as bundles
 from scanbook import images
 from scanbook.errors import BundleError, ImageError
 from scanbook.serving import Predictor, create_app, wsgi
-from scanbook.serving.app import MAX_BYTES, MAX_IMAGES
 from scanbook.serving.predictor import SHOWN, overlay
+from scanbook.serving.state import EXTENSION
+from scanbook.serving.uploads import MAX_BYTES, MAX_IMAGES
 from test_bundle import CLASSES, SIZE, write
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -179,6 +178,21 @@ BAD = {
     "bomb": header_bomb(),
     "a format that OpenCV reads through the disk": cv2.imencode(".hdr", plain((9, 9, 9)))[1].tobytes(),
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+    "HTML": b"\xef\xbb\xbf\r\n<!doctype html><script>alert(1)</script>",
+    "GIF": b"GIF89a\x01\x00\x01\x00\x80\x00\x00",
+    "HEIC": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
+}
+REASONS = {
+    "empty": "empty",
+    "text": "not-an-image",
+    "truncated JPEG": "truncated",
+    "bomb": "too-many-pixels",
+    "SVG": "format",
+    "HTML": "format",
+    "GIF": "format",
+    "HEIC": "format",
+    "truncated PNG header": "truncated",
+    "a format that OpenCV reads through the disk": "not-an-image",
 }
 
 
@@ -196,12 +210,13 @@ def problem(response, status: int) -> dict:
 def test_bytes_that_are_no_image_are_a_400(client, name):
     for response in (post(client, BAD[name]), client.post("/predict", data=BAD[name], content_type="image/png")):
         values = problem(response, 400)
-        assert values["type"] == "urn:scanbook:unreadable-image"
+        assert values["type"] == f"urn:scanbook:{REASONS[name]}" and values["title"] == "Unreadable image"
         assert values["detail"].startswith("the image")
 
 
 def test_refusal_says_which_image(client):
-    assert problem(post(client, RED, BAD["text"], BLUE), 400)["detail"].startswith("image 2 of 3: ")
+    values = problem(post(client, RED, BAD["text"], BLUE), 400)
+    assert values["detail"].startswith("image 2 of 3: ") and values["type"] == "urn:scanbook:not-an-image"
 
 
 def test_requests_without_an_image_say_what_is_expected(client):
@@ -230,14 +245,14 @@ def test_unknown_routes_and_methods(client):
     assert answer["title"] == "Method Not Allowed"
     assert client.get("/predict").headers["Allow"]
     page = client.get("/nothing", headers=BROWSER)
-    assert page.status_code == 404 and page.mimetype == "text/html" and "Not Found" in page.text
+    assert page.status_code == 404 and page.mimetype == "text/html" and "does not exist" in page.text
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fbundle.py"):
         assert client.get(path).status_code == 404
 
 
 def test_a_failure_inside_is_a_plain_500(bundle, monkeypatch, caplog):
     application = create_app(bundle.folder)
-    monkeypatch.setattr(application.extensions["predictor"], "_engine", None)
+    monkeypatch.setattr(application.extensions[EXTENSION].predictor, "_queues", {})
     with caplog.at_level(logging.INFO, "scanbook.serving"):
         values = problem(post(application.test_client(), RED, names=["jane_doe.png"]), 500)
     assert "NoneType" not in values["detail"]
@@ -287,6 +302,7 @@ def test_security_headers(client, path):
     assert policy["default-src"] == "'none'" and policy["script-src"] == policy["style-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'" and policy["form-action"] == "'self'"
     assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY" and "camera=(self)" in headers["Permissions-Policy"]
     assert (headers["Cache-Control"] == "no-store") == (not path.startswith("/static"))
 
 
@@ -302,50 +318,26 @@ def test_app_imports_no_training_library(bundle):
     assert run.stdout.strip() == "[]"
 
 
-def test_altered_bundle_does_not_start(bundle, tmp_path):
+def test_altered_bundle_does_not_start(bundle, tmp_path, monkeypatch):
     changed = write(tmp_path / "bundle")
     changed.model.write_bytes(changed.model.read_bytes() + b" ")
     run = subprocess.run(
         [sys.executable, "-m", "scanbook.serving", str(changed.folder)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 1 and run.stderr.count("\n") == 1 and "model.xml was changed" in run.stderr
-    with pytest.raises(BundleError, match="set SCANBOOK_BUNDLE"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="is no bundle"):
         wsgi.create()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+WSGI = ("-m", "gunicorn", "--no-control-socket", "scanbook.serving.wsgi:create()")
 
 
-def wait_for(process, port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("the service did not start")
-
-
-@pytest.mark.parametrize("entry", ["module", "wsgi"])
-def test_gunicorn_answers_and_stops_on_sigterm(bundle, tmp_path, entry):
-    port = free_port()
-    command = {
-        "module": ["-m", "scanbook.serving", str(bundle.folder), "--port", str(port)],
-        "wsgi": ["-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{port}", "scanbook.serving.wsgi:create()"],
-    }[entry]
-    environment = os.environ | {"SCANBOOK_BUNDLE": str(bundle.folder), "HOME": str(tmp_path)}
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command], stdout=output, stderr=output, env=environment, cwd=tmp_path
-        )
-    try:
-        wait_for(process, port)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+@pytest.mark.parametrize("command", [(), WSGI], ids=["module", "wsgi"])
+def test_gunicorn_answers_and_stops_on_sigterm(bundle, tmp_path, command):
+    home = {"SCANBOOK_BUNDLE": str(bundle.folder), "HOME": str(tmp_path)}
+    with services.running(bundle.folder, tmp_path / "log", command=command, **home) as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
         for file, label in ((RED, "red"), (BLUE, "blue")):
             connection.request("POST", "/predict", file, {"Content-Type": "image/png"})
             assert json.loads(connection.getresponse().read())["predictions"][0]["class"] == label
@@ -356,13 +348,10 @@ def test_gunicorn_answers_and_stops_on_sigterm(bundle, tmp_path, entry):
         connection.request("POST", "/predict", bytes(MAX_BYTES + 1), {"Content-Type": "image/png"})
         assert connection.getresponse().status == 413
         connection.close()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=15) == 0
-    finally:
-        process.kill()
-        process.wait()
-    lines = log.read_text()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(timeout=15) == 0
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", served.port)) != 0
+    lines = (tmp_path / "log").read_text()
     assert "POST /predict 200" in lines and "Traceback" not in lines
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -8,9 +8,12 @@ import pytest
 
 from scanbook import images
 from scanbook.serving import create_app
-from scanbook.serving.app import MAX_BYTES, percent
+from scanbook.serving.languages import percent
+from scanbook.serving.uploads import MAX_BYTES, MAX_IMAGES
 from test_bundle import CLASSES, write
 from test_serving import BAD, BLUE, BROWSER, GREY, RED, post
+
+NAMES = {"pt": ("vermelho", "verde", "azul"), "ko": ("빨강", "초록", "파랑")}
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +36,20 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def headings(text: str) -> list[str]:
+    """What the page says of each image."""
+    found = re.findall(r'<h2 id="verdict-\d+"[^>]*>(.*?)</h2>', text, re.DOTALL)
+    return [re.sub(r"<.*?>", "", each).strip() for each in found]
+
+
 def test_form_works_without_javascript(client):
-    [form] = Page(client.get("/").text).all("form")
+    page = Page(client.get("/").text)
+    [form] = page.all("form")
+    assert {each["name"] for each in page.all("input")} == {"image"} and "multiple" in page.all("input")[0]
     assert form["method"] == "post" and form["enctype"] == "multipart/form-data" and form["action"] == "/"
     answer = post(client, BLUE, path="/", headers=BROWSER)
-    assert answer.status_code == 200 and '<h2 id="verdict">blue</h2>' in answer.text
-    assert re.search(r"98\.7 % calibrated probability", answer.text)
+    assert answer.status_code == 200 and headings(answer.text) == ["blue"]
+    assert "Calibrated probability: 98.7 %" in answer.text
     shown = re.findall(r'<span class="class">(.*?)</span> <span class="share">(.*?)</span>', answer.text)
     assert shown[0] == ("blue", "98.7 %") and {name for name, _ in shown} == set(CLASSES)
     sources = [each["src"] for each in Page(answer.text).all("img") if each.get("src", "").startswith("data:")]
@@ -52,13 +63,63 @@ def test_page_says_not_sure(client):
 
 
 @pytest.mark.parametrize(
-    ("files", "status"), [([b""], 400), ([BAD["text"]], 400), ([RED, BLUE], 400), ([bytes(MAX_BYTES)], 413)]
+    ("files", "status", "text"),
+    [
+        ((), 400, "No image was chosen"),
+        ([b""], 400, "The file is empty"),
+        ([BAD["text"]], 400, "This is no image"),
+        ([RED] * (MAX_IMAGES + 1), 400, f"These are {MAX_IMAGES + 1} images"),
+        ([bytes(MAX_BYTES)], 413, "Send at most 16 MB"),
+    ],
 )
-def test_page_shows_problems_and_its_form(client, files, status):
+def test_page_shows_problems_and_its_form(client, files, status, text):
     answer = post(client, *files, path="/", headers=BROWSER)
-    assert answer.status_code == status and answer.mimetype == "text/html"
+    assert answer.status_code == status and answer.mimetype == "text/html" and text in answer.text
     page = Page(answer.text)
     assert any(each.get("role") == "alert" for each in page.all("div")) and page.all("form")
+    assert f"Request {answer.headers['X-Request-Id']}" in answer.text
+
+
+def test_one_refused_image_spoils_no_other(client):
+    answer = post(client, RED, BAD["text"], BLUE, path="/", headers=BROWSER)
+    assert answer.status_code == 200 and headings(answer.text) == ["red", "Not answered", "blue"]
+    assert answer.text.count("This is no image") == 1 and len(Page(answer.text).all("article")) == 3
+    none = post(client, BAD["text"], BAD["text"], path="/", headers=BROWSER)
+    assert none.status_code == 400 and headings(none.text) == ["Not answered"] * 2
+
+
+@pytest.mark.parametrize(
+    ("language", "label", "share", "notice"),
+    [
+        ("en", "blue", "98.7 %", "Research use, not a diagnosis"),
+        ("pt", "azul", "98,7 %", "Uso em pesquisa, não é um diagnóstico"),
+        ("ko", "파랑", "98.7 %", "연구용이며 진단이 아닙니다"),
+    ],
+)
+def test_every_language_is_whole(tmp_path, language, label, share, notice):
+    served = write(tmp_path / "bundle", names=NAMES)
+    client = create_app(served.folder).test_client()
+    answer = post(client, BLUE, path=f"/?lang={language}", headers=BROWSER)
+    assert headings(answer.text) == [label] and share in answer.text and notice in answer.text
+    page = Page(answer.text)
+    assert page.all("html")[0]["lang"] == language
+    switch = [each for each in page.all("a") if "hreflang" in each]
+    assert [(each["href"], each["lang"]) for each in switch] == [(f"?lang={code}", code) for code in ("en", "pt", "ko")]
+    assert [each["hreflang"] for each in switch if each.get("aria-current") == "true"] == [language]
+    # the switch lasts, over what the browser asks for
+    assert Page(client.get("/x", headers=BROWSER | {"Accept-Language": "fr"}).text).all("html")[0]["lang"] == language
+    refused = post(client, BAD["text"], path="/", headers=BROWSER).text
+    assert ("This is no image" in refused) == (language == "en")
+
+
+def test_what_stays_english_says_so(client):
+    """Titles, class names without translation, and cards: a screen reader changes its voice for them."""
+    page = Page(post(client, RED, path="/?lang=ko", headers=BROWSER).text)
+    assert page.all("h1")[0]["lang"] == "en"
+    assert all(each["lang"] == "en" for each in page.all("span") if each.get("class") == "class")
+    card = Page(client.get("/model-card?lang=ko").text)
+    assert all(each["lang"] == "en" for each in card.all("section")) and card.all("html")[0]["lang"] == "ko"
+    client.get("/?lang=en")
 
 
 def test_page_escapes_what_the_bundle_says(tmp_path):
@@ -87,7 +148,7 @@ def test_pages_are_self_contained_and_accessible(client):
         assert "For research and teaching." in text
         assert "not a diagnosis" in text or response.status_code == 404
         labelled = {each.get("for") for each in page.all("label")}
-        assert all(each["id"] in labelled or each["type"] == "checkbox" for each in page.all("input"))
+        assert all(each.get("id") in labelled or each["type"] == "checkbox" for each in page.all("input"))
         assert any(each["href"] == "/model-card" for each in page.all("a"))
         linked |= {each["href"] for each in page.all("link")} | {each["src"] for each in page.all("script")}
         linked |= {each["src"] for each in page.all("img") if each.get("src", "data:") != "data:"}

@@ -16,6 +16,7 @@ from scanbook import runtime, study
 from scanbook.errors import RunError, ScanbookError
 from scanbook.runner import order
 from scanbook.runner.freshness import Batch
+from scanbook.serving import settings
 
 
 def _batch(options: argparse.Namespace) -> Batch:
@@ -57,23 +58,32 @@ def _studies(options: argparse.Namespace) -> None:
         print(f"{name:16} {each.title} ({state})")
 
 
+def _export(options: argparse.Namespace) -> None:
+    chosen = study.load(options.study, options.profile, options.data, options.set)
+    from scanbook import bundle, export
+
+    usual = bundle.of_study(chosen.study, chosen.profile)
+    folder = Path(options.to).expanduser().resolve() if options.to else usual
+    made = export.make(chosen, folder)
+    if folder == usual:  # what the notebook reported there was another export
+        (folder.parent / "metrics.json").unlink(missing_ok=True)
+    print(f"{chosen.study}/{chosen.profile}: exported to {folder}. {export.said(made.bundle)}")
+
+
 def _serve(options: argparse.Namespace) -> None:
+    from scanbook import bundle, serving
+
     if options.bundle:
         folder = Path(options.bundle).expanduser().resolve()
     else:
         chosen = study.load(options.study, options.profile)
-        report = runtime.reports_dir() / chosen.study / chosen.profile / "07_export_flask"
-        if report.is_dir() and not (report / "metrics.json").is_file():
-            raise RunError(f"the export in {report} did not finish; run make reports STUDY={chosen.study} first")
-        folder = report / "bundle"
+        folder = bundle.of_study(chosen.study, chosen.profile)
     if not folder.is_dir():
         raise RunError(
             f"no bundle at {folder}; export one with make reports STUDY={options.study}, "
             "or name another folder with make serve BUNDLE=path"
         )
-    from scanbook import serving
-
-    serving.serve(folder, host=options.host, port=options.port)
+    serving.serve(folder, settings.chosen(options))
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -155,12 +165,16 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(do=_index)
     command = commands.add_parser("studies", parents=[common], help="list the studies")
     command.set_defaults(do=_studies)
+    command = commands.add_parser(
+        "export", parents=[common, which, data], help="write a study's model as a bundle, which runs alone"
+    )
+    command.add_argument("--to", default="", help="folder of the bundle (default: that of notebook 07_export_flask)")
+    command.set_defaults(do=_export)
     command = commands.add_parser("serve", parents=[common, which], help="serve an exported model over HTTP")
     command.add_argument(
         "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
     )
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    command.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080)")
+    settings.add_options(command)
     command.set_defaults(do=_serve)
     command = commands.add_parser(
         "latency", parents=[common], help="how fast a service answers, and what a prediction costs there"

@@ -92,17 +92,26 @@ def read(data: bytes) -> np.ndarray:
             f"the image is a broken DICOM file ({type(error).__name__}); copy or export it again"
         ) from None
     if burned_in:
-        raise ImageError("the image has annotations burned in and may show who the patient is; remove or mask it")
+        raise ImageError(
+            "the image has annotations burned in and may show who the patient is; remove or mask it",
+            "identifying",
+        )
     if not height or not width:
-        raise ImageError("the image is a DICOM file without an image; remove it")
+        raise ImageError("the image is a DICOM file without an image; remove it", "not_an_image")
     if frames > 1:
-        raise ImageError(f"the image is a DICOM file of {frames} frames, expected 1; export the frames one by one")
+        raise ImageError(
+            f"the image is a DICOM file of {frames} frames, expected 1; export the frames one by one", "several_frames"
+        )
     if height * width > scanbook.MAX_PIXELS:
         raise ImageError(
-            f"the image declares {width} × {height} pixels; expected at most {scanbook.MAX_PIXELS:,} in all"
+            f"the image declares {width} × {height} pixels; expected at most {scanbook.MAX_PIXELS:,} in all",
+            "too_many_pixels",
         )
     try:
-        return _decoded(header, kind)
+        pixels = _decoded(header, kind)
+        if pixels.shape != (height, width, 3):
+            raise ValueError(f"{pixels.shape}, expected {(height, width, 3)}")  # its header contradicts itself
+        return pixels
     except Exception as error:
         raise ImageError(
             f"the image is a DICOM file that cannot be decoded ({encoding}, {type(error).__name__}); "
@@ -185,7 +194,7 @@ def _spread(levels: np.ndarray, counted: np.ndarray) -> np.ndarray:
 
 def _check_installed() -> None:
     if not _ready():
-        raise ImageError('the image is DICOM, which needs pydicom: pip install "scanbook[dicom]"')
+        raise ImageError('the image is DICOM, which needs pydicom: pip install "scanbook[dicom]"', "no_dicom")
 
 
 @cache

@@ -4,6 +4,14 @@ A message says what is wrong, with which value, what was expected and what to do
 without a traceback and exits with status 1.
 """
 
+from typing import Literal
+
+Reason = Literal[
+    "empty", "not_an_image", "format", "truncated", "unreadable", "too_many_pixels", "several_frames", "identifying",
+    "no_dicom",
+]  # fmt: skip
+"""Why an image is refused, for a page that says it in the reader's language."""
+
 
 class ScanbookError(Exception):
     """Base of every error that scanbook raises on purpose."""
@@ -18,7 +26,15 @@ class DataError(ScanbookError):
 
 
 class ImageError(ScanbookError):
-    """Bytes that cannot be decoded as an image."""
+    """Bytes that cannot be decoded as an image.
+
+    Attributes:
+        reason: Why, in one of a few words.
+    """
+
+    def __init__(self, message: str, reason: Reason = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StoreError(ScanbookError):

@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import quantile_test
 
-from scanbook import engines, runtime
+from scanbook import engines, export, runtime
 from scanbook.benchmark.windows import percentile, settled
 from scanbook.benchmark.worker import PREDICT, TRACED, Worker
-from scanbook.catalogue import BACKBONES
 from scanbook.errors import ModelError
 from scanbook.evaluation import Predictions, paired_difference
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
@@ -107,18 +106,15 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
     model.save(paths[KERAS, "fp32"])
     converted = engines.to_openvino(model)
     engines.save_openvino(converted, paths[OPENVINO, "fp32"])
-    rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
-    transformer = any(each.pooling == "token" and model.name.startswith(each.name) for each in BACKBONES.values())
-    engines.save_openvino(
-        engines.quantise(converted, np.asarray(images[np.sort(rows)]), transformer), paths[OPENVINO, "int8"]
-    )
+    engines.save_openvino(export.quantised(study, manifest, images, converted, model.name), paths[OPENVINO, "int8"])
     missing = []
     try:
         engines.to_onnx(model, paths[ONNX, "fp32"])
     except ModelError as error:
         missing.append(f"{ONNX} is left out: {error}.")
         del paths[ONNX, "fp32"]
-    np.save(root / "images.npy", np.resize(images[rows], (max(study.benchmark.batch_sizes), *images.shape[1:])))
+    most = max(study.benchmark.batch_sizes)
+    np.save(root / "images.npy", np.resize(images[manifest.rows(TRAIN)[:most]], (most, *images.shape[1:])))
     shown = images[manifest.rows(VALIDATION)]
     logits = {
         key: (engines.KerasEngine(model) if path.suffix == ".keras" else engines.open_saved(path)).predict(shown)[0]

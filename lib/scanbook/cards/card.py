@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from scanbook import quality, splits
+from scanbook import datasets, quality, splits
 from scanbook.cards.claims import claimed_parts, claims, comparable
 from scanbook.manifest import Manifest
 from scanbook.study import Study
@@ -26,6 +26,22 @@ _SIZES = (
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 )
+
+
+def of_study(study: Study) -> str:
+    """The dataset card of a study, from all that `dataset_card` needs; what the store has is not measured again."""
+    listed, split = datasets.load(study), splits.make(study)
+    statistics = quality.properties(split.quality, split.manifest)
+    return dataset_card(
+        study,
+        listed,
+        split,
+        flagged=quality.flags(split.quality),
+        exact=quality.exact_copies(split.quality),
+        near=quality.across_parts(quality.near_copies(listed), split.manifest),
+        differing=quality.differences(statistics, listed.classes),
+        shortcuts=quality.shortcuts(split.quality, split.manifest, study.seed),
+    )
 
 
 def dataset_card(
@@ -106,24 +122,32 @@ def dataset_card(
 
 def _front(study: Study, images: int) -> dict[str, object]:
     """Metadata that Hugging Face reads."""
-    named = re.sub(r"[^a-z0-9.]+", "-", study.licence.lower()).strip("-")
-    front: dict[str, object] = {"pretty_name": _name(study)}
-    if named in _LICENCES:
-        front["license"] = named
-    elif study.licence:
-        front |= {"license": "other", "license_name": named[:60].strip("-")}
-        if study.dataset.source.startswith("http"):
-            front["license_link"] = study.dataset.source
-    else:
-        front["license"] = "unknown"
     size = next((name for most, name in _SIZES if images < most), "n>10M")
-    tags = ["medical", *([study.modality] if study.modality else [])]
-    return front | {
+    return {
+        "pretty_name": _name(study),
+        **licence(study),
         "task_categories": ["image-classification"],
         "task_ids": ["multi-class-image-classification"],
         "size_categories": [size],
-        "tags": tags,
+        "tags": tags(study),
     }
+
+
+def licence(study: Study) -> dict[str, object]:
+    """The licence of a study's images as Hugging Face's hub spells it: `license`, and for an unlisted one more keys."""
+    named = re.sub(r"[^a-z0-9.]+", "-", study.licence.lower()).strip("-")
+    if named in _LICENCES:
+        return {"license": named}
+    if not study.licence:
+        return {"license": "unknown"}
+    linked = study.dataset.source.startswith("http")
+    other = {"license": "other", "license_name": named[:60].strip("-")}
+    return other | ({"license_link": study.dataset.source} if linked else {})
+
+
+def tags(study: Study) -> list[str]:
+    """Words by which the hub finds the images, or a model that was trained on them."""
+    return ["medical", *([study.modality] if study.modality else [])]
 
 
 def _name(study: Study) -> str:

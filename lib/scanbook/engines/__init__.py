@@ -1,4 +1,4 @@
-"""One `predict(images)` over the engines that run a model: OpenVINO, Keras and, an extra, ONNX Runtime.
+"""One `predict(images)` over the engines that run a model: OpenVINO, Keras, TensorFlow and, an extra, ONNX.
 
 An engine is thread-safe and takes uint8 RGB `(n, h, w, 3)`. None of them is imported before it is used: a service that
 runs one has none of the others.
@@ -20,6 +20,7 @@ from scanbook.engines.onnx import OnnxEngine, to_onnx
 from scanbook.engines.opening import open_saved
 from scanbook.engines.openvino import OpenVinoEngine, save_openvino, to_openvino
 from scanbook.engines.quantising import quantise
+from scanbook.engines.saved_model import SavedModelEngine, to_saved_model
 
 __all__ = [
     "INT8_LOSS",
@@ -30,6 +31,7 @@ __all__ = [
     "OnnxEngine",
     "OpenVinoEngine",
     "Precision",
+    "SavedModelEngine",
     "centred_log",
     "open_saved",
     "parity",
@@ -39,4 +41,5 @@ __all__ = [
     "size_on_disk",
     "to_onnx",
     "to_openvino",
+    "to_saved_model",
 ]

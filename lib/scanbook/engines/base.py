@@ -99,6 +99,8 @@ def refusal(precision: Precision, reference: np.ndarray, other: np.ndarray, y_tr
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of a model file; of an OpenVINO `.xml`, with the weights in the `.bin` beside it."""
+    """Bytes of a model: a file, an OpenVINO `.xml` with the `.bin` beside it, or a SavedModel's folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     files = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
     return sum(file.stat().st_size for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ class KerasEngine:
             from scanbook import backbones  # not part of a bundle, whose service has no Keras either
 
             model = backbones.load(model)
+        call = partial(model, training=False)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            self._call = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+            # not a lambda: TensorFlow would take those of several engines for one that is traced again and again
+            self._call = tf.function(call, reduce_retracing=True)
         else:
-            self._call = lambda images: model(images, training=False)
+            self._call = call
         self._to_numpy = keras.ops.convert_to_numpy
 
     def predict(self, images: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:

@@ -8,19 +8,20 @@ from scanbook.engines.base import Engine, Mode
 from scanbook.engines.keras import KerasEngine
 from scanbook.engines.onnx import OnnxEngine
 from scanbook.engines.openvino import OpenVinoEngine
+from scanbook.engines.saved_model import MARK, SavedModelEngine
 from scanbook.errors import ModelError
 
 
 def open_saved(path: Path, mode: Mode = "latency", threads: int | None = None) -> Engine:
-    """The engine of a saved model: `.keras`, `.xml` (OpenVINO) or `.onnx`.
+    """The engine of a saved model: `.keras`, `.xml` (OpenVINO), `.onnx`, or the folder of a SavedModel.
 
     Args:
-        path: The file.
-        mode: See `OpenVinoEngine`; Keras knows one mode alone.
-        threads: Processors to use, None for all; Keras's are set once a process, by `runtime.configure`.
+        path: The file or folder.
+        mode: See `OpenVinoEngine`; Keras and TensorFlow know one mode alone.
+        threads: Processors to use, None for all; those two's are set once a process, by `runtime.configure`.
 
     Raises:
-        ModelError: The suffix is another one, the file cannot be opened, or its engine is not installed.
+        ModelError: It is of another kind, cannot be opened, or its engine is not installed.
     """
     if path.suffix == ".keras":
         return KerasEngine(path)
@@ -28,4 +29,6 @@ def open_saved(path: Path, mode: Mode = "latency", threads: int | None = None) -
         return OpenVinoEngine(path, mode, threads)
     if path.suffix == ".onnx":
         return OnnxEngine(path, mode, threads)
-    raise ModelError(f"{path} is no saved model; expected .keras, .xml or .onnx")
+    if (path / MARK).is_file():
+        return SavedModelEngine(path)
+    raise ModelError(f"{path} is no saved model; expected .keras, .xml, .onnx, or a folder with a {MARK}")

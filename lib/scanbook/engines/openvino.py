@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,14 +48,10 @@ class OpenVinoEngine:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": mode.upper()}
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
-        core = ov.Core()
-        try:
-            graph = core.read_model(model) if isinstance(model, Path) else model
-        except RuntimeError as error:
-            raise ModelError(f"{model} cannot be opened as an OpenVINO model; write it again") from error
+        graph = read_openvino(model) if isinstance(model, Path) else model
         quantised = any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
         self.precision: Precision = "int8" if quantised else "fp32"
-        self._compiled = core.compile_model(graph, "CPU", options)
+        self._compiled = ov.Core().compile_model(graph, "CPU", options)
         self.outputs = len(self._compiled.outputs)
         self.requests = max(
             1,
@@ -90,15 +88,106 @@ class OpenVinoEngine:
         return join([self._infer(batch) for batch in parts])
 
 
-def to_openvino(model: Any) -> Any:
-    """Converts a Keras model to an `openvino.Model`, in float32."""
-    import warnings
+class Inference(Future[tuple[np.ndarray, ...]]):
+    """What `OpenVinoQueue.submit` promises: the outputs for one batch.
 
+    Attributes:
+        started: When a request took it, by `time.perf_counter`.
+        seconds: From there to the outputs.
+    """
+
+    started = seconds = 0.0
+
+
+class OpenVinoQueue:
+    """Runs an engine's batches one after another without a thread for each (`AsyncInferQueue`). Threads may share it.
+
+    Args:
+        engine: Its model and its mode.
+
+    Attributes:
+        requests: Batches that run or lie ready.
+    """
+
+    def __init__(self, engine: OpenVinoEngine) -> None:
+        from openvino import AsyncInferQueue
+
+        self._input = engine._compiled.inputs[0].get_partial_shape()
+        streams = engine._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        # twice as many as run at a time: the next batch lies ready where one is done
+        self._queue = AsyncInferQueue(engine._compiled, 2 * streams)
+        self.requests = len(self._queue)
+        self._queue.set_callback(_keep)
+        # a process that ends while OpenVINO still calls back is aborted
+        weakref.finalize(self, self._queue.wait_all)
+        self._filling = threading.Lock()
+
+    def submit(self, images: np.ndarray) -> Inference:
+        """Hands over one batch, uint8 RGB `(n, h, w, 3)`; waits while every request has one.
+
+        Returns:
+            Its outputs in time, as `OpenVinoEngine.predict` gives them.
+
+        Raises:
+            ModelError: The model takes another size or type.
+        """
+        from openvino import PartialShape
+
+        # OpenVINO calls nobody back when an inference fails: the promise would never be kept
+        if images.dtype != np.uint8 or not self._input.compatible(PartialShape(list(images.shape))):
+            raise ModelError(f"a batch is {images.dtype} {images.shape}, expected uint8 {self._input}")
+        promised = Inference()
+        # the queue looks up an idle request, fills it and only then takes it: without a lock two threads fill the same
+        with self._filling:
+            promised.started = time.perf_counter()
+            self._queue.start_async({0: images}, promised)
+        return promised
+
+
+def _keep(request: Any, promised: Inference) -> None:
+    """Called by OpenVINO when a request is done: its tensors are those of the next one as soon as this returns."""
+    try:
+        outputs = tuple(tensor.data.copy() for tensor in request.output_tensors)
+        promised.seconds = time.perf_counter() - promised.started
+        promised.set_result(outputs)
+    except Exception as error:
+        promised.set_exception(error)
+
+
+def read_openvino(path: Path) -> Any:
+    """An `openvino.Model` of an `.xml` file. Engines of one model, in two modes, share its weights.
+
+    Raises:
+        ModelError: The file cannot be opened.
+    """
     import openvino as ov
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The structure of `inputs`")
-        return ov.convert_model(model)
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"{path} cannot be opened as an OpenVINO model; write it again") from error
+
+
+def to_openvino(model: Any) -> Any:
+    """Converts a Keras model to an `openvino.Model`, in float32.
+
+    Its weights go in as constants: of variables OpenVINO's converter compares each with all the others, which takes
+    three times as long for a network of many layers.
+    """
+    import keras
+    import openvino as ov
+    import tensorflow as tf
+
+    weights = [(variable, np.asarray(variable)) for variable in model.variables]
+
+    def traced(images: Any) -> Any:
+        constants = [(variable, tf.constant(values)) for variable, values in weights]
+        with keras.StatelessScope(state_mapping=constants):
+            return model(images, training=False)
+
+    [entry] = model.inputs
+    signature = tf.TensorSpec(entry.shape, entry.dtype, "images")
+    return ov.convert_model(tf.function(traced, autograph=False).get_concrete_function(signature))
 
 
 def save_openvino(model: Any, path: Path) -> None:

@@ -62,14 +62,12 @@ class Contest:
         rows: Each of two of the sides.
         pairs: Rounds.
         prepare: What is made before, each in a process of its own.
-        unable: Why it cannot run; empty where it can.
     """
 
     sides: Mapping[str, Side]
     rows: tuple[Row, ...]
     pairs: int
     prepare: tuple[Side, ...] = ()
-    unable: str = ""
 
 
 def limited(contest: Contest, names: set[str]) -> Contest | None:

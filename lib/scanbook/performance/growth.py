@@ -37,12 +37,10 @@ def measure(
     Returns:
         As `summary`; or `unable`, the reason why it was not run.
     """
-    prepare, path, count, unable = jpegs(folder, sizes, data)
+    prepare, path, count = jpegs(folder, sizes, data)
     counts = [each for each in sizes.growth if each <= count]
-    if len(counts) < 2 and not unable:
-        unable = f"{count} JPEG files are too few; expected at least {sorted(sizes.growth)[1]}"
-    if unable:
-        return {"unable": unable}
+    if len(counts) < 2:
+        return {"unable": f"{count} JPEG files are too few; expected at least {sorted(sizes.growth)[1]}"}
     for each in prepare:
         with running(each, environment) as maker:
             maker.measure()

@@ -28,7 +28,7 @@ class Sizes:
     held_out: int = 128
     further: int = 1024
     epochs: int = 20
-    measured: int = 3
+    measured: int = 2
     features: int = 512
     augmented: int = 256
     augmented_passes: int = 16
@@ -177,7 +177,7 @@ def _transfer(
     name = _NAMES[backbone]
     head = "Dense(512) and Dense(10)" if units else f"Dense({classes})"
     said = f"{measured} of {sizes.epochs} epochs measured: without augmentation all but the first do the same work, so "
-    said += "the median of the later ones stands for the rest. "
+    said += "those measured later stand for the rest. "
     accuracy = f"Accuracy is that of {sizes.further:,} further images, outside the clock: of {sizes.held_out} "
     accuracy += "validation images one is most of a point."
     row = Row(
@@ -234,20 +234,19 @@ def _augmentation(place: _Place) -> Contest:
     return Contest(sides, (row,), sizes.pairs, (lesions,))
 
 
-def jpegs(place_folder: Path, sizes: Sizes, data: Path | None) -> tuple[tuple[Side, ...], str, int, str]:
-    """What makes the JPEG files, where they lie, how many there are, and why there are none."""
+def jpegs(place_folder: Path, sizes: Sizes, data: Path | None) -> tuple[tuple[Side, ...], str, int]:
+    """What makes the JPEG files, where they lie, and how many there are."""
     if data is not None:
-        found = len(material.files(data))
-        return (), str(data), min(found, sizes.jpegs), "" if found else f"no JPEG files below {data}"
+        return (), str(data), min(len(material.files(data)), sizes.jpegs)
     place = _Place(place_folder, sizes, "")
     height, width = sizes.photo
     side, path = place.need("jpegs", "jpegs", count=sizes.jpegs, height=height, width=width, distinct=sizes.distinct)
-    return (side,), path, sizes.jpegs, ""
+    return (side,), path, sizes.jpegs
 
 
 def _decoding(place: _Place, data: Path | None) -> Contest:
     sizes, size = place.sizes, place.sizes.decoded_size
-    prepare, path, count, unable = jpegs(place.folder, sizes, data)
+    prepare, path, count = jpegs(place.folder, sizes, data)
     options = {"folder": path, "size": size, "count": count}
     cached = "scanbook, cached"
     height, width = sizes.photo
@@ -265,7 +264,7 @@ def _decoding(place: _Place, data: Path | None) -> Contest:
         Row("decode", f"decode and resize {count:,} JPEGs to {size} px, cold", OURS, USUAL, *rest, 1.6, note=note),
         Row("decode-cached", f"the same {count:,} images again, from cache", cached, USUAL, *rest, 20.0, note=note),
     )
-    return Contest(sides, rows, sizes.pairs, prepare, unable)
+    return Contest(sides, rows, sizes.pairs, prepare)
 
 
 def _fine_tuning(place: _Place) -> Contest:

@@ -17,7 +17,7 @@ import numpy as np
 from scanbook import runtime, store
 from scanbook.catalogue import BACKBONES
 from scanbook.errors import RunError, ScanbookError
-from scanbook.performance import growth, overhead, report
+from scanbook.performance import growth, material, overhead, report
 from scanbook.performance.contests import Contest, Row, limited
 from scanbook.performance.pairs import Measurement, compare, interleave, running
 from scanbook.performance.rows import QUICK, SMALL, Sizes, table
@@ -44,8 +44,11 @@ def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data
         Path of the page.
 
     Raises:
-        RunError: A row is unknown, or `pairs` is below 0; or, once the page is written, a comparison failed.
+        RunError: A row is unknown, `pairs` is below 0 or `data` has no JPEG files; or, once the page is written, a
+            comparison failed.
     """
+    if data and not material.files(data):
+        raise RunError(f"no JPEG files below {data}; name a folder that holds some, or none to draw them")
     if pairs < 0:
         raise RunError(f"--pairs is {pairs}; expected 1 or more, 3 for figures to show")
     sizes = QUICK if quick else Sizes()
@@ -106,9 +109,7 @@ class Run:
             "versions": runtime.versions(),
             "data": str(data) if data else "drawn by scanbook",
             "rows": [
-                _blank(row, contest.pairs, "not run", contest.unable or NOT_ASKED)
-                for contest in self.contests
-                for row in contest.rows
+                _blank(row, contest.pairs, "not run", NOT_ASKED) for contest in self.contests for row in contest.rows
             ]
             + [_blank(overhead.ROW, 1, "not run", NOT_ASKED)],
             GROWTH: {"unable": NOT_ASKED},
@@ -137,18 +138,17 @@ class Run:
     def contest(self, contest: Contest, start: Callable[..., Any] = running) -> None:
         """Measures the sides of a contest in turn and keeps its rows."""
         clock = time.perf_counter()
-        reason, status, found = contest.unable, "not run", {}
-        if not reason:
-            try:
-                for side in contest.prepare:
-                    with start(side, self.environment) as maker:
-                        maker.measure()
-                found = interleave(contest.sides, contest.pairs, environment=self.environment, start=start)
-            except (ScanbookError, OSError) as error:
-                reason, status = str(error), "failed"
+        reason, found = "", {}
+        try:
+            for side in contest.prepare:
+                with start(side, self.environment) as maker:
+                    maker.measure()
+            found = interleave(contest.sides, contest.pairs, environment=self.environment, start=start)
+        except (ScanbookError, OSError) as error:
+            reason = str(error)
         taken = time.perf_counter() - clock
         for row in contest.rows:
-            result = _blank(row, contest.pairs, status, reason)
+            result = _blank(row, contest.pairs, "failed", reason)
             if found:
                 result |= _of_pair(row, contest, found)
             self._keep(result, taken)

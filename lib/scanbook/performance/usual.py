@@ -188,6 +188,9 @@ def read_all(paths: list[str], size: int) -> np.ndarray:
 @contextmanager
 def decode(folder: str, size: int, count: int) -> Iterator[Callable[[], float]]:
     """JPEG files decoded and resized, seconds."""
+    import cv2
+
+    cv2.setNumThreads(os.cpu_count() or 1)  # as OpenCV does by itself; scanbook has told it not to
     paths = [str(path) for path in material.files(Path(folder), count)]
     read_all(paths, size)  # brings the files into the page cache too
 

@@ -1,4 +1,4 @@
-"""`python -m scanbook.serving [bundle]`: serves the bundle in the working directory, or another one."""
+"""`python -m scanbook.serving [serve] [bundle]`: serves a bundle, in a container too."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import argparse
 import sys
 
 from scanbook.errors import ScanbookError
-from scanbook.serving import serve
+from scanbook.serving.settings import add_options, chosen, find_bundle
 
 
 def main() -> None:
     """Reads the command line and serves."""
-    parser = argparse.ArgumentParser(prog="python -m scanbook.serving", description="Serve an exported bundle.")
-    parser.add_argument("bundle", nargs="?", default=".", help="folder of the bundle (default: here)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--threads", type=int, default=4, help="requests at a time in each process")
-    options = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        prog="python -m scanbook.serving",
+        description="Serve an exported bundle. Each option can be given as a variable, such as SCANBOOK_PORT, too.",
+    )
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        default="",
+        help="folder of the bundle (default: SCANBOOK_BUNDLE, /opt/ml/model, the folder of this code, or here)",
+    )
+    add_options(parser)
+    given = sys.argv[1:]
+    options = parser.parse_args(given[1:] if given[:1] == ["serve"] else given)  # SageMaker says `serve`
     try:
-        serve(options.bundle, options.host, options.port, options.workers, options.threads)
+        from scanbook.serving.server import serve
+
+        serve(find_bundle(options.bundle), chosen(options))
     except ScanbookError as error:
         sys.exit(str(error))
 

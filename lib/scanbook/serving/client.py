@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 @contextmanager
-def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
+def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> Iterator[str]:
     """Starts the service for a bundle in a process of its own and stops it at the end.
 
     Args:
         bundle: Folder of the bundle.
-        timeout: Seconds that it may take to answer.
+        timeout: Seconds that it may take to be ready.
+        options: Of its command line, such as `("--workers", "2")`.
 
     Yields:
         Its address, on a free port of this machine.
@@ -40,7 +41,7 @@ def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
-        command = [sys.executable, "-m", "scanbook.serving", str(bundle), "--port", str(port)]
+        command = [sys.executable, "-m", "scanbook.serving", str(bundle), "--port", str(port), *options]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + timeout
@@ -64,7 +65,7 @@ def running(bundle: Path, timeout: float = 60) -> Iterator[str]:
 
 def _answers(address: str) -> bool:
     try:
-        with _open(f"{address}/healthz", timeout=5) as response:
+        with _open(f"{address}/readyz", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +10,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from scanbook import runtime
 from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
+from scanbook.errors import StudyError
 from scanbook.study.block import Block, Count, Fraction, OpenShare, Penalty, Positive, Rate, Seed, Share
 from scanbook.study.data import Data, StandIn
+
+Language = Literal["pt", "ko"]
+"""Languages beside English in which a study may name its classes."""
 
 KAGGLE = "kaggle"
 """The value of DATA that downloads a dataset with the user's Kaggle credentials."""
@@ -239,6 +243,7 @@ class Study(Block):
     most so many training images of a class; validation and test keep the source's prevalence. `input` is what the
     classifiers see: images as they are, cut out by a mask, or cropped to its box. `scratch` trains without pretrained
     weights; `fine_tuning` starts from the frozen backbone's head, and is repeated with `seeds` seeds from `seed` on.
+    `class_names` names classes in other languages, for the people whom the service answers: language, class, name.
     """
 
     study: str
@@ -267,6 +272,7 @@ class Study(Block):
     bootstrap_rounds: Positive = 1000
     seed: Seed = 0
     published: dict[str, Published] = {}
+    class_names: dict[Language, dict[str, Annotated[str, Field(min_length=1)]]] = {}
     profile: Literal["smoke", "quick", "full"] = "quick"
     data: str = ""
     on_stand_in: bool = False
@@ -320,6 +326,34 @@ class Study(Block):
     def pretrained_backbones(self) -> list[str]:
         """The study's backbones for which pretrained weights exist, in its order."""
         return [name for name in self.backbones if BACKBONES[name].pretrained]
+
+    def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Names of classes by language, in their order; English stands in where a class has none.
+
+        Args:
+            classes: As the manifest orders them.
+
+        Raises:
+            StudyError: `class_names` names a class that neither the images nor the study have.
+        """
+        known = {*classes, *self._named_classes}
+        for language, names in self.class_names.items():
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise StudyError(
+                    f"study {self.study}: class_names.{language} names the class {unknown[0]!r}; "
+                    f"expected one of {', '.join(classes)}"
+                )
+        return {
+            language: tuple(names.get(name, name) for name in classes) for language, names in self.class_names.items()
+        }
+
+    @property
+    def _named_classes(self) -> set[str]:
+        """Classes that the study itself knows; a sample or an override may leave some of them out of the images."""
+        named = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
+        stand_in = self.stand_in.classes if self.stand_in and not named.get("classes") else {}
+        return {*named.get("classes", {}).values(), *named.get("extra_classes", ()), *named["claimed"], *stand_in}
 
     def resolved(self) -> dict[str, Any]:
         """All that a result can depend on, as plain JSON: everything but where the data lies."""

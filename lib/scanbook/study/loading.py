@@ -154,7 +154,8 @@ def _explain(error: ValidationError) -> str:
     problem = error.errors()[0]
     location = problem["loc"]
     adapter = len(location) > 1 and location[0] == "dataset"  # pydantic puts the adapter's name after "dataset"
-    key = ".".join(str(part) for part in (location[:1] + location[2:] if adapter else location))
+    named = location[:1] + location[2:] if adapter else location
+    key = ".".join(str(part) for part in named if part != "[key]")  # what pydantic adds where a key is wrong
     if problem["type"] == "extra_forbidden":
         block = _block_at(location[:-1])
         return f"unknown key {key!r}; expected one of {', '.join(block.model_fields)}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from sklearn.decomposition import PCA
 
 from scanbook import backbones, engines, features, heads, runtime
 from scanbook.augmentation import Augmenter
@@ -110,13 +111,14 @@ def fit_head(
     """
     plan, (x, y) = study.head, train
     mean, deviation = x.mean(0), x.std(0) + 1e-3
-    _, axes = np.linalg.eigh(np.cov((x - mean) / deviation, rowvar=False))
-    turn = (axes / deviation[:, None]).astype(np.float32)
+    # of fewer images than features no more axes come than there are images: the others hold none of them
+    axes = PCA(svd_solver="full" if len(x) < x.shape[1] else "covariance_eigh").fit((x - mean) / deviation).components_
+    turn = (axes.T / deviation[:, None]).astype(np.float32)
     turned, held_out = (x - mean) @ turn, (validation - mean) @ turn
     known = (held_out, manifest.one_hot(VALIDATION))
     fits = []
     for penalty in plan.l2:
-        entry = keras.Input((x.shape[1],))
+        entry = keras.Input((turned.shape[1],))
         model = keras.Model(entry, heads.attach(entry, len(manifest.classes), plan))
         dense = heads.head_layers(model)
         for layer in dense:

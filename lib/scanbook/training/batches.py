@@ -37,7 +37,8 @@ class Batches(keras.utils.PyDataset):
         *,
         balance: Balance = "none",
     ) -> None:
-        super().__init__()
+        # with one worker Keras takes tf.data's generator, which stands still for two seconds at an epoch's start
+        super().__init__(workers=2)
         self.images, self.rows, self.y = images, rows, y
         self.batch_size, self.augment, self.balance = batch_size, augment, balance
         self.begin(0)

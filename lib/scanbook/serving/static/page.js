@@ -1,84 +1,161 @@
-// Adds preview, drop, paste and answers without a reload to a form that works without it.
+// Adds previews, drop, paste and answers without a reload to a form that works without it. Its words come from the
+// form's data attributes, so that the templates' catalogue is the only one.
 "use strict";
 
-const main = document.querySelector("main");
-const find = (selector) => main.querySelector(selector);
-let shown = "";
+const find = (selector) => document.querySelector(selector);
+let chosen = [];
+let sent = [];
 
 function say(text, wrong = false) {
   find("#status").textContent = text;
   find("#status").classList.toggle("wrong", wrong);
 }
 
-function enhance() {
-  main.classList.add("enhanced");
-  find(".call").textContent += ", drop it here or paste it";
+function words(key, values = {}) {
+  return find("form").dataset[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-function preview() {
-  const file = find("#image").files[0];
-  URL.revokeObjectURL(shown);
-  shown = file ? URL.createObjectURL(file) : "";
-  const limit = Number(find("form").dataset.maxBytes);
-  const tooLarge = file !== undefined && file.size > limit;
-  const image = find("#preview");
-  image.hidden = true;
-  image.onload = () => { image.hidden = false; };
-  image.src = shown;
-  find("#chosen").hidden = !file;
-  find("#chosen").textContent = file ? file.name : "";
-  find("button").disabled = tooLarge;
-  say(tooLarge ? `This file has ${(file.size / 2 ** 20).toFixed(1)} MB; expected at most ${limit / 2 ** 20} MB.` : "", tooLarge);
+function megabytes(bytes) {
+  return (bytes / 2 ** 20).toLocaleString(document.documentElement.lang, { maximumFractionDigits: 1 });
+}
+
+// What is wrong with the choice, in words; empty for nothing.
+function objection() {
+  const { maxBytes, maxImages } = find("form").dataset;
+  const bytes = chosen.reduce((sum, file) => sum + file.size, 0);
+  if (chosen.length > maxImages) return words("tooMany", { count: chosen.length, limit: maxImages });
+  if (bytes > maxBytes) return words("tooLarge", { size: megabytes(bytes), limit: megabytes(maxBytes) });
+  return "";
+}
+
+function thumbnail(file) {
+  const item = find("#chosen-image").content.firstElementChild.cloneNode(true);
+  const image = item.querySelector("img");
+  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+  // browsers show no TIFF or DICOM
+  image.addEventListener("error", () => {
+    const kind = file.name.includes(".") ? file.name.split(".").pop().toUpperCase() : "?";
+    image.replaceWith(Object.assign(document.createElement("span"), { className: "unseen", ariaHidden: "true", textContent: kind.slice(0, 5) }));
+  });
+  image.src = URL.createObjectURL(file);
+  item.querySelector(".file").textContent = file.name;
+  const button = item.querySelector("button");
+  button.setAttribute("aria-label", words("remove", { name: file.name }));
+  button.addEventListener("click", () => {
+    const place = chosen.indexOf(file);
+    choose(chosen.filter((each) => each !== file));
+    const left = find("#chosen").querySelectorAll("button");
+    (left[Math.min(place, left.length - 1)] ?? find("#image")).focus();
+  });
+  return item;
+}
+
+function choose(files) {
+  chosen = files;
+  find("#chosen").hidden = !files.length;
+  find("#chosen").replaceChildren(...files.map(thumbnail));
+  const wrong = objection();
+  find("#send").disabled = wrong !== "";
+  say(wrong || (files.length ? words("chosen", { count: files.length }) : ""), wrong !== "");
 }
 
 function take(transfer) {
-  const [file] = transfer.files;
-  if (!file) {
-    say("That is not an image file.", true);
+  if (!transfer.files.length) {
+    say(words("noFile"), true);
     return;
   }
-  const chosen = new DataTransfer();
-  chosen.items.add(file);
-  find("#image").files = chosen.files;
-  preview();
-  find("button").focus();
+  choose([...chosen, ...transfer.files]);
+  find("#send").focus();
+}
+
+// Shows another page of the service in the place of this one; the files at hand stay.
+function show(page) {
+  document.documentElement.lang = page.documentElement.lang;
+  document.title = page.title;
+  for (const part of ["header", "main", "footer"]) find(part).replaceChildren(...page.querySelector(part).childNodes);
+  for (const [index, file] of sent.entries()) {
+    for (const slot of document.querySelectorAll(`[data-image="${index + 1}"]`)) slot.textContent = file.name;
+  }
+  enhance();
+}
+
+async function load(address, files) {
+  const data = new FormData();
+  for (const file of files) data.append(find("#image").name, file);
+  const request = files.length ? { method: "POST", body: data } : {};
+  say(words("busy"));
+  find("#send").disabled = true;
+  find("main").setAttribute("aria-busy", "true");
+  try {
+    const response = await fetch(address, { ...request, headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!page.querySelector("main")) throw new Error("an answer of something between here and the service");
+    return page;
+  } catch {
+    find("#send").disabled = false;
+    say(words("lost"), true);
+    return null;
+  } finally {
+    find("main").removeAttribute("aria-busy");
+  }
 }
 
 async function classify(form) {
-  say("Classifying…");
-  find("button").disabled = true;
-  main.setAttribute("aria-busy", "true");
-  try {
-    const response = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "text/html" } });
-    const answer = new DOMParser().parseFromString(await response.text(), "text/html");
-    main.replaceChildren(...answer.querySelector("main").childNodes);
-    document.title = answer.title;
-    enhance();
-    find("#answer").focus();
-    find("#answer").scrollIntoView({ block: "nearest" });
-  } catch {
-    say("The service cannot be reached. Try again in a moment.", true);
-    find("button").disabled = false;
-  } finally {
-    main.removeAttribute("aria-busy");
+  if (!chosen.length) {
+    say(words("none"), true);
+    find("#image").focus();
+    return;
   }
+  const page = await load(form.action, chosen);
+  if (!page) return;
+  const refused = page.querySelector("#answer[role=alert]") !== null;
+  const files = chosen;
+  sent = refused ? [] : files;
+  show(page);
+  choose(refused ? files : []);  // after a problem the choice can be corrected
+  find("#answer").focus({ preventScroll: true });
+  find("#answer").scrollIntoView();
 }
 
-main.addEventListener("change", (event) => {
-  if (event.target.id === "image") preview();
+async function translate(link) {
+  const files = chosen;
+  const page = await load(link.href, sent);
+  if (!page) return;
+  show(page);
+  choose(files);
+  find(".languages [aria-current]").focus();
+}
+
+function enhance() {
+  document.documentElement.classList.add("enhanced");
+  find("#drop-hint").hidden = false;
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.type !== "file") return;
+  choose([...chosen, ...event.target.files]);
+  event.target.value = "";  // the same file can be chosen again after it was removed
 });
-main.addEventListener("submit", (event) => {
+document.addEventListener("submit", (event) => {
   event.preventDefault();
   classify(event.target);
+});
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".languages a");
+  if (!link || !(sent.length || chosen.length)) return;
+  event.preventDefault();
+  translate(link);
 });
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) take(event.clipboardData);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  main.classList.add("dragging");
+  document.documentElement.classList.add("dragging");
 });
-for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, () => main.classList.remove("dragging"));
+for (const kind of ["dragleave", "drop"]) {
+  document.addEventListener(kind, () => document.documentElement.classList.remove("dragging"));
+}
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   take(event.dataTransfer);

@@ -1,0 +1,235 @@
+"""A study's model becomes a bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scanbook import bundle, cards, dicom, engines, evaluation, explain, pixels, segmentation, training
+from scanbook.bundle import Bundle
+from scanbook.evaluation import Predictions
+from scanbook.export import formats
+from scanbook.export.formats import PLACES, Saved
+from scanbook.manifest import TEST, VALIDATION, Manifest
+from scanbook.study import Study
+
+DICOM_PACKAGES = ("pydicom", "python-gdcm")
+"""What a service needs to read DICOM, where the study's images are such files."""
+
+OnTest = Callable[..., Predictions]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A bundle, and what it was held against.
+
+    Attributes:
+        bundle: As it was written.
+        manifest: The dataset, split.
+        images: Its pixels, uint8 `(n, h, w, 3)`.
+        rows: The fixed images, int64 `(m,)`, as `formats.fixed` chooses them.
+        stored: Their probabilities, from the logits that training left in the store, float64 `(m, k)`.
+        saved: The formats, and how they compare; its paths are gone.
+    """
+
+    bundle: Bundle
+    manifest: Manifest
+    images: np.ndarray
+    rows: np.ndarray
+    stored: np.ndarray
+    saved: Saved
+
+    def parity(self, places: dict[str, np.ndarray]) -> pd.DataFrame:
+        """`formats.parity_table` of every format, and of further places' probabilities for the fixed images."""
+        return pd.concat([self.saved.parity, formats.parity_table(self.saved.reference, places)])
+
+
+def asks_for(study: Study) -> str:
+    """What a service of the study's model has to be sent, as report and model card say it."""
+    if study.input == "original":
+        return "Send images as the camera took them."
+    form = "cut out by a mask" if study.input == "cutout" else "cropped to the box of a mask"
+    return (
+        f"Send images that are already {form}, as the study's `segmentation` makes them: the model learned from these "
+        "alone, and the service does not segment."
+    )
+
+
+def _on_test(trained: training.Trained, manifest: Manifest, *, temperature: float) -> Predictions:
+    return Predictions.from_logits(manifest, TEST, trained.logits(TEST), temperature)
+
+
+def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
+    """Exports a study's model: what the store has is used, what it lacks is trained.
+
+    Temperature and thresholds come from validation, metrics from test.
+
+    Args:
+        study: The study.
+        folder: Where the bundle goes; an older bundle there is replaced.
+        on_test: Gives the network's predictions for the test images; a notebook's session counts them.
+
+    Raises:
+        BundleError: `folder` holds something else, or a float32 format does not answer as the trained network does;
+            an older bundle is left as it was.
+        StudyError: The study names a class that is not there.
+    """
+    bundle.check_target(folder)
+    manifest = segmentation.prepare(study)
+    study.names_of(manifest.classes)  # before minutes of training
+    images = pixels.load(manifest, study.size)
+    tuned = training.final(study, manifest, images)
+    logits = tuned.logits(VALIDATION)
+    temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
+    validation = Predictions.from_logits(manifest, VALIDATION, logits, temperature)
+    test = on_test(tuned, manifest, temperature=temperature)
+    wanted, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
+    decisions = evaluation.findings_table(validation, test, wanted.findings, specificity=wanted.specificity, **options)
+    made, saved = _write(
+        folder,
+        study,
+        manifest,
+        tuned.model(),
+        images=images,
+        logits=logits,
+        temperature=temperature,
+        abstain_below=evaluation.abstain_below(validation, wanted.answered),
+        metrics=evaluation.summary(test, **options),
+        about={"backbone": tuned.name},
+        operating_points=_operating_points(study, decisions),
+        dataset_card=cards.of_study(study),
+    )
+    rows = formats.fixed(manifest)
+    stored = np.concatenate([test.probabilities, validation.probabilities])[: len(rows)]
+    return Export(made, manifest, images, rows, stored, saved)
+
+
+def write_bundle(
+    folder: Path,
+    study: Study,
+    manifest: Manifest,
+    model: Any,
+    *,
+    temperature: float,
+    abstain_below: float,
+    metrics: pd.DataFrame,
+    about: dict[str, str],
+    images: np.ndarray | None = None,
+    **more: Any,
+) -> Bundle:
+    """Exports a trained network as a bundle.
+
+    Args:
+        folder: Where the bundle goes; an older bundle there is replaced.
+        study: The study; gives image size and texts.
+        manifest: The dataset; gives the class order.
+        model: A trained network of `backbones.build`, from uint8 images to logits.
+        temperature: Fitted on validation.
+        abstain_below: Confidence under which the service answers "not sure", chosen on validation.
+        metrics: Test metrics, as `evaluation.summary` gives them: `value`, `low`, `high` by metric.
+        about: Further topics for the model card.
+        images: Pixels of the dataset, uint8 `(n, h, w, 3)`. Without them the bundle has Keras and OpenVINO in float32
+            alone, and nothing is compared.
+        more: `operating_points` and `dataset_card`, as `bundle.write` takes them.
+
+    Raises:
+        BundleError: A float32 format does not answer as the trained network does; nothing was written.
+    """
+    logits = None
+    if images is not None:
+        logits = engines.KerasEngine(model).predict(images[manifest.rows(VALIDATION)])[0]
+    more |= {"temperature": temperature, "abstain_below": abstain_below, "metrics": metrics, "about": about}
+    return _write(folder, study, manifest, model, images=images, logits=logits, **more)[0]
+
+
+def _write(
+    folder: Path,
+    study: Study,
+    manifest: Manifest,
+    model: Any,
+    *,
+    images: np.ndarray | None,
+    logits: np.ndarray | None,
+    temperature: float,
+    metrics: pd.DataFrame,
+    about: dict[str, str],
+    **more: Any,
+) -> tuple[Bundle, Saved]:
+    exported = explain.with_heat_maps(model, temperature)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        if images is None:
+            formats.save_plain(exported, work)
+            paths = {style: work / bundle.FILES[style] for style in ("openvino", "keras")}
+            saved = Saved(paths, np.empty((0, len(manifest.classes))), pd.DataFrame(), pd.DataFrame(), {}, {})
+        else:
+            saved = formats.save(study, manifest, images, exported, name=model.name, logits=logits, folder=work)
+        made = bundle.write(
+            folder,
+            name=study.study,
+            classes=manifest.classes,
+            image_size=study.size,
+            temperature=temperature,
+            models=saved.paths,
+            names=study.names_of(manifest.classes),
+            parity=saved.parity.to_dict(orient="index"),
+            int8=saved.int8,
+            left_out=saved.left_out,
+            hub={**cards.licence(study), "tags": cards.tags(study), "datasets": [study.study]},
+            packages=DICOM_PACKAGES if any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))) else (),
+            metrics=metrics.to_dict(orient="index"),
+            about={
+                "title": study.title,
+                "question": study.question,
+                "data": f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups",
+                "licence": study.licence,
+                "profile": study.profile,
+                "input": asks_for(study),
+                **about,
+            },
+            **more,
+        )
+    return made, saved
+
+
+def _operating_points(study: Study, decisions: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """`evaluation.findings_table` as a bundle keeps it."""
+    return {
+        finding: {
+            "classes": list(study.evaluation.findings.get(finding, [finding])),
+            "threshold": row["threshold"],
+            **{
+                rate: {"value": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]}
+                for rate in ("sensitivity", "specificity")
+            },
+        }
+        for finding, row in decisions.iterrows()
+    }
+
+
+def files(made: Bundle) -> pd.DataFrame:
+    """What lies in a bundle: `MiB` of each file and folder at its top, in the order of their names."""
+    paths = sorted(made.folder.iterdir(), key=lambda path: path.name.lower())
+    sizes = {
+        f"{path.name}/" if path.is_dir() else path.name: sum(
+            each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file()
+        )
+        for path in paths
+    }
+    return (pd.Series(sizes, dtype=float) / 2**20).rename_axis("file").to_frame("MiB")
+
+
+def said(made: Bundle) -> str:
+    """The formats of a bundle in words, and why another one is missing, a sentence each."""
+    sentences = [f"Formats: {', '.join(PLACES[style] for style in PLACES if style in made.models)}."]
+    if made.int8:
+        kept = "kept" if "openvino_int8" in made.models else "left out"
+        sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
+    sentences += [f"{PLACES[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()]
+    return " ".join(sentences)

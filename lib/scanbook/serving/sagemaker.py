@@ -1,0 +1,22 @@
+"""SageMaker's contract, on the same server: `/ping` says whether it is well, `/invocations` predicts."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from scanbook.serving import uploads
+from scanbook.serving.programs import answer, readiness
+
+sagemaker = Blueprint("sagemaker", __name__)
+
+
+@sagemaker.get("/ping")
+def ping() -> Response:
+    """As `/readyz`: SageMaker sends nothing to a container that is not."""
+    return readiness()
+
+
+@sagemaker.post("/invocations")
+def invoke() -> Response:
+    """Answers as `/predict` does, for an image as the body or for base64 in JSON."""
+    return answer(uploads.of_invocation())
