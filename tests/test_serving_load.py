@@ -71,7 +71,7 @@ def test_clients_with_one_file_name_get_their_own_answers(served):
 
 def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
     with services.running(bundle.folder, tmp_path / "log", "--queue", "2") as served:
-        large = images.encode_png(np.zeros((3000, 3000, 3), np.uint8))  # some tenths of a second of decoding
+        large = images.encode_png(np.zeros((2000, 2000, 3), np.uint8))  # slow to decode
         ended, lengths, together = threading.Event(), [], threading.Barrier(CLIENTS)
 
         def watch() -> None:
@@ -82,7 +82,7 @@ def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
         def client(_number: int) -> list[tuple[int, dict, str]]:
             connection = connect(served)
             together.wait()
-            return [ask(connection, large, "image/png") for _ in range(5)]
+            return [ask(connection, large, "image/png") for _ in range(3)]
 
         watching = threading.Thread(target=watch)
         watching.start()

@@ -113,12 +113,13 @@ def test_full_queue_is_refused_at_once_and_before_decoding(small, monkeypatch):
     thread.start()
     assert held.wait(10)
     started = time.perf_counter()
-    for refused in (post(small, BAD["text"]), small.get("/readyz"), small.get("/ping")):
+    for refused in (post(small, BAD["text"]), small.get("/readyz")):
         assert refused.headers["Retry-After"] == "1" and problem(refused, 503)
     page = post(small, RED, path="/", headers=BROWSER)
     assert page.status_code == 503 and page.mimetype == "text/html" and page.headers["Retry-After"] == "1"
     assert time.perf_counter() - started < 2
-    assert small.get("/healthz").status_code == 200
+    # SageMaker would replace a container that does not answer its ping
+    assert small.get("/healthz").status_code == small.get("/ping").status_code == 200
     with pytest.raises(BusyError):
         service.predictor.predict([RED])
     hold.set()

@@ -88,7 +88,7 @@ def document(bundle: Bundle, most: int) -> dict[str, Any]:
                     ("405", "429", "500"),
                 )
             },
-            "/ping": {"get": _operation("ping", "SageMaker: whether it takes images", status, ("405", "500", "503"))},
+            "/ping": {"get": _operation("ping", "SageMaker: whether it is well", status, ("405", "500"))},
             "/invocations": {
                 "post": _operation("invocations", "SageMaker: classify images", answers, refused, invocation)
             },

@@ -5,15 +5,15 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from scanbook.serving import uploads
-from scanbook.serving.programs import answer, readiness
+from scanbook.serving.programs import answer, health
 
 sagemaker = Blueprint("sagemaker", __name__)
 
 
 @sagemaker.get("/ping")
 def ping() -> Response:
-    """As `/readyz`: SageMaker sends nothing to a container that is not."""
-    return readiness()
+    """Whether the container is well. A full queue is no illness: SageMaker replaces a container that has one."""
+    return health()
 
 
 @sagemaker.post("/invocations")
