@@ -54,6 +54,7 @@ def connect(served) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
 
 
+@pytest.mark.slow
 def test_clients_with_one_file_name_get_their_own_answers(served):
     bodies = [form(each, name="image.png") for each in different(CLIENTS)]
     alone = [ask(connect(served), *body)[1]["predictions"] for body in bodies]
@@ -69,6 +70,7 @@ def test_clients_with_one_file_name_get_their_own_answers(served):
         assert all(pool.map(client, range(CLIENTS)))
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
     with services.running(bundle.folder, tmp_path / "log", "--queue", "2") as served:
         large = images.encode_png(np.zeros((2000, 2000, 3), np.uint8))  # slow to decode
