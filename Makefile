@@ -14,8 +14,8 @@ JOBS = $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 PYTHON =
 # folder of an exported model to serve (default: that of STUDY and PROFILE)
 BUNDLE =
-# port to serve on
-PORT = 8080
+# port to serve on (default: SCANBOOK_PORT, else 8080)
+PORT =
 # rows of the benchmark, such as ROWS=http,decode (default: all)
 ROWS =
 
@@ -74,7 +74,7 @@ lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab notebooks
 
 serve: setup ## serve an exported model at http://127.0.0.1:8080
-	@$(SCANBOOK) serve $(if $(BUNDLE),"$(BUNDLE)",$(WHICH)) --port $(PORT)
+	@$(SCANBOOK) serve $(if $(BUNDLE),"$(BUNDLE)",$(WHICH)) $(if $(PORT),--port $(PORT))
 
 lint: setup ## check style, and that notebooks hold no outputs
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from scanbook.serving.client import plain_environment
 
 
 @dataclass
@@ -58,7 +59,7 @@ def running(
     """Starts a service and kills it at the end, unless it has stopped."""
     port = free_port()
     words = command or ("-m", "scanbook.serving", str(folder), *options)
-    environment = os.environ | {"SCANBOOK_PORT": str(port), "PORT": str(port)} | variables
+    environment = plain_environment() | {"SCANBOOK_PORT": str(port), "PORT": str(port)} | variables
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *words], stdout=output, stderr=output, env=environment, cwd=log.parent

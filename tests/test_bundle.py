@@ -317,6 +317,14 @@ def test_moved_bundle_answers(whole, copy):
     assert bundle.load(copy) == replace(whole, folder=copy)
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "scanbook/._images.py", "scanbook/__pycache__/images.pyc"])
+def test_what_the_system_adds_by_itself_does_no_harm(tmp_path, name):
+    made = write(tmp_path / "bundle")
+    (made.folder / name).parent.mkdir(exist_ok=True)
+    (made.folder / name).write_bytes(b"\0")
+    assert bundles.load(made.folder).classes == made.classes
+
+
 def test_bundle_runs_on_its_own_code(whole):
     """From inside the bundle, the copied code is what runs, and it is complete."""
     code = (

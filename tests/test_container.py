@@ -116,6 +116,7 @@ def interpreter() -> tuple[str, dict]:
 @pytest.fixture(scope="module")
 def installed(place, made):
     """The interpreter of an environment with the bundle's requirements alone, and whom to run it as."""
+    pytest.importorskip("uv", reason="uv makes the environment, and is not here")
     python, user = interpreter()
     folder = place / "environment"
     uv = [sys.executable, "-m", "uv"]

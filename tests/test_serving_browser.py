@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from scanbook.serving import client
 from test_bundle import write
-from test_serving import BAD, BLUE, GREY, RED
+from test_serving import BAD, BLUE, GREEN, GREY, RED
 from test_serving_page import NAMES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -127,6 +127,23 @@ def classify(page: Page, *files: dict) -> None:
 
 
 # one image
+
+
+def test_answers_have_the_names_of_what_was_sent_whatever_is_chosen_meanwhile(visit: Visit) -> None:
+    page, held = visit(), []
+    page.route("**/", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    choose(page, file("a.png", RED), file("b.png", BLUE))
+    page.click("#send")
+    expect(page.locator("main")).to_have_attribute("aria-busy", "true")
+    page.locator("#chosen button").first.click()
+    choose(page, file("c.png", GREEN))
+    expect(page.locator("#send")).to_be_disabled()
+    [route] = held
+    route.continue_()
+    expect(page.locator("#answer")).to_be_focused()
+    assert [page.locator(f'[data-image="{number}"]').first.inner_text() for number in (1, 2)] == ["a.png", "b.png"]
+    expect(page.locator("#chosen .file")).to_have_text(["c.png"])
+    expect(page.locator("#send")).to_be_enabled()
 
 
 def test_a_chosen_image_is_shown_then_answered(visit: Visit) -> None:

@@ -140,9 +140,10 @@ def _decoded(header: Dataset, kind: str) -> np.ndarray:
     if grey is None:
         padding = header.get("PixelPaddingValue")
         grey = _spread(levels, levels if padding is None else levels[stored != padding])
+    del levels  # each of these arrays has 400 MB at 50 megapixels
     if kind == "MONOCHROME1":
-        grey = 255 - grey
-    return np.repeat(grey.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        np.subtract(255, grey, out=grey)
+    return np.repeat(np.rint(grey, out=grey).clip(0, 255, out=grey).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _through_voi_lut(levels: np.ndarray, header: Dataset) -> np.ndarray | None:

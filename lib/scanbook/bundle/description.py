@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -273,10 +274,15 @@ def _width(port: Any, axis: int) -> int:
     return size.get_length() if size.is_static else -1
 
 
+UNWANTED = ("__pycache__", ".DS_Store", "._*")
+"""What Python and macOS put into a folder by themselves."""
+
+
 def files(folder: Path) -> list[str]:
-    """Every file of a bundle but the checksums and what Python compiled, as sorted relative names."""
+    """Every file of a bundle but the checksums and what is `UNWANTED`, as sorted relative names."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.as_posix() for path in found if path.name != CHECKSUMS and "__pycache__" not in path.parts)
+    own = (path for path in found if not any(fnmatch(part, name) for part in path.parts for name in UNWANTED))
+    return sorted(path.as_posix() for path in own if path.name != CHECKSUMS)
 
 
 def _json(path: Path) -> dict[str, Any]:

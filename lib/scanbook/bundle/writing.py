@@ -21,6 +21,7 @@ from scanbook.bundle.description import (
     FILES,
     FORMAT,
     REQUIREMENTS,
+    UNWANTED,
     Bundle,
     check_values,
     files,
@@ -164,11 +165,11 @@ def _copy_code(folder: Path) -> None:
     target.mkdir()
     for name in CODE:
         if (PACKAGE / name).is_dir():
-            shutil.copytree(PACKAGE / name, target / name, ignore=shutil.ignore_patterns("__pycache__", TEMPLATES))
+            shutil.copytree(PACKAGE / name, target / name, ignore=shutil.ignore_patterns(*UNWANTED, TEMPLATES))
         else:
             shutil.copyfile(PACKAGE / name, target / name)
     if (templates := PACKAGE / "serving" / TEMPLATES).is_dir():
-        shutil.copytree(templates, folder / TEMPLATES, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(templates, folder / TEMPLATES, ignore=shutil.ignore_patterns(*UNWANTED))
 
 
 def _readable(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def _write(
             int8=saved.int8,
             left_out=saved.left_out,
             hub={**cards.licence(study), "tags": cards.tags(study), "datasets": [study.study]},
-            packages=DICOM_PACKAGES if any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))) else (),
+            packages=_packages(manifest),
             metrics=metrics.to_dict(orient="index"),
             about={
                 "title": study.title,
@@ -196,6 +197,13 @@ def _write(
             **more,
         )
     return made, saved
+
+
+def _packages(manifest: Manifest) -> list[str]:
+    """What a service of these images needs beside `bundle.PACKAGES`, as far as it is installed here."""
+    if not any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))):
+        return []
+    return [name for name in DICOM_PACKAGES if list(distributions(name=name))]
 
 
 def _operating_points(study: Study, decisions: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ def main() -> None:
         from scanbook.serving.server import serve
 
         serve(find_bundle(options.bundle), chosen(options))
-    except ScanbookError as error:
+    except (ScanbookError, OSError) as error:  # an OSError is the machine's: port taken, no place for temporary files
         sys.exit(str(error))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from scanbook.errors import RunError
+from scanbook.serving.settings import VARIABLES
 
 # without a proxy that the environment names: it would be asked for this machine's own address
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -42,7 +44,7 @@ def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> I
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "scanbook.serving", str(bundle), "--port", str(port), *options]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=plain_environment())
         try:
             deadline = time.monotonic() + timeout
             while not _answers(address):
@@ -63,6 +65,11 @@ def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> I
                 process.wait()
 
 
+def plain_environment() -> dict[str, str]:
+    """The environment without what it says of a service: one that is started here runs as it is told here."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
 def _answers(address: str) -> bool:
     try:
         with _open(f"{address}/readyz", timeout=5) as response:
@@ -71,7 +78,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
+def ask(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Posts image files, one a request.
 
     Args:
@@ -95,13 +102,14 @@ def ask(address: str, paths: Iterable[Path]) -> list[dict[str, Any]]:
             with _open(request, timeout=60) as response:
                 [answer] = json.load(response)["predictions"]
         except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            with suppress(ValueError):  # what is no problem details is something between here and the service
+                said = json.loads(said)["detail"]
             raise RunError(
-                f"the service refused image {number} of {len(paths)} with status {error.code}: "
-                f"{json.load(error).get('detail', '')}"
+                f"the service refused image {number} of {len(paths)} with status {error.code}: {said[:500]}"
             ) from error
-        except urllib.error.URLError as error:
-            raise RunError(
-                f"no service answers at {address} ({error.reason}); start it, or correct the address"
-            ) from error
+        except OSError as error:
+            why = getattr(error, "reason", None) or error
+            raise RunError(f"no service answers at {address} ({why}); start it, or correct the address") from error
         answers.append(answer | {"seconds": time.perf_counter() - started})
     return answers

@@ -93,10 +93,15 @@ class Metrics:
         return generate_latest(everybody), CONTENT_TYPE_LATEST
 
 
+def in_memory() -> str | None:
+    """The folder whose files lie in memory; None where the system has none, or none to write to."""
+    memory = "/dev/shm"
+    return memory if os.access(memory, os.W_OK) else None
+
+
 def make_folder() -> Path:
     """A folder for the counts of several processes, in memory where the system has such a place, named to them."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="scanbook-metrics-", dir=memory if os.access(memory, os.W_OK) else None))
+    folder = Path(tempfile.mkdtemp(prefix="scanbook-metrics-", dir=in_memory()))
     os.environ[FOLDER] = str(folder)
     return folder
 

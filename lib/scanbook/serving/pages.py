@@ -77,7 +77,7 @@ def dataset_card() -> str:
     """The card of the dataset that the model learned from."""
     if not has_dataset_card(service().predictor.bundle):
         abort(404)
-    text = (service().predictor.bundle.folder / bundles.DATASET_CARD).read_text()
+    text = (service().predictor.bundle.folder / bundles.DATASET_CARD).read_text("utf-8")
     return render_template("card.html", heading=_("Dataset card"), sections=markdown.sections(text))
 
 

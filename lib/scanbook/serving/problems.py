@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from scanbook.errors import ImageError
 from scanbook.serving.predictor import BusyError
 from scanbook.serving.state import RETRY_AFTER, service
-from scanbook.serving.uploads import MAX_BYTES
+from scanbook.serving.uploads import FIELD, MAX_BYTES
 
 PROBLEM = "application/problem+json"
 DRAINED = 4 * MAX_BYTES
@@ -85,7 +85,9 @@ def _answer_busy(error: BusyError) -> Response:
 def _answer_error(error: HTTPException) -> Response:
     if isinstance(error, RequestEntityTooLarge):
         _drain()
-        error.description = f"the request is too large; expected at most {MAX_BYTES // 2**20} MB"
+        large = f"the request is too large; expected at most {MAX_BYTES // 2**20} MB"
+        rest = f"the form has too many or too large fields; send at most {service().predictor.most} files as {FIELD!r}"
+        error.description = rest if 0 < (request.content_length or 0) <= MAX_BYTES else large
     if isinstance(error, TooManyRequests):
         [limiter] = current_app.extensions["limiter"]
         wait = max(RETRY_AFTER, int(limiter.current_limit.reset_at - time.time()))

@@ -18,7 +18,7 @@ from gunicorn.errors import AppImportError
 
 from scanbook import bundle as bundles
 from scanbook import runtime
-from scanbook.errors import BundleError, RunError
+from scanbook.errors import RunError, ScanbookError
 from scanbook.serving import metrics, wsgi
 from scanbook.serving.settings import Settings
 
@@ -27,7 +27,7 @@ SPARE = 8
 
 
 def serve(bundle: Path | str, settings: Settings | None = None) -> None:
-    """Serves a bundle until SIGTERM or SIGINT; requests in progress are finished first. Does not return.
+    """Serves a bundle until SIGTERM, which lets requests in progress finish, or SIGINT. Does not return.
 
     Args:
         bundle: An exported bundle.
@@ -68,7 +68,7 @@ class _Application(BaseApplication):
             "child_exit": lambda _server, worker: metrics.forget(worker.pid),
             # no file of gunicorn's own in the home folder, where there is none in a container
             "control_socket_disable": True,
-            "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,
+            "worker_tmp_dir": metrics.in_memory(),
         }
         super().__init__()
 
@@ -80,7 +80,7 @@ class _Application(BaseApplication):
         # called in the worker: OpenVINO's threads do not survive a fork
         try:
             return self._create()
-        except BundleError as error:
+        except ScanbookError as error:
             raise AppImportError(str(error)) from error  # gunicorn prints the line and stops, without retrying
 
     def run(self) -> None:

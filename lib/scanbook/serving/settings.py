@@ -14,6 +14,10 @@ MODEL_FOLDER = Path("/opt/ml/model")
 _RATE = re.compile(r"[1-9]\d*/(second|minute|hour|day)")
 
 
+def _variable(name: str) -> str:
+    return f"SCANBOOK_{name.upper()}"
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a service runs.
@@ -39,12 +43,16 @@ class Settings:
     trusted_proxies: int = 0
 
 
+VARIABLES = frozenset({"SCANBOOK_BUNDLE", *(_variable(each.name) for each in fields(Settings))})
+"""What an environment can say of a service."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Gives a command an option for each of `Settings`; its default is `SCANBOOK_…` where that is set."""
 
     def option(name: str, kind: Any, text: str) -> None:
         shown = f"{text} (default: {getattr(Settings, name)})" if getattr(Settings, name) else text
-        given = os.environ.get(f"SCANBOOK_{name.upper()}") or getattr(Settings, name)
+        given = os.environ.get(_variable(name)) or getattr(Settings, name)
         # a variable is text, which the parser converts and checks as it does an option's
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=given, help=shown)
 

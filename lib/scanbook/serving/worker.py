@@ -13,7 +13,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -79,6 +79,7 @@ class Worker(ThreadWorker):
         super().__init__(*args, **options)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.worker_connections = max(1, min(self.worker_connections, files - _DESCRIPTORS))
+        self.max_keepalived = self.worker_connections  # an idle connection holds no thread here
         self.held = 0
         self.waiting: set[Connection] = set()  # those that the loop has
         self._swept = 0.0
@@ -219,15 +220,15 @@ class Worker(ThreadWorker):
         if arrival.state is State.LARGE_BODY:
             limit = f"expected at most {MAX_BYTES // 2**20} MB, in chunks of 1 KB or more"
             return self._refuse(connection, 413, f"the request is too large; {limit}")
-        if self.held > HELD:
+        while self.held > HELD and connection.phase is Phase.READING:
             oldest = min(
                 (each for each in self.waiting if each.phase is Phase.READING and each.arrival.data),
                 key=lambda each: each.since,
                 default=connection,
             )
             self._refuse(oldest, 503, "too many requests are under way; send this one again in a moment")
-            if oldest is connection:
-                return None
+        if connection.phase is not Phase.READING:
+            return None
         if arrival.state is State.WHOLE:
             return self._begin(connection)
         if arrival.state is State.BODY:
@@ -253,11 +254,13 @@ class Worker(ThreadWorker):
 
     def finish_request(self, connection: Connection, done: Future[tuple[memoryview, bool]]) -> None:
         """Goes on with a connection whose request a thread has answered."""
-        failed = done.cancelled() or done.exception() is not None
-        left, keep = (memoryview(b""), False) if failed else done.result()
-        if failed:
+        try:
+            left, connection.keep = done.result()
+        except (OSError, CancelledError):  # its client has gone, or the service goes
             return self._close(connection)
-        connection.keep = keep
+        except Exception:
+            self.log.exception("a connection failed")
+            return self._close(connection)
         self._write(connection, left)
         return None
 

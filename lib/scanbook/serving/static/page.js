@@ -5,6 +5,7 @@
 const find = (selector) => document.querySelector(selector);
 let chosen = [];
 let sent = [];
+let busy = false;
 
 function say(text, wrong = false) {
   find("#status").textContent = text;
@@ -55,7 +56,8 @@ function choose(files) {
   find("#chosen").hidden = !files.length;
   find("#chosen").replaceChildren(...files.map(thumbnail));
   const wrong = objection();
-  find("#send").disabled = wrong !== "";
+  find("#send").disabled = busy || wrong !== "";
+  if (busy && !wrong) return;
   say(wrong || (files.length ? words("chosen", { count: files.length }) : ""), wrong !== "");
 }
 
@@ -84,6 +86,7 @@ async function load(address, files) {
   for (const file of files) data.append(find("#image").name, file);
   const request = files.length ? { method: "POST", body: data } : {};
   say(words("busy"));
+  busy = true;
   find("#send").disabled = true;
   find("main").setAttribute("aria-busy", "true");
   try {
@@ -92,10 +95,12 @@ async function load(address, files) {
     if (!page.querySelector("main")) throw new Error("an answer of something between here and the service");
     return page;
   } catch {
-    find("#send").disabled = false;
+    busy = false;
+    choose(chosen);
     say(words("lost"), true);
     return null;
   } finally {
+    busy = false;
     find("main").removeAttribute("aria-busy");
   }
 }
@@ -106,23 +111,24 @@ async function classify(form) {
     find("#image").focus();
     return;
   }
-  const page = await load(form.action, chosen);
+  if (busy) return;
+  const files = chosen;  // the choice may change while they are on their way
+  const page = await load(form.action, files);
   if (!page) return;
   const refused = page.querySelector("#answer[role=alert]") !== null;
-  const files = chosen;
   sent = refused ? [] : files;
   show(page);
-  choose(refused ? files : []);  // after a problem the choice can be corrected
+  choose(refused ? chosen : chosen.filter((file) => !files.includes(file)));  // after a problem it can be corrected
   find("#answer").focus({ preventScroll: true });
   find("#answer").scrollIntoView();
 }
 
 async function translate(link) {
-  const files = chosen;
+  if (busy) return;
   const page = await load(link.href, sent);
   if (!page) return;
   show(page);
-  choose(files);
+  choose(chosen);
   find(".languages [aria-current]").focus();
 }
 
