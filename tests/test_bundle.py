@@ -322,7 +322,7 @@ def test_what_the_system_adds_by_itself_does_no_harm(tmp_path, name):
     made = write(tmp_path / "bundle")
     (made.folder / name).parent.mkdir(exist_ok=True)
     (made.folder / name).write_bytes(b"\0")
-    assert bundles.load(made.folder).classes == made.classes
+    assert bundle.load(made.folder).classes == made.classes
 
 
 def test_bundle_runs_on_its_own_code(whole):
