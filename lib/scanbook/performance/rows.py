@@ -42,9 +42,9 @@ class Sizes:
     fine_tuned_epochs: int = 2
     steps: int = 32
     calibration: int = 128
-    inferred: int = 64
+    inferred: int = 32
     inferred_small: int = 512
-    requests: int = 200
+    requests: int = 100
     growth: tuple[int, ...] = (1000, 3000, 10_000)
     growth_size: int = 96
     networks: tuple[str, ...] = ("mobilenet_1.0", "resnet50", "vgg19")
