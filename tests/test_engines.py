@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import planted
-from scanbook import backbones, engines, explain, images
+from scanbook import backbones, engines, explain, images, runtime
 from scanbook.engines import KerasEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
 from scanbook.errors import ModelError, RunError
 from scanbook.serving import client
@@ -233,6 +233,18 @@ def test_onnx_without_its_packages_says_what_to_install(monkeypatch, saved, tmp_
     with pytest.raises(ModelError, match=r'pip install "scanbook\[onnx\]"'):
         engines.to_onnx(planted.network(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_activation_with_a_gradient_of_its_own_is_no_output(photos):
+    keras = runtime.keras()
+    entry = keras.Input(photos.shape[1:], dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, activation="swish")(keras.layers.Rescaling(1 / 255)(entry))
+    outputs = [keras.layers.GlobalAveragePooling2D()(x), keras.layers.Conv2D(2, 1, activation="swish")(x)]
+    network = keras.Model(entry, outputs)
+    engine = OpenVinoEngine(engines.to_openvino(network))
+    assert engine.outputs == 2
+    for found, expected in zip(engine.predict(photos), network(photos), strict=True):
+        np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])

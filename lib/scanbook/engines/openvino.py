@@ -187,7 +187,11 @@ def to_openvino(model: Any) -> Any:
 
     [entry] = model.inputs
     signature = tf.TensorSpec(entry.shape, entry.dtype, "images")
-    return ov.convert_model(tf.function(traced, autograph=False).get_concrete_function(signature))
+    function = tf.function(traced, autograph=False).get_concrete_function(signature)
+    converted = ov.convert_model(function)
+    # activations with a gradient of their own, such as swish, come out as outputs too
+    wanted = [converted.output(tensor.name).get_node() for tensor in function.outputs]
+    return ov.Model(wanted, converted.get_parameters(), model.name)
 
 
 def save_openvino(model: Any, path: Path) -> None:
