@@ -10,7 +10,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 HEIGHT, WIDTH = 24, 32
-NAME, PATIENT = "Mustermann^Erika", "PID-4711"
+NAME, PATIENT = "Mustermann^Erika", "PID-Q4711"
 RAMP = np.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
 
 
@@ -47,4 +47,4 @@ def encoded(made: Dataset) -> bytes:
 
 
 def identifying(text: str) -> list[str]:
-    return [each for each in (NAME, "Mustermann", "Erika", PATIENT, "4711", "19510314") if each in text]
+    return [each for each in (NAME, "Mustermann", "Erika", PATIENT, "Q4711", "19510314") if each in text]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import get_args
 
 import pytest
 
 import planted
-from scanbook import study
+from scanbook import bundle, study
 from scanbook.datasets.drawn import dermoscopy
 from scanbook.datasets.drawn.plan import class_of
 from scanbook.datasets.medmnist import ARCHIVES
 from scanbook.errors import StudyError
-from scanbook.study import Study
+from scanbook.study import Study, blocks
 
 NAMED = [name for name in study.studies() if name not in ("folder", "medmnist")]  # their classes are anybody's
 
@@ -71,3 +72,7 @@ def test_a_wrong_language_or_name_is_one_line(overrides: str, said: str) -> None
     with pytest.raises(StudyError) as refused:
         study.load("drawn", "", "", overrides)
     assert str(refused.value) == f"study drawn: {said}"
+
+
+def test_a_study_names_classes_in_what_the_service_speaks() -> None:
+    assert {"en", *get_args(blocks.Language)} == set(bundle.LANGUAGES)

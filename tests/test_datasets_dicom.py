@@ -32,7 +32,7 @@ def hospital(root: Path) -> dict[str, str]:
     owners = {}
     for number in range(12):
         who = number // 2
-        name = ("Mustermann_Erika.dcm", "1.2.840.113619.{}", "IM{}", "PID-4711 {}.DICOM")[number % 4].format(number)
+        name = ("Mustermann_Erika.dcm", "1.2.840.113619.{}", "IM{}", "PID-Q4711 {}.DICOM")[number % 4].format(number)
         path = (
             Path("ill" if number % 3 else "normal")
             / ("Mustermann^Erika" if number % 2 else "series 1")

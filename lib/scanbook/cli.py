@@ -15,7 +15,7 @@ from pathlib import Path
 from scanbook import runtime, study
 from scanbook.errors import RunError, ScanbookError
 from scanbook.runner import order
-from scanbook.runner.freshness import Batch
+from scanbook.runner.freshness import METRICS, Batch
 from scanbook.serving import settings
 
 
@@ -66,7 +66,7 @@ def _export(options: argparse.Namespace) -> None:
     folder = Path(options.to).expanduser().resolve() if options.to else usual
     made = export.make(chosen, folder)
     if folder == usual:  # what the notebook reported there was another export
-        (folder.parent / "metrics.json").unlink(missing_ok=True)
+        (folder.parent / METRICS).unlink(missing_ok=True)
     print(f"{chosen.study}/{chosen.profile}: exported to {folder}. {export.said(made.bundle)}")
 
 

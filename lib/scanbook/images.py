@@ -23,6 +23,7 @@ MAX_SCANS = 100
 MAX_PARTS = 2**16
 """Most chunks of a PNG, and how many segments of a JPEG are looked at for its size."""
 
+_FORMATS = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 _PNG = b"\x89PNG\r\n\x1a\n"
 # JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file to read them, where an
 # upload must not go
@@ -61,7 +62,7 @@ def _decode(source: bytes | Path, reach: tuple[int, int] = (0, 0)) -> np.ndarray
     except OSError as error:
         raise ImageError(f"cannot read {name}: {error.strerror}; check the path and its permissions") from error
     if not data:
-        raise ImageError(f"{name} is empty (0 bytes); expected a JPEG, PNG, BMP, TIFF, WebP or DICOM file", "empty")
+        raise ImageError(f"{name} is empty (0 bytes); expected a {_FORMATS} file", "empty")
     if dicom.is_dicom(data):
         return dicom.read(data)
     height, width, scan = _header(data)
@@ -80,9 +81,7 @@ def _decode(source: bytes | Path, reach: tuple[int, int] = (0, 0)) -> np.ndarray
             "truncated",
         )
     if kind := _other_kind(data):
-        raise ImageError(
-            f"{name} cannot be decoded, being {kind}; save it as JPEG, PNG, BMP, TIFF, WebP or DICOM", "format"
-        )
+        raise ImageError(f"{name} cannot be decoded, being {kind}; save it as {_FORMATS}", "format")
     known = data.startswith(_SIGNATURES)
     try:
         way = _way((height, width), reach) if jpeg else cv2.IMREAD_COLOR
@@ -91,7 +90,7 @@ def _decode(source: bytes | Path, reach: tuple[int, int] = (0, 0)) -> np.ndarray
         pixels = None
     if pixels is None:
         raise ImageError(
-            f"{name} cannot be decoded; expected a whole JPEG, PNG, BMP, TIFF, WebP or DICOM file",
+            f"{name} cannot be decoded; expected a whole {_FORMATS} file",
             "unreadable" if known else "not_an_image",
         )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

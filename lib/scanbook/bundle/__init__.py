@@ -9,7 +9,7 @@ Each model takes uint8 RGB `(n, h, w, 3)` and gives calibrated probabilities, fl
 class-activation map a class, float32 `(n, h', w', k)`, not normalised.
 """
 
-from scanbook.bundle.card import INTENDED_USE, Section, card, card_markdown, front_matter, int8_sentence
+from scanbook.bundle.card import INTENDED_USE, LANGUAGES, Section, card, card_markdown, front_matter, int8_sentence
 from scanbook.bundle.container import PACKAGES
 from scanbook.bundle.description import (
     CARD,
@@ -36,6 +36,7 @@ __all__ = [
     "FILES",
     "FORMAT",
     "INTENDED_USE",
+    "LANGUAGES",
     "PACKAGES",
     "REQUIREMENTS",
     "SERVED",

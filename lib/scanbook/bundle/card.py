@@ -10,7 +10,8 @@ from scanbook.bundle.description import FILES, REQUIREMENTS, Bundle
 
 INTENDED_USE = "Research and teaching, not a diagnosis."
 
-LANGUAGES = {"en": "English", "pt": "Portuguese", "ko": "Korean"}
+LANGUAGES = {"en": ("English", "English"), "pt": ("Portuguese", "Português"), "ko": ("Korean", "한국어")}
+"""What the service speaks, by code: in English, and as the language calls itself."""
 _FORMATS = {
     "openvino": "OpenVINO, float32",
     "openvino_int8": "OpenVINO, int8",
@@ -135,7 +136,7 @@ def front_matter(bundle: Bundle) -> dict[str, Any]:
 
 
 def _classes(bundle: Bundle) -> Section:
-    languages = {code: LANGUAGES.get(code, code) for code in bundle.names}
+    languages = {code: LANGUAGES.get(code, (code,))[0] for code in bundle.names}
     rows = [("Class", *languages.values())]
     rows += [(name, *(bundle.label(index, code) for code in languages)) for index, name in enumerate(bundle.classes)]
     said = "In the order of the probabilities: " + ", ".join(bundle.classes) + "."

@@ -171,8 +171,8 @@ def read_openvino(path: Path) -> Any:
 def to_openvino(model: Any) -> Any:
     """Converts a Keras model to an `openvino.Model`, in float32.
 
-    Its weights go in as constants: of variables OpenVINO's converter compares each with all the others, which takes
-    three times as long for a network of many layers.
+    Its weights go in as constants: of variables OpenVINO's converter compares each with all the others (MobileNetV2
+    0.35: 1.6 s, not 0.5; ResNet50: 3.8 s, not 2.9).
     """
     import keras
     import openvino as ov

@@ -224,9 +224,10 @@ def _operating_points(study: Study, decisions: pd.DataFrame) -> dict[str, dict[s
 def files(made: Bundle) -> pd.DataFrame:
     """What lies in a bundle: `MiB` of each file and folder at its top, in the order of their names."""
     paths = sorted(made.folder.iterdir(), key=lambda path: path.name.lower())
+    # a graph and its weights are two rows, so a file counts alone
     sizes = {
-        f"{path.name}/" if path.is_dir() else path.name: sum(
-            each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file()
+        f"{path.name}/" if path.is_dir() else path.name: (
+            engines.size_on_disk(path) if path.is_dir() else path.stat().st_size
         )
         for path in paths
     }

@@ -56,7 +56,6 @@ QUICK = Sizes(
     held_out=16,
     further=32,
     epochs=4,
-    measured=2,
     features=64,
     augmented=32,
     augmented_passes=2,

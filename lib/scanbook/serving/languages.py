@@ -5,7 +5,9 @@ from __future__ import annotations
 from flask import Flask, Response, g, request
 from flask_babel import Babel, get_locale
 
-LANGUAGES = {"en": "English", "pt": "Português", "ko": "한국어"}
+from scanbook import bundle as bundles
+
+LANGUAGES = {code: own for code, (_, own) in bundles.LANGUAGES.items()}
 """Each language's own name by its code; the first is for readers of none of them."""
 COOKIE = "lang"
 _A_YEAR = 365 * 24 * 3600
