@@ -275,7 +275,7 @@ def test_a_precision_that_is_not_there_says_why(tmp_path):
         made.model_of("int8")
     with pytest.raises(BundleError, match="no fp16 model; expected"):
         made.model_of("fp16")
-    assert "OpenVINO, int8 is not there: int8: right on 8 of 10." in (made.folder / "MODEL_CARD.md").read_text()
+    assert "OpenVINO int8 is not there: int8: right on 8 of 10." in (made.folder / "MODEL_CARD.md").read_text()
 
 
 def test_everybody_may_read_and_nobody_else_write(every):

@@ -9,7 +9,16 @@ Each model takes uint8 RGB `(n, h, w, 3)` and gives calibrated probabilities, fl
 class-activation map a class, float32 `(n, h', w', k)`, not normalised.
 """
 
-from scanbook.bundle.card import INTENDED_USE, LANGUAGES, Section, card, card_markdown, front_matter, int8_sentence
+from scanbook.bundle.card import (
+    FORMATS,
+    INTENDED_USE,
+    LANGUAGES,
+    Section,
+    card,
+    card_markdown,
+    front_matter,
+    int8_sentence,
+)
 from scanbook.bundle.container import PACKAGES
 from scanbook.bundle.description import (
     CARD,
@@ -35,6 +44,7 @@ __all__ = [
     "DESCRIPTION",
     "FILES",
     "FORMAT",
+    "FORMATS",
     "INTENDED_USE",
     "LANGUAGES",
     "PACKAGES",

@@ -12,13 +12,14 @@ INTENDED_USE = "Research and teaching, not a diagnosis."
 
 LANGUAGES = {"en": ("English", "English"), "pt": ("Portuguese", "Português"), "ko": ("Korean", "한국어")}
 """What the service speaks, by code: in English, and as the language calls itself."""
-_FORMATS = {
-    "openvino": "OpenVINO, float32",
-    "openvino_int8": "OpenVINO, int8",
-    "keras": "Keras",
-    "saved_model": "TensorFlow SavedModel",
+FORMATS = {
+    "keras": "Keras, saved",
+    "openvino": "OpenVINO",
+    "openvino_int8": "OpenVINO int8",
+    "saved_model": "SavedModel",
     "onnx": "ONNX",
 }
+"""What tables and cards call each format."""
 # names of https://huggingface.co/metrics for those of scanbook that have another one there
 _METRICS = {"macro_f1": "f1", "auroc": "roc_auc", "brier": "brier_score"}
 
@@ -161,10 +162,10 @@ def _operating_points(bundle: Bundle) -> list[Section]:
 
 
 def _formats(bundle: Bundle) -> Section:
-    said = [f"{_FORMATS[style]}: `{bundle.models[style]}`." for style in FILES if style in bundle.models]
+    said = [f"{FORMATS[style]}: `{bundle.models[style]}`." for style in FILES if style in bundle.models]
     if bundle.int8:
         said.append(int8_sentence(bundle.int8))
-    said += [f"{_FORMATS[style]} is not there: {why.rstrip('.')}." for style, why in bundle.left_out.items()]
+    said += [f"{FORMATS[style]} is not there: {why.rstrip('.')}." for style, why in bundle.left_out.items()]
     if not bundle.parity:
         return Section("Formats", tuple(said))
     said.append(

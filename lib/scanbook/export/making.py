@@ -16,7 +16,7 @@ from scanbook import bundle, cards, dicom, engines, evaluation, explain, pixels,
 from scanbook.bundle import Bundle
 from scanbook.evaluation import Predictions
 from scanbook.export import formats
-from scanbook.export.formats import PLACES, Saved
+from scanbook.export.formats import Saved
 from scanbook.manifest import TEST, VALIDATION, Manifest
 from scanbook.study import Study
 
@@ -236,9 +236,9 @@ def files(made: Bundle) -> pd.DataFrame:
 
 def said(made: Bundle) -> str:
     """The formats of a bundle in words, and why another one is missing, a sentence each."""
-    sentences = [f"Formats: {', '.join(PLACES[style] for style in PLACES if style in made.models)}."]
+    sentences = [f"Formats: {', '.join(name for style, name in bundle.FORMATS.items() if style in made.models)}."]
     if made.int8:
         kept = "kept" if "openvino_int8" in made.models else "left out"
         sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
-    sentences += [f"{PLACES[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()]
+    sentences += [f"{bundle.FORMATS[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()]
     return " ".join(sentences)
