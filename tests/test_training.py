@@ -437,6 +437,7 @@ def test_mixed_precision_ends_in_single_precision(monkeypatch, tmp_path):
 # seeds and averages
 
 
+@pytest.mark.slow
 def test_seeds_repeat_the_study_and_averages_are_of_them(monkeypatch):
     monkeypatch.setattr(backbones, "resolve", lambda study: ({"baseline_cnn": planted.weights()}, {}))
     study = planted.study(seeds=2, evaluation={"ensemble": True}, augmentation="photometric")
@@ -499,6 +500,7 @@ def test_a_killed_training_goes_on_to_the_same_end(monkeypatch, tmp_path, capsys
     assert not list((tmp_path / "killed" / "scratch").glob(".*checkpoint")), "the checkpoint outlived its training"
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_finished_is_not_trained_again(monkeypatch, tmp_path):
     stages = {"epochs": 2, "head_epochs": 2, "batch_size": 16}
     use_fresh_store(monkeypatch, tmp_path, "whole")
