@@ -106,11 +106,11 @@ def test_every_format_answers_as_the_trained_network(whole):
     manifest, model = planted.manifest(), explain.with_heat_maps(planted.network(), 1.7)
     shown = planted.pixels()[export.fixed(manifest)]
     reference = engines.KerasEngine(model).predict(shown)[0]
-    exact = [bundle.FORMATS[style] for style in ("keras", "openvino", "saved_model", "onnx")]
+    exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model", "onnx")]
     assert set(whole.models) >= {"keras", "openvino", "saved_model", "onnx"}
     assert all(whole.parity[place]["agrees"] for place in exact)
     answers = {
-        bundle.FORMATS[style]: engines.open_saved(whole.folder / name).predict(shown)[0]
+        bundle.FORMAT_NAMES[style]: engines.open_saved(whole.folder / name).predict(shown)[0]
         for style, name in whole.models.items()
     }
     table = export.parity_table(reference, answers)

@@ -10,7 +10,7 @@ class-activation map a class, float32 `(n, h', w', k)`, not normalised.
 """
 
 from scanbook.bundle.card import (
-    FORMATS,
+    FORMAT_NAMES,
     INTENDED_USE,
     LANGUAGES,
     Section,
@@ -44,7 +44,7 @@ __all__ = [
     "DESCRIPTION",
     "FILES",
     "FORMAT",
-    "FORMATS",
+    "FORMAT_NAMES",
     "INTENDED_USE",
     "LANGUAGES",
     "PACKAGES",

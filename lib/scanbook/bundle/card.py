@@ -12,7 +12,7 @@ INTENDED_USE = "Research and teaching, not a diagnosis."
 
 LANGUAGES = {"en": ("English", "English"), "pt": ("Portuguese", "Português"), "ko": ("Korean", "한국어")}
 """What the service speaks, by code: in English, and as the language calls itself."""
-FORMATS = {
+FORMAT_NAMES = {
     "keras": "Keras, saved",
     "openvino": "OpenVINO",
     "openvino_int8": "OpenVINO int8",
@@ -162,10 +162,10 @@ def _operating_points(bundle: Bundle) -> list[Section]:
 
 
 def _formats(bundle: Bundle) -> Section:
-    said = [f"{FORMATS[style]}: `{bundle.models[style]}`." for style in FILES if style in bundle.models]
+    said = [f"{FORMAT_NAMES[style]}: `{bundle.models[style]}`." for style in FILES if style in bundle.models]
     if bundle.int8:
         said.append(int8_sentence(bundle.int8))
-    said += [f"{FORMATS[style]} is not there: {why.rstrip('.')}." for style, why in bundle.left_out.items()]
+    said += [f"{FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in bundle.left_out.items()]
     if not bundle.parity:
         return Section("Formats", tuple(said))
     said.append(

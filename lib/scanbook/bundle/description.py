@@ -28,6 +28,8 @@ FILES = {
 """Name of the model in each format: a file, with a `.bin` of the same name beside an `.xml`, or a folder."""
 SERVED = {"fp32": "openvino", "int8": "openvino_int8"}
 """The format that the service runs, by precision; the others may be left out of a copy, each as a whole."""
+UNWANTED = ("__pycache__", ".DS_Store", "._*")
+"""What Python and macOS put into a folder by themselves."""
 
 AGAIN = "copy the whole bundle again, or export it again (scanbook export, or notebook 07_export_flask)"
 
@@ -272,10 +274,6 @@ def _width(port: Any, axis: int) -> int:
     shape = port.get_partial_shape()
     size = shape[axis % shape.rank.get_length()]
     return size.get_length() if size.is_static else -1
-
-
-UNWANTED = ("__pycache__", ".DS_Store", "._*")
-"""What Python and macOS put into a folder by themselves."""
 
 
 def files(folder: Path) -> list[str]:

@@ -94,13 +94,13 @@ def save(
     rows = fixed(manifest)
     shown = np.ascontiguousarray(images[rows])
     reference = engines.KerasEngine(exported).predict(shown)[0]
-    answers = {bundle.FORMATS[style]: engine.predict(shown)[0] for style, engine in opened.items()}
-    table, place = parity_table(reference, answers), bundle.FORMATS["openvino_int8"]
+    answers = {bundle.FORMAT_NAMES[style]: engine.predict(shown)[0] for style, engine in opened.items()}
+    table, place = parity_table(reference, answers), bundle.FORMAT_NAMES["openvino_int8"]
     on_fixed = _int8_on_fixed(reference, answers[place], manifest.y[rows])
     table.loc[place, "agrees"] = not on_fixed
     if why or on_fixed:
         left_out["openvino_int8"] = why or on_fixed
-    exact = {bundle.FORMATS[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
+    exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
     _check_parity(table.loc[list(exact)], len(rows))
     control = _swapped(shown, reference, exact)
     usable = {style: paths[style] for style in opened if style not in left_out}

@@ -236,9 +236,11 @@ def files(made: Bundle) -> pd.DataFrame:
 
 def said(made: Bundle) -> str:
     """The formats of a bundle in words, and why another one is missing, a sentence each."""
-    sentences = [f"Formats: {', '.join(name for style, name in bundle.FORMATS.items() if style in made.models)}."]
+    sentences = [f"Formats: {', '.join(name for style, name in bundle.FORMAT_NAMES.items() if style in made.models)}."]
     if made.int8:
         kept = "kept" if "openvino_int8" in made.models else "left out"
         sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
-    sentences += [f"{bundle.FORMATS[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()]
+    sentences += [
+        f"{bundle.FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()
+    ]
     return " ".join(sentences)
