@@ -1,6 +1,6 @@
 # scanbook: `make` lists what can be made. Written for GNU Make 3.81 (macOS) and later.
 
-# study to run: a file of notebooks/studies (default: drawn, or folder when only DATA is given)
+# study to run: a file of notebooks/studies, several (a,b,c), or all (default: drawn, or folder when only DATA is given)
 STUDY = $(if $(DATA),folder,drawn)
 # smoke, quick or full (default: SCANBOOK_PROFILE, else quick)
 PROFILE =
@@ -8,14 +8,18 @@ PROFILE =
 DATA =
 # overrides of the study, such as SET="fine_tuning.epochs=3 image_size=128"
 SET =
-# notebooks that run side by side
-JOBS = $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# notebooks that run side by side (default: the number of make -j, else of processors)
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))
+# command that starts each notebook, such as LAUNCH="srun -n1" (default: SCANBOOK_LAUNCH, else none)
+LAUNCH =
 # interpreter to set up with (default: the first suitable one found)
 PYTHON =
 # folder of an exported model to serve (default: that of STUDY and PROFILE)
 BUNDLE =
 # port to serve on (default: SCANBOOK_PORT, else 8080)
 PORT =
+# name of a new notebook, such as NAME=08_my_question
+NAME =
 # rows of the benchmark, such as ROWS=http,decode (default: all)
 ROWS =
 
@@ -31,12 +35,12 @@ WANTED = { pwd; cat requirements.lock pyproject.toml; }
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
-.PHONY: help setup reports test check bench lab serve lint clean pretrain lock
+.PHONY: help setup reports status test check bench lab new-notebook serve lint clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value …]"; echo; echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo; echo "Variables:"
 	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ =/ && said { printf "  %-10s %s\n", $$1, said; said = "" } /^SHELL/ { exit }' Makefile
 
@@ -57,9 +61,12 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 INSTALL = { $(PIP) install --quiet "uv>=0.5" && $(BIN)/python -m uv pip install --python $(BIN)/python -r requirements.lock \
 		|| $(PIP) install -r requirements.lock; } && $(PIP) install --quiet --no-deps -e .
 
+# exec: what Ctrl-C and kill reach is the command, and no shell around it
 reports: setup ## run every notebook whose report is stale, into reports/index.html
-	@rules=$$($(SCANBOOK) plan $(WHICH) --data "$(DATA)" --set "$(SET)") && \
-	{ test -z "$$rules" || printf '%s\n' "$$rules" | $(MAKE) --no-print-directory -k -j $(JOBS) -f -; }
+	@exec $(SCANBOOK) reports $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
+
+status: setup ## say which reports are fresh, stale (and why), failed or missing
+	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"
 
 test: setup ## unit tests, and every notebook in the smoke profile
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
@@ -70,15 +77,19 @@ check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faul
 bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
 	@$(SCANBOOK) bench --rows "$(ROWS)" --data "$(DATA)"
 
+# the environment's kernel is looked up before any python3 that the user has
 lab: setup ## open the notebooks in JupyterLab
-	@$(BIN)/python -m jupyterlab notebooks
+	@$(BIN)/python -m ipykernel install --sys-prefix >/dev/null && \
+	JUPYTER_PATH="$(CURDIR)/$(ENV)/share/jupyter:$$JUPYTER_PATH" exec $(BIN)/python -m jupyterlab notebooks
+
+new-notebook: setup ## write a notebook to go on from, such as NAME=08_my_question
+	@$(SCANBOOK) new-notebook "$(NAME)"
 
 serve: setup ## serve an exported model at http://127.0.0.1:8080
 	@$(SCANBOOK) serve $(if $(BUNDLE),"$(BUNDLE)",$(WHICH)) $(if $(PORT),--port $(PORT))
 
-lint: setup ## check style, and that notebooks hold no outputs
-	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . \
-	&& $(BIN)/python -m nbstripout --verify --keep-id notebooks/*.ipynb
+lint: setup ## check style, and the notebooks against their contract
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(SCANBOOK) lint
 
 clean: ## remove reports and the store of cached stages; the environment and downloads stay
 	rm -rf reports data/store .pytest_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ from cfnlint.config import ManualArgs
 from cfnlint.decode import decode
 from moto import mock_aws
 
+import documents
 import scanbook.serving
 from scanbook.bundle import container
 from scanbook.serving import server
@@ -173,13 +174,13 @@ def test_no_policy_allows_more_than_it_needs(name):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_readmes_command_gives_what_the_template_asks_for(name):
-    readme = (Path(__file__).parents[1] / "README.md").read_text().replace("\\\n", " ")
-    [command] = [line for line in readme.splitlines() if f"--template-file cloudformation/{name}.yaml" in line]
+def test_the_documented_command_gives_what_the_template_asks_for(name):
+    document = ".github/DEPLOY.md"
+    [command] = [each for each in documents.commands(document) if f"--template-file cloudformation/{name}.yaml" in each]
     given = dict(each.split("=", 1) for each in shlex.split(command.partition("--parameter-overrides")[2]))
     values = {"ImageUri": IMAGE, "CertificateArn": CERTIFICATE}  # a variable and "…" there
     assert refused(name, given | {key: value for key, value in values.items() if key in given}) == set()
-    assert all(f"`SCANBOOK_{field.name.upper()}`" in readme for field in fields(Settings))
+    assert all(f"`SCANBOOK_{field.name.upper()}`" in documents.text(document) for field in fields(Settings))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -1,120 +1,225 @@
-"""The contract of a notebook: thin, stripped, parameterised, and the same shape every time."""
+"""The contract of a notebook, and the linter that holds notebooks to it."""
 
 from __future__ import annotations
 
-import ast
+import copy
 import json
 import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scanbook import cli
+from scanbook.authoring import cells, contract
 from scanbook.runner import order
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SECRETS = re.compile(
-    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|sk-[\w-]{20,}|hf_\w{20,}|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|(?i:password|secret|token|api_?key)\s*=\s*['\"][^'\"]+"
-)
-# an absolute path: POSIX or Windows, quoted; not a URL's
-ABSOLUTE = re.compile(
-    r"""["'](?:/(?:home|Users|root|tmp|mnt|media|opt|var|usr|data|content|work)\b|~/|[A-Za-z]:[\\/])"""
-)
+WHOLE = json.loads((ROOT / "notebooks" / "01_eda.ipynb").read_text(encoding="utf-8"))
 
 
 def test_the_notebooks_are_those_of_the_order() -> None:
     assert {path.stem for path in FILES} == set(order.NOTEBOOKS)
 
 
-@pytest.fixture(params=order.NOTEBOOKS)
-def notebook(request: pytest.FixtureRequest) -> dict:
-    content = json.loads((ROOT / "notebooks" / f"{request.param}.ipynb").read_text(encoding="utf-8"))
-    content["name"] = request.param
-    content["cells"] = [cell | {"source": "".join(cell["source"])} for cell in content["cells"]]
-    return content
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_notebook_keeps_the_contract(path: Path) -> None:
+    assert contract.lint([path]) == []
+    parameters = contract.read(path).cells[2].source
+    assert 'STUDY = "drawn"' in parameters, "it runs for a newcomer, without data"
 
 
-def sources(notebook: dict, kind: str) -> list[str]:
-    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == kind]
+def test_the_address_of_the_repository_is_written_once() -> None:
+    """Where it stands again, because a reader or Colab needs it there, it is the one of pyproject.toml."""
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert cells.repository() == address
+    command = [
+        "git",
+        "-C",
+        str(ROOT),
+        "grep",
+        "--untracked",
+        "-IoE",
+        r"github(\.com)?/[A-Za-z0-9-]+/scanbook",
+        "--",
+        ":!tests",
+    ]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    named = [tuple(line.split(":", 1)) for line in lines]
+    assert {file for file, _ in named} >= {"pyproject.toml", *(f"notebooks/{path.name}" for path in FILES)}
+    owner = address.removeprefix("https://github.com/")
+    assert [(file, found) for file, found in named if found.split("/", 1)[1] != owner] == []
 
 
-def test_it_is_thin(notebook: dict) -> None:
-    lines = [line.strip() for source in sources(notebook, "code") for line in source.splitlines()]
-    code = [line for line in lines if line and not line.startswith("#")]
-    assert 0 < len(code) <= 80
-    assert max(map(len, code)) <= 120
+# --- each rule
 
 
-def test_it_defines_nothing(notebook: dict) -> None:
-    for source in sources(notebook, "code"):
-        plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-        defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        assert not [node for node in ast.walk(ast.parse(plain)) if isinstance(node, defined)], source
+def at(number: int, source: str) -> Callable[[dict[str, Any]], None]:
+    """Replaces the source of a cell, counted from 1; 0 is the last."""
+
+    def change(notebook: dict[str, Any]) -> None:
+        notebook["cells"][number - 1]["source"] = source
+
+    return change
 
 
-def test_it_holds_no_outputs(notebook: dict) -> None:
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    ids = [cell["id"] for cell in notebook["cells"]]
-    assert len(set(ids)) == len(ids)
+def replaced(old: str, new: str) -> Callable[[dict[str, Any]], None]:
+    """Replaces a text wherever it stands."""
+
+    def change(notebook: dict[str, Any]) -> None:
+        for cell in notebook["cells"]:
+            cell["source"] = "".join(cell["source"]).replace(old, new)
+
+    return change
 
 
-def test_its_kernel_is_python3(notebook: dict) -> None:
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-    assert notebook["nbformat"] == 4
+def of_cell(number: int, **keys: Any) -> Callable[[dict[str, Any]], None]:
+    """Sets keys of a cell."""
+    return lambda notebook: notebook["cells"][number - 1].update(keys)
 
 
-def test_its_first_cell_has_title_question_and_badge(notebook: dict) -> None:
-    first = notebook["cells"][0]
-    assert first["cell_type"] == "markdown"
-    assert re.match(r"# \S", first["source"])
-    without_links = re.sub(r"\(https?://[^)]*\)", "", first["source"])
-    assert "?" in without_links, "the question that it answers"
-    badge = re.search(r"\(https://colab\.research\.google\.com/github/[^)]+\)", first["source"])
-    assert badge and badge.group().endswith(f"/notebooks/{notebook['name']}.ipynb)")
+def kernel(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda notebook: notebook["metadata"]["kernelspec"].update(name=name)
 
 
-def test_its_parameters_are_literals(notebook: dict) -> None:
-    tagged = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1
-    found = {}
-    for statement in ast.parse(tagged[0]["source"]).body:
-        assert isinstance(statement, ast.Assign) and len(statement.targets) == 1
-        found[statement.targets[0].id] = ast.literal_eval(statement.value)
-    assert found == {"STUDY": "drawn", "PROFILE": "", "DATA": "", "SET": ""}
-    earlier = notebook["cells"][: notebook["cells"].index(tagged[0])]
-    assert not any("STUDY" in cell["source"] for cell in earlier if cell["cell_type"] == "code")
+PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+CODE_CELLS = sum(cell["cell_type"] == "code" for cell in WHOLE["cells"])
 
 
-def test_its_sections_are_headed_in_turn(notebook: dict) -> None:
-    headings = re.findall(r"^## (.+)$", "\n\n".join(sources(notebook, "markdown")), re.MULTILINE)
-    assert len(headings) >= 2
-    numbers = [int(found.group(1)) for heading in headings if (found := re.match(r"(\d+)\. \S", heading))]
-    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 2
-    assert len(re.findall(r"^# \S", "\n".join(sources(notebook, "markdown")), re.MULTILINE)) == 1
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (of_cell(4, outputs=PRINTED), "cell 4: holds outputs; strip it"),
+        (of_cell(4, execution_count=3), "cell 4: holds outputs; strip it"),
+        (of_cell(6, metadata={"collapsed": True}), "cell 6: holds metadata of a session (collapsed)"),
+        (kernel("conda-env-x"), ": its kernel is 'conda-env-x'; choose python3"),
+        (at(4, "x = 1\n" * 81), " lines of code, at most 80; move what computes into lib/scanbook"),
+        (at(4, "def f():\n    return 1"), "cell 4: has a def; move it into lib/scanbook"),
+        (at(4, "f = lambda: 1"), "cell 4: has a lambda"),
+        (at(4, "class A: pass"), "cell 4: has a class"),
+        (at(4, "for"), "cell 4: is no Python; mend its syntax"),
+        (at(1, "Know the data?"), "cell 1: is no title"),
+        (replaced("?", "."), "cell 1: asks nothing"),
+        (replaced("blob/main/notebooks/01_eda.ipynb", "blob/main/notebooks/02_eda.ipynb"), "has not the badge of this"),
+        (replaced("github/scanbook/scanbook", "github/me/scanbook"), "cell 1: has not the badge of this file; write"),
+        (at(2, "!pip install scanbook"), "cell 2: is not the cell that prepares Colab"),
+        (replaced("https://github.com/scanbook/scanbook", "https://github.com/me/scanbook"), "cell 2: is not the cell"),
+        (of_cell(3, metadata={}), "cell 3: is not the one cell tagged parameters"),
+        (of_cell(4, metadata={"tags": ["parameters"]}), "cell 3: is not the one cell tagged parameters"),
+        (at(3, 'STUDY = "drawn"\nPROFILE = ""\nDATA = ""'), "cell 3: lacks SET; the runner injects"),
+        (replaced('DATA = ""', "DATA = 1"), "cell 3: lacks DATA"),
+        (replaced('DATA = ""', 'DATA = "".join("a")'), "cell 3: has \"DATA = ''.join('a')\"; leave"),
+        (replaced('DATA = ""', 'import os\nDATA = ""'), "cell 3: has 'import os'"),
+        (replaced('PROFILE = ""', 'PROFILE = "full"'), "cell 3: keeps a choice of one run"),
+        (replaced('notebook.start("01_eda"', 'notebook.start("02_eda"'), "cell 4: starts another notebook's session"),
+        (replaced(", SET)", ")"), "or leaves parameters out; call notebook.start("),
+        (at(4, "1 + 1"), "never starts its session; call notebook.start("),
+        (replaced("## 2. ", "## 4. "), "sections are numbered in turn: ## 2. …"),
+        (replaced("## 2. ", "## "), "sections are numbered in turn: ## 2. …"),
+        (replaced("## ", "### "), "has fewer than two sections"),
+        (replaced("## 2. ", "# "), "has a second title"),
+        (replaced("session.finish()", "session.study"), "does not end the notebook with session.finish()"),
+        (at(4, 'x = "/home/me/images"'), "cell 4: holds the absolute path /home…; give it as DATA"),
+        (at(4, "x = 'C:\\\\data'"), "cell 4: holds the absolute path C:\\…"),
+        (at(4, 'x = "~/data"'), "cell 4: holds the absolute path ~/…"),
+        (at(4, "import sys\nsys.path.append('..')"), "cell 4: changes sys.path"),
+        (at(4, "api_key = 'abc'"), "cell 4: holds what looks like a password or key"),
+        (at(5, "## 1. Mine\n\nhf_" + "a" * 30), "cell 5: holds what looks like a password or key"),
+        (at(4, 'x = "AKIA' + "A" * 16 + '"'), "cell 4: holds what looks like a password or key"),
+        (lambda notebook: notebook["cells"].clear(), "cell 1: is no title"),
+        (lambda notebook: notebook.pop("cells"), "is no Jupyter notebook"),
+        (of_cell(4, id=WHOLE["cells"][0]["id"]), "is no Jupyter notebook"),
+        (lambda notebook: notebook.update(nbformat=3), "is no Jupyter notebook"),
+    ],
+)  # fmt: skip
+def test_a_breach_is_one_line_that_says_where_and_what_to_do(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    notebook = copy.deepcopy(WHOLE)
+    change(notebook)
+    path = tmp_path / "01_eda.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    lines = contract.lint([path])
+    assert any(says in line for line in lines), lines
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in lines)
+    assert not any("abc" in line or "AKIA" in line or "hf_a" in line for line in lines), "a secret is not repeated"
 
 
-def test_its_last_cell_records_the_results(notebook: dict) -> None:
-    last = [cell for cell in notebook["cells"] if cell["source"].strip()][-1]
-    assert last["cell_type"] == "code"
-    assert re.search(r"\.finish\(\)\s*$", last["source"])
+def test_what_is_allowed_is_not_refused(tmp_path: Path) -> None:
+    notebook = copy.deepcopy(WHOLE)
+    plain = '"https://example.org/data", "data/x", "a/b", "/", f"{1}/home"'
+    notebook["cells"][5]["source"] = f"%matplotlib inline\n!ls\nfound = [{plain}]  # token, password"
+    path = tmp_path / "01_eda.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert contract.lint([path]) == []
 
 
-def test_it_names_itself(notebook: dict) -> None:
-    """`start` is given the file's name, so that results land where the runner looks for them."""
-    assert f'"{notebook["name"]}"' in "\n".join(sources(notebook, "code"))
+def test_a_file_is_named_by_a_number_and_words(tmp_path: Path) -> None:
+    path = Path(shutil.copy(FILES[0], tmp_path / "Untitled.ipynb"))
+    assert f"{path}: is not named as the others; rename it to a number and words" in "".join(contract.lint([path]))
 
 
-def test_it_holds_no_path_and_no_secret(notebook: dict) -> None:
-    everything = "\n".join(sources(notebook, "code"))
-    assert not ABSOLUTE.findall(everything)
-    assert not SECRETS.findall(everything + "\n".join(sources(notebook, "markdown")))
-    assert "sys.path" not in everything
+def test_the_command_prints_what_it_finds_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for path in FILES[:2]:
+        shutil.copy(path, tmp_path / "notebooks")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["lint", "notebooks"]) == 0
+    assert capsys.readouterr() == ("", "")
+    Path("notebooks", "01_eda.ipynb").write_text("{not json")
+    assert cli.main(["lint", "notebooks", "gone.ipynb"]) == 1
+    out, error = capsys.readouterr()
+    assert out.startswith("notebooks/01_eda.ipynb: is no Jupyter notebook (") and "gone.ipynb: no such file" in out
+    assert error == "scanbook: 2 findings in 3 notebooks; mend them as the lines above say\n"
 
 
-def test_the_patterns_find_what_they_are_for() -> None:
-    assert all(ABSOLUTE.search(text) for text in ('"/home/me/x"', "'C:\\data'", '"~/data"', '"/content/drive"'))
-    assert not any(ABSOLUTE.search(text) for text in ('"https://example.org/data"', '"data/x"', '"a/b"', '"/"'))
-    assert all(SECRETS.search(text) for text in ("token = 'abc'", "AKIA" + "A" * 16, "hf_" + "a" * 30))
-    assert not SECRETS.search('STUDY = "drawn"')
+# --- before a commit
+
+
+@pytest.mark.slow
+def test_a_commit_of_an_unstripped_or_fat_notebook_is_refused(tmp_path: Path) -> None:
+    """In a real repository, with the hooks of .pre-commit-config.yaml and nothing to fetch."""
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    for name in (".pre-commit-config.yaml", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, project)
+    for name in (".venv", "lib"):  # lib: by which ruff knows what is the project's own
+        (project / name).symlink_to(ROOT / name)
+    settings = {"HOME": str(tmp_path), "PRE_COMMIT_HOME": str(tmp_path / "store"), "PATH": "/usr/bin:/bin"}
+    who = {f"GIT_{role}_{key}": "x@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=project, env=settings | who, capture_output=True, text=True, check=False)
+
+    assert run("git", "init", "-q").returncode == 0
+    with (project / ".git" / "info" / "exclude").open("a") as file:
+        file.write("/.venv\n/lib\n")
+    assert run(".venv/bin/pre-commit", "install").returncode == 0
+    run("git", "add", ".")
+    first = run("git", "commit", "-qm", "notebooks as they are")
+    assert first.returncode == 0, first.stdout + first.stderr
+
+    path = project / "notebooks" / "01_eda.ipynb"
+    kept = path.read_text(encoding="utf-8")
+    for change, says in (
+        (of_cell(4, outputs=PRINTED, execution_count=1), "outputs are stripped from notebooks"),
+        (at(4, ["def f():\n", "    return 1"]), "notebooks/01_eda.ipynb: cell 4: has a def; move it into lib/scanbook"),
+        (at(4, ["x=1"]), "format"),
+    ):
+        notebook = json.loads(kept)
+        change(notebook)
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        refused = run("git", "commit", "-qam", "as it should not be")
+        assert refused.returncode == 1 and re.search(rf"{re.escape(says)}(\.*Failed)?", refused.stdout + refused.stderr)
+        assert run("git", "log", "--oneline").stdout.count("\n") == 1
+        if "stripped" in says:  # and the hook has mended it: what is left to commit is nothing
+            assert path.read_text(encoding="utf-8") == kept
+        path.write_text(kept, encoding="utf-8")
+        run("git", "add", ".")

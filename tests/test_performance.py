@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pages
 from scanbook import images, plots
 from scanbook.errors import RunError
 from scanbook.performance import contests, growth, material, ours, overhead, report, rows, running, usual, worker
@@ -423,12 +424,22 @@ def test_the_page_shows_reached_missed_failed_and_not_run_and_needs_nothing_else
     assert "1 reached, 1 missed, 1 failed" in text
     assert "prefers-color-scheme: dark" in html and "@media print" in html
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html)
-    assert html.count("data:image/png;base64,") == 2
+    assert html.count("data:image/svg+xml;base64,") == 2
+
+
+@pytest.mark.slow
+@pages.needs_chromium
+def test_the_page_can_be_read_everywhere(page, tmp_path):
+    (tmp_path / "performance.html").write_text(report.render(page))
+    write_json(tmp_path / "performance.json", page)
+    pages.check_file(tmp_path / "performance.html")
+    with pages.browser() as chromium:
+        pages.check_shown(chromium, tmp_path / "performance.html", [("light", 360), ("dark", 1440)])
 
 
 def test_a_page_without_any_figure_is_still_a_page(run):
     html = report.render(run.found)
-    assert "data:image/png" not in html and "not asked for in this run" in html
+    assert "data:image/" not in html and "not asked for in this run" in html
 
 
 def test_words_of_numbers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from scanbook import errors, runtime, store, study
 from scanbook.errors import StoreError
+from scanbook.store import fingerprints, stages
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -30,7 +32,13 @@ PLAIN = st.recursive(
 @pytest.fixture
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
+    forget()
     return tmp_path / "store"
+
+
+def forget() -> None:
+    """From now on this process is as one that has asked for no stage."""
+    stages._visited.clear()
 
 
 def writes(text: str, calls: list[Path] | None = None) -> Callable[[Path], None]:
@@ -162,7 +170,7 @@ def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in sources.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    monkeypatch.setattr(store, "PACKAGE", folder)
+    monkeypatch.setattr(fingerprints, "PACKAGE", folder)
 
 
 REACHED = (
@@ -192,7 +200,7 @@ def test_a_real_stage_depends_on_the_rooms_before_it_and_not_on_those_after() ->
             name = waiting.pop()
             if name not in seen:
                 seen.add(name)
-                waiting += store._imports(store._module_file(name))
+                waiting += fingerprints._imports(fingerprints._module_file(name))
         return seen
 
     found = reached("scanbook.pixels")
@@ -291,8 +299,8 @@ def test_settled_files_are_read_once(own_store: Path, tmp_path: Path, monkeypatc
         (tmp_path / name).write_text(name)
         os.utime(tmp_path / name, ns=(old, old))
     read: list[Path] = []
-    digest = store.file_digest
-    monkeypatch.setattr(store, "file_digest", lambda path: read.append(path) or digest(path))
+    digest = fingerprints.file_digest
+    monkeypatch.setattr(fingerprints, "file_digest", lambda path: read.append(path) or digest(path))
     first = [store.tree_fingerprint(tmp_path / "1.jpg"), store.tree_fingerprint(tmp_path / "2.jpg")]
     assert len(read) == 2
     assert [store.tree_fingerprint(tmp_path / "1.jpg"), store.tree_fingerprint(tmp_path / "2.jpg")] == first
@@ -301,16 +309,35 @@ def test_settled_files_are_read_once(own_store: Path, tmp_path: Path, monkeypatc
 
 def test_prune_removes_what_was_used_longest_ago_and_keeps_what_it_must(own_store: Path) -> None:
     folders = [store.stage("demo", {"n": n}, writes("x" * 10_000), "scanbook.errors") for n in range(4)]
+    forget()
     for age, folder in zip((300, 400, 200, 100), folders, strict=True):
         os.utime(folder, (time.time() - age,) * 2)
     size = sum(path.stat().st_size for path in folders[0].iterdir())
     assert store.prune(10 * size) == []
     assert store.prune(3 * size + size // 2) == [folders[1]]
     store.stage("demo", {"n": 0}, writes("unused"), "scanbook.errors")  # a hit counts as use
-    assert store.prune(2 * size + size // 2, keep=iter([folders[3]])) == [folders[2]]
+    forget()
+    assert store.prune(2 * size + size // 2) == [folders[2]]
     assert [folder.is_dir() for folder in folders] == [True, False, False, True]
-    assert store.prune(0, keep=iter([folders[3]])) == [folders[0]], "what is kept counts, and stays"
+    store.stage("demo", {"n": 3}, writes("unused"), "scanbook.errors")
+    assert store.prune(0) == [folders[0]], "what is in use counts, and stays"
     assert folders[3].is_dir() and not Path(f"{folders[0]}.lock").exists()
+
+
+def test_prune_never_takes_a_stage_that_a_running_process_asked_for(own_store: Path) -> None:
+    program = (
+        "from scanbook import store\n"
+        "print(store.stage('demo', {}, lambda folder: (folder / 'out.txt').write_text('x'), 'scanbook.errors'))\n"
+        "input()"
+    )
+    command = [sys.executable, "-u", "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        folder = Path(other.stdout.readline().strip())
+        assert store.prune(0) == [] and (folder / "out.txt").is_file()
+        other.kill()
+    assert store.prune(0) == [folder] and not folder.exists()
+    store.stage("demo", {}, writes("y"), "scanbook.errors")
+    assert store.prune(0) == [], "nor one of its own"
 
 
 def test_prune_never_takes_a_stage_that_is_being_built(own_store: Path) -> None:
@@ -363,7 +390,7 @@ def test_a_read_only_store_serves_what_it_holds(own_store: Path, monkeypatch: py
 
 def test_every_error_is_a_scanbook_error() -> None:
     kinds = [each for each in vars(errors).values() if isinstance(each, type)]
-    assert len(kinds) == 8 and all(issubclass(each, errors.ScanbookError) for each in kinds)
+    assert len(kinds) > 5 and all(issubclass(each, errors.ScanbookError) for each in kinds)
 
 
 def test_a_checkpoint_outlives_a_failed_build_and_goes_with_a_whole_one(own_store: Path) -> None:
@@ -394,10 +421,74 @@ def test_prune_takes_checkpoints_that_nobody_came_back_to(own_store: Path) -> No
     assert store.prune(0) == [left] and not left.exists()
 
 
+def test_prune_takes_what_a_killed_build_left(own_store: Path) -> None:
+    program = (
+        "import os; from scanbook import store\n"
+        "store.stage('demo', {}, lambda work: (work / 'x').write_text('x') and os.kill(os.getpid(), 9), "
+        "'scanbook.errors')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (left,) = own_store.glob("demo/.*")
+    (entry,) = store.entries()
+    assert (entry.folder, entry.kind, entry.whole) == (left, "demo", False)
+    assert store.prune(0) == [left] and not left.exists()
+
+
+DAMAGE = {
+    "a truncated array": lambda folder: os.truncate(folder / "array.npy", 40),
+    "an overwritten array": lambda folder: np.save(folder / "array.npy", np.ones(100)),
+    "lost weights": lambda folder: (folder / "deep" / "model.weights").unlink(),
+    "overwritten weights": lambda folder: (folder / "deep" / "model.weights").write_bytes(b"other bytes"),
+    "a truncated record": lambda folder: os.truncate(folder / store.INPUTS, 30),
+    "a record that says something else": lambda folder: (folder / store.INPUTS).write_text('{"files": []}'),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_a_damaged_stage_is_noticed_said_and_built_again(harm: str, own_store: Path) -> None:
+    def build(folder: Path) -> None:
+        np.save(folder / "array.npy", np.zeros(100))
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model.weights").write_bytes(b"some weights")
+
+    def read(folder: Path) -> tuple[float, bytes]:
+        return np.load(folder / "array.npy").sum(), (folder / "deep" / "model.weights").read_bytes()
+
+    folder = store.stage("demo", {}, build, "scanbook.errors")
+    forget()
+    DAMAGE[harm](folder)
+    with pytest.warns(UserWarning, match=rf"the store's {own_store}.* so it is built again"):
+        assert store.stage("demo", {}, build, "scanbook.errors") == folder
+    assert read(folder) == (0, b"some weights")
+    assert [each.name for each in folder.parent.iterdir() if each.suffix != ".lock"] == [folder.name]
+
+
+def test_a_copied_store_is_read_once_and_not_built_again(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.stage("demo", {}, writes("x"), "scanbook.errors")
+    os.utime(folder / "out.txt", ns=(1, 1))  # as a copy has another time
+    read: list[Path] = []
+    digest = stages.file_digest
+    monkeypatch.setattr(stages, "file_digest", lambda path: read.append(path) or digest(path))
+    for _ in range(2):
+        forget()
+        assert store.stage("demo", {}, writes("y"), "scanbook.errors") == folder
+    assert read == [folder / "out.txt"] and (folder / "out.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"b": [1]}}', '{"a": {"b": 2}}'])
+def test_a_damaged_note_of_digests_costs_only_time(text: str, own_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a")
+    os.utime(path, (0, 0))
+    first = store.tree_fingerprint(path)
+    (own_store / "digests.json").write_text(text)
+    assert store.tree_fingerprint(path) == first
+
+
 def test_visited_stages_are_told_once_with_their_own_seconds(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_visited", {})
+    forget()
     clock = [0.0]
-    monkeypatch.setattr(store.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
 
     def inner(folder: Path) -> None:
         clock[0] += 3
@@ -418,19 +509,20 @@ def test_visited_stages_are_told_once_with_their_own_seconds(own_store: Path, mo
     assert sum(each.own_seconds for each in found) == clock[0]
     assert found[0].size == pytest.approx(1, abs=0.01) and found[2].size < 0.01
 
-    monkeypatch.setattr(store, "_visited", {})  # as another process, which finds it
+    forget()  # as another process, which finds it
     store.stage("outer", {}, outer, "scanbook.errors")
     (again,) = store.visited()
     assert (again.built, again.seconds, again.own_seconds, again.folder) == (False, 11, 5, found[2].folder)
-    assert store.prune(0) and store.visited() == []
+    shutil.rmtree(again.folder)
+    assert store.visited() == []
 
 
 def test_a_stage_that_failed_is_not_told_and_its_seconds_are_its_callers(
     own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_visited", {})
+    forget()
     clock = [0.0]
-    monkeypatch.setattr(store.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
 
     def fail(_: Path) -> None:
         clock[0] += 2

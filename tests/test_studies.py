@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from scanbook.runner.order import ALONE, NOTEBOOKS
+import pages
+from scanbook.runner.order import BENCHMARK, NOTEBOOKS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -90,12 +91,14 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
     assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
     looks = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
-    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", ALONE))
+    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
     assert {count for each in looks.values() for count in each.values()} == {1}, "no network is scored twice on test"
     for name in NOTEBOOKS:
         metrics = json.loads((tmp_path / "reports" / "drawn" / "quick" / name / "metrics.json").read_text())
         # two run side by side, but for the benchmark
-        assert metrics["peak memory (GiB)"] < (4 if name == ALONE else 4 / 2), name
+        assert metrics["peak memory (GiB)"] < (4 if name == BENCHMARK else 4 / 2), name
+
+    pages.check_reports(tmp_path / "reports", axe=True)
 
     written = files(tmp_path / "reports")
     again = make("reports", "PROFILE=quick", room=tmp_path)
@@ -129,6 +132,9 @@ def test_a_published_study_runs_on_its_stand_in(
         folder = room / "reports" / study / "smoke" / name
         assert "drawn images that stand in for the real ones" in (folder / "report.html").read_text()
     assert (room / "reports" / study / "smoke" / "01_eda" / "dataset_card.md").is_file()
+    told = (room / "reports" / study / "smoke" / "index.html").read_text()
+    assert "this run is on drawn ones" in told
+    pages.check_reports(room / "reports")
 
 
 def test_two_runs_with_one_seed_give_identical_results(tmp_path: Path) -> None:

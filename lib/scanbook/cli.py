@@ -7,41 +7,71 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from scanbook import runtime, study
-from scanbook.errors import RunError, ScanbookError
-from scanbook.runner import order
-from scanbook.runner.freshness import METRICS, Batch
+from scanbook.errors import NotebookError, RunError, ScanbookError
+from scanbook.runner import order, planning
+from scanbook.runner.freshness import METRICS, Batch, at_hand, check_data
 from scanbook.serving import settings
 
 
-def _batch(options: argparse.Namespace) -> Batch:
-    return Batch(study.load(options.study, options.profile, options.data, options.set), options.set)
+def _batches(options: argparse.Namespace) -> list[Batch]:
+    """The studies that a command names; says which of all are left out."""
+    found, left_out = planning.batches(options.study, options.profile, options.data, options.set)
+    for name, reason in left_out.items():
+        print(f"left out: {name} ({reason})", file=sys.stderr)
+    return found
+
+
+def _planned(options: argparse.Namespace) -> list[Batch]:
+    """The same, their data checked; says what is to be run."""
+    from scanbook.runner import making
+
+    found = _batches(options)
+    for batch in found:
+        check_data(batch.study)
+    making.announce(found)
+    return found
 
 
 def _plan(options: argparse.Namespace) -> None:
     """Rules for Make on stdout, what they will do on stderr."""
-    batch = _batch(options)
-    rules = batch.makefile()
-    stale, where = batch.stale(), f"{batch.study.study}/{batch.study.profile}"
-    if stale:
-        print(f"{where}: {len(stale)} of {len(order.NOTEBOOKS)} notebooks to run: {', '.join(stale)}", file=sys.stderr)
-    else:
-        page = runtime.reports_dir() / "index.html"
-        print(f"{where}: all {len(order.NOTEBOOKS)} reports are fresh: {page}", file=sys.stderr)
-    print(rules, end="")
+    print(planning.makefile(_planned(options), options.launch), end="")
+
+
+def _reports(options: argparse.Namespace) -> int:
+    from scanbook.runner import making
+
+    return 0 if making.make(_planned(options), options.jobs, options.launch) else 1
+
+
+def _status(options: argparse.Namespace) -> None:
+    from scanbook.runner import status
+
+    for batch in _batches(options):
+        print("\n".join(status.lines(batch)))
 
 
 def _run(options: argparse.Namespace) -> None:
-    batch = _batch(options)
     order.path(options.notebook)
+    chosen = study.load(options.study, options.profile, options.data, options.set)
+    check_data(chosen)
     from scanbook.runner import execute
 
-    execute.run(batch, options.notebook)
+    execute.run(Batch(chosen, options.set), options.notebook, options.if_stale)
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from scanbook.runner import cache
+
+    if options.all or options.prune or options.to:
+        print(cache.prune(0 if options.all else cache.size(options.to) if options.to else runtime.store_limit()))
+    print("\n".join(cache.lines()))
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -53,9 +83,42 @@ def _index(options: argparse.Namespace) -> None:
 def _studies(options: argparse.Namespace) -> None:
     for name in study.studies():
         each = study.load(name)
-        here = each.dataset.adapter == "drawn" or each.location.exists()
-        state = "on drawn stand-ins" if each.on_stand_in else "ready" if here else f"no data at {each.location}"
+        ready = "ready" if at_hand(each) else f"no data at {each.location}"
+        state = "on drawn stand-ins" if each.on_stand_in else ready
         print(f"{name:16} {each.title} ({state})")
+
+
+def _reference(options: argparse.Namespace) -> None:
+    from scanbook.study import reference
+
+    print(reference.markdown(), end="")
+
+
+def _lint(options: argparse.Namespace) -> None:
+    from scanbook.authoring import contract
+
+    given = [Path(each) for each in options.paths] or [runtime.project_root() / "notebooks"]
+    found = [path for each in given for path in (sorted(each.glob("*.ipynb")) if each.is_dir() else [each])]
+    lines = contract.lint([Path(os.path.relpath(path)) for path in found])
+    print("".join(f"{line}\n" for line in lines), end="")
+    if lines:
+        raise NotebookError(f"{len(lines)} findings in {len(found)} notebooks; mend them as the lines above say")
+
+
+def _new_notebook(options: argparse.Namespace) -> None:
+    from scanbook.authoring import notebooks
+
+    print(f"{notebooks.create(options.name)}: a notebook that runs; open it with make lab, check it with make lint")
+
+
+def _new_study(options: argparse.Namespace) -> None:
+    from scanbook.authoring import studies
+
+    path, manifest = studies.create(options.name, options.data)
+    found = manifest.frame["label"].value_counts()
+    counts = ", ".join(f"{label}: {found[label]}" for label in manifest.classes)
+    place = f" DATA={shlex.quote(options.data)}" if options.data else ""
+    print(f"{path}: {len(manifest.frame)} images ({counts}); run it with make reports STUDY={options.name}{place}")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -134,17 +197,79 @@ def _latency_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--warm-up", type=int, default=3, help="requests before, which do not count (default: 3)")
     command.add_argument("--output", default="", metavar="FILE.json", help="file for the figures")
-    command.set_defaults(do=_latency)
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}")
+    command.add_argument("--if-stale", action="store_true", help="leave a report alone that is fresh")
+
+
+def _launch_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--launch",
+        default=os.environ.get("SCANBOOK_LAUNCH", ""),
+        metavar="COMMAND",
+        help="what starts each notebook, such as 'srun -n1' (default: SCANBOOK_LAUNCH, else nothing)",
+    )
+
+
+def _reports_options(command: argparse.ArgumentParser) -> None:
+    _launch_options(command)
+    command.add_argument(
+        "--jobs", type=int, default=runtime.cores(), help="notebooks that run side by side (default: one a processor)"
+    )
+
+
+def _cache_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--prune", action="store_true", help="remove what was used longest ago, down to the limit")
+    command.add_argument("--to", default="", metavar="2GiB", help="the same, down to a size")
+    command.add_argument("--all", action="store_true", help="remove everything that no process uses")
+
+
+def _lint_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("paths", nargs="*", metavar="FILE.ipynb", help="notebooks (default: all)")
+
+
+def _new_notebook_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="a number and words, such as 08_my_question")
+
+
+def _new_study_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="of the study, such as my_images")
+    command.add_argument("--data", default="", help="the folder (default: that of the study's name in data/)")
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--to", default="", help="folder of the bundle (default: that of notebook 07_export_flask)")
+
+
+def _serve_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
+    )
+    settings.add_options(command)
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
+    command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
+    command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
+    command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
+
+
+def _no_options(command: argparse.ArgumentParser) -> None:
+    pass
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--traceback", action="store_true", help="show where an error came from")
-    which = argparse.ArgumentParser(add_help=False)
-    which.add_argument("--study", default="drawn", help="a file of notebooks/studies, without .yaml (default: drawn)")
-    which.add_argument(
+    profile = argparse.ArgumentParser(add_help=False)
+    profile.add_argument(
         "--profile", default="", help=f"{', '.join(study.PROFILES)} (default: SCANBOOK_PROFILE, else quick)"
     )
+    which = argparse.ArgumentParser(add_help=False, parents=[profile])
+    which.add_argument("--study", default="drawn", help="a file of notebooks/studies, without .yaml (default: drawn)")
+    several = argparse.ArgumentParser(add_help=False, parents=[profile])
+    several.add_argument("--study", default="drawn", help="such files, as in a,b,c, or all (default: drawn)")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", default="", help="folder or file of the dataset (default: its folder in data/)")
     data.add_argument("--set", default="", metavar="'KEY=VALUE …'", help="overrides, such as fine_tuning.epochs=3")
@@ -153,41 +278,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="scanbook", description="Notebook research suite for medical image classification."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser(
-        "plan", parents=[common, which, data], help="rules of Make for the notebooks whose reports are stale"
-    )
-    command.set_defaults(do=_plan)
-    command = commands.add_parser("run", parents=[common, which, data], help="run one notebook into its report")
-    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}")
-    command.set_defaults(do=_run)
-    command = commands.add_parser("index", parents=[common], help="write reports/index.html anew")
-    command.set_defaults(do=_index)
-    command = commands.add_parser("studies", parents=[common], help="list the studies")
-    command.set_defaults(do=_studies)
-    command = commands.add_parser(
-        "export", parents=[common, which, data], help="write a study's model as a bundle, which runs alone"
-    )
-    command.add_argument("--to", default="", help="folder of the bundle (default: that of notebook 07_export_flask)")
-    command.set_defaults(do=_export)
-    command = commands.add_parser("serve", parents=[common, which], help="serve an exported model over HTTP")
-    command.add_argument(
-        "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
-    )
-    settings.add_options(command)
-    command.set_defaults(do=_serve)
-    command = commands.add_parser(
-        "latency", parents=[common], help="how fast a service answers, and what a prediction costs there"
-    )
-    _latency_options(command)
-    command = commands.add_parser("bench", parents=[common], help="measure scanbook against the usual practice")
-    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
-    command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
-    command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
-    command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
-    command.set_defaults(do=_bench)
-    command = commands.add_parser("pretrain", parents=[common], help="train the weights that come with scanbook")
-    command.set_defaults(do=_pretrain)
+    for name, do, shared, options, about in (
+        ("reports", _reports, (several, data), _reports_options, "run every notebook whose report is stale"),
+        ("status", _status, (several, data), _no_options, "say which reports are fresh, stale, failed or missing"),
+        ("plan", _plan, (several, data), _launch_options, "rules of Make for the notebooks whose reports are stale"),
+        ("run", _run, (which, data), _run_options, "run one notebook into its report"),
+        ("cache", _cache, (), _cache_options, "list what the store holds, and make it smaller"),
+        ("index", _index, (), _no_options, "write reports/index.html anew"),
+        ("studies", _studies, (), _no_options, "list the studies"),
+        ("reference", _reference, (), _no_options, "print every key of a study, as Markdown"),
+        ("lint", _lint, (), _lint_options, "check notebooks against their contract"),
+        ("new-notebook", _new_notebook, (), _new_notebook_options, "write a notebook to go on from"),
+        ("new-study", _new_study, (), _new_study_options, "write a study of a folder of images"),
+        ("export", _export, (which, data), _export_options, "write a study's model as a bundle, which runs alone"),
+        ("serve", _serve, (which,), _serve_options, "serve an exported model over HTTP"),
+        ("latency", _latency, (), _latency_options, "how fast a service answers, and what a prediction costs there"),
+        ("bench", _bench, (), _bench_options, "measure scanbook against the usual practice"),
+        ("pretrain", _pretrain, (), _no_options, "train the weights that come with scanbook"),
+    ):
+        command = commands.add_parser(name, parents=list(shared), help=about)
+        command.add_argument("--traceback", action="store_true", help="show where an error came from")
+        options(command)
+        command.set_defaults(do=do)
     return parser
 
 
@@ -202,16 +314,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        options.do(options)
+        return options.do(options) or 0
     except KeyboardInterrupt:
         print("scanbook: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads our output has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, without a word
+        return 1
     except (ScanbookError, OSError) as error:  # an OSError is the machine's: disk full, port taken, folder read-only
         if options.traceback or os.environ.get("SCANBOOK_TRACEBACK"):
             traceback.print_exc()
         print(f"scanbook: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

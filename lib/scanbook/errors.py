@@ -45,6 +45,10 @@ class ModelError(ScanbookError):
     """A backbone, its weights or its training cannot go on."""
 
 
+class NotebookError(ScanbookError):
+    """A notebook does not keep its contract, or cannot be made."""
+
+
 class RunError(ScanbookError):
     """A notebook run failed."""
 

@@ -61,7 +61,8 @@ def with_heat_maps(model: Any, temperature: float) -> Any:
         kernel = kernel @ _SIGMOID.T if form == "sigmoid" else kernel
         convolution = layers.Conv2D(kernel.shape[1], 1, use_bias=False, name="heat_maps")
         maps, kernels = convolution(feature_map), [(convolution, kernel[None, None])]
-    exported = keras.Model(model.input, [probabilities, maps])
+    # not its `input`: of a loaded network, Keras 3.10 gives a list there, and the export would ask for one
+    exported = keras.Model(model.inputs[0], [probabilities, maps])
     for layer, kernel in kernels:
         layer.set_weights([kernel])
     return exported

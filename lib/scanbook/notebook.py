@@ -7,7 +7,9 @@ A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and en
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +19,14 @@ from matplotlib.figure import Figure
 from scanbook import runtime, study
 from scanbook.evaluation import Predictions
 from scanbook.manifest import TEST, Manifest
+from scanbook.plots import writing
 from scanbook.store import atomic_write, write_json
 
 if TYPE_CHECKING:
     from scanbook.training import Trained  # which imports Keras; notebooks that train nothing do without
+
+ROWS = 60
+"""Most rows of a table that a page shows."""
 
 
 class Session:
@@ -47,31 +53,38 @@ class Session:
         _display_markdown(sentence)
 
     def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
-        """Shows a table with its caption and keeps it as `tables/<name>.csv`."""
-        atomic_write(self.folder / "tables" / f"{name}.csv", frame.to_csv())
-        _display_markdown(f"**{caption}**")
-        from IPython.display import display
-
+        """Shows a table, or the first `ROWS` of a long one, under its caption and keeps it as `tables/<name>.csv`."""
+        file = f"tables/{name}.csv"
+        atomic_write(self.folder / file, frame.to_csv())
+        if frame.empty:
+            self.say(f"{caption}: none.")
+            return
         flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
-        display(flat.round(4).rename_axis(index=None, columns=flat.index.name))
+        shown = flat.head(ROWS).round(4).rename_axis(index=None, columns=flat.index.name)
+        first = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
+        opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + first)}</caption>'
+        page = re.sub("<table[^>]*>", lambda _: opening, shown.to_html(na_rep="–"), count=1)
+        _display({"text/html": page, "text/plain": f"{caption}{first}\n{shown}"})
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
-        """Shows a figure, with `alt` as its text for those who do not see it, and keeps it as `figures/<name>.png`."""
-        import base64
-        import io
+        """Shows a figure and keeps it as `figures/<name>.svg`, or `.png` where that is smaller.
 
-        from IPython.display import HTML, display
-
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        atomic_write(self.folder / "figures" / f"{name}.png", buffer.getvalue())
-        code = base64.b64encode(buffer.getvalue()).decode()
-        text = alt.replace('"', "&quot;")
-        display(
-            HTML(
-                f'<figure><img src="data:image/png;base64,{code}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-            )
-        )
+        Args:
+            name: Of the file.
+            figure: As `scanbook.plots` draws it.
+            alt: Its caption; with the title that is drawn in it, what those read who do not see it.
+        """
+        written = writing.write(figure)
+        file = f"figures/{name}.{written.suffix}"
+        for suffix in ("svg", "png"):  # an earlier run by hand may have left the other
+            (self.folder / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
+        atomic_write(self.folder / file, written.file)
+        drawn = writing.title(figure)
+        text = escape(f"{alt}. {drawn}" if drawn not in alt else alt)
+        width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS's pixels
+        image = f'<img src="{written.uri}" alt="{text}" width="{width}" height="{height}">'
+        page = f'<figure data-name="{name}" data-file="{file}">{image}<figcaption>{escape(alt)}</figcaption></figure>'
+        _display({"text/html": page, "text/plain": f"{alt} ({file})"})
 
     def machine(self) -> None:
         """Shows what the notebook runs on: processor, memory and versions."""
@@ -94,6 +107,7 @@ class Session:
             backbone: The one that they are of; "" where the rows are backbones.
         """
         shown = {key: each for key, each in self.study.published.items() if each.notebook == self.name}
+        compared: dict[str, Any] = {}
         if shown and self.study.on_stand_in:
             self.say("Published figures are of the real images. This run is on drawn ones: the two are not compared.")
         for key, each in shown.items():
@@ -105,10 +119,17 @@ class Session:
             alike = not self.study.on_stand_in and each.backbone in ("", backbone)
             for figures in measured if alike else ():
                 both = figures.loc[figures.index.isin(table.index), figures.columns.isin(table.columns)]
-                table = table.join(both.round(4).add_suffix(" in this run")) if both.size else table
+                if both.size:
+                    compared[key] = {
+                        row: {each: {"published": table.at[row, each], "this run": both.at[row, each]} for each in both}
+                        for row in both.index
+                    }
+                    table = table.join(both.round(4).add_suffix(" in this run"))
             self.table(f"published_{key}", table.astype(object).fillna(""), f"Published: {each.caption}")
             if each.note:
                 self.say(each.note)
+        if compared:
+            self.result("published", compared)
 
     def on_test(self, trained: Trained, manifest: Manifest, *, temperature: float = 1.0, arm: str = "") -> Predictions:
         """A trained network's predictions for the test images; `results.json` counts how often each was asked for.
@@ -157,10 +178,15 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     return session
 
 
-def _display_markdown(text: str) -> None:
-    from IPython.display import Markdown, display
+def _display(forms: dict[str, str]) -> None:
+    """Shows what a cell found, in the form that the reader's program likes best."""
+    from IPython.display import display
 
-    display(Markdown(text))
+    display(forms, raw=True)
+
+
+def _display_markdown(text: str) -> None:
+    _display({"text/markdown": text, "text/plain": text})
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Processes of our own that answer lines of JSON with lines of JSON: both ends of the pipe.
+"""Processes of our own: those that answer lines of JSON with lines of JSON, and how one is interrupted.
 
 Threads cannot be changed once an engine has started, and a cold start and a peak of memory are of a whole process; so
 what is measured runs in one of its own, which waits without work until it is asked.
@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
 from typing import Any
 
 from scanbook.errors import RunError
@@ -113,6 +113,40 @@ class Child:
         if status < 0:
             return f"killed by signal {-status}, as happens when memory runs out (last line: {last})"
         return last
+
+
+@contextmanager
+def interruptible(before: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP interrupt the block as Ctrl-C does.
+
+    From the first on, all of them are ignored, so that nothing cuts short what puts things away. What the process was
+    started to ignore, as under nohup, stays ignored. Outside of the main thread nothing changes.
+
+    Args:
+        before: Called as the signal arrives, before the exception.
+
+    Raises:
+        KeyboardInterrupt: One of the signals arrived.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (*earlier, number):
+            signal.signal(each, signal.SIG_IGN)
+        before()
+        raise KeyboardInterrupt
+
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        known = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        earlier = {each: handler for each, handler in known.items() if handler is not signal.SIG_IGN}
+    for each in earlier:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in earlier.items():
+            if signal.getsignal(each) is stop:  # else they are ignored to the end
+                signal.signal(each, handler)
 
 
 class Peak:

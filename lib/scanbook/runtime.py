@@ -42,7 +42,11 @@ _INSTRUCTIONS = (
 
 
 def project_root() -> Path:
-    """Folder with `notebooks/studies`: `SCANBOOK_HOME`, else the nearest above the working directory or the package."""
+    """Folder with `notebooks/studies`: `SCANBOOK_HOME`, else the nearest above the working directory or the package.
+
+    Raises:
+        ScanbookError: There is none.
+    """
     if home := os.environ.get("SCANBOOK_HOME"):
         return Path(home).resolve()
     for start in (Path.cwd(), Path(__file__).resolve()):
@@ -70,7 +74,11 @@ def store_dir() -> Path:
 
 
 def store_limit() -> int:
-    """Size in bytes that the store is kept within (`SCANBOOK_STORE_GIB`, else 20 GiB)."""
+    """Size in bytes that the store is kept within (`SCANBOOK_STORE_GIB`, else 20 GiB).
+
+    Raises:
+        ScanbookError: The variable is no number.
+    """
     named = os.environ.get("SCANBOOK_STORE_GIB", "20")
     try:
         return int(float(named) * 2**30)
@@ -96,6 +104,9 @@ def configure(seed: int = 0, threads: int | None = None) -> None:
     Args:
         seed: Seeds Python's, NumPy's and Keras's generators.
         threads: Processors for one operation; None leaves the choice to the backend.
+
+    Raises:
+        ScanbookError: TensorFlow started already, with other threads.
     """
     if threads is not None:
         for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):

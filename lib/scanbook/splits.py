@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 
 from scanbook import datasets, quality
 from scanbook.errors import DataError
+from scanbook.folds import of_groups
 from scanbook.manifest import PARTS, TEST, TRAIN, VALIDATION, Manifest
 from scanbook.study import Parts, Study
 
@@ -173,7 +174,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
     if len(set(groups)) == len(groups):
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(rows, y, groups)
+        parts = of_groups(y, groups, folds, seed)
     return rows[next(parts)[1]]
 
 

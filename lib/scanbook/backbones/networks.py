@@ -84,12 +84,12 @@ def load(path: Path) -> Any:
 
 
 def body_weights(model: Any) -> list[np.ndarray]:
-    """Weights of a network without its head, in the order in which `build` loads them."""
+    """Weights of a network without its head, float32, in the order in which `build` loads them."""
     return keras.Model(model.input, model.get_layer(FEATURE_MAP).output).get_weights()
 
 
 def set_weights(model: Any, values: list[np.ndarray]) -> None:
-    """Gives a network the weights of another of its kind, in the order of `get_weights`."""
+    """Gives a network the weights of another of its kind, float32, in the order of `get_weights`."""
     model.set_weights(values)
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):

@@ -34,7 +34,7 @@ CODE = (
     "__init__.py",
     "errors.py",
     "runtime.py",
-    "store.py",
+    "store",
     "dicom.py",
     "images.py",
     "engines",

@@ -39,12 +39,12 @@ class Engine(Protocol):
 
 
 def batches(images: np.ndarray, size: int) -> list[np.ndarray]:
-    """Images in consecutive batches, the last of which may be smaller."""
+    """Images, uint8 `(n, h, w, 3)`, in consecutive batches of `size`, the last of which may be smaller."""
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def join(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Outputs of consecutive batches as those of all images."""
+    """Outputs of consecutive batches, each `(batch, …)`, as those of all images, `(n, …)`."""
     return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
 
@@ -59,7 +59,14 @@ def parity(reference: np.ndarray, other: np.ndarray) -> float:
 
 
 def centred_log(probabilities: np.ndarray) -> np.ndarray:
-    """Logits recovered from probabilities, up to the temperature: log p less its mean over the classes."""
+    """Logits recovered from probabilities, up to the temperature: log p less its mean over the classes.
+
+    Args:
+        probabilities: `(n, k)`; one of 0 counts as the smallest normal float32.
+
+    Returns:
+        float64 `(n, k)`, the centred log-ratio (Aitchison, 1982).
+    """
     logs = np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
     return logs - logs.mean(axis=1, keepdims=True)
 

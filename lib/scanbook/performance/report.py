@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from matplotlib.figure import Figure
 
 from scanbook.plots import performance as figures
+from scanbook.plots import writing
 from scanbook.runner import report as runner
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -92,18 +90,12 @@ def render(found: dict[str, Any]) -> str:
     """
     pictures = {}
     if any(row["ratio"] is not None and row["goal"] for row in found["rows"]):
-        pictures["ratios"] = _data_uri(figures.ratios(found["rows"]))
+        pictures["ratios"] = writing.write(figures.ratios(found["rows"])).uri
     if "points" in found["growth"]:
-        pictures["growth"] = _data_uri(figures.growth(found["growth"]))
+        pictures["growth"] = writing.write(figures.growth(found["growth"])).uri
     words = [verdict(row) for row in found["rows"]]
     counts = {word: words.count(word) for word in ("reached", "missed", "failed", "not run")}
     page = environment().get_template("performance.html.j2")
     return page.render(
         found=found, pictures=pictures, counts=counts, sentence=growth_sentence(found["growth"]), code_style=""
     )
-
-
-def _data_uri(drawn: Figure) -> str:
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=130)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -9,12 +9,12 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from scanbook.evaluation import group_weights
 from scanbook.evaluation.metrics import class_auroc
+from scanbook.folds import of_groups
 from scanbook.manifest import TRAIN, Manifest
 
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -55,8 +55,7 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
     rows = {}
     if folds >= 2:
         y, group = pd.Categorical(table["label"]).codes, pd.factorize(table["group"])[0]
-        cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        parts = list(cut.split(table, y, group))
+        parts = list(of_groups(y, group, folds, seed))
         weights = np.concatenate([np.ones((1, len(y)), np.float32), group_weights(group, _ROUNDS, seed)])
         # resamples of the images tested do not vary the models: Nadeau and Bengio's correction (2003) of the variance
         widened = np.sqrt(1 + folds / (folds - 1))

@@ -30,20 +30,20 @@ def thumbnails(manifest: Manifest, ids: Sequence[str], side: int = 128) -> list[
 
 
 def examples(manifest: Manifest, each: int = 6) -> tuple[list[np.ndarray], list[str]]:
-    """The first `each` training images of every class, in class order, and the class of each."""
+    """The first `each` training images of every class, in class order, as `thumbnails`, and the class of each."""
     frame = manifest.frame[manifest.frame["part"] == TRAIN]
     shown = pd.concat([frame[frame["label"] == name].head(each) for name in manifest.classes])
     return thumbnails(manifest, shown["image_id"]), shown["label"].tolist()
 
 
 def caught(manifest: Manifest, flagged: pd.DataFrame, each: int = 6) -> tuple[list[np.ndarray], list[str]]:
-    """The first `each` images that every rule caught, and the rule and its reason for each."""
+    """The first `each` images that every rule caught, as `thumbnails`, and the rule and its reason for each."""
     shown = flagged.groupby("rule", sort=False).head(each)
     return thumbnails(manifest, shown["image_id"]), (shown["rule"] + ": " + shown["why"]).tolist()
 
 
 def side_by_side(manifest: Manifest, pairs: pd.DataFrame, most: int = 10) -> tuple[list[np.ndarray], list[str]]:
-    """Images of the first pairs of `near_copies`, one beside the other, with a caption each.
+    """Images of the first pairs of `near_copies`, one beside the other, as `thumbnails`, with a caption each.
 
     Pairs differ in kind where they can: the first of each orientation come before the second.
     """

@@ -1,4 +1,5 @@
 """Runs notebooks headlessly into HTML reports: what is stale, in which order, how each run is recorded and shown.
 
-`order` and `freshness` answer in milliseconds and import no heavy package; `execute` runs one notebook.
+`order`, `freshness`, `planning` and `status` answer in milliseconds and import no heavy package; `making` has Make run
+what is stale, and `execute` runs one notebook.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -20,82 +21,97 @@ from nbclient.exceptions import DeadKernelError
 
 from scanbook import runtime, store
 from scanbook.errors import RunError
-from scanbook.processes import Peak
-from scanbook.runner import index, locks, order, report
+from scanbook.processes import Peak, interruptible
+from scanbook.runner import display, index, kernel, locks, memory, order, progress, report
 from scanbook.runner.failure import Failure
-from scanbook.runner.freshness import FAILURE, METRICS, REPORT, Batch, read_json
-from scanbook.runner.kernel import engine_arguments, memory_below
+from scanbook.runner.freshness import FAILURE, METRICS, NOTEBOOK, REPORT, Batch, read_json
+from scanbook.study import Study
 
-NOTEBOOK = "notebook.ipynb"
+# what it logs of a kernel that died is part of the one line that says why; a logger without a handler would print it
+logging.getLogger("papermill").addHandler(logging.NullHandler())
+
 OWN_FILES = (METRICS, REPORT, FAILURE, NOTEBOOK, "results.json", "measurements.json")
 OWN_FOLDERS = ("tables", "figures")
 
 
 class Follower:
-    """Says where a running notebook is: papermill calls it as each cell starts.
+    """Says where a running notebook is: papermill calls it as each cell starts, and the watcher of its memory.
 
     Attributes:
-        section: The last heading passed.
-        cell: Number of the code cell that runs, as Jupyter counts them in brackets.
+        at: How far it is.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.section = ""
-        self.cell = 0
-        self._say = say
+    def __init__(self, folder: Path, at: progress.Progress, say: Callable[[str], None]) -> None:
+        self.at = at
+        self._folder, self._say = folder, say
+        self._written = 0.0
 
     def __call__(self, cell: Any, cell_index: int) -> None:
         """Notes the cell; a heading becomes the section, and a line on the terminal."""
         if cell.cell_type == "code":
-            self.cell += bool(cell.source.strip())
+            self.at.cell += bool(cell.source.strip())
             return
         headings = re.findall(r"^#{2,3} +(.+)", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and headings:
-            self.section = headings[-1].strip()
-            self._say(self.section)
+            self.at.section = headings[-1].strip()
+            self._say(self.at.section)
+
+    def memory(self) -> float:
+        """Memory of the kernel and its children, in GiB; every second, all is written where terminals find it."""
+        self.at.memory = memory.memory_below()
+        if time.monotonic() - self._written >= progress.BEAT:
+            self._written = time.monotonic()
+            self.at.write(self._folder)
+        return self.at.memory
 
     def failure(self, kind: str, message: str) -> Failure:
         """An exception at the place reached."""
-        return Failure(kind, message, self.section, self.cell)
+        return Failure(kind, message, self.at.section, self.at.cell)
 
 
-def run(batch: Batch, name: str) -> Path:
+def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
     """Runs a notebook into its report.
 
     Args:
         batch: Study, profile and data.
         name: The notebook.
+        if_stale: Whether a report that is fresh by now is left alone.
 
     Returns:
         Path of the report.
 
     Raises:
         RunError: The notebook failed; its report is then a page that says where and why.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; no process of the kernel is left.
     """
     order.path(name)
     folder = batch.folder / name
     started = time.perf_counter()
+    shown = bool(os.environ.get(progress.LIVE))
 
-    def say(text: str) -> None:
-        print(f"[{name} {time.perf_counter() - started:4.0f} s] {text}", flush=True)
+    def say(text: str, passing: bool = False) -> None:
+        if not (passing and (shown or screen.live)):
+            screen.say(f"[{batch.label}/{name} {time.perf_counter() - started:4.0f} s] {text}")
 
-    waiting = locks.hold(folder / ".lock", on_wait=lambda: say("waiting for another run of this notebook"))
-    with waiting as waited:
-        if waited and batch.fresh(name):
-            say("the other run left a fresh report; nothing to do")
-            return folder / REPORT
-        # in the smallest profile its figures mean nothing, and need no machine to themselves
-        alone = name == order.ALONE and batch.study.profile != "smoke"
-        with locks.machine(alone, on_wait=lambda: say("waiting for the machine")):
-            started = time.perf_counter()
-            _run(batch, name, folder, say)
+    with interruptible(), locks.writing(folder), display.screen([folder], quiet=shown) as screen:
+        waiting = locks.hold(folder / ".lock", on_wait=lambda: say("waiting for another run of this notebook"))
+        with waiting as waited:
+            if (waited or if_stale) and batch.fresh(name):
+                say("another run left a fresh report; nothing to do")
+                return folder / REPORT
+            # in the smallest profile its figures mean nothing, and need no machine to themselves
+            alone = name == order.BENCHMARK and batch.study.profile != "smoke"
+            with locks.machine(alone, on_wait=lambda: say("waiting for the machine")):
+                started = time.perf_counter()
+                _run(batch, name, folder, say)
     return folder / REPORT
 
 
-def _run(batch: Batch, name: str, folder: Path, say: Callable[[str], None]) -> None:
+def _run(batch: Batch, name: str, folder: Path, say: Callable[..., None]) -> None:
+    _bury(folder)
     _clear(folder)
-    stale = batch.stale()
-    say(f"starts: {batch.study.study}/{batch.study.profile}, {len(stale)} of {len(order.NOTEBOOKS)} notebooks to go")
+    expected = read_json(folder / progress.PREVIOUS).get("seconds")
+    say(f"starts: {f'the last run took {progress.duration(expected)}' if expected else 'its first run'}", passing=True)
     facts = {
         "notebook": name,
         "title": order.title(name),
@@ -106,7 +122,8 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[[str], None]) -> N
         "hardware": runtime.describe_machine(),
         "commit": _commit(),
     }
-    follower = Follower(say)
+    at = progress.Progress(f"{batch.label}/{name}", expected=expected)
+    follower = Follower(folder, at, lambda section: say(section, passing=True))
     clock = time.perf_counter()
     peak, failure = _execute(batch, name, folder, follower)
     facts |= {
@@ -116,22 +133,34 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[[str], None]) -> N
     }
     if not failure and not (folder / "results.json").is_file():
         failure = follower.failure("RunError", "the notebook recorded no results; its last cell must call finish()")
+    if failure:
+        facts |= {"failure": asdict(failure), "sentence": failure.sentence}
     store.atomic_write(folder / REPORT, report.render(folder / NOTEBOOK, facts, failure))
     if failure:
-        store.write_json(folder / FAILURE, facts | {"failure": asdict(failure), "sentence": failure.sentence})
+        store.write_json(folder / FAILURE, facts)
         index.write()
         raise RunError(_one_line(batch, name, failure, folder))
     results = {key: read_json(folder / f"{key}.json") for key in ("results", "measurements")}
     store.write_json(folder / METRICS, facts | results)
-    page = index.write()
+    index.write()
     store.prune(runtime.store_limit())
-    left = len(batch.stale())
     say(f"done, peak memory {peak:.1f} GiB: {folder / REPORT}")
-    say(f"{left} of {len(order.NOTEBOOKS)} to go" if left else f"all {len(order.NOTEBOOKS)} reports are whole: {page}")
+
+
+def _bury(folder: Path) -> None:
+    """Ends the kernel of a runner that was killed, and removes its folder; whoever holds the lock runs alone."""
+    left = progress.read(folder)
+    # a file may say anything, and no other folder is removed for it
+    if left and Path(left.room).name.startswith(kernel.PREFIX):
+        kernel.end(left.room)
+        shutil.rmtree(left.room, ignore_errors=True)
+    (folder / progress.RUNNING).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:
     """Removes what an earlier run left, `metrics.json` first: from then on the old report counts no more."""
+    if (folder / METRICS).is_file():
+        os.replace(folder / METRICS, folder / progress.PREVIOUS)
     for file in OWN_FILES:
         (folder / file).unlink(missing_ok=True)
     for each in OWN_FOLDERS:
@@ -142,28 +171,48 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
     """Runs the cells. Returns peak memory in GiB, and what went wrong."""
     study = batch.study
     parameters = {"STUDY": study.study, "PROFILE": study.profile, "DATA": study.data, "SET": batch.overrides}
-    with _surroundings() as short, Peak(memory_below, 0.25) as memory:
+    kills = memory.kills()
+
+    def failure(cause: str, hint: str) -> Failure:
+        place = f"{cause} at cell {follower.at.cell}, peak {peak.value:.1f} GiB"
+        return follower.failure(RunError.__name__, f"{place}; {hint}")
+
+    with _surroundings() as room, interruptible(lambda: kernel.end(room)):
+        follower.at.room = room
+        follower.at.write(folder)  # before there is a kernel that another run may have to end
         try:
-            papermill.execute_notebook(
-                order.path(name),
-                folder / NOTEBOOK,
-                parameters,
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                cwd=runtime.project_root(),
-                on_cell_start=follower,
-                **engine_arguments(short),
-            )
+            with Peak(follower.memory, 0.25) as peak:
+                papermill.execute_notebook(
+                    order.path(name),
+                    folder / NOTEBOOK,
+                    parameters,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    cwd=runtime.project_root(),
+                    on_cell_start=follower,
+                    **kernel.engine_arguments(room),
+                )
         except papermill.PapermillExecutionError as error:
-            return memory.value, follower.failure(error.ename, error.evalue)
-        except DeadKernelError as error:
-            message = (
-                "the kernel died (out of memory is the usual cause) "
-                f"at cell {follower.cell}, peak {memory.value:.1f} GiB"
-            )
-            return memory.value, follower.failure(type(error).__name__, message)
-    return memory.value, None
+            if error.ename in memory.EXHAUSTED:
+                return peak.value, failure("out of memory", memory.advice(study))
+            return peak.value, follower.failure(error.ename, error.evalue)
+        except DeadKernelError:
+            cause = kernel.death(memory.kills() > kills)
+            return peak.value, failure(cause, _help(cause, study))
+        finally:
+            kernel.end(room)  # what outlived it
+            (folder / progress.RUNNING).unlink(missing_ok=True)
+    return peak.value, None
+
+
+def _help(cause: str, study: Study) -> str:
+    """What to do about a kernel that died."""
+    if "memory" in cause:
+        return memory.advice(study)
+    if "disk" in cause:
+        return "make room, or set SCANBOOK_STORE to another folder"
+    return "run it again; if that ends alike, run the notebook's cells one by one (make lab) to see which call it is"
 
 
 @contextmanager
@@ -171,14 +220,14 @@ def _surroundings() -> Iterator[str]:
     """Environment of a kernel that heeds no user's Jupyter or IPython settings; yields a folder with a short name."""
     base = "/tmp" if os.access("/tmp", os.W_OK) else None
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="scanbook-", dir=base) as short:
+    with tempfile.TemporaryDirectory(prefix=kernel.PREFIX, dir=base) as short:
         os.environ |= {
             "SCANBOOK_HEADLESS": "1",
             "SCANBOOK_HOME": str(runtime.project_root()),
             "SCANBOOK_DATA": str(runtime.data_dir()),
             "SCANBOOK_STORE": str(runtime.store_dir()),
             "SCANBOOK_REPORTS": str(runtime.reports_dir()),
-            "JUPYTER_RUNTIME_DIR": short,
+            kernel.ROOM: short,
             "IPYTHONDIR": f"{short}/ipython",
         }
         try:
@@ -189,10 +238,9 @@ def _surroundings() -> Iterator[str]:
 
 
 def _one_line(batch: Batch, name: str, failure: Failure, folder: Path) -> str:
-    stale = batch.stale()
-    waiting = [each for each in order.after(name) if each in stale]
+    waiting = [each for each in order.after(name) if not batch.fresh(each)]
     not_run = f"; not run because of it: {', '.join(waiting)}" if waiting else ""
-    return f"{name} failed in {failure.place}: {failure.sentence} (see {folder / REPORT}{not_run})"
+    return f"{batch.label}/{name} failed in {failure.place}: {failure.sentence} (see {folder / REPORT}{not_run})"
 
 
 def _commit() -> str:

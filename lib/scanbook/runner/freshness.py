@@ -6,22 +6,35 @@ Modification times play no part, so a fresh checkout, a copied folder or a touch
 from __future__ import annotations
 
 import json
-import shlex
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scanbook import runtime, store
-from scanbook.errors import DataError
+from scanbook.errors import DataError, StudyError
 from scanbook.runner import order
+from scanbook.runner.failure import Failure
 from scanbook.study import KAGGLE, Study
-from scanbook.study.prices import prices
+from scanbook.study.prices import prices, prices_file
 
 METRICS = "metrics.json"
 FAILURE = "failure.json"
 REPORT = "report.html"
-PRICED = "06_hardware_benchmark"
-"""The notebook that reads the price table."""
+NOTEBOOK = "notebook.ipynb"
+"""The notebook as it ran; a run that was stopped leaves this alone."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How a report stands.
+
+    Attributes:
+        word: "fresh"; "stale", when it shows what a run would not show now; "failed"; or "missing".
+        why: What changed, what went wrong and where, or that a run was stopped; "" where there is nothing to say.
+    """
+
+    word: Literal["fresh", "stale", "failed", "missing"]
+    why: str = ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,6 +53,14 @@ def notebook_fingerprint(name: str) -> str:
     )
 
 
+def at_hand(study: Study) -> bool:
+    """Whether a study's data lie on this machine, or are drawn by scanbook itself."""
+    if study.on_stand_in or study.dataset.adapter == "drawn" or study.location.exists():
+        return True
+    archives = (runtime.data_dir() / "medmnist").glob("*.npz") if study.dataset.adapter == "medmnist" else ()
+    return not study.data and any(path.stem.split("_")[0] == study.dataset.flag for path in archives)
+
+
 def check_data(study: Study) -> None:
     """Sees to it that a study's data are there before anything runs; downloads them where DATA=kaggle asks for it.
 
@@ -52,15 +73,11 @@ def check_data(study: Study) -> None:
         kaggle.fetch(study)
     if study.data and not study.location.exists():
         raise DataError(f"no data at {study.location}; expected the folder or file of study {study.study}: check DATA")
-    if not _makes_its_own(study) and study.dataset.adapter != "medmnist" and not study.location.exists():
+    if not at_hand(study) and study.dataset.adapter != "medmnist":  # whose small archives are fetched as they are read
         raise DataError(
             f"study {study.study} has no data at {study.location}; put them there or name their place: "
             f"make reports STUDY={study.study} DATA=path (source: {study.dataset.source or 'your own'})"
         )
-
-
-def _makes_its_own(study: Study) -> bool:
-    return study.on_stand_in or study.dataset.adapter == "drawn"
 
 
 class Batch:
@@ -73,57 +90,60 @@ class Batch:
     """
 
     def __init__(self, study: Study, overrides: str = "") -> None:
-        """Checks the data and reads the fingerprints that all notebooks share.
-
-        Raises:
-            DataError: The data are not there.
-        """
-        check_data(study)
+        """Reads the fingerprints that all notebooks share."""
         self.study = study
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         lock = runtime.project_root() / "requirements.lock"
+        drawn = study.on_stand_in or study.dataset.adapter == "drawn"
         self._shared = {
             "study": store.fingerprint(study.resolved()),
-            "data": ""
-            if _makes_its_own(study)
-            else store.fingerprint([store.tree_fingerprint(e) for e in study.sources]),
+            "data": "" if drawn else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
             "library": store.sources_fingerprint(),
             "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
 
+    @property
+    def label(self) -> str:
+        """Study and profile, as messages name them."""
+        return f"{self.study.study}/{self.study.profile}"
+
     def fingerprints(self, name: str) -> dict[str, str]:
         """What the report of a notebook depends on, one fingerprint each."""
         found = {"notebook": notebook_fingerprint(name), **self._shared}
-        if name == PRICED:
-            table = [[instance, price.model_dump(mode="json")] for instance, price in prices().items()]
-            found["prices"] = store.fingerprint(table)
+        if name == order.BENCHMARK:
+            found["prices"] = _prices_fingerprint()
         return found
+
+    def state(self, name: str) -> State:
+        """How the report of a notebook stands."""
+        folder = self.folder / name
+        whole, failed = read_json(folder / METRICS), read_json(folder / FAILURE)
+        if whole and (folder / REPORT).is_file():
+            changed = self._changed(name, whole)
+            return State("stale", f"changed since: {', '.join(changed)}") if changed else State("fresh")
+        if failed:
+            failure, changed = Failure(**failed["failure"]), self._changed(name, failed)
+            since = f" (changed since: {', '.join(changed)})" if changed else ""
+            return State("failed", f"{failure.place}: {failure.sentence}{since}")
+        return State("missing", "its last run was stopped" if (folder / NOTEBOOK).is_file() else "")
+
+    def _changed(self, name: str, facts: dict[str, Any]) -> list[str]:
+        recorded, now = facts.get("fingerprints", {}), self.fingerprints(name)
+        return [each for each in {**recorded, **now} if recorded.get(each) != now.get(each)]
 
     def fresh(self, name: str) -> bool:
         """Whether the report of a notebook is whole and shows what a run would show now."""
-        folder = self.folder / name
-        recorded = read_json(folder / METRICS).get("fingerprints")
-        return (folder / REPORT).is_file() and recorded == self.fingerprints(name)
+        return self.state(name).word == "fresh"
 
     def stale(self) -> list[str]:
         """Notebooks that have to be run, in order."""
         return [name for name in order.NOTEBOOKS if not self.fresh(name)]
 
-    def command(self, name: str) -> list[str]:
-        """The command that runs one notebook of this batch."""
-        command = [sys.executable, "-m", "scanbook.cli", "run", name]
-        command += ["--study", self.study.study, "--profile", self.study.profile]
-        for option, value in (("--data", self.study.data), ("--set", self.overrides)):
-            command += [option, value] if value else []
-        return command
 
-    def makefile(self) -> str:
-        """Rules of Make that run the stale notebooks in order; empty when nothing is stale."""
-        stale = self.stale()
-        rules = [f".PHONY: all {' '.join(stale)}", f"all: {' '.join(stale)}"] if stale else []
-        for name in stale:
-            earlier = order.before(name)
-            rules.append(f"{name}: {' '.join(each for each in stale if each in earlier)}".rstrip())
-            rules.append("\t@" + shlex.join(self.command(name)).replace("$", "$$"))
-        return "".join(f"{rule}\n" for rule in rules)
+def _prices_fingerprint() -> str:
+    """Fingerprint of the price table; with a mistake in it, of the file, so that only its reader stumbles over it."""
+    try:
+        return store.fingerprint([[name, price.model_dump(mode="json")] for name, price in prices().items()])
+    except StudyError:
+        return store.fingerprint(prices_file().read_bytes())

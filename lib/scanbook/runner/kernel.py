@@ -1,9 +1,12 @@
-"""The kernel that runs a notebook: this interpreter, reached through socket files, its memory watched."""
+"""The kernel that runs a notebook: this interpreter, reached through socket files, and how it ends."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from typing import Any
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import psutil
 from jupyter_client.kernelspec import KernelSpecManager
@@ -11,9 +14,20 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 from traitlets.config import Config
 
+ROOM = "JUPYTER_RUNTIME_DIR"
+"""Variable with the folder of a kernel's own, which tells the kernel and all that it starts from other processes."""
+PREFIX = "scanbook-"
+"""What the name of such a folder begins with."""
+
 
 class OwnKernel(AsyncKernelManager):
-    """A kernel of the running interpreter, whatever kernels named `python3` a user has installed."""
+    """A kernel of the running interpreter, whatever kernels named `python3` a user has installed.
+
+    Attributes:
+        process: That of the kernel started last; a runner runs one notebook.
+    """
+
+    process: ClassVar[subprocess.Popen[bytes] | None] = None
 
     @default("kernel_spec_manager")
     def _own_interpreter(self) -> KernelSpecManager:
@@ -23,9 +37,11 @@ class OwnKernel(AsyncKernelManager):
     async def start_kernel(self, **options: Any) -> None:
         """Starts the kernel; what its own machinery complains of while it stops is kept off the terminal.
 
-        What the cells write is not lost: it travels in messages.
+        What the cells write is not lost: it travels in messages. Nor does what outlives a killed runner keep its pipes
+        open, at whose other end somebody may wait.
         """
-        await super().start_kernel(**{"stderr": subprocess.DEVNULL, **options})
+        await super().start_kernel(**{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options})
+        OwnKernel.process = self.provisioner.process
 
 
 def engine_arguments(folder: str) -> dict[str, object]:
@@ -45,12 +61,29 @@ def engine_arguments(folder: str) -> dict[str, object]:
     }
 
 
-def memory_below() -> float:
-    """Memory of all processes below this one, in GiB. Pages that processes share count once for each."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:  # it ended between the two calls
-            continue
-    return total / 2**30
+def end(room: str) -> None:
+    """Ends the kernel whose own folder this is, and all that it started, at once: store and reports bear it.
+
+    It is found by its environment, so that one whose runner was killed is found too, and never a process that has got
+    its number since.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended meanwhile, or is another user's
+            if process.pid != os.getpid() and process.environ().get(ROOM) == room:
+                process.kill()
+
+
+def death(out_of_memory: bool) -> str:
+    """What the last kernel died of, in a few words.
+
+    Args:
+        out_of_memory: Whether the system has killed a process for lack of memory meanwhile.
+    """
+    status = OwnKernel.process.poll() if OwnKernel.process else None
+    if status == -signal.SIGKILL:
+        return "out of memory" if out_of_memory else "the kernel was killed, as happens when memory runs out,"
+    if status == -signal.SIGBUS:  # the way in which a disk without room refuses what is written through a memory map
+        return "the disk was full"
+    if status is not None and status < 0:
+        return f"the kernel crashed in native code ({signal.Signals(-status).name})"
+    return f"the kernel ended by itself (exit status {status})"

@@ -5,6 +5,7 @@ The kernel of the operating system holds them (`flock`), so those of a killed pr
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +14,30 @@ from pathlib import Path
 from scanbook import runtime
 from scanbook.errors import RunError
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk answers that is full or may not be written."""
+
 
 def _quietly() -> None:
     return None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says in a line what to do when a report folder cannot be written.
+
+    Raises:
+        RunError: The disk is full, or the folder or a file in it is read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise RunError(
+            f"cannot write reports in {error.filename or folder} ({error.strerror}); "
+            "make room or make it writable, or set SCANBOOK_REPORTS to another folder"
+        ) from error
 
 
 @contextmanager
@@ -34,14 +56,9 @@ def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], None] = _quie
         RunError: The folder cannot be written.
     """
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
-    except OSError as error:
-        raise RunError(
-            f"cannot write reports in {path.parent} ({error.strerror}); "
-            "make it writable or set SCANBOOK_REPORTS to another folder"
-        ) from error
     with file:
         waited = False
         try:

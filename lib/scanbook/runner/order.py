@@ -23,15 +23,19 @@ No notebook reads what another wrote. The order only lets a later one find in th
 
 NOTEBOOKS: tuple[str, ...] = tuple(name for rank in ORDER for name in rank)
 
-ALONE = "06_hardware_benchmark"
-"""The notebook that measures the machine, and so never shares it."""
+BENCHMARK = "06_hardware_benchmark"
+"""The notebook that measures the machine, and so never shares it, and that reads the price table."""
 
 
 def before(name: str) -> set[str]:
-    """Notebooks of the ranks before the one of `name`; none for a notebook that is not in the order."""
+    """Notebooks that must be whole before `name` is run; none for a notebook that is not in the order.
+
+    They are those of the ranks before its own but for the benchmark: nothing is computed there that others need, and a
+    lock sees to it that it has the machine to itself.
+    """
     for number, rank in enumerate(ORDER):
         if name in rank:
-            return {earlier for each in ORDER[:number] for earlier in each}
+            return {earlier for each in ORDER[:number] for earlier in each} - {BENCHMARK}
     return set()
 
 

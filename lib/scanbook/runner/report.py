@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from jinja2 import Environment, FileSystemLoader
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from scanbook.runner.failure import Failure, is_expected
+from scanbook.runner.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRACEBACK_LINES = 16
+WIDE = 10
+"""Columns from which a table is printed smaller."""
 LONG_CELL = 40
 """Characters from which a table's cell is prose, wrapped and aligned to the left, rather than a figure."""
+NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?( ?[%×])?|NaN|-?inf")
+"""What counts as a number in a table; its column is aligned to the right and sorted by size."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
@@ -28,18 +33,8 @@ _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/
 def environment() -> Environment:
     """Templates of the pages, which share one style sheet."""
     found = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters["duration"] = duration
+    found.filters |= {"duration": duration, "anchor": anchor}
     return found
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "42 s", "3 min 05 s", "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def render(notebook: Path, facts: dict[str, Any], failure: Failure | None) -> str:
@@ -59,7 +54,7 @@ def render(notebook: Path, facts: dict[str, Any], failure: Failure | None) -> st
         body=body,
         contents=contents,
         facts=facts,
-        parameters=list(_flat(facts["study"])),
+        parameters=list(_flat({key: value for key, value in facts["study"].items() if key != "published"})),
         failure=failure,
         code_style=_code_style(),
     )
@@ -105,27 +100,73 @@ def _last_lines(error: Any) -> list[str]:
 
 
 def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
-    """Cells as they are shown, and their headings: tables scroll, nothing is loaded from elsewhere."""
+    """Cells as they are shown, and their headings: tables scroll and sort, nothing is loaded from elsewhere."""
     soup = BeautifulSoup(html, "html.parser")
     for image in soup.select("img[src^='http'], img[src^='//']"):
         image.replace_with(image.get("alt", "image"))
-    for style in soup.select("style"):
+    for style in soup.select("style, a.anchor-link"):
         style.decompose()
-    for anchor in soup.select("a.anchor-link"):
-        anchor.decompose()
+    for figure in soup.select("figure[data-name]"):
+        figure["id"] = f"figure-{figure['data-name']}"
+        figure.figcaption.append(_link_to_file(soup, figure))
+        figure.img.wrap(_scrolling(soup, {"aria-label": figure.figcaption.contents[0]}))
     for table in soup.select("table"):
-        del table["border"]
-        for cell in table.select("td"):
-            if len(cell.get_text()) > LONG_CELL:
-                cell["class"] = "long"
-        table.wrap(
-            soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"})
-        )
-    contents = [
-        {"id": heading["id"], "text": heading.get_text().strip(), "level": heading.name}
-        for heading in soup.select(".markdown h2[id], .markdown h3[id]")
-    ]
-    return str(soup), contents
+        _prepare(soup, table)
+    headings = soup.select(".markdown :is(h2, h3)")
+    for heading in headings:
+        heading["id"] = anchor(heading.get_text())
+    return str(soup), [{"id": each["id"], "text": each.get_text().strip(), "level": each.name} for each in headings]
+
+
+def _prepare(soup: BeautifulSoup, table: Tag) -> None:
+    """A table that scrolls on its own, has a name, and tells numbers, which stand right, from words."""
+    del table["border"]
+    named = {"aria-label": "Table"}
+    if table.caption and table.get("data-name"):  # set above the table, since in it it would be as narrow
+        caption = table.caption.extract()
+        caption.name, caption["class"], caption["id"] = "p", "caption", f"table-{table['data-name']}"
+        caption.append(_link_to_file(soup, table))
+        table.insert_before(caption)
+        named = {"aria-labelledby": caption["id"]}
+        table["aria-labelledby"] = caption["id"]
+    for corner in (cell for cell in table.select("thead th") if not cell.get_text().strip()):
+        corner.name = "td"  # a heading that is empty is none
+    for heading in table.select("thead th"):  # a name in snake case may be broken where a person would
+        words = heading.get_text().split("_")
+        heading.clear()
+        for place, word in enumerate(words):
+            heading.extend([soup.new_tag("wbr"), f"_{word}"] if place else [word])
+    rows = [row.find_all(["th", "td"]) for row in table.select("tr")]
+    heads = len(table.select("thead tr"))
+    if heads > 1:  # a heading over several columns is of none of them
+        rows, heads = rows[heads:], 0
+    if rows and len(rows[0]) > WIDE:
+        table["class"] = "wide"
+    for column in zip(*rows, strict=False):
+        said = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
+        numbers = bool(said) and all(map(NUMBER.fullmatch, said))
+        for cell in column:
+            long = cell.name == "td" and len(cell.get_text()) > LONG_CELL
+            cell["class"] = "number" if numbers else "long" if long else "word"
+    table.wrap(_scrolling(soup, named))
+
+
+def _scrolling(soup: BeautifulSoup, named: dict[str, str]) -> Tag:
+    """A frame for what may be wider than the page; the keyboard scrolls it too."""
+    return soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "group", **named})
+
+
+def _link_to_file(soup: BeautifulSoup, shown: Tag) -> Tag:
+    """A link to what is shown, as a file of its own."""
+    file = Path(str(shown["data-file"]))
+    link = soup.new_tag("a", attrs={"class": "file", "href": file.as_posix(), "title": file.name})
+    link.string = file.suffix.removeprefix(".").upper()
+    return link
+
+
+def anchor(heading: str) -> str:
+    """What the address of a heading ends with: "4. Test report" is at `#4-test-report`."""
+    return re.sub(r"\W+", "-", heading.lower()).strip("-")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ def centre_distance(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def disc(radius: int) -> np.ndarray:
-    """A round structuring element of a radius in pixels."""
+    """A round structuring element of a radius in pixels, uint8 `(2r + 1, 2r + 1)`."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
 
 
@@ -128,13 +128,21 @@ def _kmeans(values: np.ndarray, grey: np.ndarray, field: np.ndarray, dark: bool)
 
 
 def kmeans_rgb(image: np.ndarray, target: str) -> np.ndarray:
-    """The melanoma study's method: two clusters of RGB values, of which the darker is the lesion."""
+    """The melanoma study's method: two clusters of RGB values, of which the darker is the lesion.
+
+    Args:
+        image: uint8 RGB `(h, w, 3)`.
+        target: What is sought, a key of `TARGETS`.
+
+    Returns:
+        Mask, bool `(h, w)`.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return _kmeans(image, grey, _field(image, target), TARGETS[target].dark)
 
 
 def kmeans_lab(image: np.ndarray, target: str) -> np.ndarray:
-    """Two clusters of CIE Lab values, where distances are closer to those that people see."""
+    """As `kmeans_rgb`, of CIE Lab values, where distances are closer to those that people see."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return _kmeans(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), grey, _field(image, target), TARGETS[target].dark)
 

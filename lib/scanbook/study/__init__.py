@@ -4,9 +4,11 @@ A study file holds the values of the `quick` profile; its `profiles:` block says
 resolved `Study` is frozen and travels through every stage.
 """
 
-from scanbook.study.blocks import KAGGLE, FineTuning, Head, Parts, Published, Schedule, Segmentation, Study, Training
+from scanbook.study.blocks import KAGGLE, Parts, Study
 from scanbook.study.data import DrawnData, FolderData, MedMnistData, StandIn, TableData
 from scanbook.study.loading import PROFILES, load, studies, studies_dir
+from scanbook.study.reporting import Published
+from scanbook.study.training import FineTuning, Head, Schedule, Segmentation, Training
 
 __all__ = [
     "KAGGLE",

@@ -1,18 +1,20 @@
-"""The blocks of a study, and the study itself."""
+"""The study itself, with its smallest blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from scanbook import runtime
-from scanbook.catalogue import BACKBONES, POLICIES, SEGMENTATION_METHODS
+from scanbook.catalogue import BACKBONES
 from scanbook.errors import StudyError
-from scanbook.study.block import Block, Count, Fraction, OpenShare, Penalty, Positive, Rate, Seed, Share
+from scanbook.study.block import Augmentation, Backbone, Block, Positive, Seed
 from scanbook.study.data import Data, StandIn
+from scanbook.study.reporting import Benchmark, Evaluation, Published
+from scanbook.study.training import FineTuning, Head, Segmentation, Training
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study may name its classes."""
@@ -23,259 +25,88 @@ KAGGLE = "kaggle"
 Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
 
 
-def _name(what: str, known: Collection[str], more: str = "") -> AfterValidator:
-    """Refuses a name that is not among the known ones; with `more`, several known ones may be joined by "+"."""
-
-    def check(name: str) -> str:
-        for part in name.split("+") if more else [name]:
-            if part not in known:
-                raise ValueError(f"unknown {what} {part!r}; expected one of {', '.join(known)}{more}")
-        return name
-
-    return AfterValidator(check)
-
-
-Backbone = Annotated[str, _name("backbone", BACKBONES)]
-Method = Annotated[str, _name("method", SEGMENTATION_METHODS)]
-Augmentation = Annotated[str, _name("policy", POLICIES, ", or several joined by +")]
-"""Name of a policy, or of several, joined by "+"."""
-
-
 class Parts(Block):
-    """Parts where the source has none.
-
-    Fold 0 of `test_folds` is test, fold 0 of `validation_folds` of the rest is validation.
-    """
+    """Parts where the source has none, stratified by class, whole groups at a time."""
 
     test_folds: Annotated[int, Field(ge=2)] = 5
+    """One of so many folds is test."""
     validation_folds: Annotated[int, Field(ge=2)] = 5
+    """One of so many folds of the rest is validation."""
     seed: Seed = 0
+    """Seed of the folds."""
 
 
 class Quality(Block):
-    """Cleaning: images that one of the rules in `drop` catches leave training, and only training.
-
-    "near_duplicates" drops a training image that shows nearly the same as one in validation or test.
-    """
+    """Cleaning of the training part, and of no other."""
 
     drop: list[Rule] = []
-
-
-class Schedule(Block):
-    """How a network is trained. The rate warms up over the first epoch, then falls to zero on a cosine."""
-
-    epochs: Positive = 10
-    learning_rate: Rate = 3e-4
-    batch_size: Positive = 32
-
-
-class UNet(Schedule):
-    """Training of the U-Net, on at most `images` training images that have masks."""
-
-    epochs: Positive = 9
-    learning_rate: Rate = 4e-3
-    batch_size: Positive = 16
-    images: Positive = 2000
-
-
-class Segmentation(Block):
-    """What is segmented, by which methods, and what is made of it.
-
-    `use` names the method whose masks cut images out; "auto" is the best on validation where there are masks, else the
-    first. `background` is what is painted outside the mask; a crop keeps `margin` of the mask's box around it.
-    """
-
-    target: Literal["lesion", "lungs", "retina"] = "lesion"
-    methods: Annotated[list[Method], Field(min_length=1)] = list(SEGMENTATION_METHODS)
-    use: str = "auto"
-    background: Literal["white", "black", "mean"] = "white"
-    margin: Fraction = 0.1
-    unet: UNet = UNet()
-
-    @model_validator(mode="after")
-    def _uses_one_of_its_methods(self) -> Segmentation:
-        if self.use not in ("auto", *self.methods):
-            raise ValueError(f"use is {self.use!r}; expected auto, or one of methods: {', '.join(self.methods)}")
-        return self
-
-
-class Published(Block):
-    """One table of a published study, as it was printed there.
-
-    `notebook` is the notebook that shows it, and `rows` maps the name of each row to its columns. Where rows and
-    columns are named as this run's, and the images are the dataset's own, the two are shown together; of a table of
-    one `backbone`, only where this run's is the same.
-
-    `recompute` says what is computed anew from raw figures and shown beside what was printed: "speedup", from the
-    columns seconds and workers (empty where their number says nothing); "scaled_speedup", from those and the work done,
-    the column that `of` names; "cost" per million predictions, from USD an hour and each network's ms; "comparison" of
-    the rows `first` and `second` of the "cost" table that `of` names.
-    """
-
-    notebook: str
-    caption: str
-    backbone: str = ""
-    rows: Annotated[dict[str, dict[str, float | int | str | None]], Field(min_length=1)]
-    recompute: Literal["", "speedup", "scaled_speedup", "cost", "comparison"] = ""
-    of: str = ""
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _has_what_is_recomputed_from(self) -> Published:
-        needs = {
-            "speedup": ["seconds"],
-            "scaled_speedup": ["seconds", "workers", self.of],
-            "cost": ["USD an hour"],
-            "comparison": ["first", "second"],
-        }.get(self.recompute, [])
-        for row, values in self.rows.items():
-            for column in needs:
-                if column not in values:
-                    raise ValueError(f"row {row!r} has no {column!r}; {self.recompute} is recomputed from it")
-        if self.recompute == "comparison" and not self.of:
-            raise ValueError("a comparison is of a table; expected its name as of")
-        return self
-
-
-class Head(Block):
-    """What stands on a backbone's pooled features, and how it is trained on cached ones.
-
-    `units` are hidden layers (Dense, ReLU). `output` is "softmax"; "sigmoid", one score for two classes; or "ordinal",
-    one step from each grade to the next. One head is trained for each penalty in `l2`; validation chooses. With an
-    `augmentation` it learns from `views` augmented copies of each training image too.
-    """
-
-    units: list[Positive] = []
-    output: Literal["softmax", "sigmoid", "ordinal"] = "softmax"
-    epochs: Positive = 20
-    learning_rate: Rate = 1e-2
-    batch_size: Positive = 64
-    l2: Annotated[list[Penalty], Field(min_length=1)] = [0.01, 0.05, 0.25]
-    augmentation: Augmentation = "none"
-    views: Positive = 4
-
-
-class Training(Schedule):
-    """Training of a whole network; the weights of the epoch with the lowest validation loss are kept.
-
-    `rate_schedule`: "cosine", as in `Schedule`; "plateau", halved when validation loss has not fallen for
-    `plateau_patience` epochs; or "constant". `patience` is the number of epochs without a lower validation loss after
-    which training stops. `balance` makes up for rare classes: "class_weights" in the loss, or "sampling", every class
-    drawn as often as any other.
-    """
-
-    rate_schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    plateau_patience: Positive = 3
-    patience: Positive | None = None
-    balance: Literal["none", "class_weights", "sampling"] = "none"
-    label_smoothing: Fraction = 0.0
-    weight_decay: Penalty = 0.0
-
-
-class FineTuning(Training):
-    """Training of a pretrained network in stages: its head, then its top layers, then all.
-
-    The head starts as the frozen backbone's. It learns `head_epochs` more on augmented images; then the last `top` of
-    the layers, as a share, learn for `top_epochs`; then all for `epochs`. `first_layer_rate` is the first layer's share
-    of the learning rate; those between it and the head follow on a geometric scale. Weight decay is the same for all.
-    """
-
-    head_epochs: Count = 0
-    top_epochs: Count = 0
-    top: Share = 0.3
-    first_layer_rate: Share = 1.0
-
-
-class Evaluation(Block):
-    """What the test report says beyond the metrics of every study.
-
-    `ordered`: the classes are grades in their order, so that quadratic weighted kappa counts. `findings` names sets of
-    classes that are one decision, such as "malignant"; each gets, as every class does, the threshold that has
-    `specificity` on validation, and predictive values at its `prevalence`, where none is stated at the test part's. The
-    model answers "not sure" below the confidence that the share `answered` of the validation images has.
-    `subgroups` are columns of metadata. `robustness_images` is how many test images are corrupted. `test_time_views`
-    is the number of augmented views that are averaged with the image itself; `ensemble` averages the seeds' networks.
-    """
-
-    ordered: bool = False
-    findings: dict[str, list[str]] = {}
-    specificity: Fraction = 0.9
-    answered: Share = 0.9
-    prevalence: dict[str, OpenShare] = {}
-    subgroups: list[str] = []
-    robustness_images: Positive = 500
-    test_time_views: Count = 0
-    ensemble: bool = False
-
-
-def _with_one(sizes: list[int]) -> list[int]:
-    """Refuses batch sizes without 1, at which the cost of a prediction is told."""
-    if 1 not in sizes:
-        raise ValueError(f"batch sizes are {sizes}; expected 1 among them, at which the cost of a prediction is told")
-    return sizes
-
-
-class Benchmark(Block):
-    """How much the hardware notebook measures.
-
-    `images`, at most so many, and `epochs` are of each training arm. Inference is timed in windows of `window_seconds`,
-    at most `windows` of them, until the medians of the last three differ by no more than `stable`, as a share; with all
-    threads, and with one too where `one_thread` says so. `calibration_images` training images calibrate int8. `price`
-    is what an hour of this machine costs, in USD; None where it is not rented.
-    """
-
-    images: Positive = 512
-    epochs: Positive = 3
-    batch_sizes: Annotated[list[Positive], AfterValidator(_with_one)] = [1, 8, 32]
-    windows: Annotated[int, Field(ge=3)] = 12
-    window_seconds: Rate = 0.25
-    stable: Share = 0.05
-    one_thread: bool = True
-    calibration_images: Positive = 300
-    price: Rate | None = None
+    """Images that one of these rules catches leave training; near_duplicates: what shows nearly the same as an image of
+    validation or test."""
 
 
 class Study(Block):
-    """One study, resolved for a profile: what each stage is a function of.
-
-    `limit` samples about so many images of the dataset, whole groups; `limit_shares` says whether as many of each class
-    as of any other, or in the source's shares, as a prevalence asks for. `max_per_class` keeps at
-    most so many training images of a class; validation and test keep the source's prevalence. `input` is what the
-    classifiers see: images as they are, cut out by a mask, or cropped to its box. `scratch` trains without pretrained
-    weights; `fine_tuning` starts from the frozen backbone's head, and is repeated with `seeds` seeds from `seed` on.
-    `class_names` names classes in other languages, for the people whom the service answers: language, class, name.
-    """
+    """One study, resolved for a profile: what each stage is a function of."""
 
     study: str
+    """Name of the study, that of its file."""
     title: str
+    """Title, as reports show it."""
     question: str
+    """What the study asks, in one sentence."""
     modality: str = "images"
+    """What kind of images these are, as cards say it."""
     dataset: Data
+    """Where the images come from."""
     stand_in: StandIn | None = None
+    """What is drawn where the real images are not there; without it, the study needs them."""
     parts: Parts = Parts()
+    """How the images are divided where the source does not."""
     limit: Positive | None = None
+    """About so many images are sampled, whole groups; null: all are used."""
     limit_shares: Literal["even", "source"] = "even"
+    """Whether the sample has as many images of each class, or the source's shares, so that the prevalence stays."""
     max_per_class: Positive | None = None
+    """Training images of a class, at most; validation and test keep the source's prevalence."""
     quality: Quality = Quality()
+    """What leaves training."""
     segmentation: Segmentation = Segmentation()
+    """What is segmented, and how."""
     input: Literal["original", "cutout", "crop"] = "original"
+    """What classifiers see: images as they are, cut out by a mask, or cropped to its box."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
+    """Side at which every model sees an image, in pixels."""
     backbones: Annotated[list[Backbone], Field(min_length=1)]
+    """Networks that notebook 04 compares; 05 fine-tunes the one that validation likes best."""
     weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
+    """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else scanbook's own."""
     augmentation: Augmentation = "none"
+    """Policy for training images."""
     head: Head = Head()
+    """What stands on a backbone."""
     scratch: Training = Training()
+    """Training without pretrained weights."""
     fine_tuning: FineTuning = FineTuning()
+    """Training that starts from the frozen backbone's head."""
     seeds: Positive = 1
+    """How often fine-tuning is repeated, with seeds from `seed` on; more than one shows the spread."""
     evaluation: Evaluation = Evaluation()
+    """What the test report says."""
     benchmark: Benchmark = Benchmark()
+    """How much notebook 06 measures."""
     bootstrap_rounds: Positive = 1000
+    """Resamples behind every interval."""
     seed: Seed = 0
+    """Seed of all that is drawn: networks, batches, augmentation, resamples."""
     published: dict[str, Published] = {}
+    """Tables of the published study, by name."""
     class_names: dict[Language, dict[str, Annotated[str, Field(min_length=1)]]] = {}
+    """Names of classes in other languages, for the people whom the service answers: language, class, name."""
     profile: Literal["smoke", "quick", "full"] = "quick"
+    """Profile that the study was resolved for."""
     data: str = ""
+    """Where the dataset lies; empty: its folder in `data/`."""
     on_stand_in: bool = False
+    """Whether the images are drawn in place of the real ones."""
 
     @model_validator(mode="after")
     def _views_differ(self) -> Study:

@@ -17,6 +17,9 @@ from scanbook.study.data import ADAPTERS
 
 PROFILES = ("smoke", "quick", "full")
 
+NOT_KEYS = {"profile": "PROFILE", "data": "DATA", "on_stand_in": ""}
+"""What a resolved study knows and no file or override sets, and the variable that gives it; "" where it follows."""
+
 SMOKE: dict[str, Any] = {
     "limit": 64,
     "image_size": 64,
@@ -71,9 +74,9 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
         raise StudyError(f"overrides {overrides!r} have a quote that is not closed; close it") from error
     for pair in pairs:
         values = _override(values, pair)
-    if "on_stand_in" in values:
-        raise StudyError(f"study {name}: on_stand_in is no key; remove it: it follows from DATA")
-    for key, variable in (("profile", "PROFILE"), ("data", "DATA")):
+    for key, variable in NOT_KEYS.items():
+        if key in values and not variable:
+            raise StudyError(f"study {name}: {key} is no key; remove it: it follows from DATA")
         if key in values:
             raise StudyError(
                 f"study {name}: {key} is set to {values[key]!r} as a key; pass it as {variable}={values[key]} instead"
@@ -175,7 +178,11 @@ def _block_at(location: tuple[int | str, ...]) -> type[BaseModel]:
         block, location = ADAPTERS[str(location[1])], location[2:]
     for part in location:
         if str(part) in block.model_fields:
-            annotation = block.model_fields[str(part)].annotation
-            inner = (annotation, *get_args(annotation))  # the block itself, an optional one, or one of a mapping
-            block = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), block)
+            block = inner_block(block.model_fields[str(part)].annotation) or block
     return block
+
+
+def inner_block(annotation: Any) -> type[BaseModel] | None:
+    """The block that a key holds: itself, an optional one, or one of a mapping; None where it holds none."""
+    inner = (annotation, *get_args(annotation))
+    return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)

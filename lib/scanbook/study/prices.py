@@ -17,20 +17,24 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Price(Block):
-    """What an hour of an instance costs, in USD, without storage, traffic and tax.
-
-    `isa` is the processor's instruction set. `source` says where the price is from, and `date` when it was read there.
-    `region` and `gpu` are "" where there is none, or none is known.
-    """
+    """What an hour of an instance costs, in USD, without storage, traffic and tax."""
 
     usd_per_hour: Rate
+    """The price, in USD."""
     vcpus: Positive
+    """Virtual processors."""
     memory_gb: Rate
+    """Memory, in GB."""
     isa: Text
+    """The processor's instruction set."""
     region: str = ""
+    """Where the price holds; empty where that is not known."""
     gpu: str = ""
+    """The GPU; empty where there is none."""
     source: Text
+    """Where the price is from."""
     date: datetime.date
+    """When it was read there."""
 
 
 def prices_file() -> Path:

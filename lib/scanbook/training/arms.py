@@ -106,6 +106,12 @@ def fit_head(
     It learns on standardised features turned to their principal axes, where Adam, which works axis by axis, comes to
     the optimum in a few epochs; the rotation changes no penalty. Both are folded into the first layer.
 
+    Args:
+        study: Its `head` is the plan.
+        manifest: The dataset, split.
+        train: Features, float32 `(n, channels)`, and one-hot classes, float32 `(n, k)`, augmented views included.
+        validation: Features of the validation images, float32 `(m, channels)`.
+
     Returns:
         Kernel and bias of each Dense layer, first to last; and a row an epoch.
     """
@@ -136,7 +142,15 @@ def fit_head(
 
 
 def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None) -> Trained:
-    """Trains a network from random weights, all layers, with the study's augmentation or another policy."""
+    """Trains a network from random weights, all layers, with the study's augmentation or another policy.
+
+    Args:
+        study: Its `scratch` is the plan.
+        manifest: The dataset, split.
+        images: Of all its rows, uint8 `(n, h, w, 3)`.
+        backbone: A backbone.
+        policy: Of augmentation; None for the study's.
+    """
     policy = study.augmentation if policy is None else policy
     name = f"{backbone}, from scratch"
     inputs = features.inputs(manifest, images, backbone, RANDOM) | {
@@ -170,6 +184,13 @@ def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: st
     Pretrained batch normalisation stays frozen: with it trained, its moving averages lag behind the weights and test
     accuracy collapses. Of all stages the epoch with the lowest validation loss is kept. A process that was killed is
     continued from the last epoch that it finished.
+
+    Args:
+        study: Its `fine_tuning` is the plan.
+        manifest: The dataset, split.
+        images: Of all its rows, uint8 `(n, h, w, 3)`.
+        backbone: A backbone.
+        weights: Its pretrained weights.
     """
     frozen = transfer(study, manifest, images, backbone, weights)
     name = f"{backbone}, fine-tuned"
@@ -235,7 +256,7 @@ def start(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained
     """The network that fine-tuning starts from, chosen by validation loss; its backbone and its weights.
 
     It is a frozen pretrained backbone with its head; where the study has no pretrained weights at all, a network from
-    scratch, which fine-tuning then leaves as it is.
+    scratch, which fine-tuning then leaves as it is. `images` are of all rows, uint8 `(n, h, w, 3)`, here and below.
     """
     weights, _ = backbones.resolve(study)
     arms = {name: transfer(study, manifest, images, name, each) for name, each in weights.items()}

@@ -80,7 +80,16 @@ def save(
     *,
     steps: dict[str, np.ndarray] | None = None,
 ) -> None:
-    """Keeps a trained network, its history, and its logits of validation and, for the first time, of test."""
+    """Keeps a trained network, its history, and its logits of validation and, for the first time, of test.
+
+    Args:
+        folder: Of the stage.
+        model: A `keras.Model` from images to logits.
+        history: A row an epoch.
+        manifest: The dataset, split.
+        images: Of all its rows, uint8 `(n, h, w, 3)`.
+        steps: Logits of the validation images, `(m, k)`, at the end of each earlier stage of the training.
+    """
     keras.Model(model.input, model.output, name=model.name).save(folder / MODEL)  # without the optimizer
     atomic_write(folder / HISTORY, history.to_csv(index=False))
     engine = engines.KerasEngine(model)

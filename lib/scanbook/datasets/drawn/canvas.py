@@ -43,7 +43,10 @@ def polar(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothstep(low: float, high: float, values: np.ndarray) -> np.ndarray:
-    """Return 0 below `low`, 1 above `high` and the cubic 3t² - 2t³ between; `low > high` falls instead of rising."""
+    """Return 0 below `low`, 1 above `high` and the cubic 3t² - 2t³ between, in the shape of `values`.
+
+    `low > high` falls instead of rising.
+    """
     t = np.clip((values - low) * (1.0 / (high - low)), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -202,7 +205,7 @@ def wander(
 
 
 def hairs(image: np.ndarray, rng: Rng, count: int, darkness: float) -> None:
-    """Draw tapering, curved hairs over an RGB image, in place."""
+    """Draw tapering, curved hairs over an RGB image (3, size, size), in place."""
     headings = rng.uniform(0, 2 * np.pi) + 0.6 * rng.normal(size=count)
     lengths = rng.uniform(0.6, 1.9, count)
     ways = np.stack([np.cos(headings), np.sin(headings)], axis=1)
@@ -214,7 +217,7 @@ def hairs(image: np.ndarray, rng: Rng, count: int, darkness: float) -> None:
 
 
 def ruler(image: np.ndarray, rng: Rng) -> None:
-    """Draw the millimetre marks of a dermatoscope's scale along one edge of an RGB image, in place."""
+    """Draw the millimetre marks of a dermatoscope's scale along one edge of an RGB image (3, size, size), in place."""
     level = rng.uniform(0.80, 0.93)
     marks = np.arange(-0.95, 0.95, rng.uniform(0.085, 0.12))
     longer = np.where(np.arange(marks.size) % 5 == 0, 0.13, 0.075)
@@ -226,7 +229,7 @@ def ruler(image: np.ndarray, rng: Rng) -> None:
 
 
 def bubbles(image: np.ndarray, rng: Rng, count: int) -> None:
-    """Draw bubbles of immersion gel (bright rim, dark outer edge, highlight) over a RGB image, in place."""
+    """Draw bubbles of immersion gel (bright rim, dark outer edge, highlight) on an RGB image (3, size, size)."""
     size = image.shape[-1]
     rim, core, glint = (np.zeros((size, size), np.uint8) for _ in range(3))
     for _ in range(count):

@@ -1,0 +1,63 @@
+"""Figures as files: vectors where they are small, pixels where they hold many images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+LARGEST_SVG = 150_000
+"""Bytes from which a figure is written as pixels."""
+DPI = 150
+"""Pixels an inch, enough for a screen with two pixels a point."""
+QUALITY = 85
+"""WebP's, of the figure that a page shows; the file beside it is lossless."""
+# letters as outlines look the same wherever they are shown; fixed names make the file the same in every run
+_SVG = {"svg.fonttype": "path", "svg.hashsalt": "scanbook"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A figure as bytes.
+
+    Attributes:
+        file: What is kept as a file: SVG, or PNG without loss.
+        suffix: Its ending.
+        shown: What a page shows: the same SVG, or WebP, a tenth of a PNG with photographs in it.
+        kind: Media type of `shown`.
+    """
+
+    file: bytes
+    suffix: Literal["svg", "png"]
+    shown: bytes
+    kind: Literal["image/svg+xml", "image/webp"]
+
+    @property
+    def uri(self) -> str:
+        """`shown` as an address that a page needs no other file for."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.shown).decode()}"
+
+
+def write(figure: Figure) -> Written:
+    """A figure as SVG, or, where that is larger than `LARGEST_SVG`, as pixels."""
+    vectors = io.BytesIO()
+    with mpl.rc_context(_SVG):
+        figure.savefig(vectors, format="svg", metadata={"Date": None})
+    if vectors.tell() <= LARGEST_SVG:
+        return Written(vectors.getvalue(), "svg", vectors.getvalue(), "image/svg+xml")
+    pixels, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=DPI, pil_kwargs={"optimize": True})
+    with Image.open(pixels) as image:
+        image.convert("RGB").save(small, "webp", quality=QUALITY)
+    return Written(pixels.getvalue(), "png", small.getvalue(), "image/webp")
+
+
+def title(figure: Figure) -> str:
+    """What a figure says above its panels, or above its first one."""
+    titles = (axis.get_title(where) for axis in figure.axes for where in ("left", "center"))
+    return " ".join((figure.get_suptitle() or next(filter(None, titles), "")).split())

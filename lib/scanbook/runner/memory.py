@@ -1,0 +1,63 @@
+"""Memory of a running notebook, and what to say when it ran out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from scanbook.study import Study
+
+GROUPS = Path("/sys/fs/cgroup")
+EXHAUSTED = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
+"""Exceptions of Python, NumPy and TensorFlow that say that memory ran out."""
+
+
+def memory_below() -> float:
+    """Memory of all processes below this one, in GiB. Pages that processes share count once for each."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:  # it ended between the two calls
+            continue
+    return total / 2**30
+
+
+def kills() -> int:
+    """How many processes Linux has killed for lack of memory: of this control group where it counts them, else of all.
+
+    0 where nobody counts.
+    """
+    for file in [*_group_files(), Path("/proc/vmstat")]:
+        try:
+            counts = dict(line.split(maxsplit=1) for line in file.read_text().splitlines())
+            return int(counts["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def _group_files() -> list[Path]:
+    """Where the control group of this process may count them; in a container the group's own path is not there."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            found += [GROUPS / group.lstrip("/") / "memory.events", GROUPS / "memory.events"]
+        elif "memory" in controllers.split(","):
+            memory = GROUPS / "memory"
+            found += [memory / group.lstrip("/") / "memory.oom_control", memory / "memory.oom_control"]
+    return found
+
+
+def advice(study: Study) -> str:
+    """How a run of a study needs less memory, in a few words."""
+    smaller = f"image_size={max(32, study.image_size // 2)}"
+    batches = f"fine_tuning.batch_size={max(1, study.fine_tuning.batch_size // 2)}"
+    fewer = f"limit={max(64, study.limit // 2)}" if study.limit else "limit=1000"
+    return f'run one notebook at a time (JOBS=1), or ask for less: SET="{smaller}", "{batches}" or "{fewer}"'

@@ -1,0 +1,115 @@
+"""What every page of scanbook must be: whole without a network, readable at every width, without fault to axe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is on the path; install the system's chromium package"
+)
+LARGEST = 3_000_000
+"""Bytes that a page may have."""
+WIDTHS = (360, 800, 1440)
+OPTIONS = {"rules": {"target-size": {"enabled": True}}, "resultTypes": ["violations"]}
+"""What axe checks beyond its defaults; of what passes it says which rule, and no more."""
+EVERY_VIEW = tuple((scheme, width) for scheme in ("light", "dark") for width in WIDTHS)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=[*root, "--no-proxy-server"])
+        yield started
+        started.close()
+
+
+def check_reports(reports: Path, *, axe: bool = False) -> None:
+    """Every page of a reports folder: as a file and, where there is one, in Chromium.
+
+    Args:
+        reports: The folder.
+        axe: Also by axe, each page in a view of its own; some seconds a page.
+    """
+    found = [reports / "index.html", *sorted(reports.glob("*/*/*.html")), *sorted(reports.glob("*/*/*/report.html"))]
+    assert len(found) >= 1 + 2 + 7
+    for path in found:
+        check_file(path)
+    if CHROMIUM:
+        with browser() as chromium:
+            for place, path in enumerate(found):
+                check_shown(chromium, path, [EVERY_VIEW[place % len(EVERY_VIEW)]] if axe else [])
+
+
+def check_file(path: Path) -> None:
+    """A page's size, the words of its images and headings, and whether what it links to is there."""
+    assert path.stat().st_size <= LARGEST, path
+    soup = BeautifulSoup(path.read_bytes(), "html.parser")
+    assert soup.title.get_text(strip=True), path
+    assert [image for image in soup.select("img") if not image.get("alt", "").strip()] == [], path
+    assert [cell for cell in soup.select("th") if not cell.get_text(strip=True)] == [], path
+    for shown in soup.select("[src]"):
+        assert shown["src"].startswith("data:"), f"{path} loads {shown['src'][:80]}"
+    for link in soup.select("a[href]"):
+        place = urlsplit(link["href"])
+        if not place.scheme:
+            target = path.parent / unquote(place.path) if place.path else path
+            assert target.exists(), f"{path} links to {link['href']}"
+            assert not place.fragment or place.fragment in ids(target), f"{path} links to {link['href']}"
+
+
+@cache
+def ids(path: Path) -> set[str]:
+    """Places of a page that a link can lead to."""
+    return {each["id"] for each in BeautifulSoup(path.read_bytes(), "html.parser").select("[id]")}
+
+
+def check_shown(chromium: Browser, path: Path, views: Sequence[tuple[str, int]] = EVERY_VIEW) -> None:
+    """A page in Chromium without a network: no request, no error, nothing that scrolls sideways, nothing for axe.
+
+    Args:
+        chromium: The browser.
+        path: The page.
+        views: Scheme of colours and width at which axe looks; nothing may scroll sideways at any width.
+    """
+    said: list[str] = []
+    with chromium.new_context(offline=True) as context:
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("request", lambda request: said.append(request.url) if _is_elsewhere(request.url, path) else None)
+        page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
+        page.goto(path.as_uri())
+        broken = page.evaluate("[...document.images].filter((each) => !each.naturalWidth).map((each) => each.alt)")
+        assert broken == [], path
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} scrolls at {width} px"
+        for scheme, width in views:
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            _look(page, f"{path}, {scheme}, {width} px")
+    assert said == [], path
+
+
+def _is_elsewhere(url: str, path: Path) -> bool:
+    return url.split("#", maxsplit=1)[0] != path.as_uri() and not url.startswith(("data:", "blob:"))
+
+
+def _look(page: Page, where: str) -> None:
+    found = Axe().run(page, options=OPTIONS).response
+    assert len(found["passes"]) > 10, where
+    assert [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found["violations"]] == [], where

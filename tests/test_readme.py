@@ -1,0 +1,503 @@
+"""README, CONTRIBUTING and what they link to: every command runs, every example works, every link leads somewhere.
+
+`HOW` names the test that runs each command; test_studies.py runs the first of all, `make reports`, on real notebooks.
+What needs a container engine, a cloud or another package manager meets the programs of `programs.py`, which check what
+they are asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import documents
+import programs
+from documents import DOCUMENTS, ROOT
+from projects import RECORD, write_notebook
+from scanbook import cli, evaluation, images, study
+from scanbook.runner import order, planning
+from scanbook.serving import settings
+from scanbook.study import reference
+from scanbook.study.loading import NOT_KEYS
+from services import Served, free_port, ready
+from test_bundle import write as write_bundle
+from test_latency import fine, serving
+
+HOW = (
+    (r"git clone \S+ && cd scanbook", "test_the_first_commands"),
+    (r"make (setup|reports DATA=path/to/images|test|check)", "test_the_first_commands"),
+    (r"make (status|lab).*", "test_the_other_commands_of_a_clone"),
+    (r"\.venv/bin/(pre-commit install|scanbook (studies|cache) ?.*)", "test_the_other_commands_of_a_clone"),
+    (r"(conda|pip) .*(environment.yml|\].)", "test_the_other_commands_of_a_clone"),
+    (r"make (new-notebook .*|lint)", "test_a_notebook_is_added"),
+    (r"\.venv/bin/scanbook run .*", "test_a_notebook_is_added"),
+    (r"git apply backbone.diff", "test_a_backbone_is_added"),
+    (r".* pytest tests/test_backbones.py .*", "test_a_backbone_is_added"),
+    (r"make reports .*mobilenet_v3_small.*", "test_a_backbone_is_added"),
+    (r"\.venv/bin/scanbook new-study .*", "test_a_table_is_added"),
+    (r"make reports .*DATA=path/to/ward", "test_a_table_is_added"),
+    (r"git apply adapter.diff", "test_an_adapter_is_added"),
+    (r"\.venv/bin/scanbook reference .*", "test_an_adapter_is_added"),
+    (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
+    (r"make (reports.*|bench)", "test_make_gives_the_command_what_it_asks_for"),
+    (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
+    (r"docker .*scanbook", "test_a_model_is_exported_and_packed"),
+    (r"(export AWS|REGISTRY=|ENDPOINT=|aws |docker ).*", "test_a_model_goes_to_aws"),
+    (r"(make serve|curl .*|pip install -r .*|.* latency .*)", "test_a_service_answers"),
+)
+"""How each command is run: the first pattern that it matches."""
+TINY = """import pytest
+
+
+def test_fast():
+    assert True
+
+
+@pytest.mark.slow
+def test_slow():
+    assert True
+"""
+
+
+def commands(test: str) -> list[str]:
+    """The commands that a test runs, in the order of the documents, each once."""
+    found = dict.fromkeys(each for document in DOCUMENTS for each in documents.commands(document))
+    return [each for each in found if runs(each) == test]
+
+
+def runs(command: str) -> str | None:
+    return next((test for pattern, test in HOW if re.fullmatch(pattern, command)), None)
+
+
+# --- the documents themselves
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    every = [each for document in DOCUMENTS for each in documents.commands(document)]
+    assert len(every) > 40
+    assert [each for each in every if runs(each) is None] == []
+    for pattern, test in HOW:
+        assert callable(globals()[test])
+        assert any(re.fullmatch(pattern, each) and runs(each) == test for each in every), f"no command for {pattern}"
+
+
+def test_every_fenced_block_says_what_it_is() -> None:
+    known = {"sh", "yaml", "python", "diff", "text", "mermaid"}
+    for document in DOCUMENTS:
+        opened = re.findall(r"^```(.*)$", documents.text(document), re.MULTILINE)
+        assert set(opened[::2]) <= known and set(opened[1::2]) <= {""}
+
+
+def test_targets_and_subcommands_in_sentences_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split())
+    variables = set(re.findall(r"^([A-Z]+) =", makefile, re.MULTILINE))
+    for document in DOCUMENTS:
+        said = documents.prose(document)
+        assert set(re.findall(r"`make ([a-z-]+)", said)) <= targets
+        assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", said)) <= variables
+        for name in re.findall(r"`(?:\.venv/bin/)?scanbook ([a-z-]+)", said):
+            with pytest.raises(SystemExit, match="0"):
+                cli.main([name, "--help"])
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", documents.prose(document))
+        for link in links:
+            path, _, anchor = link.partition("#")
+            target = ((ROOT / document).parent / path).resolve() if path else ROOT / document
+            assert target.is_file(), f"{document}: {link}"
+            if anchor:
+                assert anchor in documents.anchors(str(target.relative_to(ROOT))), f"{document}: {link}"
+
+
+def test_paths_in_sentences_exist() -> None:
+    made = ("reports/", "data/")  # by a run
+    for document in DOCUMENTS:
+        for path in re.findall(r"`((?:lib|tests|notebooks|\.github|\.ci)/[\w./-]*)`", documents.prose(document)):
+            assert (ROOT / path).exists(), f"{document}: {path}"
+        for path in re.findall(r"`([a-z]+/)`", documents.prose(document)):
+            assert path in made or (ROOT / path).is_dir(), f"{document}: {path}"
+
+
+def test_the_tables_are_whole() -> None:
+    readme = documents.text("README.md")
+    listed = re.findall(r"^\| ((?:`\w+`(?:, )?)+)", readme, re.MULTILINE)
+    named = {name for row in listed for name in re.findall(r"`(\w+)`", row)}
+    assert set(study.studies()) <= named, "the table of studies"
+    for name in order.NOTEBOOKS:
+        [row] = [line for line in readme.splitlines() if line.startswith(f"| [`{name}`]")]
+        question = " ".join("".join(cell["source"]) for cell in order.cells(name)[:1]).split("\n\n")[1]
+        assert row.split(" | ")[1].rstrip(" |") == question
+    used = {
+        variable
+        for path in (ROOT / "lib").rglob("*.py")
+        for variable in re.findall(r"""["'](SCANBOOK_[A-Z_]+[A-Z])["']""", path.read_text())
+    }
+    internal = {"SCANBOOK_HEADLESS", "SCANBOOK_LIVE"}  # what the runner tells its own processes
+    explained = {each for document in DOCUMENTS for each in re.findall(r"`(SCANBOOK_\w+)", documents.text(document))}
+    assert used - settings.VARIABLES - internal <= explained
+    assert explained >= settings.VARIABLES
+
+
+def test_the_page_of_keys_is_the_one_of_the_models() -> None:
+    page = documents.text("notebooks/studies/README.md")
+    assert page == reference.markdown(), "run scanbook reference > notebooks/studies/README.md"
+    assert all(f"\n| `{key}` |" in page for key in study.Study.model_fields.keys() - NOT_KEYS)
+
+
+def test_the_citation_is_of_this_software() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation), "the keys that CFF 1.2 asks for"
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert all({"name"} <= set(each) or {"family-names"} <= set(each) for each in citation["authors"])
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["repository-code"] == project["urls"]["Repository"]
+
+
+def test_the_picture_is_small() -> None:
+    assert 20_000 < (ROOT / ".github" / "report.webp").stat().st_size < 200_000
+
+
+# --- examples that need no clone
+
+
+@pytest.mark.parametrize("block", documents.blocks("README.md", "yaml"))
+def test_every_example_of_a_study_is_valid(block: str) -> None:
+    given = yaml.safe_load(block)
+    plain = {"study": "mine", "title": "Mine", "question": "Any?", "backbones": ["baseline_cnn"]}
+    given["dataset"] = {"adapter": "folder"} | given["dataset"]
+    assert study.Study.model_validate(plain | given).resolved()
+
+
+def test_the_example_of_evaluation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    names = [f"i{index}" for index in range(60)]
+    truth = draw.integers(0, 2, 60)
+    for name, noise in (("predictions", 0.3), ("other", 0.6)):
+        ill = np.clip(0.2 + 0.6 * truth + draw.normal(0, noise, 60), 0.01, 0.99)
+        table = evaluation.Predictions(names, names, truth, np.stack([1 - ill, ill], 1), ("normal", "ill"))
+        table.save(tmp_path / f"{name}.csv")
+    [block] = documents.blocks("README.md", "python")
+    made: dict[str, evaluation.Predictions] = {}
+    exec(block, made)
+    assert len(made["test"]) == 60 and made["other"].classes == ("normal", "ill")
+
+
+def made_by(*words: str) -> list[str]:
+    """The words that `make` gives `scanbook`, with none of it run."""
+    done = subprocess.run(["make", "-n", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+    [line] = [line for line in done.stdout.splitlines() if "-m scanbook.cli" in line]
+    return shlex.split(line.partition("-m scanbook.cli")[2])
+
+
+@pytest.mark.parametrize("command", commands("test_make_gives_the_command_what_it_asks_for"))
+def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
+    make, target, *variables = shlex.split(command)
+    given = dict(each.split("=", 1) for each in variables)
+    options = cli._parser().parse_args(made_by(target, *variables))
+    assert make == "make"
+    if target == "reports":
+        batches, _ = planning.batches(options.study, options.profile, options.data, options.set)
+        default = "folder" if "DATA" in given else "drawn"
+        assert [batch.study.study for batch in batches] == given.get("STUDY", default).split(",")
+        assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
+        assert options.data == given.get("DATA", "") and options.set == given.get("SET", "")
+        assert options.launch == given.get("LAUNCH", "") and options.jobs == int(given.get("JOBS", options.jobs))
+
+
+# --- a clone
+
+
+class Clone:
+    """A clone of the project as it stands, in which commands run as a reader types them."""
+
+    def __init__(self, place: Path) -> None:
+        origin = place / "origin"
+        apart = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
+        own = {each.name for each in ROOT.iterdir()} & apart
+        skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT, origin, ignore=lambda at, names: {*skipped(at, names), *(own if at == str(ROOT) else ())})
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(origin)]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+            subprocess.run([*git, *words], check=True)
+        self.folder = place
+        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "SCANBOOK", "MAKE"))}
+        self.environment = kept | {
+            "PATH": f"{programs.install(place / 'programs')}:{Path(sys.executable).parent}:{kept['PATH']}",
+            "PYTHONPATH": str(place / "scanbook" / "lib"),
+            "SCANBOOK_REPORTS": str(place / "reports"),
+            "SCANBOOK_STORE": str(place / "store"),
+            "SCANBOOK_DATA": str(place / "data"),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
+            "GIT_CONFIG_VALUE_0": address,
+        }
+        [command, *_] = commands("test_the_first_commands")
+        assert command.startswith("git clone")
+        self.run(command)
+        self.folder = place / "scanbook"
+        # the environment of these tests is the clone's: set up for this folder, with its packages
+        (self.folder / ".venv").mkdir()
+        for each in Path(sys.prefix).iterdir():
+            if each.name != "installed":
+                (self.folder / ".venv" / each.name).symlink_to(each)
+        wanted = [self.folder / "requirements.lock", self.folder / "pyproject.toml"]
+        stamp = f"{self.folder}\n" + "".join(path.read_text() for path in wanted)
+        (self.folder / ".venv" / "installed").write_text(stamp)
+
+    def run(self, *lines: str, at: str = ".", **variables: str) -> str:
+        """Runs lines of a shell, in one shell, and gives what they print."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+            cwd=self.folder / at,
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def status(self, command: str, **variables: str) -> str:
+        """What `make status` says of the reports that a command would make."""
+        assert command.startswith("make reports")
+        return self.run(command.replace("make reports", "make status", 1), **variables)
+
+    def restore(self) -> None:
+        """Takes back what a test changed."""
+        self.run("git reset -q --hard", "git clean -qfd")
+        for name in ("REPORTS", "STORE", "DATA"):
+            shutil.rmtree(self.environment[f"SCANBOOK_{name}"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("readme"))
+
+
+@pytest.fixture
+def clone(whole: Clone) -> Iterator[Clone]:
+    yield whole
+    whole.restore()
+
+
+def draw(path: Path, seed: int) -> None:
+    """A photograph of the class that the seed's parity is: light or dark, with noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(0, 20, (32, 32, 3))
+    path.write_bytes(images.encode_png(np.clip(90 + 80 * (seed % 2) + noise, 0, 255).astype(np.uint8)))
+
+
+@pytest.mark.slow
+def test_the_first_commands(clone: Clone) -> None:
+    """In a clone with small notebooks and one test file; what they do with the real ones is tested elsewhere."""
+    for name in order.NOTEBOOKS:
+        write_notebook(clone.folder, name, RECORD.format(name=name))
+    for seed in range(8):
+        draw(clone.folder / "path/to/images" / ("normal", "ill")[seed % 2] / f"{seed}.png", seed)
+    assert "Targets:" in clone.run("make")
+    asked = [each for each in commands("test_the_first_commands") if not each.startswith("git clone")]
+    [reports] = [each for each in asked if each.startswith("make reports")]
+    clone.run(reports)
+    folder = Path(clone.environment["SCANBOOK_REPORTS"])
+    assert {path.parent.name for path in folder.glob("folder/quick/*/metrics.json")} == set(order.NOTEBOOKS)
+    assert (folder / "index.html").is_file() and "7 fresh" in clone.status(reports)
+    shutil.rmtree(clone.folder / "tests")
+    for path in (clone.folder / "notebooks").glob("*.ipynb"):
+        path.unlink()
+    write_notebook(clone.folder, "01_eda", "assert True")
+    (clone.folder / "tests").mkdir()
+    (clone.folder / "tests" / "test_one.py").write_text(TINY)
+    for command in asked:
+        if command != reports:
+            said = clone.run(command)
+            passed = {"make test": "3 passed", "make check": "1 passed"}.get(command, "")
+            assert passed in said, said
+
+
+@pytest.mark.slow
+def test_the_other_commands_of_a_clone(clone: Clone) -> None:
+    for command in commands("test_the_other_commands_of_a_clone"):
+        if command == "make lab":  # JupyterLab itself reads the words, and stops at the help
+            words = re.search(r"-m (jupyterlab .*)", clone.run("make -n lab")).group(1)
+            assert "JupyterLab" in clone.run(f".venv/bin/python -m {words} --help")
+            continue
+        said = clone.run(command)
+        if "studies" in command:
+            assert all(name in said for name in study.studies())
+        if command.startswith("make status"):
+            assert "7 missing" in said
+
+
+# --- the examples of how scanbook is extended
+
+
+@pytest.mark.slow
+def test_a_notebook_is_added(clone: Clone) -> None:
+    for command in commands("test_a_notebook_is_added"):
+        clone.run(command)
+    made = clone.folder / "notebooks" / "08_my_question.ipynb"
+    recorded = Path(clone.environment["SCANBOOK_REPORTS"]) / "drawn" / "smoke" / made.stem
+    assert json.loads((recorded / "metrics.json").read_text())["results"]["headline"]
+
+
+def save(clone: Clone, name: str) -> None:
+    """Saves the README's difference of that name where its reader would."""
+    blocks = documents.blocks("README.md", "diff")
+    [block] = [each for each in blocks if {"backbone": "catalogue", "adapter": "datasets"}[name] in each]
+    (clone.folder / f"{name}.diff").write_text(block)
+
+
+@pytest.mark.slow
+def test_a_backbone_is_added(clone: Clone) -> None:
+    save(clone, "backbone")
+    apply, check, reports = commands("test_a_backbone_is_added")
+    clone.run(apply)
+    assert "2 passed" in clone.run(check)
+    assert "7 missing" in clone.status(reports)
+
+
+@pytest.mark.slow
+def test_a_table_is_added(clone: Clone) -> None:
+    rows = []
+    for seed in range(60):
+        draw(clone.folder / "path/to/ward/photos" / f"{seed}.png", seed)
+        rows.append((f"{seed}.png", ("healing", "infected")[seed % 2], f"p{seed // 4}", 40 + seed % 30))
+    table = pd.DataFrame(rows, columns=["image", "diagnosis", "patient", "age"])
+    table.to_csv(clone.folder / "path/to/ward/photos.csv", index=False)
+    new, reports = commands("test_a_table_is_added")
+    clone.run(new)
+    written = clone.folder / "notebooks/studies/ward.yaml"
+    found = yaml.safe_load(written.read_text())["dataset"]
+    [block] = [each for each in documents.blocks("README.md", "yaml") if each.startswith("study: ward")]
+    shown = yaml.safe_load(block)["dataset"]
+    layout = ("adapter", "csv", "label_column", "group_column", "image_folders")
+    assert {key: found[key] for key in layout} == {key: shown[key] for key in layout}
+    written.write_text(block)
+    assert "7 missing" in clone.status(reports)
+    frame = prepared(clone, "'ward', data='path/to/ward'")
+    assert len(frame) == 60 and set(frame["part"]) == {"train", "validation", "test"}
+    assert frame.groupby("group")["part"].nunique().max() == 1 and frame["age"].between(40, 70).all()
+
+
+def prepared(clone: Clone, arguments: str) -> pd.DataFrame:
+    """The images of a study and their parts, as the clone's library prepares them."""
+    code = f"from scanbook import splits, study; m = splits.prepare(study.load({arguments}))"
+    clone.run(f'python -c "{code}; m.frame.to_csv({str(clone.folder / "frame.csv")!r})"')
+    return pd.read_csv(clone.folder / "frame.csv", keep_default_na=False)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_added(clone: Clone) -> None:
+    save(clone, "adapter")
+    for part, count in (("train", 24), ("test", 12)):
+        for seed in range(count):
+            draw(clone.folder / "path/to/lists" / part / f"{seed}.png", seed)
+        lines = [f"{part}/{seed}.png {('normal', 'ill')[seed % 2]}\n" for seed in range(count)]
+        (clone.folder / "path/to/lists" / f"{part}.txt").write_text("".join(lines))
+    apply, page, reports = commands("test_an_adapter_is_added")
+    clone.run(apply)
+    clone.run(page)
+    assert "dataset, adapter: listed" in (clone.folder / "notebooks/studies/README.md").read_text()
+    clone.run(".venv/bin/python -m ruff check lib", ".venv/bin/python -m ruff format --check lib")
+    assert "7 missing" in clone.status(reports)
+    frame = prepared(clone, "'folder', data='path/to/lists', overrides='dataset.adapter=listed'")
+    assert (frame["part"] == "test").sum() == 12 and set(frame["label"]) == {"normal", "ill"}
+
+
+# --- deploying
+
+
+@pytest.fixture
+def bundle(clone: Clone) -> Path:
+    """A bundle where `make serve` looks for the default study's."""
+    folder = Path(clone.environment["SCANBOOK_REPORTS"]) / "drawn" / "quick" / "07_export_flask" / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draw(folder.parent / "photo.jpg", 0)
+    draw(clone.folder / "photo.jpg", 0)
+    return write_bundle(folder).folder
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_and_packed(clone: Clone, bundle: Path) -> None:
+    export, *others = commands("test_a_model_is_exported_and_packed")
+    words, _, move = export.partition("; ")
+    options = cli._parser().parse_args(shlex.split(words)[1:])  # test_export.py runs it
+    assert (options.do, options.study) == (cli._export, "dermnet") and move == f"cd {options.to}"
+    clone.run(*others, at=os.path.relpath(bundle, clone.folder))
+
+
+@pytest.mark.slow
+def test_a_model_goes_to_aws(clone: Clone, bundle: Path) -> None:
+    """The blocks of the page, one after the other, in one shell."""
+    asked = commands("test_a_model_goes_to_aws")
+    said = clone.run(*asked, 'echo "$REGISTRY" "$ENDPOINT"', at=os.path.relpath(bundle, clone.folder))
+    registry = f"{programs.ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
+    assert said.splitlines()[-1].split() == [registry, "the-EndpointName"]
+    assert (bundle.parent / "answer.json").is_file()
+
+
+@contextmanager
+def started(clone: Clone, command: str, at: Path) -> Iterator[int]:
+    """A service that a command of the shell starts; its port."""
+    port = free_port()
+    log = clone.folder.parent / "service.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=at,
+            env=clone.environment | {"SCANBOOK_PORT": str(port)},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        while not ready(Served(process, port, log)):
+            assert process.poll() is None, log.read_text()
+        yield port
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_service_answers(clone: Clone, bundle: Path) -> None:
+    asked = commands("test_a_service_answers")
+    serve, install = (next(each for each in asked if each.startswith(word)) for word in ("make serve", "pip"))
+    with started(clone, install, bundle) as port:
+        assert f":{port}" in clone.run(f"curl -sf http://127.0.0.1:{port}/openapi.json && echo :{port}")
+    image = base64.b64encode((clone.folder / "photo.jpg").read_bytes()).decode()
+    with started(clone, serve, clone.folder) as port, serving(fine) as other:
+        place = f"http://127.0.0.1:{port}"
+        for command in (each for each in asked if each not in (serve, install)):
+            given = command.replace("http://127.0.0.1:8080", place).replace("https://host/page", other)
+            if "curl" in command:
+                given = given.replace("curl ", "curl -sf ").replace("…", "'\"$IMAGE\"'")  # out of the quotes and back
+                answer = json.loads(clone.run(given, IMAGE=image))
+                assert "openapi" in answer or len(answer["predictions"]) == 1
+            else:  # the README's numbers take minutes
+                short = " --seconds 0.1" if "--concurrency" in given else " --requests 2 --interval 0 --warm-up 0"
+                assert "p95" in clone.run(given.replace("…", "x") + short)
