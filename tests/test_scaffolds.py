@@ -16,6 +16,7 @@ import yaml
 
 from scanbook import cli, datasets, study
 from scanbook.authoring import contract
+from scanbook.runner import order
 from scanbook.runner.freshness import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,3 +190,14 @@ def test_a_new_notebook_runs_on_a_new_study(project: Path, tmp_path: Path, monke
     report = execute.run(Batch(study.load("mine", "smoke", str(images))), "08_my_question")
     assert json.loads(report.with_name("results.json").read_text()) == {"headline": "40 images of 2 classes"}
     assert (report.parent / "tables" / "images.csv").is_file()
+
+
+def test_make_reports_runs_a_new_notebook_after_the_seven(project: Path) -> None:
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(path, project / "notebooks")
+    (project / "notebooks" / "Untitled.ipynb").touch()
+    batch = Batch(study.load("drawn", "smoke"))
+    assert batch.stale() == list(order.NOTEBOOKS)
+    assert cli.main(["new-notebook", "00_mine"]) == 0
+    assert batch.stale() == [*order.NOTEBOOKS, "00_mine"]
+    assert order.before("00_mine") >= {"01_eda", "07_export_flask"} and order.after("07_export_flask") == ["00_mine"]

@@ -200,7 +200,7 @@ def _latency_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}")
+    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}, or one of your own")
     command.add_argument("--if-stale", action="store_true", help="leave a report alone that is fresh")
 
 

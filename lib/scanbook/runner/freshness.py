@@ -138,7 +138,7 @@ class Batch:
 
     def stale(self) -> list[str]:
         """Notebooks that have to be run, in order."""
-        return [name for name in order.NOTEBOOKS if not self.fresh(name)]
+        return [name for name in order.notebooks() if not self.fresh(name)]
 
 
 def _prices_fingerprint() -> str:

@@ -31,9 +31,9 @@ def announce(planned: list[Batch]) -> None:
     for batch in planned:
         stale = batch.stale()
         if stale:
-            said = f"{len(stale)} of {len(order.NOTEBOOKS)} notebooks to run: {', '.join(stale)}"
+            said = f"{len(stale)} of {len(order.notebooks())} notebooks to run: {', '.join(stale)}"
         else:
-            said = f"all {len(order.NOTEBOOKS)} reports are fresh: {runtime.reports_dir() / 'index.html'}"
+            said = f"all {len(order.notebooks())} reports are fresh: {runtime.reports_dir() / 'index.html'}"
         print(f"{batch.label}: {said}", file=sys.stderr)
 
 
@@ -126,7 +126,7 @@ def _follow(process: subprocess.Popen[str], screen: display.Screen) -> None:
 
 def _sum_up(planned: list[Batch], total: int, seconds: float) -> bool:
     """Says how many reports are whole, and which are not. Returns whether all are."""
-    states = {f"{batch.label}/{name}": batch.state(name) for batch in planned for name in order.NOTEBOOKS}
+    states = {f"{batch.label}/{name}": batch.state(name) for batch in planned for name in order.notebooks()}
     left = {label: state for label, state in states.items() if state.word != "fresh"}
     took = f"{total - len(left)} of {total} notebooks run in {progress.duration(seconds)}"
     if not left:

@@ -22,13 +22,23 @@ No notebook reads what another wrote. The order only lets a later one find in th
 """
 
 NOTEBOOKS: tuple[str, ...] = tuple(name for rank in ORDER for name in rank)
+"""The notebooks of the suite, in the order in which they are run."""
 
 BENCHMARK = "06_hardware_benchmark"
 """The notebook that measures the machine, and so never shares it, and that reads the price table."""
 
 
+def notebooks() -> tuple[str, ...]:
+    """Every notebook that is run: those of the suite, then the user's own, by name.
+
+    The user's own are the other files of `notebooks/` with a number in front, such as `08_my_question.ipynb`.
+    """
+    files = (runtime.project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")
+    return (*NOTEBOOKS, *sorted({file.stem for file in files} - set(NOTEBOOKS)))
+
+
 def before(name: str) -> set[str]:
-    """Notebooks that must be whole before `name` is run; none for a notebook that is not in the order.
+    """Notebooks that must be whole before `name` is run; for one of the user's own, all of the suite.
 
     They are those of the ranks before its own but for the benchmark: nothing is computed there that others need, and a
     lock sees to it that it has the machine to itself.
@@ -36,12 +46,12 @@ def before(name: str) -> set[str]:
     for number, rank in enumerate(ORDER):
         if name in rank:
             return {earlier for each in ORDER[:number] for earlier in each} - {BENCHMARK}
-    return set()
+    return set(NOTEBOOKS) - {BENCHMARK}
 
 
 def after(name: str) -> list[str]:
     """Notebooks that wait for `name`, in the order of running."""
-    return [each for each in NOTEBOOKS if name in before(each)]
+    return [each for each in notebooks() if name in before(each)]
 
 
 def path(name: str) -> Path:

@@ -40,7 +40,7 @@ class Report:
         facts = read_json(folder / name / FAILURE)
         if facts:
             return cls(name, facts["title"], "failed", facts)
-        return cls(name, order.title(name) if name in order.NOTEBOOKS else name, "", {})
+        return cls(name, order.title(name) if name in order.notebooks() else name, "", {})
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -84,9 +84,9 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         others = (each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else ()
-        names = sorted({*order.NOTEBOOKS, *others})
+        names = sorted({*order.notebooks(), *others})
         found = [Report.of(folder, name) for name in names]
-        self.reports = {each.name: each for each in found if each.status or each.name in order.NOTEBOOKS}
+        self.reports = {each.name: each for each in found if each.status or each.name in order.notebooks()}
 
     @property
     def place(self) -> str:

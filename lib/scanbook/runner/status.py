@@ -11,10 +11,10 @@ from scanbook.runner.freshness import Batch
 
 def lines(batch: Batch) -> Iterator[str]:
     """The study and how many of its reports are fresh; then each notebook: what it is, and why."""
-    states = {name: batch.state(name) for name in order.NOTEBOOKS}
+    states = {name: batch.state(name) for name in order.notebooks()}
     counts = Counter(state.word for state in states.values())
     yield f"{batch.label}: {', '.join(f'{count} {word}' for word, count in counts.items())}"
-    width = max(map(len, order.NOTEBOOKS))
+    width = max(map(len, order.notebooks()))
     for name, state in states.items():
         at = progress.running(batch.folder / name)
         if at:
