@@ -441,6 +441,22 @@ def test_a_study_of_another_version_does_not_break_the_index(room: Path) -> None
     kept.write_text(json.dumps(content | {"study": content["study"] | {"gone": 1}, "finished": "2027-01-01T00:00:00"}))
     index.write()
     assert "Planted colours" in (run.folder / "index.html").read_text()
+    kept.write_text(json.dumps({"seconds": 3}))
+    assert recorded.Run(run.folder).reports["01_eda"].status == ""
+
+
+def test_results_that_nobody_expected_cost_one_study_its_pages_and_no_other(
+    room: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = make(room)
+    strange = room / "strange" / "quick"
+    shutil.copytree(run.folder, strange)
+    kept = strange / "01_eda" / "metrics.json"
+    content = json.loads(kept.read_text())
+    kept.write_text(json.dumps(content | {"results": {"parts": ["train", "test"]}}))
+    page = index.write().read_text()
+    assert "planted/quick/index.html" in page and "strange/quick" not in page
+    assert "strange/quick: left out of the index" in capsys.readouterr().err
 
 
 # --- in Chromium

@@ -117,6 +117,7 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[..., None]) -> Non
         "title": order.title(name),
         "study": batch.study.resolved(),
         "overrides": batch.overrides,
+        "data": batch.study.data,
         "fingerprints": batch.fingerprints(name),
         "versions": runtime.versions(),
         "hardware": runtime.describe_machine(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,12 +20,24 @@ def write() -> Path:
     folder = runtime.reports_dir()
     with locks.hold(folder / ".index.lock"):  # whoever reads last writes last
         runs = recorded.runs(folder)
+        told = []
         for run in runs:
-            store.atomic_write(run.folder / "index.html", story.page(run))
-            store.atomic_write(run.folder / "checklist.html", checklist.page(run))
+            try:
+                written = {"index.html": story.page(run), "checklist.html": checklist.page(run)}
+                told.append((run, story.accuracy(run)))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                # what a notebook recorded is what its cells say; one run must not cost all others their pages
+                cause = f"{type(error).__name__}: {error}"
+                print(
+                    f"{run.place}: left out of the index, since its notebooks recorded what this version of scanbook "
+                    f"does not know ({cause}); remove {run.folder}, or run it again with make reports",
+                    file=sys.stderr,
+                )
+                continue
+            for name, text in written.items():
+                store.atomic_write(run.folder / name, text)
         page = environment().get_template("index.html.j2")
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        told = [(run, story.accuracy(run)) for run in runs]
         bench = (folder / "bench" / "performance.html").is_file()
         store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench))
     return folder / "index.html"

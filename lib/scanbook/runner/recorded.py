@@ -14,6 +14,9 @@ from scanbook.runner import order
 from scanbook.runner.freshness import FAILURE, METRICS, REPORT, read_json
 from scanbook.study import Study
 
+RECORDED = {"title", "study", "fingerprints", "finished"}
+"""What the runner says of every run; a file without it is of another program, and as good as none."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -35,10 +38,10 @@ class Report:
     def of(cls, folder: Path, name: str) -> Report:
         """Reads the report of the notebook `name` in a run's folder."""
         facts = read_json(folder / name / METRICS)
-        if facts and (folder / name / REPORT).is_file():
+        if facts.keys() >= RECORDED and (folder / name / REPORT).is_file():
             return cls(name, facts["title"], "done", facts)
         facts = read_json(folder / name / FAILURE)
-        if facts:
+        if facts.keys() >= RECORDED | {"sentence"}:
             return cls(name, facts["title"], "failed", facts)
         return cls(name, order.title(name) if name in order.notebooks() else name, "", {})
 
