@@ -80,6 +80,6 @@ def head_layers(model: Any) -> list[Any]:
 
 
 def output_form(model: Any) -> str:
-    """ "softmax", "sigmoid" or "ordinal": the form of a model's head."""
+    """Form of a model's head: "softmax", "sigmoid" or "ordinal"."""
     last = head_layers(model)[-1].name
     return next(form for form, name in _OUTPUTS.items() if name == last)

@@ -181,7 +181,7 @@ def stem(name: str) -> str:
 
 
 def patients(paths: Sequence[str]) -> dict[str, str]:
-    """Pseudonym of the patient of each DICOM file whose header names one, by path: "patient 0001", "patient 0002" …
+    """Pseudonym ("patient 0001") of the patient of each DICOM file whose header names one, by path.
 
     Raises:
         DataError: pydicom is not installed.

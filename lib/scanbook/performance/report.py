@@ -37,7 +37,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """ "reached", "missed", "no goal", "failed" or "not run"."""
+    """How a row did: "reached", "missed", "no goal", "failed" or "not run"."""
     if row["status"] != "measured":
         return row["status"]
     return "no goal" if row["reached"] is None else "reached" if row["reached"] else "missed"

@@ -20,7 +20,9 @@ def batches(names: str, profile: str = "", data: str = "", overrides: str = "") 
 
     Args:
         names: Studies, with commas between them, or "all" for those whose data are at hand or drawn.
-        profile: As `study.load` takes it, and `data` and `overrides` too.
+        profile: As `study.load` takes it.
+        data: The same; of one study alone.
+        overrides: The same.
 
     Returns:
         A batch for each, and the reason for each study that "all" leaves out.

@@ -94,7 +94,7 @@ class Answer:
         return len(data)
 
     def shutdown(self, how: int) -> None:
-        """gunicorn ends a broken answer so; here the loop does."""
+        """Refuses: gunicorn ends a broken answer so; here the loop does."""
         raise OSError(errno.ENOTCONN, "no socket")
 
     def close(self) -> None:
