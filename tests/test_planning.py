@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
+import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -175,6 +178,30 @@ def test_progress_is_read_as_long_as_somebody_writes_it(tmp_path: Path) -> None:
     (tmp_path / progress.RUNNING).write_text('{"colour": 1}')
     assert progress.read(tmp_path) is None
     at.write(tmp_path / progress.RUNNING / "below a file")  # nobody sees it, and that is all
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="this system does not tell pages of files from others"
+)
+def test_memory_that_processes_map_from_one_file_counts_once(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    (tmp_path / "mapped").write_bytes(b"x" * size)
+    program = f"""
+import mmap, sys
+with open({str(tmp_path / "mapped")!r}, "rb") as file:
+    seen = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    own = bytearray({size // 2}), sum(seen[::4096])
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+    before = memory.memory_below()
+    with ExitStack() as stack:
+        for _ in range(2):
+            command = [sys.executable, "-S", "-c", program]
+            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert child.stdout.readline() == b"ready\n"
+        grown = (memory.memory_below() - before) * 2**30
+    assert 2 * size < grown < 2.75 * size, "one file and two halves, beside two interpreters"
 
 
 def test_kills_for_memory_are_counted_where_the_system_counts_them(

@@ -14,14 +14,21 @@ EXHAUSTED = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
 
 
 def memory_below() -> float:
-    """Memory of all processes below this one, in GiB. Pages that processes share count once for each."""
-    total = 0
+    """Memory of all processes below this one, in GiB.
+
+    What they map from files, such as libraries and pixels, is mostly the same files, so of this only the largest share
+    of one process counts. Where the system does not tell it from the rest (macOS), each counts it.
+    """
+    own, files = 0, 0
     for process in psutil.Process().children(recursive=True):
         try:
-            total += process.memory_info().rss
+            found = process.memory_info()
         except psutil.Error:  # it ended between the two calls
             continue
-    return total / 2**30
+        shared = getattr(found, "shared", 0)
+        own += found.rss - shared
+        files = max(files, shared)
+    return (own + files) / 2**30
 
 
 def kills() -> int:
