@@ -7,25 +7,20 @@ request to anything but the service.
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+import pages
 from scanbook.serving import client
 from test_bundle import write
 from test_serving import BAD, BLUE, GREEN, GREY, RED
 from test_serving_page import NAMES
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on the path; install the system's chromium package"),
-]
+pytestmark = [pytest.mark.slow, pages.needs_chromium]
 
 Visit = Callable[..., Page]
 WATCH = """
@@ -55,17 +50,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*root, "--no-proxy-server"])
-        yield browser
-        browser.close()
+    with pages.browser() as started:
+        yield started
 
 
 @pytest.fixture
 def visit(chromium: Browser, address: str) -> Iterator[Visit]:
     """Opens a page of the service, by default as a reader of English at a desk."""
-    pages, messages, requests = [], [], []
+    opened, messages, requests = [], [], []
 
     def open_page(path: str = "/", **options: object) -> Page:
         context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 900}} | options)
@@ -76,11 +68,11 @@ def visit(chromium: Browser, address: str) -> Iterator[Visit]:
         page.on("pageerror", lambda error: messages.append(("error", str(error))))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address + path)
-        pages.append((page, options.get("java_script_enabled", True)))
+        opened.append((page, options.get("java_script_enabled", True)))
         return page
 
     yield open_page
-    for page, scripted in pages:
+    for page, scripted in opened:
         if scripted:
             assert page.evaluate("window.breaches") == []
         page.context.close()

@@ -19,7 +19,7 @@ from scanbook.runner.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRACEBACK_LINES = 16
-WIDE = 10
+WIDE = 8
 """Columns from which a table is printed smaller."""
 LONG_CELL = 40
 """Characters from which a table's cell is prose, wrapped and aligned to the left, rather than a figure."""
