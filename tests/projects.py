@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
+from scanbook import study
 from scanbook.runner import order
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +21,14 @@ folder = pathlib.Path(os.environ["SCANBOOK_REPORTS"]) / STUDY / PROFILE / "{name
 measured = {{"prefix": sys.prefix, "cwd": os.getcwd(), "headless": os.environ["SCANBOOK_HEADLESS"]}}
 (folder / "measurements.json").write_text(json.dumps(measured))
 """
+
+
+def shipped() -> list[str]:
+    """The studies that come with scanbook: without one's own, which git does not track."""
+    command = ["git", "-C", str(ROOT), "ls-files", "notebooks/studies"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    tracked = {Path(each).stem for each in listed}
+    return [name for name in study.studies() if name in tracked or not tracked]
 
 
 def write_notebook(folder: Path, name: str, *steps: str, outputs: bool = False) -> Path:

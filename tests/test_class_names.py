@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 import planted
+from projects import shipped
 from scanbook import bundle, study
 from scanbook.datasets.drawn import dermoscopy
 from scanbook.datasets.drawn.plan import class_of
@@ -15,7 +16,7 @@ from scanbook.datasets.medmnist import ARCHIVES
 from scanbook.errors import StudyError
 from scanbook.study import Study, blocks
 
-NAMED = [name for name in study.studies() if name not in ("folder", "medmnist")]  # their classes are anybody's
+NAMED = [name for name in shipped() if name not in ("folder", "medmnist")]  # their classes are anybody's
 
 
 def classes_of(chosen: Study) -> set[str]:

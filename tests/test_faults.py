@@ -17,7 +17,7 @@ import pytest
 
 from projects import ROOT, make_project, write_notebook
 from scanbook import study
-from scanbook.runner import order, progress
+from scanbook.runner import making, order, progress
 from scanbook.runner.freshness import FAILURE, METRICS, REPORT, Batch
 from test_processes import ended
 
@@ -30,8 +30,8 @@ import numpy as np
 from scanbook import store
 folder = pathlib.Path(os.environ["SCANBOOK_REPORTS"]) / STUDY / PROFILE / "{NAME}"
 gate = pathlib.Path(os.environ["SCANBOOK_HOME"]) / "gate"
-def wait():
-    while gate.exists():
+def wait(place=gate):
+    while place.exists():
         time.sleep(0.02)
 """
 RECORD = '(folder / "results.json").write_text(json.dumps({"answer": 42}))'
@@ -47,7 +47,8 @@ class Project:
         self.folder = self.reports / "drawn" / "smoke" / NAME
         self.gate = self.home / "gate"
         own = {"HOME": self.home, "REPORTS": self.reports, "STORE": self.store, "PROFILE": "smoke"}
-        self.environment = os.environ | {f"SCANBOOK_{key}": str(value) for key, value in own.items()}
+        around = {key: value for key, value in os.environ.items() if key not in making.OWN}  # of `make check`
+        self.environment = around | {f"SCANBOOK_{key}": str(value) for key, value in own.items()}
 
     def notebook(self, *steps: str, name: str = NAME) -> None:
         write_notebook(self.home, name, SETUP.replace(NAME, name), *steps)
@@ -108,6 +109,10 @@ class Project:
         at = progress.read(self.folder)
         return at.section if at else ""
 
+    def room(self) -> str:
+        at = progress.read(self.folder)
+        return at.room if at else ""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
@@ -126,27 +131,31 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def test_a_runner_that_is_killed_at_any_moment_leaves_no_kernel_and_no_report(project: Project) -> None:
-    project.notebook(HELPER, "wait()", RECORD, "wait()")
+    last = project.home / "last gate"
+    project.notebook(HELPER, "wait()", RECORD, f"wait(pathlib.Path({str(last)!r}))")
     moments = {
         "before the kernel": (project.folder / progress.RUNNING).exists,
         "in a cell": lambda: project.section().startswith("3."),
         "with results written": (project.folder / "results.json").exists,
     }
+    last.touch()
     for moment, reached in moments.items():
-        project.gate.touch()
-        runner = project.start("run", NAME)
+        before = project.room()
         if moment == "with results written":
-            wait_for(lambda: project.section().startswith("3."))
             project.gate.unlink()
-        wait_for(reached)
+        else:
+            project.gate.touch()
+        runner = project.start("run", NAME)
+        wait_for(lambda before=before, reached=reached: project.room() != before and reached())
         kernels = [each for each in project.processes() if "ipykernel_launcher" in " ".join(each.cmdline())]
         runner.kill()
+        assert kernels or moment == "before the kernel"
         assert all(ended(kernel.pid) for kernel in kernels), moment
         assert not (project.folder / METRICS).exists()
         runner.communicate()
     left = progress.read(project.folder)
     assert left and Path(left.room).is_dir() and project.processes(), "what the kernel started outlives it"
-    project.gate.unlink(missing_ok=True)
+    last.unlink()
     assert project.run()[0] == 0
     assert project.whole() and not Path(left.room).exists()
 
@@ -200,6 +209,33 @@ def test_ctrl_c_stops_every_kernel(way: str, project: Project) -> None:
     assert own[1:] == ["scanbook: interrupted"], "after the line that says what is run"
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert not any((place / METRICS).exists() or (place / progress.RUNNING).exists() for place in places)
+
+
+def test_who_stops_reading_stops_the_runs(project: Project) -> None:
+    """As `make reports | head -1` does."""
+    project.notebook("wait()", "print(1)", RECORD)
+    project.pretend(NAME)
+    project.gate.touch()
+    process = project.start("reports")
+    assert "starts" in process.stdout.readline()
+    process.stdout.close()
+    project.gate.unlink()
+    errors = process.stderr.read()
+    assert process.wait(60) == 1 and "Traceback" not in errors
+    assert project.processes() == []
+
+
+def test_a_kernel_that_does_not_start_is_said_in_the_report(project: Project) -> None:
+    project.notebook(RECORD)
+    broken = project.home / "broken" / "ipykernel_launcher.py"
+    broken.parent.mkdir()
+    broken.write_text("raise SystemExit(3)")
+    whole = project.environment
+    project.environment = whole | {"PYTHONPATH": str(broken.parent)}
+    line = project.failed("the kernel does not answer")
+    assert "JOBS=1" in line and "the kernel does not answer" in (project.folder / REPORT).read_text()
+    project.environment = whole
+    assert project.run()[0] == 0 and project.whole()
 
 
 @contextlib.contextmanager

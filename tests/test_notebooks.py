@@ -24,7 +24,7 @@ WHOLE = json.loads((ROOT / "notebooks" / "01_eda.ipynb").read_text(encoding="utf
 
 
 def test_the_notebooks_are_those_of_the_order() -> None:
-    assert {path.stem for path in FILES} == set(order.NOTEBOOKS)
+    assert set(order.NOTEBOOKS) <= {path.stem for path in FILES}, "beside one's own"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -153,7 +153,8 @@ def test_a_breach_is_one_line_that_says_where_and_what_to_do(
 def test_what_is_allowed_is_not_refused(tmp_path: Path) -> None:
     notebook = copy.deepcopy(WHOLE)
     plain = '"https://example.org/data", "data/x", "a/b", "/", f"{1}/home"'
-    notebook["cells"][5]["source"] = f"%matplotlib inline\n!ls\nfound = [{plain}]  # token, password"
+    words = "token, password, task-specific-fine-tuning, risk-stratification-of-patients"
+    notebook["cells"][5]["source"] = f"%matplotlib inline\n!ls\nfound = [{plain}]  # {words}"
     path = tmp_path / "01_eda.ipynb"
     path.write_text(json.dumps(notebook), encoding="utf-8")
     assert contract.lint([path]) == []
@@ -211,13 +212,15 @@ def test_a_commit_of_an_unstripped_or_fat_notebook_is_refused(tmp_path: Path) ->
     for change, says in (
         (of_cell(4, outputs=PRINTED, execution_count=1), "outputs are stripped from notebooks"),
         (at(4, ["def f():\n", "    return 1"]), "notebooks/01_eda.ipynb: cell 4: has a def; move it into lib/scanbook"),
-        (at(4, ["x=1"]), "format"),
+        (of_cell(4, source=[*WHOLE["cells"][3]["source"], "\n\n\nx=1"]), "format"),
     ):
         notebook = json.loads(kept)
         change(notebook)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         refused = run("git", "commit", "-qam", "as it should not be")
-        assert refused.returncode == 1 and re.search(rf"{re.escape(says)}(\.*Failed)?", refused.stdout + refused.stderr)
+        said = refused.stdout + refused.stderr
+        assert refused.returncode == 1
+        assert says in said if "cell" in says else re.search(rf"^{says}\.+Failed$", said, re.MULTILINE), said
         assert run("git", "log", "--oneline").stdout.count("\n") == 1
         if "stripped" in says:  # and the hook has mended it: what is left to commit is nothing
             assert path.read_text(encoding="utf-8") == kept

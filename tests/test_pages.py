@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, expect
 
 import pages
-from scanbook import notebook
+from scanbook import evaluation, notebook
 from scanbook.plots import writing
 from scanbook.runner import checklist, index, order, recorded, report, story
 from scanbook.runner.failure import Failure
@@ -307,6 +307,16 @@ def test_a_study_is_told_in_five_steps(room: Path) -> None:
     assert "if this machine cost what" in cost["text"]
     assert service["figure"].startswith("7 of 7") and "make serve STUDY=planted PROFILE=quick" in service["text"]
     assert result["link"] == "05_fine_tuning/report.html#4-test-report"
+
+
+def test_ordered_classes_are_told_with_their_kappa(room: Path) -> None:
+    run = make(room)
+    kept = run.folder / "05_fine_tuning" / "metrics.json"
+    content = json.loads(kept.read_text())
+    assert story.METRICS.keys() <= evaluation.METRICS.keys()
+    content["results"]["summary"] = SUMMARY | {"kappa": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    kept.write_text(json.dumps(content))
+    assert "QWK 0.600 (0.500 to 0.700)" in story.steps(recorded.Run(run.folder))[2].details
 
 
 def test_what_is_missing_is_said_with_the_command(room: Path) -> None:

@@ -81,16 +81,22 @@ def test_status_says_in_a_line_how_each_report_stands(project: Path, capsys: pyt
     out, error = capsys.readouterr()
     assert error == ""
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
+    assert re.fullmatch(r"running 3\. Export, since 1 min \d\d s", lines.pop("07_export_flask"))
     assert lines == {
         "drawn/smoke:": "3 stale, 1 failed, 3 missing",
         "01_eda": "stale changed since: packages",
         "02_segmentation": "failed section '2. Data', cell 4: no column",
-        "03_augmentation": "missing its last run was stopped",
+        "03_augmentation": "missing its run was stopped, or overwritten since",
         "04_transfer_learning": "missing",
         "05_fine_tuning": "stale changed since: notebook, packages",
         "06_hardware_benchmark": "stale changed since: packages",
-        "07_export_flask": "running 3. Export, since 1 min 05 s",
     }
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_no_notebook_at_a_time_is_none(jobs: str, project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["reports", "--jobs", jobs]) == 1
+    assert f"scanbook: JOBS={jobs}; expected 1 or more notebooks side by side" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(project: Path) -> None:
@@ -157,8 +163,9 @@ def shown(*found: progress.Progress, foot: str = "") -> list[str]:
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
-def test_a_live_line_says_where_a_notebook_is_and_how_long_it_takes() -> None:
+def test_a_live_line_says_where_a_notebook_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
+    monkeypatch.setattr(progress.time, "time", lambda: now)
     first = progress.Progress("drawn/smoke/01_eda", expected=130, started=now - 65, section="2. [x] y", memory=1.25)
     second = progress.Progress("drawn/smoke/05_fine_tuning", started=now)
     assert shown(first, second, foot="1 of 3 done") == [

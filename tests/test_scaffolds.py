@@ -171,7 +171,41 @@ def test_what_is_no_dataset_is_said_and_nothing_is_written(
     assert not (project / "notebooks" / "studies" / "mine.yaml").exists()
 
 
-@pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st"])
+def test_of_several_tables_the_one_with_most_images_and_a_class_is_read(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As APTOS is laid out: answers to fill in, test images without a class, and the training images."""
+    images = class_folders(tmp_path / "images", 10, "segmented")
+    names = [str(number) for number in range(10)]
+    frame = pd.DataFrame({"id_code": names, "diagnosis": ["0", "1"] * 5})
+    frame.iloc[:6].to_csv(images / "a_first_table.csv", index=False)
+    frame[["id_code"]].to_csv(images / "test.csv", index=False)
+    frame.assign(diagnosis="0").to_csv(images / "sample_submission.csv", index=False)
+    frame.iloc[:8].to_csv(images / "train.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    out = capsys.readouterr().out
+    assert "8 images (0: 4, 1: 4), none from a_first_table.csv, sample_submission.csv, test.csv; run it" in out
+    dataset = yaml.safe_load((project / "notebooks" / "studies" / "mine.yaml").read_text())["dataset"]
+    assert (dataset["csv"], dataset["image_folders"]) == ("train.csv", ["segmented"])
+    assert "mask_folder" not in dataset, "the images were segmented, and have no masks"
+    (images / "train.csv").unlink()
+    (images / "a_first_table.csv").unlink()
+    assert cli.main(["new-study", "other", "--data", str(images)]) == 1
+    assert "diagnosis has 1 values; expected 2 to 100 classes" in one_line(capsys)
+
+
+def test_a_study_that_cannot_be_loaded_leaves_no_file(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = class_folders(tmp_path / "images", 2, "a", "b")
+    template = project / "notebooks" / "studies" / "folder.yaml"
+    template.write_text(template.read_text().replace("profiles:", "profiles:\n  tiny: {}", 1))
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
+    assert "unknown profile 'tiny'" in one_line(capsys)
+    assert not template.with_name("mine.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])
 def test_a_study_is_named_plainly(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.main(["new-study", name]) == 1
     assert f"cannot be named {name!r}" in one_line(capsys)
@@ -195,7 +229,8 @@ def test_a_new_notebook_runs_on_a_new_study(project: Path, tmp_path: Path, monke
 def test_make_reports_runs_a_new_notebook_after_the_seven(project: Path) -> None:
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, project / "notebooks")
-    (project / "notebooks" / "Untitled.ipynb").touch()
+    for name in ("Untitled", "01_eda-Copy1", "01_eda (1)"):
+        (project / "notebooks" / f"{name}.ipynb").touch()
     batch = Batch(study.load("drawn", "smoke"))
     assert batch.stale() == list(order.NOTEBOOKS)
     assert cli.main(["new-notebook", "00_mine"]) == 0

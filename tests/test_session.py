@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import planted
-from scanbook import notebook, sections
-from scanbook.errors import DataError
+from scanbook import notebook, runtime, sections
+from scanbook.errors import DataError, NotebookError
 
 
 def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch):
@@ -38,3 +38,25 @@ def test_what_the_dataset_cannot_give_is_refused_before_training(asked, said, tm
     session = notebook.Session("05_fine_tuning", planted.study(evaluation=asked))
     with pytest.raises(DataError, match=said):
         sections.check(session, planted.manifest())
+
+
+def test_a_copy_of_a_notebook_does_not_overwrite_its_reports(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    whole = notebook.start("01_eda", "drawn").folder / "metrics.json"
+    whole.parent.mkdir(parents=True)
+    whole.write_text("{}")
+    monkeypatch.setenv(runtime.NOTEBOOK, "01_eda_copy")
+    with pytest.raises(
+        NotebookError, match=r"01_eda_copy starts the session of 01_eda; write notebook\.start\('01_eda_copy'"
+    ):
+        notebook.start("01_eda", "drawn")
+    assert whole.is_file()
+    notebook.start("01_eda_copy", "drawn")
+
+
+def test_a_name_from_the_data_is_no_html(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(notebook, "_display", shown.append)
+    notebook.Session("01_eda", planted.study()).say("nevus <img src=x onerror=alert(1)>: **3** in `a<b`")
+    assert shown[0]["text/markdown"] == "nevus &lt;img src=x onerror=alert(1)>: **3** in `a<b`"

@@ -340,6 +340,34 @@ def test_prune_never_takes_a_stage_that_a_running_process_asked_for(own_store: P
     assert store.prune(0) == [], "nor one of its own"
 
 
+def test_a_stage_asked_for_while_it_is_pruned_is_built_again(own_store: Path) -> None:
+    folder = store.stage("demo", {}, writes("x"), "scanbook.errors")
+    forget()
+    found: list[Path] = []
+    asks = threading.Thread(target=lambda: found.append(store.stage("demo", {}, writes("y"), "scanbook.errors")))
+    with stages.unused(folder) as free:
+        assert free
+        asks.start()
+        asks.join(0.2)
+        assert found == [], "it waits for the pruning"
+        os.replace(folder, folder.with_name(".pruned"))
+    asks.join(30)
+    assert found == [folder] and (folder / "out.txt").read_text() == "y"
+
+
+@pytest.mark.parametrize(("named", "limit"), [("2.5", 5 * 2**29), ("0", 0), ("inf", sys.maxsize)])
+def test_the_stores_limit_is_any_number_of_gib(named: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANBOOK_STORE_GIB", named)
+    assert runtime.store_limit() == limit
+
+
+@pytest.mark.parametrize("named", ["", "-1", "nan", "20 GiB"])
+def test_what_is_no_limit_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANBOOK_STORE_GIB", named)
+    with pytest.raises(errors.ScanbookError, match=f"SCANBOOK_STORE_GIB is '{named}', expected a number of GiB"):
+        runtime.store_limit()
+
+
 def test_prune_never_takes_a_stage_that_is_being_built(own_store: Path) -> None:
     def build(folder: Path) -> None:
         (folder / "out.txt").write_text("x" * 1000)

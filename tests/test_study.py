@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from projects import shipped
 from scanbook import runtime, study
 from scanbook.catalogue import BACKBONES, POLICIES
 from scanbook.errors import StudyError
 
-SHIPPED = study.studies()
+SHIPPED = shipped()
 
 MINIMAL = """
 study: mine
@@ -167,9 +168,11 @@ MISTAKES = [
     ("study=other", ("'other'", "'drawn'")),
     ("profile=full", ("profile", "'full'", "PROFILE=full")),
     ("data=x", ("data", "'x'", "DATA=x")),
+    ("augmentation=none evaluation.test_time_views=4", ("evaluation.test_time_views", "policy")),
     ("epochs", ("'epochs'", "'='", "key=value")),
     ("=3", ("'=3'", "key=value")),
     ("backbones=[a", ("backbones", "'[a'", "YAML")),
+    ("backbones=[vgg16, vgg19]", ("backbones", "'[vgg16,'", "quotes", "backbones='…'")),
     ("title=2020-13-45", ("title", "'2020-13-45'", "YAML")),
 ]
 

@@ -11,6 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from scanbook import runtime, study
@@ -18,6 +19,7 @@ from scanbook.errors import NotebookError, RunError, ScanbookError
 from scanbook.runner import order, planning
 from scanbook.runner.freshness import METRICS, Batch, at_hand, check_data
 from scanbook.serving import settings
+from scanbook.study import KAGGLE
 
 
 def _batches(options: argparse.Namespace) -> list[Batch]:
@@ -35,6 +37,8 @@ def _planned(options: argparse.Namespace) -> list[Batch]:
     found = _batches(options)
     for batch in found:
         check_data(batch.study)
+    if options.data == KAGGLE:  # what was downloaded just now counts
+        found = _batches(options)
     making.announce(found)
     return found
 
@@ -114,11 +118,15 @@ def _new_notebook(options: argparse.Namespace) -> None:
 def _new_study(options: argparse.Namespace) -> None:
     from scanbook.authoring import studies
 
-    path, manifest = studies.create(options.name, options.data)
-    found = manifest.frame["label"].value_counts()
-    counts = ", ".join(f"{label}: {found[label]}" for label in manifest.classes)
+    made = studies.create(options.name, options.data)
+    found = made.manifest.frame["label"].value_counts()
+    counts = ", ".join(f"{label}: {found[label]}" for label in made.manifest.classes)
+    aside = f", none from {', '.join(made.unread)}" if made.unread else ""
     place = f" DATA={shlex.quote(options.data)}" if options.data else ""
-    print(f"{path}: {len(manifest.frame)} images ({counts}); run it with make reports STUDY={options.name}{place}")
+    print(
+        f"{made.path}: {len(made.manifest.frame)} images ({counts}){aside}; "
+        f"run it with make reports STUDY={options.name}{place}"
+    )
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -127,9 +135,12 @@ def _export(options: argparse.Namespace) -> None:
 
     usual = bundle.of_study(chosen.study, chosen.profile)
     folder = Path(options.to).expanduser().resolve() if options.to else usual
-    made = export.make(chosen, folder)
-    if folder == usual:  # what the notebook reported there was another export
-        (folder.parent / METRICS).unlink(missing_ok=True)
+    from scanbook.runner import locks
+
+    with locks.hold(folder.parent / ".lock") if folder == usual else nullcontext():
+        made = export.make(chosen, folder)
+        if folder == usual:  # what the notebook reported there was another export
+            (folder.parent / METRICS).unlink(missing_ok=True)
     print(f"{chosen.study}/{chosen.profile}: exported to {folder}. {export.said(made.bundle)}")
 
 

@@ -7,6 +7,7 @@ A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and en
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from html import escape
@@ -17,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scanbook import runtime, study
+from scanbook.errors import NotebookError
 from scanbook.evaluation import Predictions
 from scanbook.manifest import TEST, Manifest
 from scanbook.plots import writing
@@ -49,8 +51,9 @@ class Session:
         self._test_evaluations: Counter[str] = Counter()
 
     def say(self, sentence: str) -> None:
-        """Shows a sentence under the cell."""
-        _display_markdown(sentence)
+        """Shows a sentence under the cell, in Markdown; a name from the data in it is no HTML."""
+        plain = re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", sentence)
+        _display({"text/markdown": plain, "text/plain": sentence})
 
     def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
         """Shows a table, or the first `ROWS` of a long one, under its caption and keeps it as `tables/<name>.csv`."""
@@ -170,8 +173,12 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
         overrides: Space-separated `key=value` pairs.
 
     Raises:
+        NotebookError: The runner runs another notebook, a copy of this one.
         StudyError: The study, the profile or an override is wrong.
     """
+    runs = os.environ.get(runtime.NOTEBOOK, name)
+    if runs != name:  # before anything of the other report is overwritten
+        raise NotebookError(f"{runs} starts the session of {name}; write notebook.start({runs!r}, …) in it")
     resolved = study.load(study_name, profile, data, overrides)
     session = Session(name, resolved)
     session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
@@ -183,10 +190,6 @@ def _display(forms: dict[str, str]) -> None:
     from IPython.display import display
 
     display(forms, raw=True)
-
-
-def _display_markdown(text: str) -> None:
-    _display({"text/markdown": text, "text/plain": text})
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,9 @@ PACKAGES = (
 MEASURED_PACKAGES = ("nncf", "onnxruntime")
 """Packages that only measurements use: reports depend on them and name them, stages do not."""
 
+NOTEBOOK = "SCANBOOK_NOTEBOOK"
+"""Variable in which the runner says which notebook a kernel runs."""
+
 _INSTRUCTIONS = (
     *("asimd", "asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
@@ -81,11 +84,14 @@ def store_limit() -> int:
     """
     named = os.environ.get("SCANBOOK_STORE_GIB", "20")
     try:
-        return int(float(named) * 2**30)
+        size = float(named)
+        if not size >= 0:  # nor NaN
+            raise ValueError
     except ValueError as error:
         raise ScanbookError(
             f"SCANBOOK_STORE_GIB is {named!r}, expected a number of GiB; correct or unset it"
         ) from error
+    return int(min(size * 2**30, sys.maxsize))
 
 
 def reports_dir() -> Path:

@@ -17,15 +17,15 @@ from typing import Any
 
 from scanbook.authoring import cells
 from scanbook.errors import NotebookError
+from scanbook.runner import order
 
 LINES = 80
 """Most lines of code of a notebook; blank ones and comments do not count."""
-NAME = re.compile(r"\d\d_[a-z0-9_]+")
 PARAMETERS = ("STUDY", "PROFILE", "DATA", "SET")
 """What the runner injects, and what `notebook.start` is given, in this order."""
 KEPT_METADATA = {"tags"}
 SECRET = re.compile(
-    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|hf_\w{20,}|AIza[\w-]{35}"
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|hf_\w{20,}|AIza[\w-]{35})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:password|secret|token|api_?key)[\"']?\s*[=:]\s*[\"'][^\"'\s]+[\"']"
 )
 ABSOLUTE = re.compile(
@@ -162,7 +162,7 @@ def lint(paths: list[Path]) -> list[str]:
 
 
 def _is_named_and_has_a_kernel(notebook: Notebook) -> Findings:
-    if not NAME.fullmatch(notebook.name):
+    if not order.NAME.fullmatch(notebook.name):
         yield 0, "is not named as the others; rename it to a number and words, such as 08_my_question.ipynb"
     kernel = notebook.content["metadata"].get("kernelspec", {}).get("name")
     if kernel != "python3":
@@ -177,7 +177,9 @@ def _is_stripped(notebook: Notebook) -> Findings:
     for cell in notebook.cells:
         kept = sorted(set(cell.content["metadata"]) - KEPT_METADATA)
         if kept:
-            yield cell.number, f"holds metadata of a session ({', '.join(kept)}); {mend}"
+            extra = " ".join(f"cell.metadata.{key}" for key in kept)
+            with_keys = mend.replace("--keep-id", f"--keep-id --extra-keys '{extra}'")
+            yield cell.number, f"holds metadata of a session ({', '.join(kept)}); {with_keys}"
 
 
 def _is_thin(notebook: Notebook) -> Findings:

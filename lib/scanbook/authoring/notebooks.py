@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scanbook import runtime, store
-from scanbook.authoring import cells, contract
+from scanbook.authoring import cells
 from scanbook.errors import NotebookError
+from scanbook.runner import order
 
 _OPENING = """\
 # {title}
@@ -58,7 +59,7 @@ def create(name: str) -> Path:
     """
     from nbformat import v4
 
-    if not contract.NAME.fullmatch(name):
+    if not order.NAME.fullmatch(name):
         raise NotebookError(
             f"a notebook cannot be named {name!r}; expected a number of two digits and words in small letters, "
             "such as make new-notebook NAME=08_my_question"

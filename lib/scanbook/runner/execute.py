@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from scanbook import runtime, store
 from scanbook.errors import RunError
@@ -85,6 +85,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; no process of the kernel is left.
     """
     order.path(name)
+    limit = runtime.store_limit()  # a wrong one is told before anything runs
     folder = batch.folder / name
     started = time.perf_counter()
     shown = bool(os.environ.get(progress.LIVE))
@@ -96,14 +97,15 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
     with interruptible(), locks.writing(folder), display.screen([folder], quiet=shown) as screen:
         waiting = locks.hold(folder / ".lock", on_wait=lambda: say("waiting for another run of this notebook"))
         with waiting as waited:
-            if (waited or if_stale) and batch.fresh(name):
+            if (waited or if_stale) and (batch := batch.anew()).fresh(name):
                 say("another run left a fresh report; nothing to do")
                 return folder / REPORT
             # in the smallest profile its figures mean nothing, and need no machine to themselves
             alone = name == order.BENCHMARK and batch.study.profile != "smoke"
             with locks.machine(alone, on_wait=lambda: say("waiting for the machine")):
                 started = time.perf_counter()
-                _run(batch, name, folder, say)
+                _run(batch.anew(), name, folder, say)
+        store.prune(limit)
     return folder / REPORT
 
 
@@ -144,7 +146,6 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[..., None]) -> Non
     results = {key: read_json(folder / f"{key}.json") for key in ("results", "measurements")}
     store.write_json(folder / METRICS, facts | results)
     index.write()
-    store.prune(runtime.store_limit())
     say(f"done, peak memory {peak:.1f} GiB: {folder / REPORT}")
 
 
@@ -178,7 +179,7 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
         place = f"{cause} at cell {follower.at.cell}, peak {peak.value:.1f} GiB"
         return follower.failure(RunError.__name__, f"{place}; {hint}")
 
-    with _surroundings() as room, interruptible(lambda: kernel.end(room)):
+    with _surroundings(name) as room, interruptible(lambda: kernel.end(room)):
         follower.at.room = room
         follower.at.write(folder)  # before there is a kernel that another run may have to end
         try:
@@ -201,6 +202,9 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
         except DeadKernelError:
             cause = kernel.death(memory.kills() > kills)
             return peak.value, failure(cause, _help(cause, study))
+        except (CellTimeoutError, RuntimeError) as error:  # Jupyter's, of a kernel that does not start or answer
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return peak.value, failure(f"the kernel does not answer ({said})", "run one notebook at a time (JOBS=1)")
         finally:
             kernel.end(room)  # what outlived it
             (folder / progress.RUNNING).unlink(missing_ok=True)
@@ -217,7 +221,7 @@ def _help(cause: str, study: Study) -> str:
 
 
 @contextmanager
-def _surroundings() -> Iterator[str]:
+def _surroundings(notebook: str) -> Iterator[str]:
     """Environment of a kernel that heeds no user's Jupyter or IPython settings; yields a folder with a short name."""
     base = "/tmp" if os.access("/tmp", os.W_OK) else None
     before = dict(os.environ)
@@ -228,6 +232,7 @@ def _surroundings() -> Iterator[str]:
             "SCANBOOK_DATA": str(runtime.data_dir()),
             "SCANBOOK_STORE": str(runtime.store_dir()),
             "SCANBOOK_REPORTS": str(runtime.reports_dir()),
+            runtime.NOTEBOOK: notebook,
             kernel.ROOM: short,
             "IPYTHONDIR": f"{short}/ipython",
         }

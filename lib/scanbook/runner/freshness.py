@@ -30,7 +30,7 @@ class State:
 
     Attributes:
         word: "fresh"; "stale", when it shows what a run would not show now; "failed"; or "missing".
-        why: What changed, what went wrong and where, or that a run was stopped; "" where there is nothing to say.
+        why: What changed, what went wrong and where, or that a run is no more whole; "" where there is nothing to say.
     """
 
     word: Literal["fresh", "stale", "failed", "missing"]
@@ -95,13 +95,18 @@ class Batch:
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         lock = runtime.project_root() / "requirements.lock"
-        drawn = study.on_stand_in or study.dataset.adapter == "drawn"
+        # a study of drawn images says all of them, and one of MedMNIST names an archive whose content the library knows
+        told = not study.data and (study.on_stand_in or study.dataset.adapter in ("drawn", "medmnist"))
         self._shared = {
             "study": store.fingerprint(study.resolved()),
-            "data": "" if drawn else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
+            "data": "" if told else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
             "library": store.sources_fingerprint(),
             "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
+
+    def anew(self) -> Batch:
+        """The same with what study, data, library and packages are now."""
+        return Batch(self.study, self.overrides)
 
     @property
     def label(self) -> str:
@@ -126,7 +131,7 @@ class Batch:
             failure, changed = Failure(**failed["failure"]), self._changed(name, failed)
             since = f" (changed since: {', '.join(changed)})" if changed else ""
             return State("failed", f"{failure.place}: {failure.sentence}{since}")
-        return State("missing", "its last run was stopped" if (folder / NOTEBOOK).is_file() else "")
+        return State("missing", "its run was stopped, or overwritten since" if (folder / NOTEBOOK).is_file() else "")
 
     def _changed(self, name: str, facts: dict[str, Any]) -> list[str]:
         recorded, now = facts.get("fingerprints", {}), self.fingerprints(name)

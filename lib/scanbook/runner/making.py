@@ -20,7 +20,7 @@ from scanbook.runner.freshness import METRICS, Batch
 
 PATIENCE = 20.0
 """Seconds that runs have to end their kernels and themselves."""
-_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 """Variables in which a Make around this one speaks to those that it starts."""
 _REMARKS = re.compile(r"^\S*make(\[\d+\])?: (\*\*\* \[|Target .+ not remade)")
 """What Make says of a notebook that failed, beside the line that says why."""
@@ -49,24 +49,26 @@ def make(planned: list[Batch], jobs: int, launch: str = "") -> bool:
         Whether all reports are fresh now.
 
     Raises:
-        RunError: There is no Make, or the reports folder cannot be written.
+        RunError: `jobs` is none, there is no Make, or the reports folder cannot be written.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; every kernel that was started has ended.
     """
+    if jobs < 1:
+        raise RunError(f"JOBS={jobs}; expected 1 or more notebooks side by side")
     rules = planning.makefile(planned, launch)
     if not rules:
         return True
     with locks.hold(runtime.reports_dir() / ".index.lock"):  # says once, before anything runs, that it cannot
         pass
     started = time.time()
-    folders = [batch.folder / name for batch in planned for name in batch.stale()]
+    chosen = {f"{batch.label}/{name}": batch.folder / name for batch in planned for name in batch.stale()}
 
     def foot() -> str:
-        done = sum(_written_since(started, folder / METRICS) for folder in folders)
-        return f"{done} of {len(folders)} done in {progress.duration(time.time() - started)}"
+        done = sum(_written_since(started, folder / METRICS) for folder in chosen.values())
+        return f"{done} of {len(chosen)} done in {progress.duration(time.time() - started)}"
 
-    with interruptible(), display.screen(folders, foot=foot) as screen:
+    with interruptible(), display.screen(chosen.values(), foot=foot) as screen:
         _follow(_start(rules, jobs, screen.live), screen)
-    return _sum_up(planned, len(folders), time.time() - started)
+    return _sum_up(planned, set(chosen), time.time() - started)
 
 
 def _written_since(moment: float, path: os.PathLike[str]) -> bool:
@@ -77,7 +79,7 @@ def _written_since(moment: float, path: os.PathLike[str]) -> bool:
 
 
 def _start(rules: str, jobs: int, live: bool) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in _OWN}
+    environment = {key: value for key, value in os.environ.items() if key not in OWN}
     try:
         process = subprocess.Popen(
             ["make", "--no-print-directory", "-k", "-j", str(jobs), "-f", "-"],
@@ -85,25 +87,36 @@ def _start(rules: str, jobs: int, live: bool) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",  # a launcher may say anything
             env=environment | ({progress.LIVE: "1"} if live else {}),
             process_group=0,  # Ctrl-C comes here alone, and is passed on once
         )
     except FileNotFoundError as error:
         raise RunError("there is no make on this machine; install GNU Make") from error
     assert process.stdin
-    process.stdin.write(rules)
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # Make ended at once, and says why
+        process.stdin.write(rules)
+        process.stdin.close()
     return process
 
 
 def _follow(process: subprocess.Popen[str], screen: display.Screen) -> None:
     """Passes on what Make and the runs say until they have ended; when interrupted, ends them without a word."""
-    stopped = threading.Event()
+    stopped, unheard = threading.Event(), threading.Event()
 
     def copy(pipe: IO[str], error: bool) -> None:
         for line in pipe:
             if not stopped.is_set() and not _REMARKS.match(line):
-                screen.say(line.rstrip("\n"), error)
+                try:
+                    screen.say(line.rstrip("\n"), error)
+                except OSError:  # who reads it has had enough, as `head` has; the runs must not wait for a reader
+                    unheard.set()
+                    stopped.set()
+                    end()
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # the runs end their kernels
 
     pipes = ((process.stdout, False), (process.stderr, True))
     copies = [threading.Thread(target=copy, args=each, daemon=True) for each in pipes]
@@ -114,21 +127,23 @@ def _follow(process: subprocess.Popen[str], screen: display.Screen) -> None:
             each.join()
     except KeyboardInterrupt:
         stopped.set()
+        end()
+        for each in copies:
+            each.join(PATIENCE)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)  # the runs end their kernels
-            for each in copies:
-                each.join(PATIENCE)
             os.killpg(process.pid, signal.SIGKILL)
         raise
     finally:
         process.wait()
+    if unheard.is_set():
+        raise BrokenPipeError
 
 
-def _sum_up(planned: list[Batch], total: int, seconds: float) -> bool:
+def _sum_up(planned: list[Batch], chosen: set[str], seconds: float) -> bool:
     """Says how many reports are whole, and which are not. Returns whether all are."""
     states = {f"{batch.label}/{name}": batch.state(name) for batch in planned for name in order.notebooks()}
     left = {label: state for label, state in states.items() if state.word != "fresh"}
-    took = f"{total - len(left)} of {total} notebooks run in {progress.duration(seconds)}"
+    took = f"{len(chosen - left.keys())} of {len(chosen)} notebooks run in {progress.duration(seconds)}"
     if not left:
         print(f"{took}; all {len(states)} reports are whole: {runtime.reports_dir() / 'index.html'}", file=sys.stderr)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ No notebook reads what another wrote. The order only lets a later one find in th
 NOTEBOOKS: tuple[str, ...] = tuple(name for rank in ORDER for name in rank)
 """The notebooks of the suite, in the order in which they are run."""
 
+NAME = re.compile(r"\d\d_[a-z0-9_]+")
+"""What a notebook is called; other files beside them, such as JupyterLab's copies, are none of the suite."""
+
 BENCHMARK = "06_hardware_benchmark"
 """The notebook that measures the machine, and so never shares it, and that reads the price table."""
 
@@ -31,10 +35,10 @@ BENCHMARK = "06_hardware_benchmark"
 def notebooks() -> tuple[str, ...]:
     """Every notebook that is run: those of the suite, then the user's own, by name.
 
-    The user's own are the other files of `notebooks/` with a number in front, such as `08_my_question.ipynb`.
+    The user's own are the other files of `notebooks/` with such a name, as `08_my_question.ipynb` has.
     """
-    files = (runtime.project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")
-    return (*NOTEBOOKS, *sorted({file.stem for file in files} - set(NOTEBOOKS)))
+    found = {file.stem for file in (runtime.project_root() / "notebooks").glob("*.ipynb")}
+    return (*NOTEBOOKS, *sorted(name for name in found - set(NOTEBOOKS) if NAME.fullmatch(name)))
 
 
 def before(name: str) -> set[str]:

@@ -12,7 +12,7 @@ from scanbook.runner import order
 from scanbook.runner.freshness import Batch, at_hand
 
 ALL = "all"
-"""In place of a study's name: every study whose data are there."""
+"""In place of a study's name: every study whose images are at hand or drawn."""
 
 
 def batches(names: str, profile: str = "", data: str = "", overrides: str = "") -> tuple[list[Batch], dict[str, str]]:

@@ -17,7 +17,7 @@ TRANSFER, TUNING, HARDWARE, EXPORT = (
     "07_export_flask",
 )
 BUNDLE = Path(EXPORT) / "bundle"
-METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "macro AUROC", "qwk": "QWK"}
+METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "macro AUROC", "kappa": "QWK"}
 """Metrics of the test report that the story tells, the first of them large."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scanbook import runtime
-from scanbook.store.stages import CHECKPOINT, in_use, size
+from scanbook.store.stages import CHECKPOINT, size, unused
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def _remove(entry: Entry) -> bool:
     lock = Path(f"{entry.folder.with_name(entry.key)}.lock")
     try:
         with FileLock(lock, blocking=False):
-            if entry.whole and in_use(entry.folder):
-                return False
             gone = entry.folder
-            if entry.whole:  # at once, so that nobody finds a part of it
+            if entry.whole:
                 gone = entry.folder.with_name(f".{entry.key}.pruned")
-                os.replace(entry.folder, gone)
+                with unused(entry.folder) as free:
+                    if not free:
+                        return False
+                    os.replace(entry.folder, gone)  # at once, so that nobody finds a part of it
             shutil.rmtree(gone, ignore_errors=True)
             lock.unlink(missing_ok=True)
     except (Timeout, OSError):  # OSError: another process pruned it, or it is not ours to remove

@@ -159,7 +159,7 @@ def _damage(folder: Path) -> str:
 
 
 def _take(folder: Path) -> BinaryIO | None:
-    """Takes a stage into use. Returns its open file, which `in_use` sees; None where it is missing or damaged."""
+    """Takes a stage into use. Returns its open file, whose lock `unused` sees; None where it is missing or damaged."""
     try:
         file = _open(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -184,16 +184,25 @@ def _open(folder: Path) -> BinaryIO:
     return file
 
 
-def in_use(folder: Path) -> bool:
-    """Whether a process that still runs has asked for this stage."""
+@contextlib.contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether no process that still runs has asked for this stage; none can begin to while the block runs."""
     import fcntl
 
-    with contextlib.suppress(FileNotFoundError), (folder / INPUTS).open("rb") as file:
+    try:
+        file = (folder / INPUTS).open("rb")
+    except FileNotFoundError:  # what is damaged so far nobody can use
+        yield True
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-    return False
+            yield False
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield True
 
 
 def seconds(folder: Path) -> float:

@@ -145,7 +145,8 @@ def _override(values: dict[str, Any], pair: str) -> dict[str, Any]:
         change: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
         raise StudyError(
-            f"override {key}: {text!r} is not a YAML value; expected a number, a word or a [list]"
+            f"override {key}: {text!r} is not a YAML value; expected a number, a word or a [list], "
+            f"and quotes round a value with spaces: \"{key}='…'\""
         ) from error
     for part in reversed(key.split(".")):
         change = {part: change}
@@ -169,7 +170,9 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "union_tag_invalid":
         return f"dataset.adapter: unknown adapter {problem['ctx']['tag']!r}; expected one of {', '.join(ADAPTERS)}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+    whole = problem["type"] == "value_error" and isinstance(problem["input"], dict)  # a block, not the value in it
+    where, got = f"{key}: " if key else "", "" if whole else f" (got {problem['input']!r})"
+    return f"{where}{message[0].lower()}{message[1:]}{got}"
 
 
 def _block_at(location: tuple[int | str, ...]) -> type[BaseModel]:
