@@ -15,10 +15,12 @@ import requests
 from kagglehub import exceptions
 
 from layouts import layout, make_study, write_image
-from scanbook import datasets
+from scanbook import cli, datasets
 from scanbook.datasets import kaggle
 from scanbook.errors import DataError
-from scanbook.study import Study
+from scanbook.runner import making
+from scanbook.runner.freshness import Batch
+from scanbook.study import Study, load
 
 SECRET = "KGAT_0123456789abcdef"
 DATASET = {"adapter": "folder", "kaggle": "owner/some-images"}
@@ -198,3 +200,16 @@ def test_kagglehub_itself_takes_these_arguments_and_fails_in_one_line_without_a_
         public, contest, malformed = done.stdout.splitlines()
         assert "cannot reach Kaggle for owner/some-images" in public and expected in contest
         assert "'malformed' is malformed" in malformed and SECRET not in done.stdout + done.stderr
+
+
+def test_reports_are_held_against_what_was_downloaded(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not against the folder that was missing when the command began, by which each would be stale at once."""
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
+    asked = hub(whole)
+    planned: list[Batch] = []
+    monkeypatch.setattr(making, "make", lambda batches, *_: planned.extend(batches) or True)
+    assert cli.main(["reports", "--study", "dermnet", "--data", "kaggle"]) == 0
+    assert len(asked) == 1
+    assert planned[0].fingerprints("01_eda") == Batch(load("dermnet", data="kaggle")).fingerprints("01_eda")
