@@ -24,6 +24,8 @@ NAME =
 ROWS =
 
 SHELL = /bin/sh
+# the environment is ours to keep bytecode in: without, TensorFlow's import takes twice as long, in every notebook
+unexport PYTHONDONTWRITEBYTECODE
 ENV = .venv
 BIN = $(ENV)/bin
 STAMP = $(ENV)/installed

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -67,11 +68,11 @@ class Project:
                 facts |= {"finished": "2026-01-02T03:04:05", "fingerprints": batch.fingerprints(name), "results": {}}
                 (folder / METRICS).write_text(json.dumps(facts))
 
-    def start(self, *words: str, **options: object) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "scanbook.cli", *words]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=self.environment, preexec_fn=heard, **pipes)  # noqa: PLW1509  no thread here
 
     def run(self, *words: str) -> tuple[int, str, list[str]]:
         """Status, output, and lines of the error stream of a command."""

@@ -20,9 +20,10 @@ from scanbook.runner.order import BENCHMARK, NOTEBOOKS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
+Done = subprocess.CompletedProcess[str]
 
 
-def make(*words: str, room: Path, core: int | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def make(*words: str, room: Path, core: int | None = None, **variables: str) -> Done:
     """`make` with folders of its own below `room`, on one core or on all, and no Keras cache but one that is named."""
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_HOME"} | {
         "HOME": str(room / "home"),
@@ -38,17 +39,17 @@ def _pinned(core: int | None) -> list[str]:
     return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
 
 
-def make_each(words: Sequence[Sequence[str]], rooms: Sequence[Path]) -> list[subprocess.CompletedProcess[str]]:
+def make_each(words: Sequence[Sequence[str]], rooms: Sequence[Path], **variables: str) -> list[Done]:
     """Several runs of `make` at a time, each on a core of its own: side by side on all cores they would be slower."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
     free: SimpleQueue[int] = SimpleQueue()
     for core in cores[:2]:
         free.put(core)
 
-    def run(one: Sequence[str], room: Path) -> subprocess.CompletedProcess[str]:
+    def run(one: Sequence[str], room: Path) -> Done:
         core = free.get()
         try:
-            return make(*one, "JOBS=1", room=room, core=core, SCANBOOK_DATA=str(room / "data"))
+            return make(*one, "JOBS=1", room=room, core=core, SCANBOOK_DATA=str(room / "data"), **variables)
         finally:
             free.put(core)
 
@@ -107,20 +108,20 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
 
 
 STAND_INS = ("dermnet", "melanoma", "chest_xray", "retinopathy", "skin11")
+AGAIN = f"{STAND_INS[0]} again"
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
-    """All five studies on their stand-ins, two at a time; the room of each, and how `make` ended."""
-    rooms = [tmp_path_factory.mktemp(study) for study in STAND_INS]
-    runs = make_each([("reports", f"STUDY={study}", "PROFILE=smoke") for study in STAND_INS], rooms)
-    return dict(zip(STAND_INS, zip(rooms, runs, strict=True), strict=True))
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
+    """All five studies on their stand-ins, and one of them again; the room of each, and how `make` ended."""
+    names = [*STAND_INS, AGAIN]
+    rooms = [tmp_path_factory.mktemp(name.replace(" ", "_")) for name in names]
+    runs = make_each([("reports", f"STUDY={name.split()[0]}", "PROFILE=smoke") for name in names], rooms)
+    return dict(zip(names, zip(rooms, runs, strict=True), strict=True))
 
 
 @pytest.mark.parametrize("study", STAND_INS)
-def test_a_published_study_runs_on_its_stand_in(
-    study: str, stand_ins: dict[str, tuple[Path, subprocess.CompletedProcess[str]]]
-) -> None:
+def test_a_published_study_runs_on_its_stand_in(study: str, stand_ins: dict[str, tuple[Path, Done]]) -> None:
     room, done = stand_ins[study]
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(room, study, "smoke")
@@ -137,14 +138,10 @@ def test_a_published_study_runs_on_its_stand_in(
     pages.check_reports(room / "reports")
 
 
-def test_two_runs_with_one_seed_give_identical_results(tmp_path: Path) -> None:
-    rooms = [tmp_path / "first", tmp_path / "second"]
-    for room in rooms:
-        room.mkdir()
-    runs = make_each([("reports", "PROFILE=smoke")] * 2, rooms)
-    assert [done.returncode for done in runs] == [0, 0], runs
-    folders = [room / "reports" / "drawn" / "smoke" for room in rooms]
-    first, second = ({name: (each / name / "results.json").read_bytes() for name in NOTEBOOKS} for each in folders)
+def test_two_runs_with_one_seed_give_identical_results(stand_ins: dict[str, tuple[Path, Done]]) -> None:
+    study = STAND_INS[0]
+    rooms = [stand_ins[name][0] / "reports" / study / "smoke" for name in (study, AGAIN)]
+    first, second = ({name: (each / name / "results.json").read_bytes() for name in NOTEBOOKS} for each in rooms)
     assert first == second
 
 
@@ -164,17 +161,29 @@ def test_a_notebook_runs_alone_from_any_directory(tmp_path: Path) -> None:
     assert recorded["parity"]["HTTP"] is True
 
 
-@pytest.mark.parametrize(
-    ("archive", "study", "classes"),
-    [("ham10000_200x150.zip", "ham10000", 7), ("covid19_small.zip", "folder", 3)],
-)
-def test_real_images_go_all_the_way(tmp_path: Path, real_data: Path, archive: str, study: str, classes: int) -> None:
-    with zipfile.ZipFile(real_data / archive) as packed:
-        packed.extractall(tmp_path / "data")
-    words = [f"DATA={tmp_path / 'data'}", "PROFILE=smoke"] + ([f"STUDY={study}"] if study != "folder" else [])
-    keras_home = os.environ.get("KERAS_HOME", str(tmp_path / "home" / ".keras"))
-    done = make("reports", *words, room=tmp_path, KERAS_HOME=keras_home)
+REAL = {"ham10000_200x150.zip": ("ham10000", 7), "covid19_small.zip": ("folder", 3)}
+
+
+@pytest.fixture(scope="module")
+def on_real_images(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> dict[str, tuple[Path, Done]]:
+    """A table and class folders of real images; the room of each archive, and how `make` ended."""
+    rooms = [tmp_path_factory.mktemp(study) for study, _ in REAL.values()]
+    words = []
+    for (archive, (study, _)), room in zip(REAL.items(), rooms, strict=True):
+        with zipfile.ZipFile(real_data / archive) as packed:
+            packed.extractall(room / "images")
+        named = () if study == "folder" else (f"STUDY={study}",)
+        words.append(("reports", f"DATA={room / 'images'}", "PROFILE=smoke", *named))
+    keras_home = os.environ.get("KERAS_HOME", str(rooms[0] / "home" / ".keras"))
+    runs = make_each(words, rooms, KERAS_HOME=keras_home)
+    return dict(zip(REAL, zip(rooms, runs, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("archive", REAL)
+def test_real_images_go_all_the_way(archive: str, on_real_images: dict[str, tuple[Path, Done]]) -> None:
+    (study, classes), (room, done) = REAL[archive], on_real_images[archive]
     assert done.returncode == 0, done.stdout + done.stderr
-    found = results(tmp_path, study, "smoke")
+    found = results(room, study, "smoke")
     assert len(found["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
     assert found["07_export_flask"]["parity"]["HTTP"] is True
+    pages.check_reports(room / "reports")

@@ -234,6 +234,7 @@ def _surroundings(notebook: str) -> Iterator[str]:
             "SCANBOOK_REPORTS": str(runtime.reports_dir()),
             runtime.NOTEBOOK: notebook,
             kernel.ROOM: short,
+            "TMPDIR": os.environ.get("TMPDIR", short),  # what a kernel leaves there goes with its room
             "IPYTHONDIR": f"{short}/ipython",
         }
         try:

@@ -58,6 +58,7 @@ def engine_arguments(folder: str) -> dict[str, object]:
         "extra_arguments": ["--IPKernelApp.log_level=50"],
         "iopub_timeout": 600,
         "start_timeout": 180,
+        "shutdown_kernel": "immediate",  # an orderly end takes seconds, and `end` follows in any case
     }
 
 
