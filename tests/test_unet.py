@@ -119,7 +119,7 @@ def test_real_lesions_are_found(real_data: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(real_data / "ham10000_200x150.zip") as file:
         file.extractall(tmp_path)
     root = next(tmp_path.rglob("HAM10000_metadata.csv")).parent
-    learning = "segmentation.unet.epochs=9 segmentation.unet.images=2000 segmentation.unet.learning_rate=0.004"
+    learning = "segmentation.unet.epochs=8 segmentation.unet.images=800 segmentation.unet.learning_rate=0.004"
     chosen = study.load("ham10000", "quick", str(root), f"{learning} segmentation.methods=[Otsu,U-Net]")
     manifest = splits.prepare(chosen)
     images = pixels.load(manifest, chosen.size)
