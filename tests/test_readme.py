@@ -374,6 +374,8 @@ def test_a_backbone_is_added(clone: Clone) -> None:
     save(clone, "backbone")
     apply, check, reports = commands("test_a_backbone_is_added")
     clone.run(apply)
+    clone.run(commands("test_an_adapter_is_added")[0])
+    assert "`mobilenet_v3_small`" in (clone.folder / "notebooks/studies/README.md").read_text()
     assert "2 passed" in clone.run(check)
     assert "7 missing" in clone.status(reports)
 
@@ -416,7 +418,7 @@ def test_an_adapter_is_added(clone: Clone) -> None:
             draw(clone.folder / "path/to/lists" / part / f"{seed}.png", seed)
         lines = [f"{part}/{seed}.png {('normal', 'ill')[seed % 2]}\n" for seed in range(count)]
         (clone.folder / "path/to/lists" / f"{part}.txt").write_text("".join(lines))
-    apply, page, reports = commands("test_an_adapter_is_added")
+    page, apply, reports = commands("test_an_adapter_is_added")  # in the order of the document, each once
     clone.run(apply)
     clone.run(page)
     assert "dataset, adapter: listed" in (clone.folder / "notebooks/studies/README.md").read_text()
