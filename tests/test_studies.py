@@ -20,6 +20,7 @@ from scanbook.runner.order import BENCHMARK, NOTEBOOKS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
+MAKE = ("make", "--no-print-directory", "reports")
 Done = subprocess.CompletedProcess[str]
 
 
@@ -39,18 +40,13 @@ def _pinned(core: int | None) -> list[str]:
     return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
 
 
-def make(*words: str) -> list[str]:
-    """The command that makes something, one notebook at a time where these are several."""
-    return ["make", "--no-print-directory", *words, "JOBS=1"]
-
-
 def notebooks(names: Iterable[str], study: str, *options: str) -> list[list[str]]:
     """The commands that run some notebooks of a study in smoke, one after the other."""
     command = [str(ROOT / ".venv" / "bin" / "scanbook"), "run"]
     return [[*command, name, "--study", study, "--profile", "smoke", *options] for name in names]
 
 
-def run_each(jobs: Sequence[Sequence[Sequence[str]]], rooms: Sequence[Path], **variables: str) -> list[Done]:
+def run_each(jobs: Sequence[Sequence[Sequence[str]]], rooms: Sequence[Path]) -> list[Done]:
     """Several jobs at a time, each on a core of its own: side by side on all cores they would be slower.
 
     A job is the commands that follow each other until one fails; what the last did is returned.
@@ -64,7 +60,7 @@ def run_each(jobs: Sequence[Sequence[Sequence[str]]], rooms: Sequence[Path], **v
         core = free.get()
         try:
             for words in job:
-                done = run(*words, room=room, core=core, SCANBOOK_DATA=str(room / "data"), **variables)
+                done = run(*words, room=room, core=core, SCANBOOK_DATA=str(room / "data"))
                 if done.returncode:
                     break
             return done
@@ -90,7 +86,7 @@ SHORTER = "benchmark.images=128 benchmark.windows=6"
 
 
 def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
-    words = ["make", "--no-print-directory", "reports", "PROFILE=quick", f"SET={SHORTER}"]
+    words = [*MAKE, "PROFILE=quick", f"SET={SHORTER}"]
     done = run(*words, room=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path, "drawn", "quick")
@@ -136,18 +132,31 @@ REPEATED = ("02_segmentation", "03_augmentation", "04_transfer_learning", "05_fi
 """Notebooks that train networks; the others draw nothing by chance but the split, which these have too."""
 
 
+TABLE = "ham10000"
+ON_A_TABLE = ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask")
+"""Notebooks that see what a table has and class folders have not: groups, masks and metadata."""
+
+
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
-    """All five studies on their stand-ins, and one of them again; the room of each, and how `make` ended."""
-    jobs = {study: [make("reports", f"STUDY={study}", "PROFILE=smoke")] for study in STAND_INS}
+def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
+    """All five studies on their stand-ins, one of them again, and a real dataset where there is one.
+
+    The room of each, and how its last command ended.
+    """
+    jobs = {study: [[*MAKE, "JOBS=1", f"STUDY={study}", "PROFILE=smoke"]] for study in STAND_INS}
     jobs[AGAIN] = notebooks(REPEATED, STAND_INS[-1])
-    rooms = [tmp_path_factory.mktemp(name.replace(" ", "_")) for name in jobs]
-    return dict(zip(jobs, zip(rooms, run_each([*jobs.values()], rooms), strict=True), strict=True))
+    rooms = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
+    if os.environ.get("SCANBOOK_REAL_DATA"):
+        images = unpacked("ham10000_200x150.zip", rooms[TABLE] / "images")
+        weights = f"KERAS_HOME={keras_home(rooms[TABLE])}"
+        jobs[TABLE] = [["env", weights, *words] for words in notebooks(ON_A_TABLE, TABLE, "--data", str(images))]
+    done = run_each([*jobs.values()], [rooms[name] for name in jobs])
+    return {name: (rooms[name], each) for name, each in zip(jobs, done, strict=True)}
 
 
 @pytest.mark.parametrize("study", STAND_INS)
-def test_a_published_study_runs_on_its_stand_in(study: str, stand_ins: dict[str, tuple[Path, Done]]) -> None:
-    room, done = stand_ins[study]
+def test_a_published_study_runs_on_its_stand_in(study: str, side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    room, done = side_by_side[study]
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(room, study, "smoke")
     assert found["07_export_flask"]["parity"]["HTTP"] is True
@@ -163,10 +172,10 @@ def test_a_published_study_runs_on_its_stand_in(study: str, stand_ins: dict[str,
     pages.check_reports(room / "reports")
 
 
-def test_two_runs_with_one_seed_give_identical_results(stand_ins: dict[str, tuple[Path, Done]]) -> None:
+def test_two_runs_with_one_seed_give_identical_results(side_by_side: dict[str, tuple[Path, Done]]) -> None:
     study = STAND_INS[-1]
-    assert stand_ins[AGAIN][1].returncode == 0, stand_ins[AGAIN][1]
-    rooms = [stand_ins[name][0] / "reports" / study / "smoke" for name in (study, AGAIN)]
+    assert side_by_side[AGAIN][1].returncode == 0, side_by_side[AGAIN][1]
+    rooms = [side_by_side[name][0] / "reports" / study / "smoke" for name in (study, AGAIN)]
     first, second = ({name: (each / name / "results.json").read_bytes() for name in REPEATED} for each in rooms)
     assert first == second
 
@@ -187,33 +196,37 @@ def test_a_notebook_runs_alone_from_any_directory(tmp_path: Path) -> None:
     assert recorded["parity"]["HTTP"] is True
 
 
-@pytest.fixture(scope="module")
-def on_real_images(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> dict[str, tuple[Path, Done]]:
-    """A table and class folders of real images; the room of each, and how the last command ended."""
-    archives = {"ham10000": "ham10000_200x150.zip", "folder": "covid19_small.zip"}
-    rooms = {study: tmp_path_factory.mktemp(study) for study in archives}
-    for study, archive in archives.items():
-        with zipfile.ZipFile(real_data / archive) as packed:
-            packed.extractall(rooms[study] / "images")
-    jobs = [
-        notebooks(ON_A_TABLE, "ham10000", "--data", str(rooms["ham10000"] / "images")),
-        [make("reports", f"DATA={rooms['folder'] / 'images'}", "PROFILE=smoke")],
-    ]
-    keras_home = os.environ.get("KERAS_HOME", str(rooms["folder"] / "home" / ".keras"))
-    runs = run_each(jobs, [*rooms.values()], KERAS_HOME=keras_home)
-    return dict(zip(rooms, zip(rooms.values(), runs, strict=True), strict=True))
+def unpacked(archive: str, folder: Path) -> Path:
+    """Folder of the images of an archive of real ones."""
+    with zipfile.ZipFile(Path(os.environ["SCANBOOK_REAL_DATA"]) / archive) as packed:
+        packed.extractall(folder)
+    return folder
 
 
-ON_A_TABLE = ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask")
-"""Notebooks that see what a table has and class folders have not: groups, masks and metadata."""
+def keras_home(room: Path) -> str:
+    """Where ImageNet weights are, or an empty place."""
+    return os.environ.get("KERAS_HOME", str(room / "home" / ".keras"))
 
 
-@pytest.mark.parametrize(("study", "classes"), [("ham10000", 7), ("folder", 3)])
-def test_real_images_go_all_the_way(study: str, classes: int, on_real_images: dict[str, tuple[Path, Done]]) -> None:
-    room, done = on_real_images[study]
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = results(room, study, "smoke", ON_A_TABLE)
+def agree(room: Path, study: str, classes: int) -> None:
+    """Every class of a dataset was learned, and the service gives the network's answers."""
+    found = results(room, study, "smoke", ("05_fine_tuning", "07_export_flask"))
     assert len(found["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
     assert found["07_export_flask"]["parity"]["HTTP"] is True
-    if study == "folder":
-        pages.check_reports(room / "reports")
+
+
+@pytest.mark.usefixtures("real_data")
+def test_a_table_of_real_images_goes_all_the_way(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    room, done = side_by_side[TABLE]
+    assert done.returncode == 0, done.stdout + done.stderr
+    agree(room, TABLE, 7)
+
+
+@pytest.mark.usefixtures("real_data")
+def test_class_folders_of_real_images_give_all_reports(tmp_path: Path) -> None:
+    images = unpacked("covid19_small.zip", tmp_path / "images")
+    done = run(*MAKE, f"DATA={images}", "PROFILE=smoke", room=tmp_path, KERAS_HOME=keras_home(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(results(tmp_path, "folder", "smoke")) == len(NOTEBOOKS)
+    agree(tmp_path, "folder", 3)
+    pages.check_reports(tmp_path / "reports")
