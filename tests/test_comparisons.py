@@ -11,6 +11,7 @@ from scanbook.evaluation import Predictions, paired_difference
 from scanbook.manifest import VALIDATION
 
 
+@pytest.mark.slow
 def test_steps_are_of_validation_images_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path))
     monkeypatch.setattr(backbones, "resolve", lambda study: ({"baseline_cnn": planted.weights()}, {}))

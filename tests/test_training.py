@@ -474,7 +474,9 @@ class Killed(BaseException):
     """Stands in for the end of the process: no handler of the library's catches it."""
 
 
-@pytest.mark.parametrize(("plan", "after"), [("cosine", 1), ("plateau, early stopping", 3)])
+@pytest.mark.parametrize(
+    ("plan", "after"), [pytest.param("cosine", 1, marks=pytest.mark.slow), ("plateau, early stopping", 3)]
+)
 def test_a_killed_training_goes_on_to_the_same_end(monkeypatch, tmp_path, capsys, plan, after):
     options = {"scratch": {"batch_size": 16, **PLANS[plan]}, "augmentation": "dermoscopy+mixup"}
     use_fresh_store(monkeypatch, tmp_path, "whole")
