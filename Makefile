@@ -74,7 +74,7 @@ test: setup ## unit tests, and every notebook in the smoke profile
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
 bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
 	@$(SCANBOOK) bench --rows "$(ROWS)" --data "$(DATA)"

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies begin: they take one of two workers about as long as all else takes the other."""
+    items.sort(key=lambda item: item.path.name != "test_studies.py")
+
+
 @pytest.fixture(scope="session")
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A store and a reports folder of the session's own: no test reads or leaves anything in the project."""
