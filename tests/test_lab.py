@@ -95,6 +95,7 @@ def test_lab_opens_the_notebooks_with_the_environments_kernel(lab: Lab) -> None:
     started = lab.ask("api/kernels", {"name": "python3"})
     client = BlockingKernelClient(connection_file=str(lab.runtime / f"kernel-{started['id']}.json"))
     client.load_connection_file()
+    client.hb_channel.time_to_dead = 60.0  # a second's silence is no death while other tests have the cores
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
