@@ -341,9 +341,9 @@ def test_language_can_be_changed_before_anything_is_sent(visit: Visit) -> None:
 def open_chooser(page: Page) -> FileChooser:
     """Enter on the focused field; a busy Chromium now and then drops the first."""
     for limit in (3_000, 10_000):
-        with suppress(TimeoutError), page.expect_file_chooser(timeout=limit) as chooser:
-            page.keyboard.press("Enter")
-        if chooser.is_done():
+        with suppress(TimeoutError):
+            with page.expect_file_chooser(timeout=limit) as chooser:
+                page.keyboard.press("Enter")
             return chooser.value
     raise AssertionError("no file chooser opened")
 
