@@ -244,14 +244,19 @@ def disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """A small disk of its own at a folder; the function that it gives changes its mount options."""
     folder.mkdir()
 
-    def mount(options: str) -> None:
+    def mount(options: str) -> str:
+        """What keeps it from being mounted, "" for nothing."""
         words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        if subprocess.run(words, capture_output=True, check=False).returncode:
-            pytest.skip("only root can mount a small disk")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return done.stderr.strip() or "no reason given" if done.returncode else ""
 
-    mount(f"size={size}")
+    def change(options: str) -> None:
+        assert mount(f"remount,{options}") == ""
+
+    if refused := mount(f"size={size}"):
+        pytest.skip(f"a small disk cannot be mounted here, as root can elsewhere ({refused})")
     try:
-        yield lambda options: mount(f"remount,{options}")
+        yield change
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -332,10 +337,10 @@ def memory_group(limit: int) -> Iterator[Path]:
     try:
         group.mkdir()
         (group / ("memory.limit_in_bytes" if version == 1 else "memory.max")).write_text(str(limit))
-    except OSError:
+    except OSError as error:
         if group.is_dir():
             group.rmdir()
-        pytest.skip("only root can limit memory, where control groups may be made")
+        pytest.skip(f"memory cannot be limited here, as root can where control groups may be made ({error})")
     try:
         yield group
     finally:

@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, expect
 
 import pages
-from scanbook import evaluation, notebook
+from scanbook import bundle, evaluation, notebook
 from scanbook.plots import writing
 from scanbook.runner import checklist, index, order, recorded, report, story
 from scanbook.runner.failure import Failure
@@ -177,7 +177,7 @@ def make(room: Path, *without: str) -> recorded.Run:
     for name in order.NOTEBOOKS:
         if name not in without:
             record(folder / name, facts(name, of, RECORDED[name]))
-    (folder / story.BUNDLE).mkdir(parents=True, exist_ok=True)
+    (folder / bundle.PLACE).mkdir(parents=True, exist_ok=True)
     index.write()
     return recorded.Run(folder)
 
@@ -189,7 +189,7 @@ def make_whole(room: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> re
             made = Notebook(name, study_of(profile="quick"), monkeypatch)
             fill(made.session)
             made.write(RECORDED[name])
-    (room / "planted" / "quick" / story.BUNDLE).mkdir(parents=True, exist_ok=True)
+    (room / "planted" / "quick" / bundle.PLACE).mkdir(parents=True, exist_ok=True)
     index.write()
     return recorded.Run(room / "planted" / "quick")
 
@@ -313,10 +313,10 @@ def test_ordered_classes_are_told_with_their_kappa(room: Path) -> None:
     run = make(room)
     kept = run.folder / "05_fine_tuning" / "metrics.json"
     content = json.loads(kept.read_text())
-    assert story.METRICS.keys() <= evaluation.METRICS.keys()
+    assert {name: evaluation.METRICS[name].title for name in story.METRICS} == story.METRICS
     content["results"]["summary"] = SUMMARY | {"kappa": {"value": 0.6, "low": 0.5, "high": 0.7}}
     kept.write_text(json.dumps(content))
-    assert "QWK 0.600 (0.500 to 0.700)" in story.steps(recorded.Run(run.folder))[2].details
+    assert "quadratic weighted kappa 0.600 (0.500 to 0.700)" in story.steps(recorded.Run(run.folder))[2].details
 
 
 def test_what_is_missing_is_said_with_the_command(room: Path) -> None:

@@ -31,6 +31,8 @@ SERVED = {"fp32": "openvino", "int8": "openvino_int8"}
 UNWANTED = ("__pycache__", ".DS_Store", "._*")
 """What Python and macOS put into a folder by themselves."""
 
+PLACE = Path("07_export_flask", "bundle")
+"""Where the bundle lies among the reports of a study and profile, unless another folder is named."""
 AGAIN = "copy the whole bundle again, or export it again (scanbook export, or notebook 07_export_flask)"
 
 
@@ -112,7 +114,7 @@ def of_study(name: str, profile: str) -> Path:
         name: Of the study.
         profile: "smoke", "quick" or "full".
     """
-    return runtime.reports_dir() / name / profile / "07_export_flask" / "bundle"
+    return runtime.reports_dir() / name / profile / PLACE
 
 
 def read(folder: Path) -> Bundle:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from scanbook import bundle
+from scanbook.runner import order
 from scanbook.runner.recorded import Report, Run
 from scanbook.runner.report import anchor, environment
 
-EDA, SEGMENTATION, AUGMENTATION = "01_eda", "02_segmentation", "03_augmentation"
-TRANSFER, TUNING, HARDWARE, EXPORT = (
-    "04_transfer_learning",
-    "05_fine_tuning",
-    "06_hardware_benchmark",
-    "07_export_flask",
-)
-BUNDLE = Path(EXPORT) / "bundle"
-METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "macro AUROC", "kappa": "QWK"}
-"""Metrics of the test report that the story tells, the first of them large."""
+EDA, _, _, TRANSFER, TUNING, HARDWARE, EXPORT = order.NOTEBOOKS
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "macro AUROC",
+    "kappa": "quadratic weighted kappa",
+}
+"""Metrics of the test report that the story tells, the first of them large, with the titles that `evaluation` gives."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ class Comparison:
 
 def page(run: Run) -> str:
     """The page of a study."""
-    shown = environment().get_template("story.html.j2")
-    return shown.render(run=run, steps=steps(run), comparisons=comparisons(run), bundle=(run.folder / BUNDLE).is_dir())
+    return environment().get_template("story.html.j2").render(run=run, steps=steps(run), comparisons=comparisons(run))
 
 
 def steps(run: Run) -> list[Step]:
@@ -164,7 +162,7 @@ def _service(run: Run) -> Step:
     below = report.recorded.get("abstain_below")
     if below is not None:
         details.append(f"says “not sure” below a confidence of {below:.2f}")
-    command = run.command("serve") if (run.folder / BUNDLE).is_dir() else ""
+    command = run.command("serve") if (run.folder / bundle.PLACE).is_dir() else ""
     return Step("Deploy", (report,), "4. Do all agree?", report.headline, tuple(details), command)
 
 
