@@ -61,6 +61,19 @@ def network_with(output, units, name="baseline_cnn"):
     return model
 
 
+@pytest.mark.parametrize(("output", "units"), HEADS)
+def test_a_network_of_another_process_is_given_heat_maps(output, units, tmp_path):
+    """Keras counts the names that it gives in one process: those of a network that was saved by another are taken."""
+    backbones.keras.backend.clear_session()
+    model = network_with(output, units)
+    model.save(tmp_path / "model.keras")
+    expected = outputs(model, planted.pixels()[:4])
+    backbones.keras.backend.clear_session()
+    found = outputs(backbones.load(tmp_path / "model.keras"), planted.pixels()[:4])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def slopes(model, images, of):
     """Gradient of every logit by the output of a layer, by automatic differentiation: `(n, k, ...)`."""
     target = model.get_layer(of).output

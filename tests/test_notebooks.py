@@ -88,7 +88,6 @@ def kernel(name: str) -> Callable[[dict[str, Any]], None]:
 
 
 PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
-CODE_CELLS = sum(cell["cell_type"] == "code" for cell in WHOLE["cells"])
 
 
 @pytest.mark.parametrize(

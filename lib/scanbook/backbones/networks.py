@@ -6,6 +6,7 @@ The backbone is built on the preprocessed input itself, never nested: nested bac
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -77,10 +78,23 @@ def load(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if b'"keras_hub' in archive.read("config.json"):
                 import_kerashub()
-        return keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} cannot be loaded as a .keras model ({reason}); save or train it again") from error
+    _take_names(model)
+    return model
+
+
+def _take_names(model: Any) -> None:
+    """Sees to it that what is built on a loaded network gets other names: Keras counts only those that it gave itself.
+
+    The first `-x` of a process is called "negative", as the one of the process that saved the network was.
+    """
+    for operation in model.operations:
+        name, number = re.fullmatch(r"(.+?)(?:_(\d+))?", operation.name).groups()
+        while keras.backend.get_uid(name) <= int(number or 0):
+            pass
 
 
 def body_weights(model: Any) -> list[np.ndarray]:

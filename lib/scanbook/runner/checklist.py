@@ -12,8 +12,6 @@ from scanbook.runner.recorded import Run
 from scanbook.runner.report import TEMPLATES, environment
 
 FILE = TEMPLATES / "checklists.yaml"
-THIS_RUN = "This run"
-"""The section at the foot of every report, which no notebook has."""
 State = Literal["answered", "in part", "open", "not run"]
 """Of an item: "open" needs a person, "not run" a notebook."""
 
