@@ -61,11 +61,11 @@ def network_with(output, units, name="baseline_cnn"):
     return model
 
 
-@pytest.mark.parametrize(("output", "units"), HEADS)
-def test_a_network_of_another_process_is_given_heat_maps(output, units, tmp_path):
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "ordinal"])
+def test_a_network_of_another_process_is_given_heat_maps(output, tmp_path):
     """Keras counts the names that it gives in one process: those of a network that was saved by another are taken."""
     backbones.keras.backend.clear_session()
-    model = network_with(output, units)
+    model = network_with(output, [9])
     model.save(tmp_path / "model.keras")
     expected = outputs(model, planted.pixels()[:4])
     backbones.keras.backend.clear_session()
