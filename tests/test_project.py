@@ -44,7 +44,7 @@ FLOW = (
         "quality",
     ),
     *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
-    *("comparisons", "segmentation", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
+    *("comparisons", "segmentation", "jobs", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
     *("serving", "benchmark", "notebook", "sections", "runner", "authoring", "performance", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")

@@ -106,14 +106,14 @@ def mixing(policy: Policy, size: tuple[int, int], count: int, *, seed: int, epoc
         batch: Number of the batch in its epoch, from 0.
 
     Returns:
-        One row an image: `method`, "mixup", "cutmix" or "none"; `partner`, place in the batch of the image mixed in;
-        `share`, how much of its label an image keeps, from 0 to 1; and the box that shows its partner, in pixels, from
-        `left` and `top` to before `right` and `bottom`, empty where there is none.
+        One row an image: `method`, "mixup", "cutmix" or "none"; `place` in the batch, from 0, and `partner`, the
+        place of the image mixed in; `share`, how much of its label an image keeps, from 0 to 1; and the box that shows
+        its partner, in pixels, from `left` and `top` to before `right` and `bottom`, empty where there is none.
     """
     random = np.random.default_rng([seed, epoch, batch, _MIXING])
     methods = [name for name in ("mixup", "cutmix") if getattr(policy, name)]
     method = methods[random.integers(len(methods))] if methods else "none"
-    drawn = pd.DataFrame({"method": [method] * count, "partner": np.arange(count), "share": 1.0})
+    drawn = pd.DataFrame({"method": [method] * count, "place": range(count), "partner": range(count), "share": 1.0})
     box = np.zeros((count, 4), int)
     if method != "none":
         strength = getattr(policy, method)
@@ -135,14 +135,14 @@ def mix(images: np.ndarray, y: np.ndarray, drawn: pd.DataFrame) -> tuple[np.ndar
     Args:
         images: uint8 `(m, h, w, 3)`.
         y: Labels, one-hot or shares of classes, float `(m, k)`.
-        drawn: What `mixing` drew.
+        drawn: What `mixing` drew; or n of its rows, with places among `images`.
 
     Returns:
-        Images, uint8 `(m, h, w, 3)`, and labels, float32 `(m, k)`, whose rows sum to what they did.
+        Images, uint8 `(n, h, w, 3)`, and labels, float32 `(n, k)`, whose rows sum to what they did.
     """
-    mixed = np.empty_like(images)
+    mixed = np.empty((len(drawn), *images.shape[1:]), images.dtype)
     for place, row in enumerate(drawn.itertuples()):
-        image, other = images[place], images[row.partner]
+        image, other = images[row.place], images[row.partner]
         if row.method == "mixup":
             mixed[place] = cv2.addWeighted(image, row.share, other, 1 - row.share, 0)
         else:
@@ -150,7 +150,7 @@ def mix(images: np.ndarray, y: np.ndarray, drawn: pd.DataFrame) -> tuple[np.ndar
             box = np.s_[row.top : row.bottom, row.left : row.right]
             mixed[place][box] = other[box]
     share = drawn["share"].to_numpy()[:, None]
-    return mixed, (share * y + (1 - share) * y[drawn["partner"]]).astype(np.float32)
+    return mixed, (share * y[drawn["place"]] + (1 - share) * y[drawn["partner"]]).astype(np.float32)
 
 
 def first_epoch(name: str, size: tuple[int, int], count: int, batch_size: int, seed: int) -> pd.DataFrame:
@@ -239,9 +239,11 @@ class Augmenter:
         """
         if not self.mixes:
             return images, y
-        count, height, width, _ = images.shape
-        drawn = mixing(self.policy, (height, width), count, seed=self.seed, epoch=epoch, batch=batch)
-        return mix(images, y, drawn)
+        return mix(images, y, self.mixing(len(images), images.shape[1:3], epoch, batch))
+
+    def mixing(self, count: int, size: tuple[int, int], epoch: int, batch: int) -> pd.DataFrame:
+        """What `mixing` draws for a batch of so many images of a height and width."""
+        return mixing(self.policy, size, count, seed=self.seed, epoch=epoch, batch=batch)
 
     def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
         """Matrices and look-up tables, if any, of all training images in an epoch; the latest epoch's are kept."""

@@ -144,6 +144,34 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{chosen.study}/{chosen.profile}: exported to {folder}. {export.said(made.bundle)}")
 
 
+def _train(options: argparse.Namespace) -> None:
+    from scanbook import jobs
+
+    chosen = study.load(options.study, options.profile, options.data, options.set)
+    check_data(chosen)
+    addresses = [each for each in options.addresses.split(",") if each]
+    if addresses and not 0 <= options.process < len(addresses):
+        raise RunError(f"--process is {options.process}, expected 0 to {len(addresses) - 1}, its place in --addresses")
+    if jobs.distribution(options.distribute, addresses) == "none":
+        if options.prepare:
+            jobs.networks(chosen, options.backbone, options.from_scratch)
+        else:
+            jobs.train(chosen, options.backbone, options.from_scratch)
+        return
+    same = ("profile", "data", "set", "backbone")
+    command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]
+    command += [f"--{key}={getattr(options, key)}" for key in same]
+    command += ["--from-scratch"] if options.from_scratch else []
+    jobs.train_together(
+        chosen,
+        command,
+        backbone=options.backbone,
+        scratch=options.from_scratch,
+        addresses=addresses,
+        process=options.process if addresses else None,
+    )
+
+
 def _serve(options: argparse.Namespace) -> None:
     from scanbook import bundle, serving
 
@@ -254,6 +282,24 @@ def _export_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--to", default="", help="folder of the bundle (default: that of notebook 07_export_flask)")
 
 
+def _train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", help="a file of notebooks/studies, without .yaml")
+    command.add_argument("--backbone", default="", help="what to train (default: what validation chooses)")
+    command.add_argument("--from-scratch", action="store_true", help="from random weights, without pretrained ones")
+    command.add_argument(
+        "--distribute",
+        default="auto",
+        choices=("auto", "none", "data-parallel"),
+        help="none: one process, on TensorFlow; data-parallel: all GPUs, or all processes of the job, on JAX; "
+        "auto: the second where there are several (default)",
+    )
+    command.add_argument(
+        "--addresses", default="", metavar="HOST:PORT,…", help="of all processes (default: Slurm knows them)"
+    )
+    command.add_argument("--process", type=int, default=-1, help="which of them this one is, from 0")
+    command.add_argument("--prepare", action="store_true", help="stop where training starts: no GPU is needed so far")
+
+
 def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
@@ -302,6 +348,13 @@ def _parser() -> argparse.ArgumentParser:
         ("new-notebook", _new_notebook, (), _new_notebook_options, "write a notebook to go on from"),
         ("new-study", _new_study, (), _new_study_options, "write a study of a folder of images"),
         ("export", _export, (which, data), _export_options, "write a study's model as a bundle, which runs alone"),
+        (
+            "train",
+            _train,
+            (profile, data),
+            _train_options,
+            "train a study's networks, by several processes or GPUs, too",
+        ),
         ("serve", _serve, (which,), _serve_options, "serve an exported model over HTTP"),
         ("latency", _latency, (), _latency_options, "how fast a service answers, and what a prediction costs there"),
         ("bench", _bench, (), _bench_options, "measure scanbook against the usual practice"),

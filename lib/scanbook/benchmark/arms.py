@@ -190,7 +190,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     from scanbook import backbones, training
     from scanbook.augmentation import Augmenter
     from scanbook.study import Head, Training
-    from scanbook.training.fitting import cross_entropy, metrics
+    from scanbook.training.fitting import CrossEntropy, metrics
     from scanbook.training.networks import in_training_precision
 
     source, path, digest = task["weights"]
@@ -211,7 +211,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
 
     whole, epochs = batches(len(rows)), task["epochs"] + 1
     values = Training(epochs=epochs, batch_size=task["batch_size"])
-    model.compile(training.optimizer(values, whole.num_batches), cross_entropy(), metrics=metrics())
+    model.compile(training.optimizer(values, whole.num_batches), CrossEntropy(), weighted_metrics=metrics())
     seconds, history = _epochs(model, whole, epochs)
     known = model.evaluate(
         images[manifest.rows(VALIDATION)], manifest.one_hot(VALIDATION), batch_size=64, verbose=0, return_dict=True

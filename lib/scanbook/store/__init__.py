@@ -9,7 +9,7 @@ from scanbook.store.fingerprints import (
     tree_fingerprint,
 )
 from scanbook.store.pruning import Entry, entries, prune
-from scanbook.store.stages import INPUTS, Visit, checkpoint, seconds, stage, visited
+from scanbook.store.stages import INPUTS, Visit, address, building, checkpoint, seconds, stage, visited
 from scanbook.store.writing import atomic_write, write_json
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "PACKAGE",
     "Entry",
     "Visit",
+    "address",
     "atomic_write",
+    "building",
     "checkpoint",
     "code_fingerprint",
     "entries",

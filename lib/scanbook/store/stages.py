@@ -53,17 +53,13 @@ def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], c
     Raises:
         StoreError: The store cannot be written.
     """
-    from filelock import FileLock
-
     started = time.perf_counter()
-    key = fingerprint(kind, inputs, code_fingerprint(code), runtime.versions(runtime.PACKAGES))
-    folder = runtime.store_dir() / kind / key
+    folder = address(kind, inputs, code)
     with _own_errors(folder):
         if folder not in _visited or not folder.is_dir():
             held, built = _take(folder), False
             if held is None:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{folder}.lock"):
+                with building(folder):
                     held = _take(folder)  # another process may have built it meanwhile
                     if held is None:
                         _build(folder, inputs, build)
@@ -92,13 +88,32 @@ def _own_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def checkpoint(work: Path) -> Path:
-    """Folder beside the one that a stage is built in, which outlives a killed process and goes when the stage is whole.
+def address(kind: str, inputs: Mapping[str, Any], code: str) -> Path:
+    """Folder of a stage, whether it is there or not; the arguments are those of `stage`."""
+    return (
+        runtime.store_dir()
+        / kind
+        / fingerprint(kind, inputs, code_fingerprint(code), runtime.versions(runtime.PACKAGES))
+    )
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Lets no other process build a stage while the block runs; waits while another one does."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        yield
+
+
+def checkpoint(folder: Path) -> Path:
+    """Folder beside a stage's, which outlives a killed process and goes when the stage is whole.
 
     Args:
-        work: The folder that `build` was given.
+        folder: That of the stage, or the one that `build` was given.
     """
-    return work.with_name("." + work.name.split(".")[1] + CHECKPOINT)
+    return folder.with_name("." + folder.name.removeprefix(".").split(".")[0] + CHECKPOINT)
 
 
 def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:

@@ -1,6 +1,17 @@
 """Training: a head on frozen features, a network from scratch, fine-tuning; resumed where a process was killed."""
 
-from scanbook.training.arms import averaged, final, fine_tune, repeats, scratch, start, starts, transfer
+from scanbook.training.arms import (
+    averaged,
+    final,
+    fine_tune,
+    repeats,
+    scratch,
+    seeded,
+    start,
+    starts,
+    transfer,
+    whole,
+)
 from scanbook.training.batches import Batches
 from scanbook.training.fitting import Clock, optimizer
 from scanbook.training.networks import Plan, let_learn, train_all
@@ -18,9 +29,11 @@ __all__ = [
     "optimizer",
     "repeats",
     "scratch",
+    "seeded",
     "start",
     "starts",
     "train_all",
     "transfer",
     "validation_loss",
+    "whole",
 ]

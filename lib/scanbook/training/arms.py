@@ -1,15 +1,13 @@
-"""The arms of a study: a head on frozen features, a network from scratch, fine-tuning. Each is a cached stage.
+"""What a study trains on the way to its model: heads on frozen backbones, the best of them as a whole, averages.
 
 A trained network is chosen on validation; its test logits are computed once, when training is over.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,19 +19,12 @@ from scanbook.augmentation import Augmenter
 from scanbook.backbones import RANDOM, Weights
 from scanbook.errors import ModelError
 from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
-from scanbook.store import atomic_write, checkpoint, stage
-from scanbook.study import FineTuning, Study
+from scanbook.store import atomic_write, stage
+from scanbook.study import Study
 from scanbook.training import trained as kept
-from scanbook.training.fitting import cross_entropy, fit, metrics
-from scanbook.training.networks import (
-    Learning,
-    Plan,
-    in_single_precision,
-    in_training_precision,
-    let_learn,
-    train_all,
-)
+from scanbook.training.fitting import CrossEntropy, fit, metrics
 from scanbook.training.trained import Trained, validation_loss
+from scanbook.training.whole import Whole, check_classes, fine_tuned, from_scratch
 
 keras = runtime.keras()
 
@@ -77,7 +68,7 @@ def transfer(
     }
 
     def build(folder: Path) -> None:
-        _check_classes(study, manifest)
+        check_classes(study, manifest)
         runtime.configure(study.seed)
         found, extracting = features.extract(manifest, images, backbone, weights)
         rows, started = manifest.rows(TRAIN), time.perf_counter() - extracting
@@ -93,9 +84,9 @@ def transfer(
         for layer, values in zip(heads.head_layers(model), head, strict=True):
             layer.set_weights(values)
         kept.save(folder, model, history, manifest, images)
-        _note_seconds(folder, started)
+        kept.note_seconds(folder, started)
 
-    return _trained(name, manifest, stage("transfer", inputs, build, __name__), policy, study.seed)
+    return kept.trained(name, manifest, stage("transfer", inputs, build, __name__), policy, study.seed)
 
 
 def fit_head(
@@ -132,7 +123,7 @@ def fit_head(
         if not plan.units:
             dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
-        model.compile(keras.optimizers.Adam(rate), cross_entropy(), metrics=metrics())
+        model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
         history = fit("head", model, (turned, y), known, plan)
         logits = keras.ops.convert_to_numpy(model(held_out))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
@@ -142,114 +133,21 @@ def fit_head(
 
 
 def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None) -> Trained:
-    """Trains a network from random weights, all layers, with the study's augmentation or another policy.
-
-    Args:
-        study: Its `scratch` is the plan.
-        manifest: The dataset, split.
-        images: Of all its rows, uint8 `(n, h, w, 3)`.
-        backbone: A backbone.
-        policy: Of augmentation; None for the study's.
-    """
-    policy = study.augmentation if policy is None else policy
-    name = f"{backbone}, from scratch"
-    inputs = features.inputs(manifest, images, backbone, RANDOM) | {
-        "training": study.scratch,
-        "head": [study.head.units, study.head.output],
-        "policy": policy,
-        "seed": study.seed,
-        "precision": runtime.training_precision(),
-    }
-
-    def build(folder: Path) -> None:
-        _check_classes(study, manifest)
-        runtime.configure(study.seed)
-        started = time.perf_counter()
-
-        def network() -> Any:
-            return backbones.build(backbone, images.shape[1:3], len(manifest.classes), head=study.head)
-
-        model = in_training_precision(network)
-        plan = Plan(name, study.scratch, policy, study.seed)
-        history = train_all(plan, model, images, manifest, checkpoint(folder) / "scratch.npz")
-        kept.save(folder, in_single_precision(model, network), history, manifest, images)
-        _note_seconds(folder, started, history)
-
-    return _trained(name, manifest, stage("scratch", inputs, build, __name__), policy, study.seed)
+    """A network trained from random weights, all layers, with the study's augmentation or another policy."""
+    return from_scratch(study, manifest, images, backbone, policy).trained()
 
 
 def fine_tune(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> Trained:
-    """Trains a pretrained network in stages, from the frozen backbone's head on: head, top layers, all.
+    """A pretrained network with a head, then trained in stages up to all layers."""
+    return whole(study, manifest, images, backbone, weights).trained()
 
-    Pretrained batch normalisation stays frozen: with it trained, its moving averages lag behind the weights and test
-    accuracy collapses. Of all stages the epoch with the lowest validation loss is kept. A process that was killed is
-    continued from the last epoch that it finished.
 
-    Args:
-        study: Its `fine_tuning` is the plan.
-        manifest: The dataset, split.
-        images: Of all its rows, uint8 `(n, h, w, 3)`.
-        backbone: A backbone.
-        weights: Its pretrained weights.
-    """
+def whole(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> Whole:
+    """What is trained as a whole with these weights: fine-tuned where they are pretrained, else from scratch."""
+    if weights == RANDOM:
+        return from_scratch(study, manifest, images, backbone)
     frozen = transfer(study, manifest, images, backbone, weights)
-    name = f"{backbone}, fine-tuned"
-    inputs = features.inputs(manifest, images, backbone, weights) | {
-        "training": study.fine_tuning,
-        "policy": study.augmentation,
-        "start": frozen.folder.name,
-        "seed": study.seed,
-        "precision": runtime.training_precision(),
-    }
-
-    def build(folder: Path) -> None:
-        runtime.configure(study.seed)
-        started = time.perf_counter()
-
-        def network() -> Any:
-            return backbones.build(backbone, images.shape[1:3], len(manifest.classes), head=study.head)
-
-        model = in_training_precision(network)
-        backbones.set_weights(model, frozen.model().get_weights())
-        history, steps = _in_stages(study, model, images, manifest, name=name, folder=checkpoint(folder))
-        kept.save(folder, in_single_precision(model, network), history, manifest, images, steps=steps)
-        _note_seconds(folder, started, history)
-
-    found = stage("fine_tuning", inputs, build, __name__)
-    return _trained(name, manifest, found, study.augmentation, study.seed)
-
-
-def _in_stages(
-    study: Study, model: Any, images: np.ndarray, manifest: Manifest, *, name: str, folder: Path
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Fine-tunes in stages.
-
-    Returns:
-        A row an epoch, with its `stage`; and the validation logits at the end of each stage, of the best weights so
-        far.
-    """
-    values: FineTuning = study.fine_tuning
-    epochs: dict[Learning, int] = {"head": values.head_epochs, "top": values.top_epochs, "all": values.epochs}
-    parts: list[pd.DataFrame] = []
-    steps: dict[str, np.ndarray] = {}
-    best_loss, best_weights = math.inf, model.get_weights()
-    for which, count in epochs.items():
-        if not count:
-            continue
-        let_learn(model, which, values.top)
-        said = name if which == "all" else f"{name}, {which} alone"
-        plan = Plan(said, values.model_copy(update={"epochs": count}), study.augmentation, study.seed)
-        part = train_all(plan, model, images, manifest, folder / f"{which}.npz")
-        done = parts[-1] if parts else None
-        part["epoch"] += 0 if done is None else done["epoch"].iloc[-1]
-        part["seconds"] += 0 if done is None else done["seconds"].iloc[-1]
-        parts.append(part.assign(stage=which))
-        if part["validation_loss"].min() < best_loss:
-            best_loss, best_weights = part["validation_loss"].min(), model.get_weights()
-        else:
-            model.set_weights(best_weights)
-        steps[which] = engines.KerasEngine(model).predict(images[manifest.rows(VALIDATION)])[0]
-    return pd.concat(parts, ignore_index=True), steps
+    return fine_tuned(study, manifest, images, backbone, weights, frozen=frozen)
 
 
 def start(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[Trained, str, Weights]:
@@ -274,19 +172,18 @@ def starts(study: Study, manifest: Manifest, images: np.ndarray) -> list[Trained
     """What `start` chose with the first seed, trained with each of the study's seeds."""
     _, name, weights = start(study, manifest, images)
     if weights == RANDOM:
-        return [scratch(each, manifest, images, name) for each in _seeded(study)]
-    return [transfer(each, manifest, images, name, weights) for each in _seeded(study)]
+        return [scratch(each, manifest, images, name) for each in seeded(study)]
+    return [transfer(each, manifest, images, name, weights) for each in seeded(study)]
 
 
 def repeats(study: Study, manifest: Manifest, images: np.ndarray) -> list[Trained]:
     """The study's model with each of its seeds; the backbone is chosen with the first."""
     _, name, weights = start(study, manifest, images)
-    if weights == RANDOM:
-        return [scratch(each, manifest, images, name) for each in _seeded(study)]
-    return [fine_tune(each, manifest, images, name, weights) for each in _seeded(study)]
+    return [whole(each, manifest, images, name, weights).trained() for each in seeded(study)]
 
 
-def _seeded(study: Study) -> list[Study]:
+def seeded(study: Study) -> list[Study]:
+    """The study with each of its seeds."""
     return [study.model_copy(update={"seed": study.seed + more}) for more in range(study.seeds)]
 
 
@@ -326,7 +223,7 @@ def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Seq
         atomic_write(folder / kept.SECONDS, f"{sum(each.seconds for each in members):.3f}\n")
 
     found = stage("averaged", inputs, build, __name__)
-    return _trained(name, manifest, found, members[0].policy, study.seed)
+    return kept.trained(name, manifest, found, members[0].policy, study.seed)
 
 
 def _views(study: Study, network: Trained, images: np.ndarray, said: str) -> list[np.ndarray]:
@@ -340,21 +237,3 @@ def _views(study: Study, network: Trained, images: np.ndarray, said: str) -> lis
         logits = [engine.predict(augment(images[chunk], chunk, view))[0] for chunk in chunks]
         found.append(softmax(np.concatenate(logits).astype(np.float64), axis=1))
     return found
-
-
-def _check_classes(study: Study, manifest: Manifest) -> None:
-    heads.check(len(manifest.classes), study.head)
-    present = np.unique(manifest.y[manifest.rows(TRAIN)])
-    if len(present) < 2:
-        said = f"all of class {manifest.classes[present[0]]!r}" if len(present) else "none"
-        raise ModelError(f"training images are {said}; expected at least two classes; raise limit or change parts")
-
-
-def _note_seconds(folder: Path, started: float, history: pd.DataFrame | None = None) -> None:
-    """Keeps how long training took; of a run that was continued, at least what its epochs took."""
-    epochs = 0.0 if history is None else float(history["seconds"].iloc[-1])
-    atomic_write(folder / kept.SECONDS, f"{max(time.perf_counter() - started, epochs):.3f}\n")
-
-
-def _trained(name: str, manifest: Manifest, folder: Path, policy: str, seed: int) -> Trained:
-    return Trained(name, folder, pd.read_csv(folder / kept.HISTORY), manifest.classes, policy, seed)

@@ -28,7 +28,7 @@ class Clock(keras.callbacks.Callback):
 
     def __init__(self, name: str, lines: bool) -> None:
         super().__init__()
-        self.name, self.lines = name, lines and not runtime.interactive()
+        self.name, self.lines = name, lines and not runtime.interactive() and runtime.first_process()
         self.times: list[float] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -90,13 +90,17 @@ class Checkpoint(keras.callbacks.Callback):
             print(f"{self.clock.name}: its checkpoint cannot be read, so training starts anew", flush=True)
             return
         self._arrays, self._states, self.rows, self.stopped = found, states, rows, stopped
-        print(f"{self.clock.name}: continues after epoch {self.epoch}, from its checkpoint", flush=True)
+        if runtime.first_process():
+            print(f"{self.clock.name}: continues after epoch {self.epoch}, from its checkpoint", flush=True)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Puts everything back as it was, once the other callbacks have started."""
         if not self.rows:
             return
-        for index, variable in enumerate(self._variables()):
+        variables = self._variables()
+        if f"variable{len(variables) - 1}" not in self._arrays or f"variable{len(variables)}" in self._arrays:
+            variables = self.model.variables  # another precision was trained in, whose optimizer keeps other states
+        for index, variable in enumerate(variables):
             variable.assign(self._arrays[f"variable{index}"])
         for number, (callback, state) in enumerate(zip(self.watched, self._states, strict=True)):
             vars(callback).update(state)
@@ -111,7 +115,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keeps the epoch's row of the history and writes the file."""
         self.rows.append({key: float(value) for key, value in (logs or {}).items()} | {"seconds": self.clock.times[-1]})
-        if self.path is None:
+        if self.path is None or not runtime.first_process():
             return
         arrays = {f"variable{i}": np.asarray(each) for i, each in enumerate(self._variables())}
         states = []
@@ -213,9 +217,25 @@ def optimizer(values: Schedule, steps: int, shares: Mapping[str, float] | None =
     return found
 
 
-def cross_entropy(smoothing: float = 0.0) -> Any:
-    """Cross-entropy of one-hot, smoothed or mixed classes against logits."""
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+class CrossEntropy(keras.losses.Loss):
+    """Cross-entropy of one-hot, smoothed or mixed classes against logits.
+
+    Args:
+        smoothing: Share of a label that is spread over all classes.
+        weights: What an image of each class counts, float `(k,)`; None for 1 each.
+    """
+
+    def __init__(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> None:
+        # a mean over the images that count: those that fill a batch up have a weight of 0
+        super().__init__(name="cross_entropy", reduction="mean_with_sample_weight")
+        self.smoothing, self.weights = smoothing, weights
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of each image, `(n,)`."""
+        losses = keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True, label_smoothing=self.smoothing)
+        if self.weights is None:
+            return losses
+        return losses * keras.ops.matmul(y_true, keras.ops.cast(self.weights, y_true.dtype))
 
 
 def metrics() -> list[Any]:
@@ -228,7 +248,7 @@ def fit(
     name: str,
     model: Any,
     train: Batches | tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: Batches | tuple[np.ndarray, np.ndarray],
     values: Schedule,
     *,
     checkpoint: Path | None = None,
@@ -237,9 +257,9 @@ def fit(
 
     Args:
         name: What is trained, for progress lines.
-        model: Compiled with `cross_entropy` and `metrics`; trained in place.
+        model: Compiled with `CrossEntropy` and `metrics`; trained in place.
         train: Batches, or arrays `x` and one-hot `y`.
-        validation: Arrays `x` and one-hot `y`.
+        validation: The same.
         values: Epochs, batch size, patience.
         checkpoint: File to go on from when this process is killed; None keeps none.
 
@@ -267,12 +287,12 @@ def fit(
             x,
             y,
             validation_data=validation,
-            validation_batch_size=64,
+            validation_batch_size=None if isinstance(validation, Batches) else 64,
             epochs=keeper.epoch if keeper.stopped else values.epochs,
             initial_epoch=keeper.epoch,
             batch_size=None if batches else values.batch_size,
             shuffle=not batches,  # they are drawn in an order of their own
-            verbose=int(batches and runtime.interactive()),
+            verbose=int(batches and runtime.interactive() and runtime.first_process()),
             callbacks=[*watched, clock, keeper],
         )
     except Exception as error:

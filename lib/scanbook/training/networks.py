@@ -15,8 +15,8 @@ from scanbook import backbones, heads, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.study import Training
-from scanbook.training.batches import Batches
-from scanbook.training.fitting import cross_entropy, depth_shares, fit, metrics, optimizer, weighted_layers
+from scanbook.training.batches import Batches, class_weights
+from scanbook.training.fitting import CrossEntropy, depth_shares, fit, metrics, optimizer, weighted_layers
 
 keras = runtime.keras()
 
@@ -55,14 +55,17 @@ def train_all(
     Returns:
         A row an epoch, as `Trained.history`.
     """
-    values, rows, validation = plan.values, manifest.rows(TRAIN), manifest.rows(VALIDATION)
+    values, rows, y = plan.values, manifest.rows(TRAIN), manifest.one_hot(TRAIN)
     augment = Augmenter(plan.policy, len(rows), plan.seed)
-    batches = Batches(images, rows, manifest.one_hot(TRAIN), values.batch_size, augment, balance=values.balance)
+    batches = Batches(images, rows, y, values.batch_size, augment, sampling=values.balance == "sampling")
+    held_out = manifest.rows(VALIDATION)
+    plain = Augmenter("none", len(held_out), plan.seed)
+    validation = Batches(images, held_out, manifest.one_hot(VALIDATION), 64, plain, shuffle=False)
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
-    loss = cross_entropy(values.label_smoothing)
-    model.compile(optimizer(values, batches.num_batches, shares), loss, metrics=metrics())
-    return fit(plan.name, model, batches, (images[validation], manifest.one_hot(VALIDATION)), values, checkpoint=resume)
+    loss = CrossEntropy(values.label_smoothing, class_weights(y) if values.balance == "class_weights" else None)
+    model.compile(optimizer(values, batches.num_batches, shares), loss, weighted_metrics=metrics())
+    return fit(plan.name, model, batches, validation, values, checkpoint=resume)
 
 
 def let_learn(model: Any, which: Learning = "all", top: float = 1.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,23 @@ def save(
     engine = engines.KerasEngine(model)
     logits = {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)}
     np.savez(folder / LOGITS, **logits, **(steps or {}))
+
+
+def note_seconds(folder: Path, started: float, history: pd.DataFrame | None = None) -> None:
+    """Keeps how long training took; of a run that was continued, at least what its epochs took.
+
+    Args:
+        folder: Of the stage.
+        started: When it did, as `time.perf_counter` says.
+        history: A row an epoch, with `seconds`.
+    """
+    epochs = 0.0 if history is None else float(history["seconds"].iloc[-1])
+    atomic_write(folder / SECONDS, f"{max(time.perf_counter() - started, epochs):.3f}\n")
+
+
+def trained(name: str, manifest: Manifest, folder: Path, policy: str, seed: int) -> Trained:
+    """The network that a stage keeps."""
+    return Trained(name, folder, pd.read_csv(folder / HISTORY), manifest.classes, policy, seed)
 
 
 def validation_loss(manifest: Manifest, logits: np.ndarray) -> float:

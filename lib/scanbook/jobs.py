@@ -1,0 +1,138 @@
+"""A study's networks trained by one process, by all GPUs of a machine, or by the processes of a job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scanbook import runtime
+from scanbook.errors import RunError, StudyError
+from scanbook.study import Study
+
+if TYPE_CHECKING:
+    from scanbook.training import Trained  # which imports Keras, whose backend is chosen first
+    from scanbook.training.whole import Whole
+
+DISTRIBUTE = ("auto", "none", "data-parallel")
+_LOST = ("JaxRuntimeError", "XlaRuntimeError")
+"""What JAX raises where another process does not answer any more."""
+
+
+def distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
+    """How to train: "none" or "data-parallel".
+
+    Args:
+        wanted: One of `DISTRIBUTE`; "auto" takes data parallelism where this process is one of several of a job, or the
+            machine has several GPUs.
+        addresses: Those of the processes of a job, where they were given.
+
+    Raises:
+        RunError: One process was asked for, and this is one of several.
+    """
+    several = len(addresses) > 1 or runtime.step_size() > 1
+    if wanted == "none" and several:
+        count = len(addresses) or runtime.step_size()
+        raise RunError(
+            f"{count} processes were started to train with --distribute none, and each would train it all; "
+            "start one, or leave --distribute out"
+        )
+    if wanted == "auto":
+        return "data-parallel" if several or runtime.jax_gpus() > 1 else "none"
+    return wanted
+
+
+def networks(study: Study, backbone: str, scratch: bool) -> list[Whole]:
+    """What is to be trained: a network for each of the study's seeds. What it starts from is made now if it is missing.
+
+    Args:
+        study: The study.
+        backbone: A backbone; "" for the one that validation chooses, as notebook 05 does.
+        scratch: Whether it starts from random weights, whatever weights there are.
+
+    Raises:
+        StudyError: There are no pretrained weights for the backbone.
+    """
+    from scanbook import backbones, pixels, segmentation, training
+    from scanbook.training.whole import from_scratch
+
+    manifest = segmentation.prepare(study)
+    images = pixels.load(manifest, study.size)
+    if scratch:
+        name = backbone or study.backbones[0]
+        return [from_scratch(each, manifest, images, name) for each in training.seeded(study)]
+    if backbone:
+        wanted = study.model_copy(update={"backbones": [backbone]})
+        found, missing = backbones.resolve(wanted)
+        if backbone in missing:
+            raise StudyError(f"{missing[backbone]}; name another backbone, or train it with --from-scratch")
+        weights = found.get(backbone, backbones.RANDOM)
+    else:
+        _, backbone, weights = training.start(study, manifest, images)
+    return [training.whole(each, manifest, images, backbone, weights) for each in training.seeded(study)]
+
+
+def train(study: Study, backbone: str, scratch: bool) -> None:
+    """Trains a study's networks in this process, and says a line of each; the arguments are those of `networks`."""
+    for network in networks(study, backbone, scratch):
+        print(_described(network.trained(), len(network.manifest.rows("train"))))
+
+
+def train_together(
+    study: Study,
+    command: Sequence[str],
+    *,
+    backbone: str,
+    scratch: bool,
+    addresses: Sequence[str] = (),
+    process: int | None = None,
+) -> None:
+    """Trains a study's networks with the other processes of the job, or with all GPUs of this machine.
+
+    What precedes training and what follows it takes one process, on TensorFlow: `command` does both. Between the two
+    every process computes the same, but for its part of each batch, and the first one writes the checkpoints that the
+    last command goes on from; this process becomes that command.
+
+    Args:
+        study: The study.
+        command: Trains the same in one process; with `--prepare`, it stops where training starts.
+        backbone: As `networks` takes it.
+        scratch: As `networks` takes it.
+        addresses: As `runtime.distribute` takes them.
+        process: As `runtime.distribute` takes it.
+
+    Raises:
+        RunError: What training starts from could not be made, or a process of the job was lost.
+    """
+    environment = os.environ.copy()
+    # in every process: where they share a store, one makes what the others wait for
+    if subprocess.run([*command, "--prepare"], env=environment, check=False).returncode:
+        raise RunError("nothing was trained, since what training starts from could not be made; see above")
+    share = runtime.distribute(addresses, process)
+    try:
+        for network in networks(study, backbone, scratch):
+            network.train_together()
+        runtime.part()
+    except Exception as error:
+        if type(error).__name__ not in _LOST:
+            raise
+        raise RunError(
+            f"process {share.process} of {share.processes} lost another one ({str(error).splitlines()[0]}); "
+            "run the same again, with as many processes as there are: it goes on after the last epoch that was finished"
+        ) from error
+    if share.process == 0:
+        sys.stdout.flush()
+        os.execve(command[0], list(command), environment)  # and so this process lets go of the devices
+
+
+def _described(network: Trained, images: int) -> str:
+    history = network.history
+    best, last = history.loc[history["validation_loss"].idxmin()], history.iloc[-1]
+    epochs, rate = last["epoch"], images * last["epoch"] / last["seconds"]
+    return (
+        f"{network.arm}: {epochs:.0f} epochs of {images:,} images, {last['seconds']:,.0f} s, {rate:,.0f} images/s; "
+        f"validation loss {best['validation_loss']:.3f} and accuracy {best['validation_accuracy']:.3f} "
+        f"after epoch {best['epoch']:.0f}"
+    )
