@@ -23,7 +23,9 @@ from scanbook.training import fitting
 
 ROOT = Path(__file__).parents[1]
 keras = runtime.keras()
-PLAN = "augmentation=dermoscopy+mixup scratch.balance=class_weights scratch.epochs=3 scratch.learning_rate=0.003"
+PLAN = "augmentation=dermoscopy+mixup scratch.balance=class_weights scratch.epochs=8 scratch.learning_rate=0.003"
+TOLERANCE = 2e-3
+"""Relative: sums of float32 taken in another order, after eight epochs."""
 WORDS = ("train", "drawn", "--profile", "smoke", "--backbone", "baseline_cnn", "--from-scratch")
 
 
@@ -152,32 +154,34 @@ def alone(tmp_path_factory) -> pd.DataFrame:
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, alone):
     said = ended(start_together(tmp_path / "two", 2))
-    assert "epoch 3/3" in said[0] and "images/s; validation loss" in said[0]
+    assert "epoch 8/8" in said[0] and "images/s; validation loss" in said[0]
     assert "epoch" not in said[1], "one process speaks"
-    pd.testing.assert_frame_equal(history(tmp_path / "two"), alone, rtol=1e-3)
+    pd.testing.assert_frame_equal(history(tmp_path / "two"), alone, rtol=TOLERANCE)
     (again,) = ended([start(tmp_path / "two", "--distribute", "none")])
-    assert "epoch 1/3" not in again and "images/s" in again, "found in the store, trained by whom it may be"
+    assert "epoch 1/8" not in again and "images/s" in again, "found in the store, trained by whom it may be"
     assert not list((tmp_path / "two" / "store" / "scratch").glob(".*")), "a checkpoint outlived its training"
 
 
 @pytest.mark.slow
 def test_two_devices_of_one_process_train_what_one_does(tmp_path, alone):
     ended([start(tmp_path / "devices", "--distribute", "data-parallel", devices=2)])
-    pd.testing.assert_frame_equal(history(tmp_path / "devices"), alone, rtol=1e-3)
+    pd.testing.assert_frame_equal(history(tmp_path / "devices"), alone, rtol=TOLERANCE)
 
 
 @pytest.mark.slow
 def test_a_lost_process_costs_no_finished_epoch(tmp_path, alone):
     room = tmp_path / "lost"
-    first, second = start_together(room, 2, PLAN.replace("epochs=3", "epochs=200"))
+    first, second = start_together(room, 2)
     until = time.monotonic() + 240
-    while not (kept := list((room / "store" / "scratch").glob(".*/scratch.npz"))) and time.monotonic() < until:
+    while not list((room / "store" / "scratch").glob(".*/scratch.npz")) and time.monotonic() < until:
         assert first.poll() is None and second.poll() is None
-        time.sleep(0.05)
-    assert kept
+        time.sleep(0.02)
     second.send_signal(signal.SIGKILL)
-    said, _ = first.communicate(timeout=240)
+    said, _ = first.communicate(timeout=60)
     second.communicate()
-    assert first.returncode != 0 and not (room / "store" / "scratch" / "whole").exists(), said
-    assert list((room / "store" / "scratch").glob(".*/scratch.npz")), "and what was finished is kept"
-    print(said[-2000:])
+    assert first.returncode == 1 and "scanbook: process 0 of 2 lost another one" in said, said
+    assert "Traceback" not in said and not list((room / "store" / "scratch").glob("*/history.csv"))
+
+    (said,) = ended([start(room, "--distribute", "data-parallel")])
+    assert "continues after epoch" in said and "epoch 1/" not in said, "trained anew"
+    pd.testing.assert_frame_equal(history(room), alone, rtol=TOLERANCE)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scanbook import runtime
-from scanbook.errors import RunError, StudyError
+from scanbook.errors import RunError, ScanbookError, StudyError
 from scanbook.study import Study
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTE = ("auto", "none", "data-parallel")
 _LOST = ("JaxRuntimeError", "XlaRuntimeError")
-"""What JAX raises where another process does not answer any more."""
+"""What JAX raises where another process does not answer any more; on processors it can be Gloo's ValueError."""
 
 
 def distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
@@ -104,7 +105,8 @@ def train_together(
         process: As `runtime.distribute` takes it.
 
     Raises:
-        RunError: What training starts from could not be made, or a process of the job was lost.
+        RunError: What training starts from could not be made. What happens later in one of several processes ends it
+            there and then, with a line.
     """
     environment = os.environ.copy()
     # in every process: where they share a store, one makes what the others wait for
@@ -116,15 +118,30 @@ def train_together(
             network.train_together()
         runtime.part()
     except Exception as error:
-        if type(error).__name__ not in _LOST:
+        if share.processes == 1:
             raise
-        raise RunError(
-            f"process {share.process} of {share.processes} lost another one ({str(error).splitlines()[0]}); "
-            "run the same again, with as many processes as there are: it goes on after the last epoch that was finished"
-        ) from error
+        _say(error, share)
+        os._exit(1)  # at once: JAX would wait for the others, and they for this one
     if share.process == 0:
         sys.stdout.flush()
         os.execve(command[0], list(command), environment)  # and so this process lets go of the devices
+
+
+def _say(error: Exception, share: runtime.Share) -> None:
+    """Says why this process stops; where another one was lost, what to do."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, ScanbookError):
+        print(f"scanbook: {reason}", file=sys.stderr)
+    elif type(error).__name__ in _LOST or "Gloo" in reason:
+        print(
+            f"scanbook: process {share.process} of {share.processes} lost another one ({reason}); run the same again "
+            "on as many processes as you like: training goes on after the last epoch that was finished",
+            file=sys.stderr,
+        )
+    else:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _described(network: Trained, images: int) -> str:
