@@ -37,7 +37,7 @@ WANTED = { pwd; cat requirements.lock pyproject.toml; }
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
-.PHONY: help setup reports status test check bench lab new-notebook serve lint clean pretrain lock
+.PHONY: help setup reports status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -75,6 +75,9 @@ test: setup ## unit tests, and every notebook in the smoke profile
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
+
+check-cluster: setup ## studies and training on a real Slurm of two nodes on this machine (slurm-wlm and munge; root)
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m cluster tests
 
 bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
 	@$(SCANBOOK) bench --rows "$(ROWS)" --data "$(DATA)"

@@ -108,7 +108,7 @@ def train_together(
         RunError: What training starts from could not be made. What happens later in one of several processes ends it
             there and then, with a line.
     """
-    environment = os.environ.copy()
+    environment = {key: value for key, value in os.environ.items() if key != runtime.TASKS}  # those are alone
     # in every process: where they share a store, one makes what the others wait for
     if subprocess.run([*command, "--prepare"], env=environment, check=False).returncode:
         raise RunError("nothing was trained, since what training starts from could not be made; see above")
