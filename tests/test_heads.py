@@ -13,6 +13,7 @@ import planted
 from scanbook import backbones, engines, heads
 from scanbook.errors import ModelError
 from scanbook.study import Head
+from scanbook.training import head
 
 keras = heads.keras
 OUTPUTS = ["softmax", "sigmoid", "ordinal"]
@@ -123,3 +124,25 @@ def test_form_that_does_not_fit_the_classes_is_one_line(output, classes, count):
     with pytest.raises(ModelError, match=rf"head has {count} \w+, not {classes}; set head.output to") as refused:
         backbones.build("small_cnn", planted.SIZE, classes, head=Head(output=output))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("count", [30, 64, 9000])
+def test_axes_of_features_in_files_are_those_of_all_in_memory(count, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path))
+    draw = np.random.default_rng(count)
+    whole = (draw.gamma(2, 1, (count, 12)) @ draw.normal(size=(12, 40)) + draw.normal(50, 5, 40)).astype(np.float32)
+    whole += draw.normal(0, 0.1, whole.shape).astype(np.float32)
+    places = draw.permutation(count)
+    np.save(tmp_path / "features.npy", whole)
+    stored = np.load(tmp_path / "features.npy", mmap_mode="r")
+    rows = head.Rows([(stored, places[: count // 3]), (stored, places[count // 3 :])])
+    mean, turn = head.principal_axes(rows)
+    turned = rows.turned(mean, turn)
+    assert rows.shape == (count, 40) and turned.shape == (count, min(count, 40))
+    standardised = (whole[places] - whole.mean(0)) / (whole.std(0) + 1e-3)
+    np.testing.assert_allclose(turned @ turned.T, standardised @ standardised.T, atol=0.05)
+    spread = turned.var(0)
+    assert (np.diff(spread) < 1e-3).all(), "the widest axis comes first"
+    correlation = np.corrcoef(turned[:, :12].T) if count > 40 else np.eye(12)
+    np.testing.assert_allclose(correlation, np.eye(12), atol=1e-3)
+    assert [path.name for path in tmp_path.iterdir()] == ["features.npy"], "nothing is left in the store"

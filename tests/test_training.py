@@ -13,7 +13,7 @@ from scanbook.backbones import RANDOM
 from scanbook.errors import ModelError
 from scanbook.manifest import TEST, TRAIN, VALIDATION
 from scanbook.study import Training
-from scanbook.training import arms, fitting, networks
+from scanbook.training import arms, fitting, head, networks
 from scanbook.training.batches import class_weights
 
 keras = fitting.keras
@@ -155,7 +155,7 @@ def test_trained_arm_is_not_trained_again(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    for module in (arms, networks):
+    for module in (head, networks):
         monkeypatch.setattr(module, "fit", refuse)
     for name, arm in ARMS.items():
         assert arm().folder == first[name].folder
@@ -366,11 +366,11 @@ def test_mixed_batches_have_mixed_labels():
 def test_stages_let_learn_what_they_name():
     model = backbones.build("baseline_cnn", (32, 32), 3)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    (head,) = heads.head_layers(model)
+    (dense,) = heads.head_layers(model)
     for which, learning in {"head": 0, "top": 2, "all": 4}.items():
         training.let_learn(model, which, 0.5)
         assert [layer.trainable for layer in convolutions] == [False] * (4 - learning) + [True] * learning
-        assert head.trainable and not any(layer.trainable for layer in norms(model))
+        assert dense.trainable and not any(layer.trainable for layer in norms(model))
 
 
 def test_fine_tuning_in_stages_moves_the_layers_of_each():

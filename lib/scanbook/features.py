@@ -27,21 +27,22 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
         weights: Its weights.
 
     Returns:
-        Features, float32 `(n, channels)`, zeros for rows in no part; and the seconds that extracting them took, now or
-        when they came into the store.
+        Features, a read-only memory map, float32 `(n, channels)`, zeros for rows in no part; and the seconds that
+        extracting them took, now or when they came into the store.
     """
     rows = np.flatnonzero((manifest.frame["part"] != "").to_numpy())
 
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        found = [engine.predict(images[chunk])[0] for chunk in runtime.progress(chunks, f"features of {backbone}")]
-        features = np.zeros((len(images), found[0].shape[1]), np.float32)
-        features[rows] = np.concatenate(found)
-        np.save(folder / "features.npy", features)
+        shape = (len(images), engine.predict(images[rows[:1]])[0].shape[1])
+        features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)  # zeros at first
+        for chunk in runtime.progress(chunks, f"features of {backbone}"):
+            features[chunk] = engine.predict(images[chunk])[0]
+        features.flush()
 
     folder = stage("features", inputs(manifest, images, backbone, weights), build, __name__)
-    return np.load(folder / "features.npy"), _seconds(folder)
+    return np.load(folder / "features.npy", mmap_mode="r"), _seconds(folder)
 
 
 def extract_views(
@@ -62,9 +63,9 @@ def extract_views(
         seed: Seed of what the policy draws.
 
     Returns:
-        Features, float32 `(views, m, channels)`, and labels as shares of the k classes, float32 `(views, m, k)`,
-        one-hot unless the policy mixes; for the m training images in the manifest's order. And the seconds that
-        extracting them took, now or when they came into the store.
+        Features, a read-only memory map, float32 `(views, m, channels)`, and labels as shares of the k classes, float32
+        `(views, m, k)`, one-hot unless the policy mixes; for the m training images in the manifest's order. And the
+        seconds that extracting them took, now or when they came into the store.
     """
     rows = manifest.rows(TRAIN)
     drawn = {"policy": policy, "views": views, "seed": seed}
@@ -73,22 +74,22 @@ def extract_views(
         engine = _engine(folder, backbone, weights, images.shape[1:3])
         augment = Augmenter(policy, len(rows), seed)
         one_hot = manifest.one_hot(TRAIN)
-        passes, labels = [], np.tile(one_hot, (views, 1, 1))
+        labels = np.tile(one_hot, (views, 1, 1))
+        shape = (views, len(rows), engine.predict(images[rows[:1]])[0].shape[1])
+        found = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
             everyone = np.arange(len(rows))
             order = np.random.default_rng([seed, 1, view]).permutation(everyone) if augment.mixes else everyone
-            found = []
             for chunk, start in enumerate(range(0, len(rows), CHUNK)):
                 places = order[start : start + CHUNK]
                 copies = augment(images[rows[places]], places, view)
                 copies, labels[view, places] = augment.mix(copies, one_hot[places], view, chunk)
-                found.append(engine.predict(copies)[0])
-            passes.append(np.concatenate(found)[np.argsort(order)])
-        np.save(folder / "features.npy", np.stack(passes))
+                found[view, places] = engine.predict(copies)[0]
+        found.flush()
         np.save(folder / "labels.npy", labels)
 
     folder = stage("features", inputs(manifest, images, backbone, weights) | drawn, build, __name__)
-    return np.load(folder / "features.npy"), np.load(folder / "labels.npy"), _seconds(folder)
+    return np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "labels.npy"), _seconds(folder)
 
 
 def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:

@@ -26,7 +26,7 @@ from scanbook.processes import Peak
 from scanbook.serving import client
 from scanbook.store import file_digest
 from scanbook.study import Study, Training
-from scanbook.training import arms
+from scanbook.training.head import Rows, fit_head
 
 PENALTY = 0.05
 
@@ -109,7 +109,7 @@ def transfer(
             x, _ = features.extract(manifest, seen, backbone, found)
             extracted = time.perf_counter() - started
             rows, held = manifest.rows(TRAIN), manifest.rows(VALIDATION)
-            head, _ = arms.fit_head(study, manifest, (x[rows], manifest.one_hot(TRAIN)), x[held])
+            head, _ = fit_head(study, manifest, (Rows([(x, rows)]), manifest.one_hot(TRAIN)), x[held])
             fitted = time.perf_counter() - started
             model = backbones.build(backbone, (size, size), classes, found, study.head)
             for layer, values in zip(heads.head_layers(model), head, strict=True):

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.special import softmax
-from sklearn.decomposition import PCA
 
 from scanbook import backbones, engines, features, heads, runtime
 from scanbook.augmentation import Augmenter
@@ -22,11 +20,9 @@ from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.store import atomic_write, stage
 from scanbook.study import Study
 from scanbook.training import trained as kept
-from scanbook.training.fitting import CrossEntropy, fit, metrics
+from scanbook.training.head import Rows, fit_head
 from scanbook.training.trained import Trained, validation_loss
 from scanbook.training.whole import Whole, check_classes, fine_tuned, from_scratch
-
-keras = runtime.keras()
 
 
 def transfer(
@@ -72,14 +68,15 @@ def transfer(
         runtime.configure(study.seed)
         found, extracting = features.extract(manifest, images, backbone, weights)
         rows, started = manifest.rows(TRAIN), time.perf_counter() - extracting
-        x_train, y_train = found[rows], manifest.one_hot(TRAIN)
+        x_train, y_train = [(found, rows)], manifest.one_hot(TRAIN)
         if policy != "none":
             views, labels, more = features.extract_views(
                 manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed
             )
             started = time.perf_counter() - extracting - more
-            x_train, y_train = np.concatenate([x_train, *views]), np.concatenate([y_train, *labels])
-        head, history = fit_head(study, manifest, (x_train, y_train), found[manifest.rows(VALIDATION)])
+            x_train += [(view, np.arange(len(rows))) for view in views]
+            y_train = np.concatenate([y_train, *labels])
+        head, history = fit_head(study, manifest, (Rows(x_train), y_train), found[manifest.rows(VALIDATION)])
         model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights, study.head)
         for layer, values in zip(heads.head_layers(model), head, strict=True):
             layer.set_weights(values)
@@ -87,49 +84,6 @@ def transfer(
         kept.note_seconds(folder, started)
 
     return kept.trained(name, manifest, stage("transfer", inputs, build, __name__), policy, study.seed)
-
-
-def fit_head(
-    study: Study, manifest: Manifest, train: tuple[np.ndarray, np.ndarray], validation: np.ndarray
-) -> tuple[list[list[np.ndarray]], pd.DataFrame]:
-    """Trains a head for every penalty and takes the one that validation likes best.
-
-    It learns on standardised features turned to their principal axes, where Adam, which works axis by axis, comes to
-    the optimum in a few epochs; the rotation changes no penalty. Both are folded into the first layer.
-
-    Args:
-        study: Its `head` is the plan.
-        manifest: The dataset, split.
-        train: Features, float32 `(n, channels)`, and one-hot classes, float32 `(n, k)`, augmented views included.
-        validation: Features of the validation images, float32 `(m, channels)`.
-
-    Returns:
-        Kernel and bias of each Dense layer, first to last; and a row an epoch.
-    """
-    plan, (x, y) = study.head, train
-    mean, deviation = x.mean(0), x.std(0) + 1e-3
-    # of fewer images than features no more axes come than there are images: the others hold none of them
-    axes = PCA(svd_solver="full" if len(x) < x.shape[1] else "covariance_eigh").fit((x - mean) / deviation).components_
-    turn = (axes.T / deviation[:, None]).astype(np.float32)
-    turned, held_out = (x - mean) @ turn, (validation - mean) @ turn
-    known = (held_out, manifest.one_hot(VALIDATION))
-    fits = []
-    for penalty in plan.l2:
-        entry = keras.Input((turned.shape[1],))
-        model = keras.Model(entry, heads.attach(entry, len(manifest.classes), plan))
-        dense = heads.head_layers(model)
-        for layer in dense:
-            layer.kernel.regularizer = keras.regularizers.L2(penalty)
-        if not plan.units:
-            dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
-        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
-        model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
-        history = fit("head", model, (turned, y), known, plan)
-        logits = keras.ops.convert_to_numpy(model(held_out))
-        fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
-    _, penalty, values, history = min(fits, key=lambda each: each[0])
-    kernel, bias = values[0]
-    return [[turn @ kernel, bias - mean @ turn @ kernel], *values[1:]], history.assign(l2=penalty)
 
 
 def scratch(study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None) -> Trained:
