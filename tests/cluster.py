@@ -147,16 +147,19 @@ class Cluster:
 
     def _on(self, node: str) -> list[psutil.Process]:
         found = []
-        for each in psutil.process_iter():
+        for each in self._ours():
             with contextlib.suppress(psutil.Error):
-                environment, words = each.environ(), each.cmdline()
-                if environment.get("SLURM_CONF") != self.environment["SLURM_CONF"]:
-                    continue
-                if words == ["slurmd", "-N", node]:
+                if each.cmdline() == ["slurmd", "-N", node]:
                     found.append(each)
-                elif environment.get("SLURMD_NODENAME") == node:  # and the daemon of its job step
+                elif each.environ().get("SLURMD_NODENAME") == node:  # and the daemon of its job step
                     found += [each, *(above for above in each.parents() if above.name() == "slurmstepd")]
         return found
+
+    def _ours(self) -> Iterator[psutil.Process]:
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    yield each
 
     def until(self, reached: Callable[[], bool], what: str, limit: float = 60) -> None:
         """Waits until something is so."""
@@ -173,12 +176,10 @@ class Cluster:
         return "\n".join(tails)
 
     def stop(self) -> None:
-        """Ends everything."""
-        for node in NODES:
-            self.kill(node)
-        for path in self.room.glob("*.pid"):
-            with contextlib.suppress(ValueError, psutil.Error):
-                psutil.Process(int(path.read_text())).kill()
+        """Ends everything: the daemons, and what jobs have left."""
+        for each in self._ours():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 _GOING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "NODE_FAIL", "SUSPENDED")
