@@ -8,9 +8,9 @@ PROFILE =
 DATA =
 # overrides of the study, such as SET="fine_tuning.epochs=3 image_size=128"
 SET =
-# notebooks that run side by side (default: the number of make -j, else of processors)
+# notebooks or trials that run side by side (default: the number of make -j, else of processors)
 JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))
-# command that starts each notebook, such as LAUNCH="srun -n1" (default: SCANBOOK_LAUNCH, else none)
+# command that starts each of them, such as LAUNCH="srun -n1" (default: SCANBOOK_LAUNCH, else none)
 LAUNCH =
 # interpreter to set up with (default: the first suitable one found)
 PYTHON =
@@ -37,7 +37,7 @@ WANTED = { pwd; cat requirements.lock pyproject.toml; }
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
-.PHONY: help setup reports status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
+.PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -66,6 +66,9 @@ INSTALL = { $(PIP) install --quiet "uv>=0.5" && $(BIN)/python -m uv pip install 
 # exec: what Ctrl-C and kill reach is the command, and no shell around it
 reports: setup ## run every notebook whose report is stale, into reports/index.html
 	@exec $(SCANBOOK) reports $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
+
+sweep: setup ## train a study's grid of backbones, policies and seeds, each network by a run of its own
+	@exec $(SCANBOOK) sweep $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
 
 status: setup ## say which reports are fresh, stale (and why), failed or missing
 	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"

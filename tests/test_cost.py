@@ -161,7 +161,7 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     assert prices() == {}
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
-    batch._shared = {}
+    batch.shared = {}
     found = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):
         table.write_text(text)

@@ -94,6 +94,7 @@ def test_how_to_train_follows_from_where_one_is(monkeypatch):
 def test_what_keeps_processes_from_training_together_is_one_line(monkeypatch):
     with pytest.raises(ScanbookError, match="Keras runs on tensorflow already; train together in a fresh process"):
         runtime.distribute()
+    assert os.environ["KERAS_BACKEND"] == "tensorflow", "processes that are started later are none of it"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ScanbookError, match=r"runs on JAX, which is not installed; pip install 'scanbook\[jax\]'"):
         runtime.distribute()

@@ -96,7 +96,7 @@ def test_status_says_in_a_line_how_each_report_stands(project: Path, capsys: pyt
 @pytest.mark.parametrize("jobs", ["0", "-2"])
 def test_no_notebook_at_a_time_is_none(jobs: str, project: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["reports", "--jobs", jobs]) == 1
-    assert f"scanbook: JOBS={jobs}; expected 1 or more notebooks side by side" in capsys.readouterr().err
+    assert f"scanbook: JOBS={jobs}; expected 1 or more runs side by side" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(project: Path) -> None:

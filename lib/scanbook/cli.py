@@ -152,24 +152,28 @@ def _train(options: argparse.Namespace) -> None:
     addresses = [each for each in options.addresses.split(",") if each]
     if addresses and not 0 <= options.process < len(addresses):
         raise RunError(f"--process is {options.process}, expected 0 to {len(addresses) - 1}, its place in --addresses")
+    wanted = jobs.Wanted(options.backbone, options.from_scratch, options.policy, options.seed)
+    record = Path(options.record).expanduser().resolve() if options.record else None
     if jobs.distribution(options.distribute, addresses) == "none":
         if options.prepare:
-            jobs.networks(chosen, options.backbone, options.from_scratch)
+            jobs.networks(chosen, wanted)
         else:
-            jobs.train(chosen, options.backbone, options.from_scratch)
+            jobs.train(chosen, wanted, record)
         return
-    same = ("profile", "data", "set", "backbone")
     command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]
-    command += [f"--{key}={getattr(options, key)}" for key in same]
+    for key in ("profile", "data", "set", "backbone", "policy", "seed", "record"):
+        value = getattr(options, key)
+        command += [] if value in ("", None) else [f"--{key}={value}"]
     command += ["--from-scratch"] if options.from_scratch else []
-    jobs.train_together(
-        chosen,
-        command,
-        backbone=options.backbone,
-        scratch=options.from_scratch,
-        addresses=addresses,
-        process=options.process if addresses else None,
-    )
+    jobs.train_together(chosen, command, wanted, addresses=addresses, process=options.process if addresses else None)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from scanbook import sweeps
+
+    chosen = study.load(options.study, options.profile, options.data, options.set)
+    check_data(chosen)
+    return 0 if sweeps.run(Batch(chosen, options.set), options.jobs, options.launch) else 1
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -248,14 +252,14 @@ def _launch_options(command: argparse.ArgumentParser) -> None:
         "--launch",
         default=os.environ.get("SCANBOOK_LAUNCH", ""),
         metavar="COMMAND",
-        help="what starts each notebook, such as 'srun -n1' (default: SCANBOOK_LAUNCH, else nothing)",
+        help="what starts each run, such as 'srun -n1' (default: SCANBOOK_LAUNCH, else nothing)",
     )
 
 
 def _reports_options(command: argparse.ArgumentParser) -> None:
     _launch_options(command)
     command.add_argument(
-        "--jobs", type=int, default=runtime.cores(), help="notebooks that run side by side (default: one a processor)"
+        "--jobs", type=int, default=runtime.cores(), help="runs side by side (default: one a processor)"
     )
 
 
@@ -286,6 +290,11 @@ def _train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", help="a file of notebooks/studies, without .yaml")
     command.add_argument("--backbone", default="", help="what to train (default: what validation chooses)")
     command.add_argument("--from-scratch", action="store_true", help="from random weights, without pretrained ones")
+    command.add_argument("--policy", default="", help="augmentation of the training images (default: the study's)")
+    command.add_argument("--seed", type=int, help="of the one network to train (default: each of the study's seeds)")
+    command.add_argument(
+        "--record", default="", metavar="FILE.json", help="file for what became of it; predictions go beside it, as CSV"
+    )
     command.add_argument(
         "--distribute",
         default="auto",
@@ -354,6 +363,13 @@ def _parser() -> argparse.ArgumentParser:
             (profile, data),
             _train_options,
             "train a study's networks, by several processes or GPUs, too",
+        ),
+        (
+            "sweep",
+            _sweep,
+            (which, data),
+            _reports_options,
+            "train a study's grid of networks, each as a run of its own",
         ),
         ("serve", _serve, (which,), _serve_options, "serve an exported model over HTTP"),
         ("latency", _latency, (), _latency_options, "how fast a service answers, and what a prediction costs there"),

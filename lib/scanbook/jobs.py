@@ -7,10 +7,14 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanbook import runtime
+from scanbook import catalogue, runtime, store
 from scanbook.errors import RunError, ScanbookError, StudyError
+from scanbook.evaluation import Predictions
+from scanbook.manifest import TRAIN, VALIDATION
 from scanbook.study import Study
 
 if TYPE_CHECKING:
@@ -45,28 +49,46 @@ def distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
     return wanted
 
 
-def networks(study: Study, backbone: str, scratch: bool) -> list[Whole]:
-    """What is to be trained: a network for each of the study's seeds. What it starts from is made now if it is missing.
+@dataclass(frozen=True)
+class Wanted:
+    """Which of a study's networks are to be trained.
 
-    Args:
-        study: The study.
+    Attributes:
         backbone: A backbone; "" for the one that validation chooses, as notebook 05 does.
         scratch: Whether it starts from random weights, whatever weights there are.
+        policy: Augmentation of the training images; "" for the study's.
+        seed: Seed of the one network that is wanted; None for one of each of the study's seeds. What the study draws
+            beside training, such as its sample of images, stays.
+    """
+
+    backbone: str = ""
+    scratch: bool = False
+    policy: str = ""
+    seed: int | None = None
+
+
+def networks(study: Study, wanted: Wanted) -> list[Whole]:
+    """What is to be trained, a network a seed. What it starts from is made now if it is missing.
 
     Raises:
-        StudyError: There are no pretrained weights for the backbone.
+        StudyError: There are no pretrained weights for the backbone, or the policy is unknown.
     """
     from scanbook import backbones, pixels, segmentation, training
     from scanbook.training.whole import from_scratch
 
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
-    if scratch:
+    if wanted.policy:
+        catalogue.policy(wanted.policy)
+        study = study.model_copy(update={"augmentation": wanted.policy})
+    if wanted.seed is not None:
+        study = study.model_copy(update={"seed": wanted.seed, "seeds": 1})
+    backbone = wanted.backbone
+    if wanted.scratch:
         name = backbone or study.backbones[0]
         return [from_scratch(each, manifest, images, name) for each in training.seeded(study)]
     if backbone:
-        wanted = study.model_copy(update={"backbones": [backbone]})
-        found, missing = backbones.resolve(wanted)
+        found, missing = backbones.resolve(study.model_copy(update={"backbones": [backbone]}))
         if backbone in missing:
             raise StudyError(f"{missing[backbone]}; name another backbone, or train it with --from-scratch")
         weights = found.get(backbone, backbones.RANDOM)
@@ -75,18 +97,33 @@ def networks(study: Study, backbone: str, scratch: bool) -> list[Whole]:
     return [training.whole(each, manifest, images, backbone, weights) for each in training.seeded(study)]
 
 
-def train(study: Study, backbone: str, scratch: bool) -> None:
-    """Trains a study's networks in this process, and says a line of each; the arguments are those of `networks`."""
-    for network in networks(study, backbone, scratch):
-        print(_described(network.trained(), len(network.manifest.rows("train"))))
+def train(study: Study, wanted: Wanted, record: Path | None = None) -> None:
+    """Trains a study's networks in this process, and says a line of each.
+
+    Args:
+        study: The study.
+        wanted: Which.
+        record: A file for what became of the one network that is wanted, JSON; its predictions for the validation
+            images go into a CSV file of the same name, before. The test images are left alone.
+
+    Raises:
+        RunError: What became of several networks is to go into one file.
+    """
+    found = networks(study, wanted)
+    if record and len(found) > 1:
+        raise RunError(f"--record takes one network, and study {study.study} has {len(found)} seeds; name one: --seed")
+    for network in found:
+        trained = network.trained()
+        print(_described(trained, len(network.manifest.rows(TRAIN))))
+        if record:
+            _record(record, network, trained)
 
 
 def train_together(
     study: Study,
     command: Sequence[str],
+    wanted: Wanted,
     *,
-    backbone: str,
-    scratch: bool,
     addresses: Sequence[str] = (),
     process: int | None = None,
 ) -> None:
@@ -99,8 +136,7 @@ def train_together(
     Args:
         study: The study.
         command: Trains the same in one process; with `--prepare`, it stops where training starts.
-        backbone: As `networks` takes it.
-        scratch: As `networks` takes it.
+        wanted: Which.
         addresses: As `runtime.distribute` takes them.
         process: As `runtime.distribute` takes it.
 
@@ -114,7 +150,7 @@ def train_together(
         raise RunError("nothing was trained, since what training starts from could not be made; see above")
     share = runtime.distribute(addresses, process)
     try:
-        for network in networks(study, backbone, scratch):
+        for network in networks(study, wanted):
             network.train_together()
         runtime.part()
     except Exception as error:
@@ -142,6 +178,24 @@ def _say(error: Exception, share: runtime.Share) -> None:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _record(file: Path, network: Whole, trained: Trained) -> None:
+    from scanbook.training import validation_loss
+
+    validation = Predictions.from_logits(network.manifest, VALIDATION, trained.logits(VALIDATION))
+    validation.save(file.with_suffix(".csv"))
+    facts = {
+        "network": trained.name,
+        "backbone": network.backbone,
+        "policy": trained.policy,
+        "seed": trained.seed,
+        "epochs": len(trained.history),
+        "training images": len(network.manifest.rows(TRAIN)),
+        "log loss": validation_loss(network.manifest, trained.logits(VALIDATION)),
+        "seconds": trained.seconds,
+    }
+    store.write_json(file, facts)
 
 
 def _described(network: Trained, images: int) -> str:

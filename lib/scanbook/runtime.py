@@ -313,10 +313,11 @@ def distribute(addresses: Sequence[str] = (), process: int | None = None) -> Sha
             "training by several processes or devices runs on JAX, which is not installed; "
             "pip install 'scanbook[jax]', and for NVIDIA GPUs 'jax[cuda12]'"
         )
+    imported = sys.modules.get("keras")
+    if imported and imported.backend.backend() != "jax":
+        raise ScanbookError(f"Keras runs on {imported.backend.backend()} already; train together in a fresh process")
     os.environ["KERAS_BACKEND"] = "jax"
     module = keras()
-    if module.backend.backend() != "jax":
-        raise ScanbookError(f"Keras runs on {module.backend.backend()} already; train together in a fresh process")
     if addresses or step_size() > 1:
         count = len(addresses) or None
         try:

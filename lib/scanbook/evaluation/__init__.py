@@ -9,7 +9,7 @@ from scanbook.evaluation.metrics import METRICS, Metric, metrics_for
 from scanbook.evaluation.operating import choose_threshold, operating_point
 from scanbook.evaluation.paired import Difference, comparison, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions, failures, successes
-from scanbook.evaluation.seeds import average, over_seeds
+from scanbook.evaluation.seeds import average, difference_over_seeds, over_seeds
 from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, bands, subgroup_counts, subgroups
 from scanbook.evaluation.summary import (
     by_backbone,
@@ -43,6 +43,7 @@ __all__ = [
     "confusion",
     "coverage_curve",
     "delong",
+    "difference_over_seeds",
     "failures",
     "findings_table",
     "fit_temperature",

@@ -87,6 +87,7 @@ class Batch:
         study: The study, resolved.
         overrides: The `key=value` pairs that it was resolved with.
         folder: Where its reports go.
+        shared: What all its reports depend on: study, data, library and packages, a fingerprint each.
     """
 
     def __init__(self, study: Study, overrides: str = "") -> None:
@@ -97,7 +98,7 @@ class Batch:
         lock = runtime.project_root() / "requirements.lock"
         # a study of drawn images says all of them, and one of MedMNIST names an archive whose content the library knows
         told = not study.data and (study.on_stand_in or study.dataset.adapter in ("drawn", "medmnist"))
-        self._shared = {
+        self.shared = {
             "study": store.fingerprint(study.resolved()),
             "data": "" if told else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
             "library": store.sources_fingerprint(),
@@ -115,7 +116,7 @@ class Batch:
 
     def fingerprints(self, name: str) -> dict[str, str]:
         """What the report of a notebook depends on, one fingerprint each."""
-        found = {"notebook": notebook_fingerprint(name), **self._shared}
+        found = {"notebook": notebook_fingerprint(name), **self.shared}
         if name == order.BENCHMARK:
             found["prices"] = _prices_fingerprint()
         return found

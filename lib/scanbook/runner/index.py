@@ -10,6 +10,9 @@ from scanbook import runtime, store
 from scanbook.runner import checklist, locks, recorded, story
 from scanbook.runner.report import environment
 
+SWEEP = "sweep"
+"""Folder of a sweep among a study's reports."""
+
 
 def write() -> Path:
     """Writes the pages anew from what lies in the reports folder.
@@ -39,5 +42,6 @@ def write() -> Path:
         page = environment().get_template("index.html.j2")
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         bench = (folder / "bench" / "performance.html").is_file()
-        store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench))
+        sweeps = sorted(each.parent.relative_to(folder) for each in folder.glob(f"*/*/{SWEEP}/index.html"))
+        store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench, sweeps=sweeps))
     return folder / "index.html"

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 from scanbook import runtime
@@ -49,16 +51,12 @@ def make(planned: list[Batch], jobs: int, launch: str = "") -> bool:
         Whether all reports are fresh now.
 
     Raises:
-        RunError: `jobs` is none, there is no Make, or the reports folder cannot be written.
+        RunError: There are runs and `jobs` is none, there is no Make, or the reports folder cannot be written.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; every kernel that was started has ended.
     """
-    if jobs < 1:
-        raise RunError(f"JOBS={jobs}; expected 1 or more notebooks side by side")
     rules = planning.makefile(planned, launch)
     if not rules:
         return True
-    with locks.hold(runtime.reports_dir() / ".index.lock"):  # says once, before anything runs, that it cannot
-        pass
     started = time.time()
     chosen = {f"{batch.label}/{name}": batch.folder / name for batch in planned for name in batch.stale()}
 
@@ -66,9 +64,29 @@ def make(planned: list[Batch], jobs: int, launch: str = "") -> bool:
         done = sum(_written_since(started, folder / METRICS) for folder in chosen.values())
         return f"{done} of {len(chosen)} done in {progress.duration(time.time() - started)}"
 
-    with interruptible(), display.screen(chosen.values(), foot=foot) as screen:
-        _follow(_start(rules, jobs, screen.live), screen)
+    follow(rules, jobs, chosen.values(), foot)
     return _sum_up(planned, set(chosen), time.time() - started)
+
+
+def follow(rules: str, jobs: int, folders: Iterable[Path], foot: Callable[[], str]) -> None:
+    """Lets Make follow its rules, passes on what the runs say, and goes on with the others where one fails.
+
+    Args:
+        rules: Of `planning.rules`.
+        jobs: Runs side by side.
+        folders: Where notebooks say how far they are.
+        foot: Gives the line below the live ones.
+
+    Raises:
+        RunError: As `make`.
+        KeyboardInterrupt: As `make`.
+    """
+    if jobs < 1:
+        raise RunError(f"JOBS={jobs}; expected 1 or more runs side by side")
+    with locks.hold(runtime.reports_dir() / ".index.lock"):  # says once, before anything runs, that it cannot
+        pass
+    with interruptible(), display.screen(folders, foot=foot) as screen:
+        _follow(_start(rules, jobs, screen.live), screen)
 
 
 def _written_since(moment: float, path: os.PathLike[str]) -> bool:

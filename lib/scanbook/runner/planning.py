@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from scanbook import study as studies
 from scanbook.errors import StudyError
@@ -71,21 +73,45 @@ def makefile(planned: list[Batch], launch: str = "") -> str:
     Raises:
         StudyError: `launch` has a quote that is not closed.
     """
+    runs: dict[str, Run] = {}
+    for batch in planned:
+        stale = batch.stale()
+        where = {name: target(batch.study.study, name) for name in stale}
+        for name in stale:
+            earlier = order.before(name)
+            runs[where[name]] = Run(command(batch, name), [where[each] for each in stale if each in earlier])
+    return rules(runs, launch)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that Make starts.
+
+    Attributes:
+        command: Its words.
+        after: The runs that must be done before.
+    """
+
+    command: Sequence[str]
+    after: Sequence[str] = ()
+
+
+def target(*parts: str) -> str:
+    """What Make calls a run."""
+    return "/".join(re.sub(r"[^\w.+-]", "_", part) for part in parts)
+
+
+def rules(runs: Mapping[str, Run], launch: str = "") -> str:
+    """Rules of Make for runs, by what Make calls them; empty without any. `launch` is as in `makefile`."""
     try:
         launcher = shlex.split(launch)
     except ValueError as error:
         raise StudyError(f"LAUNCH={launch} has a quote that is not closed; close it") from error
-    rules, targets = [], []
-    for batch in planned:
-        stale = batch.stale()
-        study = re.sub(r"[^\w.+-]", "_", batch.study.study)
-        where = {name: f"{study}/{name}" for name in stale}
-        targets += where.values()
-        for name, target in where.items():
-            earlier = order.before(name)
-            rules.append(f"{target}: {' '.join(where[each] for each in stale if each in earlier)}".rstrip())
-            # exec: what Make stops is the command, and no shell around it
-            rules.append("\t@exec " + shlex.join([*launcher, *command(batch, name)]).replace("$", "$$"))
-    if targets:
-        rules = [f".PHONY: all {' '.join(targets)}", f"all: {' '.join(targets)}", *rules]
-    return "".join(f"{rule}\n" for rule in rules)
+    if not runs:
+        return ""
+    found = [f".PHONY: all {' '.join(runs)}", f"all: {' '.join(runs)}"]
+    for name, run in runs.items():
+        found.append(f"{name}: {' '.join(run.after)}".rstrip())
+        # exec: what Make stops is the command, and no shell around it
+        found.append("\t@exec " + shlex.join([*launcher, *run.command]).replace("$", "$$"))
+    return "".join(f"{rule}\n" for rule in found)

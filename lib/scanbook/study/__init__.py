@@ -8,7 +8,7 @@ from scanbook.study.blocks import KAGGLE, Parts, Study
 from scanbook.study.data import DrawnData, FolderData, MedMnistData, StandIn, TableData
 from scanbook.study.loading import PROFILES, load, studies, studies_dir
 from scanbook.study.reporting import Published
-from scanbook.study.training import FineTuning, Head, Schedule, Segmentation, Training
+from scanbook.study.training import FineTuning, Head, Schedule, Segmentation, Sweep, Training
 
 __all__ = [
     "KAGGLE",
@@ -24,6 +24,7 @@ __all__ = [
     "Segmentation",
     "StandIn",
     "Study",
+    "Sweep",
     "TableData",
     "Training",
     "load",

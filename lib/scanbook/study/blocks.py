@@ -14,7 +14,7 @@ from scanbook.errors import StudyError
 from scanbook.study.block import Augmentation, Backbone, Block, Positive, Seed
 from scanbook.study.data import Data, StandIn
 from scanbook.study.reporting import Benchmark, Evaluation, Published
-from scanbook.study.training import FineTuning, Head, Segmentation, Training
+from scanbook.study.training import FineTuning, Head, Segmentation, Sweep, Training
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study may name its classes."""
@@ -89,6 +89,8 @@ class Study(Block):
     """Training that starts from the frozen backbone's head."""
     seeds: Positive = 1
     """How often fine-tuning is repeated, with seeds from `seed` on; more than one shows the spread."""
+    sweep: Sweep = Sweep()
+    """What `make sweep` trains."""
     evaluation: Evaluation = Evaluation()
     """What the test report says."""
     benchmark: Benchmark = Benchmark()

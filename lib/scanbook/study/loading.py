@@ -27,6 +27,7 @@ SMOKE: dict[str, Any] = {
     "scratch": {"epochs": 1},
     "fine_tuning": {"epochs": 1},
     "seeds": 1,
+    "sweep": {"seeds": 2},
     "evaluation": {"robustness_images": 24},
     "benchmark": {
         **{"images": 32, "epochs": 1, "batch_sizes": [1, 8], "calibration_images": 32},

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from scanbook.catalogue import SEGMENTATION_METHODS
-from scanbook.study.block import Augmentation, Block, Count, Fraction, Method, Penalty, Positive, Rate, Share
+from scanbook.study.block import Augmentation, Backbone, Block, Count, Fraction, Method, Penalty, Positive, Rate, Share
 
 
 class Schedule(Block):
@@ -93,6 +93,17 @@ class Training(Schedule):
     """Share of the label that is spread over all classes."""
     weight_decay: Penalty = 0.0
     """Weight decay, the same for all layers; biases and normalisation have none."""
+
+
+class Sweep(Block):
+    """The grid of `make sweep`: every backbone with every policy and every seed, each trained by a run of its own."""
+
+    backbones: list[Backbone] = []
+    """Networks; empty: the study's."""
+    policies: list[Augmentation] = []
+    """Policies for training images; empty: none, and the study's."""
+    seeds: Positive = 3
+    """How often each is trained, with seeds from `seed` on."""
 
 
 class FineTuning(Training):

@@ -1,0 +1,82 @@
+"""`make sweep`: Make starts the trials that are missing, and what all of them came to goes into one table and page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from scanbook import runtime
+from scanbook.runner import index, making, planning, progress
+from scanbook.runner.freshness import Batch
+from scanbook.sweeps import page
+from scanbook.sweeps.grid import Grid, Trial
+
+
+def run(batch: Batch, jobs: int, launch: str = "") -> bool:
+    """Carries out the trials of a study's grid that are missing, and writes the sweep's page.
+
+    A trial that fails costs the others nothing; the next sweep tries it again, and goes on from its last epoch.
+
+    Args:
+        batch: The study, with its overrides.
+        jobs: Trials side by side.
+        launch: Command that starts each trial's own, such as "srun -n1"; "" to start it directly.
+
+    Returns:
+        Whether every trial is done, but for those whose backbone has no pretrained weights.
+
+    Raises:
+        RunError: As `making.follow`.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP.
+    """
+    grid = Grid(batch)
+    wanted = grid.missing()
+    left_out = _without_weights(grid, wanted)
+    wanted = [trial for trial in wanted if trial.backbone not in left_out]
+    for reason in left_out.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"{batch.label}: {len(wanted)} of {len(grid.trials)} trials to run", file=sys.stderr)
+    started = time.time()
+    if wanted:
+        grid.folder.mkdir(parents=True, exist_ok=True)
+        making.follow(_rules(grid, wanted, launch), jobs, (), lambda: _so_far(grid, wanted, started))
+    grid.prune()
+    done = grid.done()
+    failed = [trial for trial in grid.missing() if trial.backbone not in left_out]
+    path = page.write(grid, done, failed, left_out)
+    index.write()
+    took = f"{len(wanted) - len(failed)} of {len(wanted)} trials run in {progress.duration(time.time() - started)}"
+    if failed:
+        names = ", ".join(f"{each.backbone}, {each.policy}, seed {each.seed}" for each in failed)
+        print(f"{took}; failed: {names}; the lines above say why: {path}", file=sys.stderr)
+    else:
+        print(f"{took}; all {len(done)} are in {path}", file=sys.stderr)
+    return not failed
+
+
+def _without_weights(grid: Grid, wanted: Sequence[Trial]) -> dict[str, str]:
+    """Backbones that lack the pretrained weights that they should have, and why."""
+    names = list(dict.fromkeys(trial.backbone for trial in wanted))
+    if not names:
+        return {}
+    runtime.configure()
+    from scanbook import backbones
+
+    return backbones.resolve(grid.batch.study.model_copy(update={"backbones": names}))[1]
+
+
+def _rules(grid: Grid, wanted: Sequence[Trial], launch: str) -> str:
+    """Make's rules: a trial of each configuration first, so that a sweep that is cut short has seen all of them."""
+    ordered = sorted(wanted, key=lambda trial: trial.seed)
+    name = grid.batch.study.study
+    runs = {
+        planning.target(name, trial.backbone, trial.policy, str(trial.seed)): planning.Run(grid.command(trial))
+        for trial in ordered
+    }
+    return planning.rules(runs, launch)
+
+
+def _so_far(grid: Grid, wanted: Sequence[Trial], started: float) -> str:
+    done = sum(grid.record(trial).is_file() for trial in wanted)
+    return f"{done} of {len(wanted)} trials done in {progress.duration(time.time() - started)}"
