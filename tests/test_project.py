@@ -45,7 +45,7 @@ FLOW = (
     ),
     *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
     *("comparisons", "segmentation", "jobs", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
-    *("serving", "benchmark", "notebook", "sections", "runner", "authoring", "performance", "sweeps", "cli"),
+    *("serving", "benchmark", "notebook", "sections", "runner", "authoring", "performance", "sweeps", "usage", "cli"),
 )
 QUICK = ("errors", "runtime", "catalogue", "store", "study")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from scanbook import runtime, study
+from scanbook import runtime, study, usage
 from scanbook.errors import NotebookError, RunError, ScanbookError
 from scanbook.runner import order, planning
 from scanbook.runner.freshness import METRICS, Batch, at_hand, check_data
@@ -222,111 +222,6 @@ def _latency(options: argparse.Namespace) -> None:
     latency.run(asked, plan, Path(options.output) if options.output else None)
 
 
-def _latency_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("url", help="where a prediction is asked for, such as http://127.0.0.1:8080/predict")
-    command.add_argument("--requests", type=int, default=25, help="sequential requests; 0 for none (default: 25)")
-    command.add_argument("--interval", type=float, default=5, help="seconds between them (default: 5)")
-    command.add_argument("--price", type=float, help="what an hour of the service's machine costs, in USD")
-    command.add_argument(
-        "--concurrency", default="", metavar="1,2,4,8", help="load test: clients at a time (default: no load test)"
-    )
-    command.add_argument("--seconds", type=float, default=10, help="of a window of the load test (default: 10)")
-    command.add_argument(
-        "--image", nargs="+", default=[], metavar="FILE", help="posted in turn (default: one that scanbook draws)"
-    )
-    command.add_argument("--field", default="", help="form field that takes the file (default: the file is the body)")
-    command.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header more; can be repeated"
-    )
-    command.add_argument("--warm-up", type=int, default=3, help="requests before, which do not count (default: 3)")
-    command.add_argument("--output", default="", metavar="FILE.json", help="file for the figures")
-
-
-def _run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("notebook", help=f"one of {', '.join(order.NOTEBOOKS)}, or one of your own")
-    command.add_argument("--if-stale", action="store_true", help="leave a report alone that is fresh")
-
-
-def _launch_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--launch",
-        default=os.environ.get("SCANBOOK_LAUNCH", ""),
-        metavar="COMMAND",
-        help="what starts each run, such as 'srun -n1' (default: SCANBOOK_LAUNCH, else nothing)",
-    )
-
-
-def _reports_options(command: argparse.ArgumentParser) -> None:
-    _launch_options(command)
-    command.add_argument(
-        "--jobs", type=int, default=runtime.cores(), help="runs side by side (default: one a processor)"
-    )
-
-
-def _cache_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--prune", action="store_true", help="remove what was used longest ago, down to the limit")
-    command.add_argument("--to", default="", metavar="2GiB", help="the same, down to a size")
-    command.add_argument("--all", action="store_true", help="remove everything that no process uses")
-
-
-def _lint_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("paths", nargs="*", metavar="FILE.ipynb", help="notebooks (default: all)")
-
-
-def _new_notebook_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", help="a number and words, such as 08_my_question")
-
-
-def _new_study_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", help="of the study, such as my_images")
-    command.add_argument("--data", default="", help="the folder (default: that of the study's name in data/)")
-
-
-def _export_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--to", default="", help="folder of the bundle (default: that of notebook 07_export_flask)")
-
-
-def _train_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", help="a file of notebooks/studies, without .yaml")
-    command.add_argument("--backbone", default="", help="what to train (default: what validation chooses)")
-    command.add_argument("--from-scratch", action="store_true", help="from random weights, without pretrained ones")
-    command.add_argument("--policy", default="", help="augmentation of the training images (default: the study's)")
-    command.add_argument("--seed", type=int, help="of the one network to train (default: each of the study's seeds)")
-    command.add_argument(
-        "--record", default="", metavar="FILE.json", help="file for what became of it; predictions go beside it, as CSV"
-    )
-    command.add_argument(
-        "--distribute",
-        default="auto",
-        choices=("auto", "none", "data-parallel"),
-        help="none: one process, on TensorFlow; data-parallel: all GPUs, or all processes of the job, on JAX; "
-        "auto: the second where there are several (default)",
-    )
-    command.add_argument(
-        "--addresses", default="", metavar="HOST:PORT,…", help="of all processes (default: Slurm knows them)"
-    )
-    command.add_argument("--process", type=int, default=-1, help="which of them this one is, from 0")
-    command.add_argument("--prepare", action="store_true", help="stop where training starts: no GPU is needed so far")
-
-
-def _serve_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "bundle", nargs="?", default="", help="folder of the bundle (default: that of the study and profile)"
-    )
-    settings.add_options(command)
-
-
-def _bench_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
-    command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
-    command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
-    command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
-
-
-def _no_options(command: argparse.ArgumentParser) -> None:
-    pass
-
-
 def _parser() -> argparse.ArgumentParser:
     profile = argparse.ArgumentParser(add_help=False)
     profile.add_argument(
@@ -345,36 +240,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, do, shared, options, about in (
-        ("reports", _reports, (several, data), _reports_options, "run every notebook whose report is stale"),
-        ("status", _status, (several, data), _no_options, "say which reports are fresh, stale, failed or missing"),
-        ("plan", _plan, (several, data), _launch_options, "rules of Make for the notebooks whose reports are stale"),
-        ("run", _run, (which, data), _run_options, "run one notebook into its report"),
-        ("cache", _cache, (), _cache_options, "list what the store holds, and make it smaller"),
-        ("index", _index, (), _no_options, "write reports/index.html anew"),
-        ("studies", _studies, (), _no_options, "list the studies"),
-        ("reference", _reference, (), _no_options, "print every key of a study, as Markdown"),
-        ("lint", _lint, (), _lint_options, "check notebooks against their contract"),
-        ("new-notebook", _new_notebook, (), _new_notebook_options, "write a notebook to go on from"),
-        ("new-study", _new_study, (), _new_study_options, "write a study of a folder of images"),
-        ("export", _export, (which, data), _export_options, "write a study's model as a bundle, which runs alone"),
+        ("reports", _reports, (several, data), usage.reports, "run every notebook whose report is stale"),
+        ("status", _status, (several, data), usage.none, "say which reports are fresh, stale, failed or missing"),
+        ("plan", _plan, (several, data), usage.launch, "rules of Make for the notebooks whose reports are stale"),
+        ("run", _run, (which, data), usage.run, "run one notebook into its report"),
+        ("cache", _cache, (), usage.cache, "list what the store holds, and make it smaller"),
+        ("index", _index, (), usage.none, "write reports/index.html anew"),
+        ("studies", _studies, (), usage.none, "list the studies"),
+        ("reference", _reference, (), usage.none, "print every key of a study, as Markdown"),
+        ("lint", _lint, (), usage.lint, "check notebooks against their contract"),
+        ("new-notebook", _new_notebook, (), usage.new_notebook, "write a notebook to go on from"),
+        ("new-study", _new_study, (), usage.new_study, "write a study of a folder of images"),
+        ("export", _export, (which, data), usage.export, "write a study's model as a bundle, which runs alone"),
         (
             "train",
             _train,
             (profile, data),
-            _train_options,
+            usage.train,
             "train a study's networks, by several processes or GPUs, too",
         ),
         (
             "sweep",
             _sweep,
             (which, data),
-            _reports_options,
+            usage.reports,
             "train a study's grid of networks, each as a run of its own",
         ),
-        ("serve", _serve, (which,), _serve_options, "serve an exported model over HTTP"),
-        ("latency", _latency, (), _latency_options, "how fast a service answers, and what a prediction costs there"),
-        ("bench", _bench, (), _bench_options, "measure scanbook against the usual practice"),
-        ("pretrain", _pretrain, (), _no_options, "train the weights that come with scanbook"),
+        ("serve", _serve, (which,), usage.serve, "serve an exported model over HTTP"),
+        ("latency", _latency, (), usage.latency, "how fast a service answers, and what a prediction costs there"),
+        ("bench", _bench, (), usage.bench, "measure scanbook against the usual practice"),
+        ("pretrain", _pretrain, (), usage.none, "train the weights that come with scanbook"),
     ):
         command = commands.add_parser(name, parents=list(shared), help=about)
         command.add_argument("--traceback", action="store_true", help="show where an error came from")
