@@ -7,6 +7,7 @@ they are asked for.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
@@ -30,7 +31,7 @@ import documents
 import programs
 from documents import DOCUMENTS, ROOT
 from projects import shipped, write_notebook
-from scanbook import cli, evaluation, images, runtime, study
+from scanbook import cli, evaluation, images, jobs, runtime, study, sweeps
 from scanbook.runner import order, planning
 from scanbook.serving import settings
 from scanbook.study import reference
@@ -55,13 +56,20 @@ HOW = (
     (r"git apply adapter.diff", "test_an_adapter_is_added"),
     (r"\.venv/bin/scanbook reference .*", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
-    (r"make (reports.*|bench)", "test_make_gives_the_command_what_it_asks_for"),
+    (r"make (reports.*|sweep.*|bench)", "test_make_gives_the_command_what_it_asks_for"),
+    (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
+    (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
     (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
     (r"docker .*scanbook", "test_a_model_is_exported_and_packed"),
     (r"(export AWS|REGISTRY=|ENDPOINT=|aws |docker ).*", "test_a_model_goes_to_aws"),
     (r"(make serve|curl .*|pip install -r .*|.* latency .*)", "test_a_service_answers"),
 )
 """How each command is run: the first pattern that it matches."""
+srun = argparse.ArgumentParser(allow_abbrev=False)
+"""Options of Slurm's `srun` that the documents use."""
+for option in ("--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-task"):
+    srun.add_argument(option, default="1")
+srun.add_argument("--exact", action="store_true")
 TINY = """import pytest
 
 
@@ -223,6 +231,40 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
         assert options.data == given.get("DATA", "") and options.set == given.get("SET", "")
         assert options.launch == given.get("LAUNCH", "") and options.jobs == int(given.get("JOBS", options.jobs))
+    if target == "sweep":
+        chosen = study.load(options.study, options.profile, options.data, options.set)
+        assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
+        grid = sweeps.grid.trials(chosen)
+        assert len(grid) == len({each.configuration for each in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
+
+
+@pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
+def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
+    """A real Slurm does in test_cluster.py what such a job asks for."""
+    sbatch, requeue, nodes, wrap = shlex.split(command)
+    assert (sbatch, requeue) == ("sbatch", "--requeue") and nodes.startswith("--nodes=")
+    make, jobs, target, *variables = shlex.split(wrap.removeprefix("--wrap="))
+    options = cli._parser().parse_args(made_by(target, *variables))
+    assert (make, jobs) == ("make", nodes.replace("--nodes=", "-j"))
+    launcher, *words = options.launch.split()
+    assert launcher == "srun" and srun.parse_known_args(words)[1] == [], "one task for each run, on one node"
+    found, _ = planning.batches(options.study, options.profile, options.data, options.set)
+    assert found and planning.rules({"a": planning.Run(["true"])}, options.launch)
+
+
+@pytest.mark.parametrize("command", commands("test_one_network_is_trained_by_several"))
+def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes do in test_distributed.py, and a real Slurm in test_cluster.py, what is asked for here."""
+    launcher, _, words = command.partition(".venv/bin/scanbook ")
+    options = cli._parser().parse_args(shlex.split(words))
+    assert study.load(options.study, options.profile).profile == "full"
+    asked, rest = srun.parse_known_args(shlex.split(launcher)[1:])
+    addresses = [each for each in options.addresses.split(",") if each]
+    assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
+    monkeypatch.setenv(runtime.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
+    monkeypatch.setattr(runtime, "jax_gpus", lambda: 0)
+    together = bool(launcher or addresses)
+    assert jobs.distribution(options.distribute, addresses) == ("data-parallel" if together else "none")
 
 
 # --- a clone
