@@ -79,7 +79,7 @@ test: setup ## unit tests, and every notebook in the smoke profile
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
-check-cluster: setup ## studies and training on a real Slurm of two nodes on this machine (slurm-wlm and munge; root)
+check-cluster: setup ## training by several processes, sweeps, and studies on a real Slurm of two nodes on this machine
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m cluster tests
 
 bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench

@@ -146,7 +146,7 @@ def alone(tmp_path_factory) -> pd.DataFrame:
     return history(room)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_train_what_one_does(tmp_path, alone):
     said = ended(start_together(tmp_path / "two", 2))
     assert "epoch 8/8" in said[0] and "images/s; validation loss" in said[0]
@@ -157,13 +157,13 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
     assert not list((tmp_path / "two" / "store" / "scratch").glob(".*")), "a checkpoint outlived its training"
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_devices_of_one_process_train_what_one_does(tmp_path, alone):
     ended([start(tmp_path / "devices", "--distribute", "data-parallel", devices=2)])
     same_curve(history(tmp_path / "devices"), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_lost_process_costs_no_finished_epoch(tmp_path, alone):
     room = tmp_path / "lost"
     first, second = start_together(room, 2)

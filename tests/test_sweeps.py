@@ -219,7 +219,7 @@ def test_what_is_said_of_one_configuration_and_of_grades(project: Path) -> None:
 # --- the real thing
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_sweep_that_was_killed_goes_on_and_is_what_notebooks_find(tmp_path: Path) -> None:
     plan = "sweep.backbones=[baseline_cnn] sweep.policies=[none,dermoscopy] sweep.seeds=1 scratch.epochs=6"
     words = ["make", "sweep", "STUDY=drawn", "PROFILE=smoke", f"SET={plan}", "JOBS=2"]

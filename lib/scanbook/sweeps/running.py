@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from scanbook import runtime
 from scanbook.runner import index, making, planning, progress
 from scanbook.runner.freshness import Batch
+from scanbook.study import Study
 from scanbook.sweeps import page
 from scanbook.sweeps.grid import Grid, Trial
 
@@ -60,10 +63,16 @@ def _without_weights(grid: Grid, wanted: Sequence[Trial]) -> dict[str, str]:
     names = list(dict.fromkeys(trial.backbone for trial in wanted))
     if not names:
         return {}
+    # in a process that ends: this one only waits for trials, and must hold neither memory nor a GPU meanwhile
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_missing, grid.batch.study.model_copy(update={"backbones": names})).result()
+
+
+def _missing(study: Study) -> dict[str, str]:
     runtime.configure()
     from scanbook import backbones
 
-    return backbones.resolve(grid.batch.study.model_copy(update={"backbones": names}))[1]
+    return backbones.resolve(study)[1]
 
 
 def _rules(grid: Grid, wanted: Sequence[Trial], launch: str) -> str:
