@@ -67,7 +67,7 @@ HOW = (
 """How each command is run: the first pattern that it matches."""
 srun = argparse.ArgumentParser(allow_abbrev=False)
 """Options of Slurm's `srun` that the documents use."""
-for option in ("--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-task"):
+for option in ("--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node"):
     srun.add_argument(option, default="1")
 srun.add_argument("--exact", action="store_true")
 TINY = """import pytest
@@ -259,6 +259,8 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     options = cli._parser().parse_args(shlex.split(words))
     assert study.load(options.study, options.profile).profile == "full"
     asked, rest = srun.parse_known_args(shlex.split(launcher)[1:])
+    # JAX takes the GPU of a process's number on its node, so each must see all of them
+    assert not launcher or asked.gpus_per_node == asked.ntasks_per_node
     addresses = [each for each in options.addresses.split(",") if each]
     assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
     monkeypatch.setenv(runtime.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
