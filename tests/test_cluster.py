@@ -19,7 +19,7 @@ from together import history, same_curve
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing())]
 STUDIES = "drawn,skin11"
-LAUNCH = "LAUNCH=srun --nodes=1 --ntasks=1 --exact"
+LAUNCH = "LAUNCH=srun --nodes=1 --ntasks=1 --cpus-per-task=1"
 SHORTER = "benchmark.windows=3 benchmark.images=16"
 TRAIN = (
     *("-m", "scanbook.cli", "train", "drawn", "--profile", "smoke", "--backbone", "baseline_cnn", "--from-scratch"),

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanbook import jobs, runtime, training
+from scanbook import jobs, parallel, runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.errors import RunError, ScanbookError
-from scanbook.runtime import Share
+from scanbook.parallel import Share
 from scanbook.training import fitting
 from together import history, same_curve
 
@@ -51,7 +51,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(monkeypatch, share, o
         parts = []
         for process in range(processes):
             with monkeypatch.context() as patch:
-                patch.setattr(runtime, "_shares", [Share(process, processes, devices)])
+                patch.setattr(parallel, "_shares", [Share(process, processes, devices)])
                 parts.append(batches(**options)[index])
         assert len({part[0].shape for part in parts}) == 1 and len(parts[0][0]) % (devices // processes) == 0
         found = [np.concatenate([part[place] for part in parts]) for place in range(3)]
@@ -77,27 +77,50 @@ def test_images_that_fill_a_batch_up_change_neither_loss_nor_metrics():
 
 
 def test_how_to_train_follows_from_where_one_is(monkeypatch):
-    monkeypatch.setattr(runtime, "jax_gpus", lambda: 1)
-    monkeypatch.delenv(runtime.TASKS, raising=False)
+    monkeypatch.setattr(parallel, "gpus", lambda: 1)
+    monkeypatch.delenv(parallel.TASKS, raising=False)
     assert jobs.distribution("auto") == "none" and jobs.distribution("data-parallel") == "data-parallel"
     assert jobs.distribution("auto", ["a:1", "b:1"]) == "data-parallel"
-    monkeypatch.setenv(runtime.TASKS, "4")
+    monkeypatch.setenv(parallel.TASKS, "4")
     assert jobs.distribution("auto") == "data-parallel"
     with pytest.raises(RunError, match="4 processes were started to train with --distribute none"):
         jobs.distribution("none")
-    monkeypatch.setenv(runtime.TASKS, "1")
+    monkeypatch.setenv(parallel.TASKS, "1")
     assert jobs.distribution("auto") == "none"
-    monkeypatch.setattr(runtime, "jax_gpus", lambda: 8)
+    monkeypatch.setattr(parallel, "gpus", lambda: 8)
     assert jobs.distribution("auto") == "data-parallel" and jobs.distribution("none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("step", "seen", "expected"),
+    [
+        ({"SLURM_STEP_NUM_NODES": "2", parallel.TASKS: "8"}, "0,1,2,3", None),  # a GPU each, by the task's number
+        ({"SLURM_STEP_NUM_NODES": "2", parallel.TASKS: "2"}, "0,1,2,3", "0,1,2,3"),  # the only task of its node
+        ({"SLURM_STEP_NUM_NODES": "2", parallel.TASKS: "8"}, "3", "0"),  # bound to one
+        ({"SLURM_STEP_NUM_NODES": "2", parallel.TASKS: "2"}, None, None),
+    ],
+)
+def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(monkeypatch, step, seen, expected):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert parallel._of_slurm() == {}
+    for key, value in (step | {"SLURM_JOB_ID": "70001", "CUDA_VISIBLE_DEVICES": seen}).items():
+        monkeypatch.delenv(key, raising=False) if value is None else monkeypatch.setenv(key, value)
+    ports = set()
+    for number in ("0", "1"):
+        monkeypatch.setenv("SLURM_STEP_ID", number)
+        found = parallel._of_slurm()
+        assert found.get("JAX_LOCAL_DEVICE_IDS") == expected
+        ports.add(int(found["JAX_COORDINATOR_PORT"]))
+    assert len(ports) == 2 and all(1 << 15 < port < 1 << 16 for port in ports), "two steps of a job do not meet"
 
 
 def test_what_keeps_processes_from_training_together_is_one_line(monkeypatch):
     with pytest.raises(ScanbookError, match="Keras runs on tensorflow already; train together in a fresh process"):
-        runtime.distribute()
+        parallel.join()
     assert os.environ["KERAS_BACKEND"] == "tensorflow", "processes that are started later are none of it"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(parallel, "find_spec", lambda name: None)
     with pytest.raises(ScanbookError, match=r"runs on JAX, which is not installed; pip install 'scanbook\[jax\]'"):
-        runtime.distribute()
+        parallel.join()
 
 
 # whole runs of the command
@@ -163,14 +186,35 @@ def test_two_devices_of_one_process_train_what_one_does(tmp_path, alone):
     same_curve(history(tmp_path / "devices"), alone)
 
 
+def begun(room: Path, *processes: subprocess.Popen[str]) -> None:
+    """Waits until an epoch is done and kept."""
+    until = time.monotonic() + 240
+    while not list((room / "store" / "scratch").glob(".*/scratch.npz")) and time.monotonic() < until:
+        assert all(each.poll() is None for each in processes)
+        time.sleep(0.02)
+
+
+@pytest.mark.cluster
+def test_processes_that_do_not_start_from_the_same_say_so(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    alone = start(here, "--distribute", "data-parallel")
+    begun(here, alone)
+    alone.kill()
+    alone.communicate()
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    for process in [start(each, "--addresses", addresses, "--process", str(i)) for i, each in enumerate((here, there))]:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 1 and "different checkpoints or heads of baseline_cnn, from scratch in" in said, (
+            said
+        )
+        assert "expected one store for all" in said and "Traceback" not in said
+
+
 @pytest.mark.cluster
 def test_a_lost_process_costs_no_finished_epoch(tmp_path, alone):
     room = tmp_path / "lost"
     first, second = start_together(room, 2)
-    until = time.monotonic() + 240
-    while not list((room / "store" / "scratch").glob(".*/scratch.npz")) and time.monotonic() < until:
-        assert first.poll() is None and second.poll() is None
-        time.sleep(0.02)
+    begun(room, first, second)
     second.send_signal(signal.SIGKILL)
     said, _ = first.communicate(timeout=60)
     second.communicate()

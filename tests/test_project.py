@@ -31,6 +31,7 @@ FLOW = (
         "errors",
         "runtime",
         "colab",
+        "parallel",
         "processes",
         "folds",
         "catalogue",

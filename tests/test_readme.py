@@ -31,7 +31,7 @@ import documents
 import programs
 from documents import DOCUMENTS, ROOT
 from projects import shipped, write_notebook
-from scanbook import cli, evaluation, images, jobs, runtime, study, sweeps
+from scanbook import cli, evaluation, images, jobs, parallel, runtime, study, sweeps
 from scanbook.runner import order, planning
 from scanbook.serving import settings
 from scanbook.study import reference
@@ -67,9 +67,8 @@ HOW = (
 """How each command is run: the first pattern that it matches."""
 srun = argparse.ArgumentParser(allow_abbrev=False)
 """Options of Slurm's `srun` that the documents use."""
-for option in ("--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node"):
+for option in ("--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--kill-on-bad-exit"):
     srun.add_argument(option, default="1")
-srun.add_argument("--exact", action="store_true")
 TINY = """import pytest
 
 
@@ -241,9 +240,10 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
 def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
     """A real Slurm does in test_cluster.py what such a job asks for."""
-    sbatch, requeue, nodes, wrap = shlex.split(command)
-    assert (sbatch, requeue) == ("sbatch", "--requeue") and nodes.startswith("--nodes=")
-    make, jobs, target, *variables = shlex.split(wrap.removeprefix("--wrap="))
+    sbatch, requeue, nodes, exclusive, wrap = shlex.split(command)
+    assert (sbatch, requeue, exclusive) == ("sbatch", "--requeue", "--exclusive") and nodes.startswith("--nodes=")
+    # the job's shell knows the variable
+    make, jobs, target, *variables = shlex.split(wrap.removeprefix("--wrap=").replace("$SLURM_CPUS_ON_NODE", "4"))
     options = cli._parser().parse_args(made_by(target, *variables))
     assert (make, jobs) == ("make", nodes.replace("--nodes=", "-j"))
     launcher, *words = options.launch.split()
@@ -263,8 +263,8 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     assert not launcher or asked.gpus_per_node == asked.ntasks_per_node
     addresses = [each for each in options.addresses.split(",") if each]
     assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
-    monkeypatch.setenv(runtime.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
-    monkeypatch.setattr(runtime, "jax_gpus", lambda: 0)
+    monkeypatch.setenv(parallel.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
+    monkeypatch.setattr(parallel, "gpus", lambda: 0)
     together = bool(launcher or addresses)
     assert jobs.distribution(options.distribute, addresses) == ("data-parallel" if together else "none")
 

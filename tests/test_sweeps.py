@@ -16,7 +16,7 @@ import pytest
 
 import pages
 from projects import make_project
-from scanbook import evaluation, study, sweeps
+from scanbook import cli, evaluation, study, sweeps
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.runner.freshness import Batch
@@ -87,6 +87,14 @@ def test_the_scatter_of_seeds_counts() -> None:
     assert by_patients_alone / 150 < 0.75
 
 
+def test_a_lone_seed_is_taken_to_scatter_as_the_others_do() -> None:
+    many, one = [predictions(strength, seed) for seed, strength in enumerate((0.2, 1.0, 1.8))], [predictions(2.2, 9)]
+    found = evaluation.difference_over_seeds(one, many, rounds=200)
+    values = [evaluation.METRICS["auroc"].point(each.y_true, each.probabilities) for each in many]
+    assert (found.high - found.low) / 2 > 2 * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
+    assert not found.clear
+
+
 def test_a_clear_difference_is_found_and_its_sign_is_that_of_a() -> None:
     better, worse = ([predictions(strength, seed) for seed in range(3)] for strength in (2.5, 0.2))
     assert evaluation.difference_over_seeds(better, worse).low > 0
@@ -133,6 +141,15 @@ def test_the_grid_is_the_studys(project: Path) -> None:
     assert {each.seed for each in usual.trials} == {5, 6}
 
 
+def test_a_trial_is_one_process_unless_a_launcher_says_otherwise(project: Path) -> None:
+    grid, trial = Grid(batch()), Trial("small_cnn", "none", 1)
+    here, launched = (cli._parser().parse_args(grid.command(trial, each)[3:]) for each in (False, True))
+    assert (here.distribute, launched.distribute) == ("none", "auto")
+    for options in (here, launched):
+        assert (options.backbone, options.policy, options.seed) == ("small_cnn", "none", 1)
+        assert options.record == str(grid.record(trial)) and options.set == GRID
+
+
 def test_a_record_is_of_one_trial_and_of_what_it_depends_on(project: Path) -> None:
     trial, other = Trial("small_cnn", "none", 0), Trial("small_cnn", "none", 1)
     record = Grid(batch()).record(trial)
@@ -149,7 +166,7 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
 ) -> None:
     (project / "trial.py").write_text(TRIAL)
 
-    def command(grid: Grid, trial: Trial) -> list[str]:
+    def command(grid: Grid, trial: Trial, launched: bool) -> list[str]:
         grid.record(trial).parent.mkdir(parents=True, exist_ok=True)
         words = (trial.backbone, trial.policy, str(trial.seed), str(grid.record(trial)))
         return [sys.executable, str(project / "trial.py"), str(project), *words]
@@ -163,7 +180,7 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
     assert not sweeps.run(batch(), 2, str(launcher))
     said = capsys.readouterr().err
     assert "drawn/smoke: 8 of 8 trials to run" in said and "scanbook: planted failure" in said
-    assert "7 of 8 trials run in" in said and "failed: small_cnn, none, seed 1; the lines above say why" in said
+    assert "7 of 8 trials run in" in said and "not done: small_cnn, none, seed 1. The lines above say why" in said
     ran = (project / "ran").read_text().split("\n")[:-1]
     assert len(ran) == len(set(ran)) == 8 == len((project / "launched").read_text().split())
     assert {each.split()[2] for each in ran[:4]} == {"0"}, "each configuration is seen before any is repeated"
@@ -186,7 +203,12 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
     assert sweeps.run(batch(), 2) and sweeps.run(batch(f"{GRID} sweep.seeds=3"), 2)
     assert len((project / "ran").read_text().split("\n")) == 8 + 1 + 4 + 1, "a grid that grows keeps what it has"
     assert sweeps.run(batch(), 2) and (folder / "results.json").read_bytes() == before
-    assert len(list((folder / "trials").glob("*.json"))) == 8, "records of no trial go"
+    assert len(list((folder / "trials").glob("*.json"))) == 12, "and may shrink and grow again"
+    damaged = Grid(batch()).record(Trial("small_cnn", "none", 0))
+    damaged.with_suffix(".csv").write_text("nothing")
+    Grid(batch()).record(Trial("small_cnn", "none", 1)).write_text("")
+    assert sweeps.run(batch(), 2) and (folder / "results.json").read_bytes() == before
+    assert sorted((project / "ran").read_text().split("\n")[-3:-1]) == ["small_cnn none 0", "small_cnn none 1"]
     index = (project / "reports" / "index.html").read_text()
     assert '<a href="drawn/smoke/sweep/index.html">drawn, smoke</a>' in index
     pages.check_file(folder / "index.html")
@@ -195,7 +217,7 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
 def test_backbones_without_weights_are_left_out(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(Grid, "command", lambda grid, trial: pytest.fail("none is to be run"))
+    monkeypatch.setattr(Grid, "command", lambda grid, trial, launched: pytest.fail("none is to be run"))
     assert sweeps.run(batch("sweep.backbones=[vgg16] weights=none"), 1)
     assert "left out: no pretrained weights for vgg16: the study sets weights to none" in capsys.readouterr().err
     shown = (Grid(batch()).folder / "index.html").read_text()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanbook import catalogue, runtime, store
+from scanbook import catalogue, parallel, store
 from scanbook.errors import RunError, ScanbookError, StudyError
 from scanbook.evaluation import Predictions
 from scanbook.manifest import TRAIN, VALIDATION
@@ -21,31 +23,30 @@ if TYPE_CHECKING:
     from scanbook.training import Trained  # which imports Keras, whose backend is chosen first
     from scanbook.training.whole import Whole
 
-DISTRIBUTE = ("auto", "none", "data-parallel")
-_LOST = ("JaxRuntimeError", "XlaRuntimeError")
-"""What JAX raises where another process does not answer any more; on processors it can be Gloo's ValueError."""
+_LOST = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|Gloo|NCCL|[Hh]eartbeat")
+"""What JAX says, among other things, where another process does not answer any more."""
 
 
 def distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
     """How to train: "none" or "data-parallel".
 
     Args:
-        wanted: One of `DISTRIBUTE`; "auto" takes data parallelism where this process is one of several of a job, or the
-            machine has several GPUs.
+        wanted: "none", "data-parallel" or "auto", which takes data parallelism where this process is one of several of
+            a job, or the machine has several GPUs.
         addresses: Those of the processes of a job, where they were given.
 
     Raises:
         RunError: One process was asked for, and this is one of several.
     """
-    several = len(addresses) > 1 or runtime.step_size() > 1
+    several = len(addresses) > 1 or parallel.tasks() > 1
     if wanted == "none" and several:
-        count = len(addresses) or runtime.step_size()
+        count = len(addresses) or parallel.tasks()
         raise RunError(
             f"{count} processes were started to train with --distribute none, and each would train it all; "
             "start one, or leave --distribute out"
         )
     if wanted == "auto":
-        return "data-parallel" if several or runtime.jax_gpus() > 1 else "none"
+        return "data-parallel" if several or parallel.gpus() > 1 else "none"
     return wanted
 
 
@@ -137,22 +138,25 @@ def train_together(
         study: The study.
         command: Trains the same in one process; with `--prepare`, it stops where training starts.
         wanted: Which.
-        addresses: As `runtime.distribute` takes them.
-        process: As `runtime.distribute` takes it.
+        addresses: As `parallel.join` takes them.
+        process: As `parallel.join` takes it.
 
     Raises:
         RunError: What training starts from could not be made. What happens later in one of several processes ends it
             there and then, with a line.
     """
-    environment = {key: value for key, value in os.environ.items() if key != runtime.TASKS}  # those are alone
+    environment = {key: value for key, value in os.environ.items() if key != parallel.TASKS}  # those are alone
     # in every process: where they share a store, one makes what the others wait for
     if subprocess.run([*command, "--prepare"], env=environment, check=False).returncode:
         raise RunError("nothing was trained, since what training starts from could not be made; see above")
-    share = runtime.distribute(addresses, process)
+    share = parallel.join(addresses, process)
+    if share.process == 0:
+        print(f"processes that train together: {share.processes}; devices: {share.devices}", flush=True)
     try:
-        for network in networks(study, wanted):
-            network.train_together()
-        runtime.part()
+        with ExitStack() as held:
+            for network in networks(study, wanted):
+                network.train_together(held)
+            parallel.part()
     except Exception as error:
         if share.processes == 1:
             raise
@@ -163,12 +167,12 @@ def train_together(
         os.execve(command[0], list(command), environment)  # and so this process lets go of the devices
 
 
-def _say(error: Exception, share: runtime.Share) -> None:
+def _say(error: Exception, share: parallel.Share) -> None:
     """Says why this process stops; where another one was lost, what to do."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ScanbookError):
         print(f"scanbook: {reason}", file=sys.stderr)
-    elif type(error).__name__ in _LOST or "Gloo" in reason:
+    elif _LOST.search(str(error)):
         print(
             f"scanbook: process {share.process} of {share.processes} lost another one ({reason}); run the same again "
             "on as many processes as you like: training goes on after the last epoch that was finished",

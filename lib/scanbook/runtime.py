@@ -10,9 +10,8 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,8 +36,6 @@ MEASURED_PACKAGES = ("nncf", "onnxruntime")
 
 NOTEBOOK = "SCANBOOK_NOTEBOOK"
 """Variable in which the runner says which notebook a kernel runs."""
-TASKS = "SLURM_STEP_NUM_TASKS"
-"""Variable in which Slurm's `srun` says how many processes it started."""
 
 _INSTRUCTIONS = (
     *("asimd", "asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -261,115 +258,10 @@ def gpus() -> int:
         import tensorflow as tf
 
         return len(tf.config.list_physical_devices("GPU"))
-    return jax_gpus() if module.backend.backend() == "jax" else len(module.distribution.list_devices("gpu"))
-
-
-@dataclass(frozen=True)
-class Share:
-    """What of every batch is for this process, where several processes or devices train one network.
-
-    Attributes:
-        process: Number of this process, from 0; the first one writes.
-        processes: How many train together.
-        devices: How many devices they have, all together.
-    """
-
-    process: int
-    processes: int
-    devices: int
-
-
-_shares: list[Share] = []
-
-
-def share() -> Share | None:
-    """What of every batch is for this process; None where it trains alone."""
-    return _shares[0] if _shares else None
-
-
-def first_process() -> bool:
-    """Whether this process is the one that writes and speaks for all that train together."""
-    return not _shares or _shares[0].process == 0
-
-
-def distribute(addresses: Sequence[str] = (), process: int | None = None) -> Share:
-    """Lets this process train with others, by Keras's data parallelism on JAX; before Keras is imported.
-
-    Every process holds the whole network and takes its part of each batch; gradients are averaged over all devices.
-    The processes are those of the job step, which JAX knows of Slurm; those with `addresses`; or this one alone, with
-    all GPUs of the machine.
-
-    Args:
-        addresses: `host:port` of every process, the same and in the same order in each of them.
-        process: Number of this process among them, from 0.
-
-    Raises:
-        ScanbookError: JAX is not installed, Keras has another backend already, or the others do not answer.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("jax") is None:
-        raise ScanbookError(
-            "training by several processes or devices runs on JAX, which is not installed; "
-            "pip install 'scanbook[jax]', and for NVIDIA GPUs 'jax[cuda12]'"
-        )
-    imported = sys.modules.get("keras")
-    if imported and imported.backend.backend() != "jax":
-        raise ScanbookError(f"Keras runs on {imported.backend.backend()} already; train together in a fresh process")
-    os.environ["KERAS_BACKEND"] = "jax"
-    module = keras()
-    if addresses or step_size() > 1:
-        count = len(addresses) or None
-        try:
-            module.distribution.initialize(",".join(addresses) or None, count, process)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ScanbookError(f"the processes that train together did not meet: {reason}") from error
-    devices = module.distribution.list_devices()
-    module.distribution.set_distribution(
-        module.distribution.DataParallel(devices=devices, auto_shard_dataset=False)  # a batch is this process's part
-    )
-    import jax
-
-    _shares[:] = [Share(jax.process_index(), jax.process_count(), len(devices))]
-    return _shares[0]
-
-
-def step_size() -> int:
-    """How many processes Slurm's `srun` started with this one; 1 outside of Slurm."""
-    return int(os.environ.get(TASKS, "1"))
-
-
-def jax_gpus() -> int:
-    """How many GPUs JAX sees; 0 without JAX. Keras's backend stays to be chosen."""
-    import importlib.util
-
-    if importlib.util.find_spec("jax") is None:
-        return 0
-    import jax
-
     try:
-        return jax.local_device_count("gpu")
-    except RuntimeError:  # it was built for processors alone
+        return len(module.distribution.list_devices("gpu"))
+    except RuntimeError:  # JAX for processors alone
         return 0
-
-
-def agreed(value: bool) -> bool:
-    """What the first of the processes that train together says."""
-    if _shares and _shares[0].processes > 1:
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.broadcast_one_to_all(value))
-    return value
-
-
-def part() -> None:
-    """Leaves those that this process has trained with, once all of them are here; training ends for this process."""
-    if _shares and _shares[0].processes > 1:
-        import jax
-
-        jax.distributed.shutdown()
-    _shares.clear()
 
 
 def training_precision() -> str:

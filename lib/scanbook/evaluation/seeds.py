@@ -54,7 +54,8 @@ def difference_over_seeds(
 
     The variance is that of the means over resamples of whole groups, the same for all, plus s²/n of each model's seeds
     (Welch, 1947); the interval is Student's, with Satterthwaite's degrees of freedom (1946), the resamples' without
-    end. Of one seed each nothing is known of training's own scatter, and the interval leaves it out.
+    end. It is a little too wide: what seeds make of single images is in both parts. A model of one seed is taken to
+    scatter as the other does; of one seed each nothing is known of that, and the interval leaves it out.
 
     Args:
         a: model a with each of its seeds.
@@ -82,9 +83,13 @@ def difference_over_seeds(
 
     value = float(difference(None)[0])
     of_groups = float(np.nanvar(resample(difference, a[0].group, rounds, seed), ddof=1))
-    of_seeds = [(each(models, None).var(ddof=1) / len(models), len(models)) for models in (a, b) if len(models) > 1]
+    scatter = [(float(each(models, None).var(ddof=1)), len(models)) for models in (a, b) if len(models) > 1]
+    if len(scatter) == 1:
+        of_seeds = [(scatter[0][0] * (1 / len(a) + 1 / len(b)), scatter[0][1] - 1)]
+    else:
+        of_seeds = [(square / count, count - 1) for square, count in scatter]
     variance = of_groups + sum(part for part, _ in of_seeds)
-    parts = sum(part**2 / (count - 1) for part, count in of_seeds)
+    parts = sum(part**2 / degrees for part, degrees in of_seeds)
     freedom = variance**2 / parts if parts else np.inf
     half = float(t.ppf(0.975, freedom) * np.sqrt(variance))
     p_value = float(2 * t.sf(abs(value) / np.sqrt(variance), freedom)) if variance else float(value == 0)

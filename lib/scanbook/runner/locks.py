@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -76,8 +77,9 @@ def machine(alone: bool, on_wait: Callable[[], None] = _quietly) -> Iterator[Non
 
     Whoever wants it alone keeps the turn while waiting, so that later runs queue behind instead of starving it.
     """
-    folder = runtime.reports_dir()
+    # nodes of a cluster have one reports folder
+    folder, name = runtime.reports_dir(), platform.node()
     with ExitStack() as held:
-        with hold(folder / ".turn.lock", on_wait=on_wait):
-            held.enter_context(hold(folder / ".machine.lock", exclusive=alone, on_wait=on_wait))
+        with hold(folder / f".turn-{name}.lock", on_wait=on_wait):
+            held.enter_context(hold(folder / f".machine-{name}.lock", exclusive=alone, on_wait=on_wait))
         yield

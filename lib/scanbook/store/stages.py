@@ -205,7 +205,7 @@ def unused(folder: Path) -> Iterator[bool]:
     import fcntl
 
     try:
-        file = (folder / INPUTS).open("rb")
+        file = (folder / INPUTS).open("r+b")  # NFS locks alone what may be written
     except FileNotFoundError:  # what is damaged so far nobody can use
         yield True
         return

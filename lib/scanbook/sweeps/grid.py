@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from scanbook import store
+from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.runner.freshness import Batch, read_json
 from scanbook.runner.index import SWEEP
@@ -79,34 +81,31 @@ class Grid:
         return self.folder / "trials" / f"{words}-{digest[:12]}.json"
 
     def done(self) -> list[Done]:
-        """The trials that were carried out, in the grid's order."""
+        """The trials that were carried out, in the grid's order; one with a damaged record was not."""
         found = []
         for trial in self.trials:
-            file = self.record(trial)
-            facts = read_json(file)
-            if facts and file.with_suffix(".csv").is_file():
-                found.append(Done(trial, facts, Predictions.load(file.with_suffix(".csv"))))
+            facts = read_json(self.record(trial))
+            if facts:
+                with suppress(DataError):
+                    validation = Predictions.load(self.record(trial).with_suffix(".csv"))
+                    found.append(Done(trial, facts, validation))
         return found
 
-    def missing(self) -> list[Trial]:
-        """The trials that are still to be carried out."""
-        return [trial for trial in self.trials if not self.record(trial).is_file()]
+    def command(self, trial: Trial, launched: bool) -> list[str]:
+        """The command that carries a trial out.
 
-    def command(self, trial: Trial) -> list[str]:
-        """The command that carries a trial out."""
+        Args:
+            trial: Which.
+            launched: Whether a launcher starts it, which may do so several times, to train together; on this machine a
+                trial is one process, since others run beside it.
+        """
         study = self.batch.study
         words = [sys.executable, "-m", "scanbook.cli", "train", study.study, "--profile", study.profile]
         for option, value in (("--data", study.data), ("--set", self.batch.overrides)):
             words += [option, value] if value else []
         words += ["--backbone", trial.backbone, "--policy", trial.policy, "--seed", str(trial.seed)]
+        words += [] if launched else ["--distribute", "none"]
         return [*words, "--record", str(self.record(trial))]
-
-    def prune(self) -> None:
-        """Removes the records that are of no trial any more."""
-        kept = {self.record(trial).stem for trial in self.trials}
-        for file in (self.folder / "trials").glob("*.*"):
-            if file.stem not in kept:
-                file.unlink(missing_ok=True)
 
 
 def trials(study: Study) -> list[Trial]:

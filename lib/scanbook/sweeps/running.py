@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from scanbook import runtime
-from scanbook.runner import index, making, planning, progress
+from scanbook.runner import index, locks, making, planning, progress
 from scanbook.runner.freshness import Batch
 from scanbook.study import Study
 from scanbook.sweeps import page
@@ -34,27 +34,31 @@ def run(batch: Batch, jobs: int, launch: str = "") -> bool:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP.
     """
     grid = Grid(batch)
-    wanted = grid.missing()
+    with locks.hold(grid.folder / ".lock", on_wait=lambda: print("waiting for another sweep", file=sys.stderr)):
+        return _run(grid, jobs, launch)
+
+
+def _run(grid: Grid, jobs: int, launch: str) -> bool:
+    done = {each.trial for each in grid.done()}
+    wanted = [trial for trial in grid.trials if trial not in done]
     left_out = _without_weights(grid, wanted)
     wanted = [trial for trial in wanted if trial.backbone not in left_out]
     for reason in left_out.values():
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"{batch.label}: {len(wanted)} of {len(grid.trials)} trials to run", file=sys.stderr)
+    print(f"{grid.batch.label}: {len(wanted)} of {len(grid.trials)} trials to run", file=sys.stderr)
     started = time.time()
     if wanted:
-        grid.folder.mkdir(parents=True, exist_ok=True)
         making.follow(_rules(grid, wanted, launch), jobs, (), lambda: _so_far(grid, wanted, started))
-    grid.prune()
-    done = grid.done()
-    failed = [trial for trial in grid.missing() if trial.backbone not in left_out]
-    path = page.write(grid, done, failed, left_out)
+    found = grid.done()
+    failed = [trial for trial in wanted if trial not in {each.trial for each in found}]
+    path = page.write(grid, found, failed, left_out)
     index.write()
     took = f"{len(wanted) - len(failed)} of {len(wanted)} trials run in {progress.duration(time.time() - started)}"
     if failed:
-        names = ", ".join(f"{each.backbone}, {each.policy}, seed {each.seed}" for each in failed)
-        print(f"{took}; failed: {names}; the lines above say why: {path}", file=sys.stderr)
+        names = "; ".join(f"{each.backbone}, {each.policy}, seed {each.seed}" for each in failed)
+        print(f"{took}; not done: {names}. The lines above say why: {path}", file=sys.stderr)
     else:
-        print(f"{took}; all {len(done)} are in {path}", file=sys.stderr)
+        print(f"{took}; all {len(found)} are in {path}", file=sys.stderr)
     return not failed
 
 
@@ -80,7 +84,9 @@ def _rules(grid: Grid, wanted: Sequence[Trial], launch: str) -> str:
     ordered = sorted(wanted, key=lambda trial: trial.seed)
     name = grid.batch.study.study
     runs = {
-        planning.target(name, trial.backbone, trial.policy, str(trial.seed)): planning.Run(grid.command(trial))
+        planning.target(name, trial.backbone, trial.policy, str(trial.seed)): planning.Run(
+            grid.command(trial, bool(launch))
+        )
         for trial in ordered
     }
     return planning.rules(runs, launch)

@@ -74,7 +74,7 @@ def standings(study: Study, done: Sequence[Done]) -> list[Standing]:
     for configuration, members in groups.items():
         measured = [_measured(study, each.validation) for each in members]
         found[configuration] = {name: [each[name] for each in measured] for name in metrics(study)}
-    order = sorted(found, key=lambda each: -np.mean(found[each][chooses]))
+    order = sorted(found, key=lambda each: -np.nan_to_num(np.mean(found[each][chooses]), nan=-np.inf))
     options = {"metric": chooses, "rounds": study.bootstrap_rounds, "seed": study.seed}
 
     def behind(configuration: tuple[str, str]) -> Difference | None:

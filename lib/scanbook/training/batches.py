@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scanbook import augmentation, runtime
+from scanbook import augmentation, parallel, runtime
 from scanbook.augmentation import Augmenter
 
 keras = runtime.keras()
@@ -13,7 +13,7 @@ keras = runtime.keras()
 class Batches(keras.utils.PyDataset):
     """Batches of images and what is to be learnt of them.
 
-    Where processes or devices train together (`runtime.distribute`), a batch is this process's part of the one that all
+    Where processes or devices train together (`parallel.join`), a batch is this process's part of the one that all
     of them share. Those are all of one size, so that every device has as much to do: the last one of an epoch begins
     anew where its images end, and a weight of 0 for those that it has twice comes as a third array. Which images are in
     a batch, how each is augmented and with which it is mixed does not depend on who trains it.
@@ -76,7 +76,7 @@ class Batches(keras.utils.PyDataset):
 
     def _own(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Places in a batch of `count` images that are for this process, int; and their weights, None for 1 each."""
-        share = runtime.share()
+        share = parallel.share()
         if share is None:
             return np.arange(count), None
         size = -(-self.batch_size // share.devices) * share.devices // share.processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scanbook import backbones, engines, features, heads, runtime, store
+from scanbook import backbones, engines, features, heads, parallel, runtime, store
 from scanbook.backbones import RANDOM, Weights
 from scanbook.errors import ModelError
 from scanbook.manifest import TRAIN, VALIDATION, Manifest
@@ -67,19 +67,26 @@ class Whole:
         found = stage(self.kind, self._inputs(), self._build, __name__)
         return kept.trained(self.name, self.manifest, found, self.policy, self.study.seed)
 
-    def train_together(self) -> bool:
+    def train_together(self, held: ExitStack) -> None:
         """Trains it with the other processes or devices up to its checkpoints, which `trained` goes on from.
 
-        Returns:
-            False where it had been trained before.
+        Args:
+            held: Keeps other processes from building the stage, and from removing its checkpoints, until it closes.
+
+        Raises:
+            RunError: The processes do not start from the same.
         """
         address = store.address(self.kind, self._inputs(), __name__)
-        with store.building(address) if runtime.first_process() else nullcontext():
-            if runtime.agreed(address.is_dir()):
-                return False
-            runtime.configure(self.study.seed)
-            self._fit(checkpoint(address))
-        return True
+        if parallel.first_process():
+            held.enter_context(store.building(address))
+        if parallel.agreed(address.is_dir()):
+            return
+        begun = sorted(checkpoint(address).glob("*.npz"))
+        begun += [self.frozen.folder / kept.MODEL] if self.frozen else []
+        digests = [(path.name, store.file_digest(path)) for path in begun]
+        parallel.check_same(store.fingerprint(address.name, digests), f"checkpoints or heads of {self.name}")
+        runtime.configure(self.study.seed)
+        self._fit(checkpoint(address))
 
     def _inputs(self) -> dict[str, Any]:
         training = self.study.fine_tuning if self.frozen else self.study.scratch
@@ -137,9 +144,9 @@ class Whole:
                 best_loss, best_weights = part["validation_loss"].min(), model.get_weights()
             else:
                 model.set_weights(best_weights)
-            if runtime.share() is None:
-                held_out = self.images[self.manifest.rows(VALIDATION)]
-                steps[which] = engines.KerasEngine(model).predict(held_out)[0]
+            if parallel.share() is None:
+                rows = self.manifest.rows(VALIDATION)
+                steps[which] = kept.predicted(engines.KerasEngine(model), self.images, rows)
         return pd.concat(parts, ignore_index=True), steps
 
 
