@@ -41,6 +41,9 @@ _FREQUENCIES = 7
 _DIMENSIONS = 16
 _NEIGHBOURS = 6  # asked of the tree for each window
 _KEPT = 8  # candidates of an image that are looked at
+# a branch of the tree is skipped unless it may hold one four times as near as the farthest so far: copies are, and an
+# exact search takes too long among 200,000 images, where all others are far, and equally so
+_SLACK = 3.0
 _REACH = 0.7  # farthest candidate, in root mean squared distances of the descriptors from their mean
 # what a pair must reach to be looked at more closely: correlation of low frequencies, of half-size pictures, of bands
 _ROUGH, _COARSE, _FINE = 0.93, 0.95, 0.90
@@ -201,7 +204,9 @@ class _Search:
             columns = []
             for window in range(len(_WINDOWS)):
                 points = (_invariant(low[:, window]) - centre) @ axes
-                distance, other = tree.query(points, few, eps=1.0, distance_upper_bound=reach, workers=runtime.cores())
+                distance, other = tree.query(
+                    points, few, eps=_SLACK, distance_upper_bound=reach, workers=runtime.cores()
+                )
                 column = (np.repeat(chunk, few), other.ravel(), np.full(other.size, window), distance.ravel())
                 known = (column[1] < tree.n) & (column[1] != column[0])
                 columns.append([each[known] for each in column])
