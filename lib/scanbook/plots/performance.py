@@ -87,7 +87,7 @@ def growth(found: dict[str, Any]) -> Figure:
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("images")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    time.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.3g}"))
+    time.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.10g}"))
     time.yaxis.set_minor_formatter(NullFormatter())
     time.set(ylabel="time, s")
     memory.set(ylabel="memory, GiB")
