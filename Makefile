@@ -20,7 +20,7 @@ BUNDLE =
 PORT =
 # name of a new notebook, such as NAME=08_my_question
 NAME =
-# rows of the benchmark, such as ROWS=http,decode (default: all)
+# rows of the benchmark, such as ROWS=http,decode (default: all but streaming)
 ROWS =
 
 SHELL = /bin/sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 
@@ -76,6 +77,17 @@ def test_the_size_of_an_image_counts_even_within_an_epoch() -> None:
     augment(noise(3, 24, 32), np.arange(3), 0)
     small = noise(3, 16, 12)
     assert np.array_equal(augment(small, np.arange(3), 0), Augmenter("dihedral", 3, 0)(small, np.arange(3), 0))
+
+
+def test_an_epoch_of_many_images_draws_tables_for_those_asked_for_alone() -> None:
+    augment = Augmenter("dermoscopy", 50_000, 0)
+    tracemalloc.start()
+    try:
+        augment(noise(4), np.array([0, 1, 49_998, 49_999]), 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 600 * 50_000, "a table of one image takes 768 bytes, and more while it is made"
 
 
 def test_none_is_the_identity() -> None:

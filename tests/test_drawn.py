@@ -221,6 +221,12 @@ def test_patients_have_lesions_and_lesions_have_views(table: pd.DataFrame, truth
         assert counts.max() in (2, 3) and counts.min() == 1
 
 
+@pytest.mark.parametrize(("count", "digits"), [(90_000, 5), (130_000, 6)])
+def test_there_are_enough_numbers_for_every_lesion(count: int, digits: int) -> None:
+    found = dataset._numbers(np.random.default_rng(0), 100_000, count)
+    assert len(set(found.tolist())) == count and len(str(found.max())) == digits
+
+
 def test_rows_and_names_say_nothing_of_the_class(many: Path) -> None:
     table = pd.read_csv(many / "metadata.csv")
     codes = pd.Categorical(table["diagnosis"], categories=dermoscopy.CLASSES).codes

@@ -1,5 +1,6 @@
 """The benchmark: fair turns, plain arithmetic, a line for what fails, and the usual practice doing the same work."""
 
+import dataclasses
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
@@ -18,7 +20,19 @@ from hypothesis import strategies as st
 import pages
 from scanbook import images, plots
 from scanbook.errors import RunError
-from scanbook.performance import contests, growth, material, ours, overhead, report, rows, running, usual, worker
+from scanbook.performance import (
+    contests,
+    growing,
+    growth,
+    material,
+    ours,
+    overhead,
+    report,
+    rows,
+    running,
+    usual,
+    worker,
+)
 from scanbook.performance import requests as asking
 from scanbook.performance.pairs import Side, compare, interleave
 from scanbook.performance.pairs import running as process
@@ -197,7 +211,14 @@ def test_a_folder_without_jpegs_is_refused_at_once(monkeypatch, tmp_path):
 
 def test_too_few_jpegs_show_no_growth(tmp_path):
     (tmp_path / "one.jpg").write_bytes(b"")
-    assert "1 JPEG files are too few" in growth.measure(tmp_path, rows.QUICK, tmp_path, {})["unable"]
+    pipeline = growth.of_files(tmp_path, rows.QUICK, tmp_path)
+    assert "1 JPEG files are too few" in growth.measure(pipeline, {})["unable"]
+
+
+def test_too_small_a_disk_is_said_before_anything_is_drawn(tmp_path):
+    pipeline = growth.of_drawn(tmp_path / "none" / "yet", dataclasses.replace(rows.QUICK, streaming=(2000, 10**12)))
+    assert re.search(r"[\d]+ GB of disk are needed, \d+ are free", growth.measure(pipeline, {})["unable"])
+    assert not growth.of_drawn(tmp_path, rows.QUICK).unable
 
 
 def test_an_unknown_row_is_named(monkeypatch, tmp_path):
@@ -375,12 +396,40 @@ POINTS = [
 ]
 
 
-def test_linear_growth_and_flat_memory_are_recognised():
-    found = growth.summary(POINTS, 96)
+@pytest.fixture
+def files(tmp_path):
+    return growth.of_files(tmp_path, rows.Sizes(), None)
+
+
+def test_linear_growth_and_flat_memory_are_recognised(files):
+    found = growth.summary(files, POINTS)
     assert found["linear"] and found["flat"] and found["exponents"]["decode"] == pytest.approx(1)
     squared = [point | {"seconds": point["n"] ** 2, "own memory": point["n"] / 1000} for point in POINTS]
-    found = growth.summary(squared, 96)
+    found = growth.summary(files, squared)
     assert not found["linear"] and not found["flat"] and "more than linearly" in report.growth_sentence(found)
+    assert "within" not in found
+
+
+def streamed(pipeline, gib):
+    """Points of a pipeline, each step at 100 images a second."""
+    points = []
+    for n in pipeline.counts:
+        memories = dict.fromkeys(pipeline.steps, 0.5) | {"head": gib}
+        shown = {"own memory": gib, "own memories": memories, "memory": 2 * gib, "recall": 1.0, "precision": 0.96}
+        seconds = dict.fromkeys(pipeline.steps, n / 100)
+        points.append({"n": n, "seconds": n / 100 * len(seconds), **seconds, **shown, "pixels": n * 3 * 128**2})
+    return points
+
+
+@pytest.mark.parametrize(("gib", "kept"), [(2.79, True), (2.8, False)])
+def test_memory_is_held_against_three_gigabytes_not_gibibytes(tmp_path, gib, kept):
+    pipeline = growth.of_drawn(tmp_path, rows.Sizes())
+    assert pipeline.counts == (2000, 20_000, 200_000) and pipeline.options["size"] == 128 and pipeline.within == 3
+    found = growth.summary(pipeline, streamed(pipeline, gib))
+    assert found["kept within"] is kept
+    assert [point["rates"]["scan"] for point in found["points"]] == [pytest.approx(100)] * 3
+    said = report.growth_sentence(found)
+    assert f"{'within' if kept else 'beyond'} the 3 GB" in said and "no more than linearly" in said
 
 
 def executed(folder, cells, seconds):
@@ -408,11 +457,13 @@ def test_overhead_of_a_run_that_is_not_whole_is_refused(tmp_path):
 
 
 @pytest.fixture
-def page(run):
+def page(run, tmp_path):
     run.contest(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "usual practice": [9, 10.0, 20.0]}))
     run.contest(planted(run, "fine-tuning"), FakeSides({"scanbook": [9, 8.0, 9.0], "bare step": [10.0, 10.0]}))
     run.contest(planted(run, "http"), FakeSides({"scanbook": [RunError("it did not start")]}))
-    run.found["growth"] = growth.summary(POINTS, 96)
+    run.found["growth"] = growth.summary(growth.of_files(tmp_path, rows.Sizes(), None), POINTS)
+    pipeline = growth.of_drawn(tmp_path, rows.Sizes())
+    run.found["streaming"] = growth.summary(pipeline, streamed(pipeline, 2.0))
     return run.found
 
 
@@ -424,7 +475,13 @@ def test_the_page_shows_reached_missed_failed_and_not_run_and_needs_nothing_else
     assert "1 reached, 1 missed, 1 failed" in text
     assert "prefers-color-scheme: dark" in html and "@media print" in html
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", html)
-    assert html.count("data:image/svg+xml;base64,") == 2
+    assert html.count("data:image/svg+xml;base64,") == 3
+    rows = BeautifulSoup(html, "html.parser").select("#streaming ~ .scroll tr")
+    cells = [[" ".join(cell.get_text(" ").split()) for cell in row.select("th, td")] for row in rows]
+    beyond = {name: last for name, *_, last in cells}
+    assert beyond["Images"] == "200,000" and beyond["Near copies"] == "100 images/s 2,000 s, 0.54 GB"
+    assert beyond["In all"].endswith("14,000 s, 2.15 GB") and beyond["Pixel cache on disk"] == "9.83 GB"
+    assert beyond["Planted near-duplicates found"] == "100.0 % precision 96.0 %"
 
 
 @pytest.mark.slow
@@ -471,6 +528,39 @@ def test_a_share_of_the_goal_is_drawn_for_both_directions():
 
 
 # --- everything, tiny
+
+
+def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
+    with material.make("datasets", str(tmp_path / "sets"), count=120, each=60, size=48) as once:
+        once()
+    one, both = (growing.drawn(tmp_path / "sets", 60, count) for count in (60, 120))
+    pd.testing.assert_frame_equal(one.frame, both.frame.iloc[:60])
+    assert len(both.frame) == 120 and all(Path(path).is_file() for path in both.frame["path"])
+    assert not set(both.frame["group"][:60]) & set(both.frame["group"][60:])
+    listed = set(both.frame["image_id"])
+    for members in both.facts["faults"].values():
+        assert members and all(listed.issuperset([each] if isinstance(each, str) else each) for each in members)
+
+
+def test_a_pipeline_says_what_each_step_took(monkeypatch):
+    held = iter([1.0, 1.0, 5.0, 5.0])
+    monkeypatch.setattr(growing, "own_memory", lambda: next(held, 2.0))
+    steps = growing.Steps()
+    for name in ("scan", "head"):
+        with steps.step(name):
+            pass
+    found = steps.measured()
+    assert found["value"] == pytest.approx(found["scan"] + found["head"]) and found["own memory"] == 5.0
+    assert found["own memories"] == {"scan": 1.0, "head": 5.0}
+
+
+@pytest.mark.slow
+def test_streaming_runs_in_tiny_sizes(run, capsys):
+    run.all({"streaming"})
+    found = json.loads((run.folder / running.RESULTS).read_text())["streaming"]
+    assert [point["n"] for point in found["points"]] == list(rows.QUICK.streaming), found
+    assert all(point["recall"] >= 0.5 and point["pixels"] == point["n"] * 64 * 64 * 3 for point in found["points"])
+    assert "near-duplicates found" in (run.folder / running.PAGE).read_text()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from scanbook import datasets, images, quality, splits, study
 from scanbook.datasets.drawn import dataset, faults
 from scanbook.manifest import Manifest
-from scanbook.quality import scanning
+from scanbook.quality import copies, scanning
 from scanbook.quality.copies import NEAR_CORRELATION
 from scanbook.quality.truth import planted
 
@@ -156,6 +156,26 @@ def test_a_whole_family_of_orientations_is_found(tmp_path: Path) -> None:
     near = quality.near_copies(make_manifest(tmp_path, files))
     family = {"s07", *(name for name in files if name.startswith("t"))}
     assert len(near) == 8 * 7 / 2 and set(near["image_id"]) | set(near["other"]) == family
+
+
+def test_pairs_do_not_depend_on_how_many_are_looked_at_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset.write(tmp_path / "drawn", 150, seed=1, size=72)
+    files = {path.name: path.read_bytes() for path in sorted((tmp_path / "drawn" / "images").iterdir())}
+    for place, how in enumerate([*faults.NEAR_DUPLICATES, *faults.NEAR_DUPLICATES]):
+        name = list(files)[place // 3]  # families of four
+        pixels = images.read(files[name]) if len(files[name]) > 500 else scene(place)
+        files[f"copy {place}"], _ = faults.near_duplicate(how, pixels, None, np.random.default_rng(place))
+    manifest = make_manifest(tmp_path, files)
+    scanned, small = quality.scan(manifest), scanning.pictures(manifest)
+    whole = copies._near_copies(scanned, small)
+    assert len(whole) > 20
+    for images_at_a_time, pairs in ((1, 7), (31, 1), (64, 1000)):
+        monkeypatch.setattr(copies, "_IMAGES", images_at_a_time)
+        monkeypatch.setattr(copies, "_PAIRS", pairs)
+        monkeypatch.setattr(copies, "_CHUNK", min(pairs, 5))
+        pd.testing.assert_frame_equal(copies._near_copies(scanned, small), whole)
 
 
 def test_pairs_across_parts_and_under_two_labels_come_first(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ class Augmenter:
         self.mixes = bool(self.policy.mixup or self.policy.cutmix)
         self.count, self.seed = count, seed
         self._alone = replace(self.policy, mixup=0.0, cutmix=0.0) != Policy()
-        self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray | None] | None = None
+        self._drawn: tuple[tuple[int, ...], np.ndarray, np.ndarray | None] | None = None  # which, matrices, colours
 
     def __call__(self, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Augments images, each by itself.
@@ -208,7 +208,9 @@ class Augmenter:
         """
         if not self._alone:
             return np.asarray(images)
-        warps, tables = self._draw(epoch, images.shape[1:3])
+        warps, colours = self._draw(epoch, images.shape[1:3])
+        # tables of these images alone: those of a large training part would outweigh all else that training holds
+        tables = None if colours is None else _look_up_tables(colours[positions])
         output = np.empty_like(images)
         border = _BORDERS[self.policy.fill]
 
@@ -218,7 +220,7 @@ class Augmenter:
                 size, flags = image.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
                 cv2.warpAffine(image, warps[place], size, dst=output[index], flags=flags, borderMode=border)
                 if tables is not None:
-                    cv2.LUT(output[index], tables[place][None], dst=output[index])
+                    cv2.LUT(output[index], tables[index][None], dst=output[index])
 
         # a thread takes neighbours: a task for each image would cost a third of its time
         with ThreadPoolExecutor(runtime.cores()) as pool:
@@ -246,24 +248,24 @@ class Augmenter:
         return mixing(self.policy, size, count, seed=self.seed, epoch=epoch, batch=batch)
 
     def _draw(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Matrices and look-up tables, if any, of all training images in an epoch; the latest epoch's are kept."""
+        """Matrices and colours, if any, of all training images in an epoch, 68 bytes each; the latest epoch's stay."""
         kept = self._drawn
         if kept is None or kept[0] != (epoch, *size):
             drawn = parameters(self.policy, self.count, self.seed, epoch)
-            kept = (epoch, *size), matrices(drawn, size), _look_up_tables(drawn)
+            kept = (epoch, *size), matrices(drawn, size), _colours(drawn)
             self._drawn = kept
         return kept[1], kept[2]
 
 
-def _look_up_tables(drawn: pd.DataFrame) -> np.ndarray | None:
-    """Brightness, contrast and channel gains as tables, uint8 `(n, 256, 3)`; contrast turns about mid-grey.
-
-    None where they would change nothing.
-    """
+def _colours(drawn: pd.DataFrame) -> np.ndarray | None:
+    """Brightness, contrast and gains of red, green and blue, float32 `(n, 5)`; None where they would change nothing."""
     if not drawn["brightness"].any() and (drawn[["contrast", "red", "green", "blue"]] == 1).all(axis=None):
         return None
+    return drawn[["brightness", "contrast", "red", "green", "blue"]].to_numpy(np.float32)
+
+
+def _look_up_tables(colours: np.ndarray) -> np.ndarray:
+    """What `_colours` gives, as tables, uint8 `(n, 256, 3)`; contrast turns about mid-grey."""
     levels = np.arange(256, dtype=np.float32)
-    contrast = drawn["contrast"].to_numpy(np.float32)[:, None]
-    curve = (levels - 127.5) * contrast + 127.5 + 255 * drawn["brightness"].to_numpy(np.float32)[:, None]
-    gains = drawn[["red", "green", "blue"]].to_numpy(np.float32)
-    return np.clip(np.rint(curve[:, :, None] * gains[:, None, :]), 0, 255).astype(np.uint8)
+    curve = (levels - 127.5) * colours[:, 1:2] + 127.5 + 255 * colours[:, :1]
+    return np.clip(np.rint(curve[:, :, None] * colours[:, None, 2:]), 0, 255).astype(np.uint8)

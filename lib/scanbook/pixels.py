@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +63,8 @@ def _decoded(
             if decoded is not None:
                 array[row], filled[row] = decoded, True
 
-        with ThreadPoolExecutor(runtime.cores()) as pool:
-            for _ in runtime.progress(pool.map(fill, rows), f"decoding {kind}", len(rows)):
-                pass
+        for _ in runtime.progress(runtime.in_threads(fill, rows), f"decoding {kind}", len(rows)):
+            pass
         array.flush()
         np.save(folder / "filled.npy", filled)
 

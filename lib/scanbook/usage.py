@@ -117,7 +117,7 @@ def serve(command: argparse.ArgumentParser) -> None:
 
 def bench(command: argparse.ArgumentParser) -> None:
     """Which rows, and how much of each."""
-    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
+    command.add_argument("--rows", default="", metavar="NAME,…", help="what to measure (default: all but streaming)")
     command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
     command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
     command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 
 from scanbook import runtime
-from scanbook.datasets.drawn import dermoscopy
+from scanbook.datasets.drawn import dataset, dermoscopy
 
 EXTENSIONS = (".jpg", ".jpeg")
 QUALITY = 90
@@ -110,6 +112,27 @@ def _jpegs(folder: Path, *, count: int, height: int, width: int, distinct: int, 
         list(pool.map(one, range(count)))
 
 
+def numbered(number: int) -> str:
+    """Name of the folder of one of several drawn datasets."""
+    return f"{number:03d}"
+
+
+def _datasets(folder: Path, *, count: int, each: int, size: int) -> None:
+    """Writes so many images of the default study's dataset, `each` of one seed, in a folder of their own.
+
+    Every one is drawn: a few that are varied would be near-duplicates of each other, or else could be told from those.
+    """
+    # processes: drawing holds Python's lock for half of its time
+    with ProcessPoolExecutor(runtime.cores(), multiprocessing.get_context("spawn")) as pool:
+        seeds = range(count // each)
+        list(pool.map(_dataset, [folder / numbered(seed) for seed in seeds], repeat(each), seeds, repeat(size)))
+
+
+def _dataset(folder: Path, images: int, seed: int, size: int) -> None:
+    cv2.setNumThreads(1)
+    dataset.write(folder, images, seed, size, workers=1)
+
+
 def with_data_statistics(model: Any, images: np.ndarray) -> Any:
     """Gives a network of random weights the batch-norm statistics of images: without, its layers answer all alike."""
     norms = [each for each in model.layers if isinstance(each, runtime.keras().layers.BatchNormalization)]
@@ -176,6 +199,7 @@ def _photograph(path: Path, height: int, width: int, seed: int = 2) -> None:
 _MAKERS: dict[str, Callable[..., None]] = {
     "lesions": _lesions,
     "jpegs": _jpegs,
+    "datasets": _datasets,
     "weights": _weights,
     "classifier": _classifier,
     "bundle": _bundle,

@@ -18,11 +18,9 @@ from scanbook import backbones, bundle, engines, features, heads, pixels, runtim
 from scanbook.augmentation import Augmenter
 from scanbook.backbones import Weights
 from scanbook.datasets.drawn import dermoscopy
-from scanbook.manifest import PARTS, TRAIN, VALIDATION, Manifest
+from scanbook.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.performance import material, requests
 from scanbook.performance.material import BATCH
-from scanbook.performance.worker import own_memory
-from scanbook.processes import Peak
 from scanbook.serving import client
 from scanbook.store import file_digest
 from scanbook.study import Study, Training
@@ -324,28 +322,4 @@ def engine_alone(folder: str, count: int) -> Iterator[Callable[[], float]]:
             taken.append(time.perf_counter() - started)
         return float(np.median(taken))
 
-    yield once
-
-
-@contextmanager
-def growth(folder: str, backbone: str, size: int, count: int) -> Iterator[Callable[[], dict[str, float]]]:
-    """Decoding, features and head of `count` files, seconds by step; and memory that no file backs, in GiB."""
-    runtime.configure(0)
-    found = backbones.pretrained(backbone, "scanbook")
-    study = study_of(backbone, size, {})
-
-    def once(count: int = count) -> dict[str, float]:
-        manifest = listed(folder, count, dict(zip(PARTS, (60, 20, 20), strict=True)))
-        with empty_store(), Peak(own_memory, 0.02) as memory:
-            marks = [time.perf_counter()]
-            images = pixels.load(manifest, (size, size))
-            marks.append(time.perf_counter())
-            features.extract(manifest, images, backbone, found)
-            marks.append(time.perf_counter())
-            training.transfer(study, manifest, images, backbone, found)
-            marks.append(time.perf_counter())
-        steps = dict(zip(("decode", "features", "head"), np.diff(marks).tolist(), strict=True))
-        return {"value": marks[-1] - marks[0], **steps, "own memory": memory.value}
-
-    once(min(count, 2 * BATCH))
     yield once

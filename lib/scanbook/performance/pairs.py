@@ -13,7 +13,7 @@ from scanbook import runtime
 from scanbook.processes import WITHOUT_GPU, Child
 
 LIMIT = 1200.0
-"""Seconds that a side may take to start, or for one measurement."""
+"""Seconds that a side may usually take to start, or for one measurement."""
 Order = Literal["ours / other", "other / ours"]
 Measurement = dict[str, float]
 """What a side measured: `value`, in the unit of its rows; `memory`, in GiB; where it has them, `accuracy` and the
@@ -30,6 +30,7 @@ class Side:
         did: What it does, in a sentence.
         options: Its arguments, plain JSON.
         warms_itself: Whether it has warmed up, with less work, when it is ready; others are measured once in vain.
+        limit: Seconds that it may take to start, or for one measurement.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Side:
     did: str
     options: dict[str, Any] = field(default_factory=dict)
     warms_itself: bool = False
+    limit: float = LIMIT
 
 
 class Worker(Protocol):
@@ -56,7 +58,7 @@ class Process(Child):
 
     def __init__(self, side: Side, environment: Mapping[str, str]) -> None:
         module = ["-m", "scanbook.performance.worker"]
-        super().__init__(side.name, module, {**surroundings(), **environment}, limit=LIMIT, patience=60)
+        super().__init__(side.name, module, {**surroundings(), **environment}, limit=side.limit, patience=60)
         self.ask({"function": side.function, "options": side.options})
 
     def measure(self) -> Measurement:

@@ -21,6 +21,7 @@ def environment() -> Environment:
     loader = FileSystemLoader([TEMPLATES, runner.TEMPLATES])
     found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"duration": runner.duration, "figure": figure, "goal": goal, "ratio": times, "verdict": verdict}
+    found.filters |= {"gigabytes": gigabytes, "growth": growth_sentence}
     return found
 
 
@@ -72,11 +73,21 @@ def growth_sentence(growth: dict[str, Any]) -> str:
     counts = [f"{point['n']:,}" for point in growth["points"]]
     exponents = growth["exponents"]
     steps = ", ".join(f"{step} {value:.2f}" for step, value in exponents.items() if step != "seconds")
-    return (
+    said = (
         f"from {counts[0]} to {counts[-1]} images time grows with exponent {exponents['seconds']:.2f} ({steps}), "
         f"{'no more than linearly' if growth['linear'] else 'more than linearly'}; memory that no file backs becomes "
         f"{times(growth['memory growth'])}, {'flat' if growth['flat'] else 'not flat'}"
     )
+    if "within" in growth:
+        most = max(gigabytes(point["own memory"]) for point in growth["points"])
+        kept = "within" if growth["kept within"] else "beyond"
+        said += f", and is {most:.2f} GB at most, {kept} the {growth['within']:g} GB that are the goal"
+    return said
+
+
+def gigabytes(memory: float) -> float:
+    """GiB as GB."""
+    return memory * 2**30 / 1e9
 
 
 def render(found: dict[str, Any]) -> str:
@@ -91,11 +102,10 @@ def render(found: dict[str, Any]) -> str:
     pictures = {}
     if any(row["ratio"] is not None and row["goal"] for row in found["rows"]):
         pictures["ratios"] = writing.write(figures.ratios(found["rows"])).uri
-    if "points" in found["growth"]:
-        pictures["growth"] = writing.write(figures.growth(found["growth"])).uri
+    for name in ("growth", "streaming"):
+        if "points" in found[name]:
+            pictures[name] = writing.write(figures.growth(found[name])).uri
     words = [verdict(row) for row in found["rows"]]
     counts = {word: words.count(word) for word in ("reached", "missed", "failed", "not run")}
     page = environment().get_template("performance.html.j2")
-    return page.render(
-        found=found, pictures=pictures, counts=counts, sentence=growth_sentence(found["growth"]), code_style=""
-    )
+    return page.render(found=found, pictures=pictures, counts=counts, code_style="")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scanbook.datasets.drawn import dermoscopy
 from scanbook.performance import material
 from scanbook.performance.contests import Contest, Row
-from scanbook.performance.pairs import Side
+from scanbook.performance.pairs import LIMIT, Side
 
 OURS, USUAL = "scanbook", "usual practice"
 
@@ -21,6 +21,7 @@ class Sizes:
     `transfer` and `held_out` are training and validation images of the frozen transfer, `further` those that its
     accuracy is on; of `epochs` epochs the big network's usual practice runs `measured`. `passes` over images stretch
     what is too fast to time. `distinct` lesions are drawn for the JPEG files, of `photo` pixels (height, width).
+    `streaming` counts are of drawn datasets of `streaming_each` images each.
     """
 
     pairs: int = 3
@@ -47,6 +48,9 @@ class Sizes:
     requests: int = 100
     growth: tuple[int, ...] = (1000, 3000, 10_000)
     growth_size: int = 96
+    streaming: tuple[int, ...] = (2000, 20_000, 200_000)
+    streaming_each: int = 2000
+    streaming_size: int = 128
     networks: tuple[str, ...] = ("mobilenet_1.0", "resnet50", "vgg19")
 
 
@@ -73,6 +77,9 @@ QUICK = Sizes(
     inferred_small=32,
     requests=10,
     growth=(20, 40, 60),
+    streaming=(120, 240),
+    streaming_each=120,
+    streaming_size=64,
     networks=("mobilenet_1.0",),
 )
 """Sizes at which every comparison runs in seconds and its figures mean nothing."""
@@ -241,6 +248,14 @@ def jpegs(place_folder: Path, sizes: Sizes, data: Path | None) -> tuple[tuple[Si
     height, width = sizes.photo
     side, path = place.need("jpegs", "jpegs", count=sizes.jpegs, height=height, width=width, distinct=sizes.distinct)
     return (side,), path, sizes.jpegs
+
+
+def datasets(place_folder: Path, sizes: Sizes) -> tuple[Side, str]:
+    """What draws the datasets that are too large for memory, and where they lie."""
+    place, limit = _Place(place_folder, sizes, ""), 12 * LIMIT
+    options = {"count": max(sizes.streaming), "each": sizes.streaming_each, "size": sizes.streaming_size}
+    side, path = place.need("datasets", "datasets", **options)
+    return replace(side, limit=limit), path
 
 
 def _decoding(place: _Place, data: Path | None) -> Contest:

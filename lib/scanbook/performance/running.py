@@ -24,8 +24,8 @@ from scanbook.performance.rows import QUICK, SMALL, Sizes, table
 from scanbook.runner import locks
 
 RESULTS, PAGE = "performance.json", "performance.html"
-GROWTH = "growth"
-"""Name of the measurement that is no ratio."""
+GROWTH, STREAMING = "growth", "streaming"
+"""Names of the measurements that are no ratios; the second takes an hour and 20 GB, and is made only if asked for."""
 NOT_ASKED = "not asked for in this run"
 
 
@@ -35,7 +35,7 @@ def bench(rows: Sequence[str] = (), *, pairs: int = 0, quick: bool = False, data
     A goal that is missed is a result. A comparison that fails is a line in the table, and the others go on.
 
     Args:
-        rows: Names of the rows to measure; none for all. The others are listed as not run.
+        rows: Names of the rows to measure; none for all but `STREAMING`. The others are listed as not run.
         pairs: Measurements of each side; 0 for the usual number.
         quick: Whether to run tiny sizes, whose figures mean nothing, to see that everything runs.
         data: Folder with JPEG files to decode; None draws them.
@@ -113,22 +113,25 @@ class Run:
             ]
             + [_blank(overhead.ROW, 1, "not run", NOT_ASKED)],
             GROWTH: {"unable": NOT_ASKED},
+            STREAMING: {"unable": NOT_ASKED},
         }
 
     @property
     def names(self) -> list[str]:
         """Everything that can be asked for."""
-        return [row["name"] for row in self.found["rows"]] + [GROWTH]
+        return [row["name"] for row in self.found["rows"]] + [GROWTH, STREAMING]
 
     def all(self, names: set[str]) -> None:
         """Measures what is named, or all, and writes after each; the page is written at the end, whatever happens."""
-        names = names or set(self.names)
+        names = names or set(self.names) - {STREAMING}
         self._save()
         try:
             for contest in filter(None, (limited(each, names) for each in self.contests)):
                 self.contest(contest)
             if GROWTH in names:
-                self._grow()
+                self._grow(GROWTH, lambda: growth.of_files(self.work, self.sizes, self.data))
+            if STREAMING in names:
+                self._grow(STREAMING, lambda: growth.of_drawn(self.work, self.sizes))
             if overhead.ROW.name in names:
                 self._reports()
         finally:
@@ -166,14 +169,14 @@ class Run:
             result |= {"status": "failed", "reason": str(error)}
         self._keep(result, time.perf_counter() - clock)
 
-    def _grow(self) -> None:
+    def _grow(self, name: str, pipeline: Callable[[], growth.Pipeline]) -> None:
         clock = time.perf_counter()
         try:
-            found = growth.measure(self.work, self.sizes, self.data, self.environment, _say)
+            found = growth.measure(pipeline(), self.environment, _say)
         except (ScanbookError, OSError) as error:
             found = {"unable": f"failed: {error}"}
-        self.found[GROWTH] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
-        _say(f"{GROWTH}: {report.growth_sentence(found)}")
+        self.found[name] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
+        _say(f"{name}: {report.growth_sentence(found)}")
         self._save()
 
     def _keep(self, result: dict[str, Any], taken: float) -> None:

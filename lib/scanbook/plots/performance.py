@@ -62,12 +62,12 @@ def growth(found: dict[str, Any]) -> Figure:
     """Seconds by step, and memory, against the number of images; all axes are logarithmic.
 
     Args:
-        found: `points`, by number of images: `n`, seconds of `decode`, `features`, `head` and in all (`seconds`), and
-            GiB of `own memory` and `memory`; and `exponents` of the seconds.
+        found: `steps`; `points`, by number of images: `n`, seconds of each step and in all (`seconds`), and GiB of `own
+            memory` and `memory`; `exponents` of the seconds; and `within`, GB that own memory should not pass, if any.
     """
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(WIDTH + 1, 4.2))
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.6 + 0.2 * len(found["steps"])))
     counts = np.array([point["n"] for point in found["points"]], float)
-    names = {"seconds": "in all", "decode": "decode", "features": "features", "head": "head"}
+    names = {"seconds": "in all", **{step: step for step in found["steps"]}}
     for place, (key, name) in enumerate(names.items()):
         values = [point[key] for point in found["points"]]
         time.plot(counts, values, label=f"{name}, exponent {found['exponents'][key]:.2f}", **line(place))
@@ -75,16 +75,19 @@ def growth(found: dict[str, Any]) -> Figure:
     time.plot(counts, first * counts / counts[0], color=INK, linewidth=1, linestyle=":", label="linear")
     for place, (key, name) in enumerate({"memory": "peak", "own memory": "that no file backs"}.items()):
         memory.plot(counts, [point[key] for point in found["points"]], label=name, **line(place))
+    if "within" in found:
+        goal = found["within"] * 1e9 / 2**30
+        memory.axhline(goal, color=INK, linewidth=1, linestyle=":", label=f"{found['within']:g} GB")
     time.set_yscale("log")
     time.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    memory.set_ylim(0, 1.1 * max(point["memory"] for point in found["points"]))
+    memory.set_ylim(0, 1.1 * max(found.get("within", 0.0), *(point["memory"] for point in found["points"])))
     for axis in (time, memory):
         axis.set_xscale("log")
         axis.set_xticks(counts, [f"{count:,.0f}" for count in counts])
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("images")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    time.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.3g}"))
+    time.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.10g}"))
     time.yaxis.set_minor_formatter(NullFormatter())
     time.set(ylabel="time, s")
     memory.set(ylabel="memory, GiB")

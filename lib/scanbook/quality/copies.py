@@ -41,12 +41,16 @@ _FREQUENCIES = 7
 _DIMENSIONS = 16
 _NEIGHBOURS = 6  # asked of the tree for each window
 _KEPT = 8  # candidates of an image that are looked at
+# a branch of the tree is skipped unless it may hold one four times as near as the farthest so far: copies are, and an
+# exact search takes too long among 200,000 images, where all others are far, and equally so
+_SLACK = 3.0
 _REACH = 0.7  # farthest candidate, in root mean squared distances of the descriptors from their mean
 # what a pair must reach to be looked at more closely: correlation of low frequencies, of half-size pictures, of bands
 _ROUGH, _COARSE, _FINE = 0.93, 0.95, 0.90
 _BLURRED = 0.95  # correlation that two blurred images must reach: without details, what is left is soon alike
 _RIVAL = 0.03  # a second orientation is tried when its low frequencies correlate nearly as well
-_CHUNK = 128
+# how many are in memory at a time: images whose copies are looked for, pairs of them, and pairs laid on one another
+_IMAGES, _PAIRS, _CHUNK = 2000, 1024, 128
 # images smaller than so many pixels have no finer details than so many times those of others
 _SMALL = ((48, 1.6), (72, 1.25))
 
@@ -134,32 +138,38 @@ def _near_copies(quality: pd.DataFrame, small: np.ndarray) -> pd.DataFrame:
     blurred = quality["image_id"].isin(caught.loc[caught["rule"] == "blurred", "image_id"]).to_numpy()[rows]
     found = [pair for pair in search.pairs() if pair[-1] >= _BLURRED or not blurred[list(pair[:2])].all()]
     # what holds for one of several identical files holds for all of them
-    alike = quality[shows].groupby("sha256").indices
-    members = {key: quality.index[shows].to_numpy()[places] for key, places in alike.items()}
+    copied = quality[shows & quality["sha256"].duplicated(keep=False)]
+    members = {key: copied.index.to_numpy()[places] for key, places in copied.groupby("sha256").indices.items()}
     digest, ids = quality["sha256"].to_numpy(), quality["image_id"].to_numpy()
     table = [
         (min(a, b), max(a, b), *rest)
         for i, j, *rest in found
-        for a in members[digest[rows[i]]]
-        for b in members[digest[rows[j]]]
+        for a in members.get(digest[rows[i]], rows[[i]])
+        for b in members.get(digest[rows[j]], rows[[j]])
     ]
     table.sort()
     return pd.DataFrame([(ids[a], ids[b], *rest) for a, b, *rest in table], columns=COLUMNS)
 
 
 class _Search:
-    """Candidates and their check; images are numbered by their place in `rows`."""
+    """Candidates and their check; images are numbered by their place in `rows`.
+
+    Of every image stay in memory the low frequencies of the whole picture; what else is needed of it is computed from
+    the small pictures again, for a few thousand images at a time.
+    """
 
     def __init__(self, small: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> None:
         self.small, self.rows = small, rows
         self.scale = np.ones(len(rows))
         for size, scale in reversed(_SMALL):
             self.scale[sizes < size] = scale
-        chunks = np.array_split(rows, max(1, len(rows) // 2000))
         with ThreadPoolExecutor(runtime.cores()) as pool:
-            parts = list(pool.map(lambda chunk: _frequencies(small[chunk]), chunks))
-            self.half = np.concatenate(list(pool.map(lambda chunk: _half(small[chunk]), chunks)))
-        self.low = np.concatenate(parts)
+            whole = pool.map(lambda chunk: _frequencies(small[rows[chunk]], _WINDOWS[:1])[:, 0], self._chunks())
+            self.low = np.concatenate(list(whole))
+
+    def _chunks(self) -> list[np.ndarray]:
+        """The numbers of all images, a few thousand at a time."""
+        return np.array_split(np.arange(len(self.rows)), max(1, len(self.rows) // _IMAGES))
 
     def pairs(self) -> list[tuple[int, int, str, float, float]]:
         """Pairs with orientation, overlap and correlation, the first with the smaller number."""
@@ -174,8 +184,11 @@ class _Search:
         return [(i, j, *rest) for (i, j), rest in sorted(found.items())]
 
     def _candidates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images, the others that they may hold, and the number of the window of the first that shows the second."""
-        whole = _invariant(self.low[:, 0])
+        """Images, the others that they may hold, and the number of the window of the first that shows the second.
+
+        They come in the order of the images.
+        """
+        whole = np.concatenate([_invariant(self.low[chunk]) for chunk in self._chunks()])
         centre = whole.mean(0)
         spread, axes = np.linalg.eigh(np.cov(whole.T))
         # the square root of whitening: what all images of a kind vary in counts for less
@@ -184,36 +197,54 @@ class _Search:
         tree = KDTree(tree_points)
         reach = _REACH * float(np.sqrt((tree_points**2).sum(1).mean()))
         few = min(_NEIGHBOURS + 1, len(whole))
-        columns = []
-        for window in range(len(_WINDOWS)):
-            points = (_invariant(self.low[:, window]) - centre) @ axes
-            distance, other = tree.query(points, few, eps=1.0, distance_upper_bound=reach, workers=runtime.cores())
-            one = np.repeat(np.arange(len(points)), few)
-            known = (other.ravel() < len(points)) & (other.ravel() != one)
-            column = (one, other.ravel(), np.full(len(one), window), distance.ravel())
-            columns.append(np.stack(column, 1)[known])
-        table = pd.DataFrame(np.concatenate(columns), columns=["one", "other", "window", "distance"])
-        table = table.sort_values(["distance", "one", "other", "window"], kind="stable")
-        pair = np.sort(table[["one", "other"]].to_numpy(np.int64), axis=1)
-        table = table[~pd.DataFrame(pair).duplicated().to_numpy()]
-        near = (table.groupby("one").cumcount() < _KEPT) | (table.groupby("other").cumcount() < _KEPT)
-        return tuple(table.loc[near, name].to_numpy(np.int64) for name in ("one", "other", "window"))
+        del whole
+        found = []
+        for chunk in self._chunks():
+            low = _frequencies(self.small[self.rows[chunk]])
+            columns = []
+            for window in range(len(_WINDOWS)):
+                points = (_invariant(low[:, window]) - centre) @ axes
+                distance, other = tree.query(
+                    points, few, eps=_SLACK, distance_upper_bound=reach, workers=runtime.cores()
+                )
+                column = (np.repeat(chunk, few), other.ravel(), np.full(other.size, window), distance.ravel())
+                known = (column[1] < tree.n) & (column[1] != column[0])
+                columns.append([each[known] for each in column])
+            one, other, window, distance = (np.concatenate(column) for column in zip(*columns, strict=True))
+            order = _first(one, other, np.lexsort((window, distance)))
+            kinds = (np.int32, np.int32, np.uint8, np.float32)
+            values = (one, other, window, distance)
+            found.append([each[order].astype(kind) for each, kind in zip(values, kinds, strict=True)])
+        one, other, window, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+        kept = _first(np.minimum(one, other), np.maximum(one, other), np.lexsort((other, one, distance)))
+        near = (_rank(one[kept]) < _KEPT) | (_rank(other[kept]) < _KEPT)
+        kept = np.sort(kept[near])
+        return one[kept], other[kept], window[kept]
 
     def _best_windows(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For pairs that no query gave: the window, and which image it is of, by the low frequencies."""
-        both = np.concatenate([pairs, pairs[:, ::-1]])
-        scores = np.empty((len(both), len(_WINDOWS)), np.float32)
-        for window in range(len(_WINDOWS)):
-            number = np.full(len(both), window)
-            scores[:, window] = self._turned(both[:, 0], both[:, 1], number).max(1)
-        straight, back = scores[: len(pairs)], scores[len(pairs) :]
-        forward = straight.max(1) >= back.max(1)
-        window = np.where(forward, straight.argmax(1), back.argmax(1))
-        return np.where(forward, *pairs.T), np.where(forward, *pairs.T[::-1]), window
+        found = []
+        for start in range(0, len(pairs), _PAIRS):
+            some = pairs[start : start + _PAIRS]
+            both = np.concatenate([some, some[:, ::-1]])
+            shown, place = self._windows(both[:, 0])
+            number = range(len(_WINDOWS))
+            scores = np.stack([self._turned(shown[place, window], both[:, 1]).max(1) for window in number], 1)
+            straight, back = scores[: len(some)], scores[len(some) :]
+            forward = straight.max(1) >= back.max(1)
+            window = np.where(forward, straight.argmax(1), back.argmax(1))
+            found.append((np.where(forward, *some.T), np.where(forward, *some.T[::-1]), window))
+        one, other, window = (np.concatenate(column) for column in zip(*found, strict=True))
+        return one, other, window
 
-    def _turned(self, one: np.ndarray, other: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Correlation of low frequencies of windows of images with others, in each orientation, `(p, 8)`."""
-        left, right = self.low[one, window].copy(), self.low[other, 0].copy()
+    def _windows(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Low frequencies of all windows `(m, windows, f, f)` of m images, each once, and where each image is there."""
+        needed, place = np.unique(images, return_inverse=True)
+        return _frequencies(self.small[self.rows[needed]]), place
+
+    def _turned(self, left: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Correlation of low frequencies `(p, f, f)` with those of whole images, in each orientation, `(p, 8)`."""
+        right = self.low[other]
         left[:, 0, 0] = right[:, 0, 0] = 0
         size = np.sqrt((left**2).sum((1, 2)) * (right**2).sum((1, 2))) + 1e-6
         return np.stack([(left * turned).sum((1, 2)) / size for turned in _orientations(right)], 1)
@@ -223,24 +254,30 @@ class _Search:
     ) -> list[tuple[int, int, str, float, float]]:
         """Those of the candidates whose pixels agree."""
 
-        def look(start: int) -> list[tuple[int, int, str, float, float]]:
-            chosen = slice(start, start + _CHUNK)
-            return self._look(one[chosen], other[chosen], window[chosen])
+        def some(start: int) -> list[tuple[int, int, str, float, float]]:
+            chosen = slice(start, start + _PAIRS)
+            pairs = one[chosen], other[chosen], window[chosen]
+            shown, place = self._windows(pairs[0])
+            rough = self._turned(shown[place, pairs[2]], pairs[1])
+            alike = np.flatnonzero(rough.max(1) >= _ROUGH)
+            found = []
+            for first in range(0, len(alike), _CHUNK):
+                few = alike[first : first + _CHUNK]
+                found += self._look(*(each[few] for each in pairs), rough[few])
+            return found
 
         with ThreadPoolExecutor(runtime.cores()) as pool:
-            return [pair for found in pool.map(look, range(0, len(one), _CHUNK)) for pair in found]
+            return [pair for found in pool.map(some, range(0, len(one), _PAIRS)) for pair in found]
 
-    def _look(self, one: np.ndarray, other: np.ndarray, window: np.ndarray) -> list[tuple[int, int, str, float, float]]:
-        rough = self._turned(one, other, window)
+    def _look(
+        self, one: np.ndarray, other: np.ndarray, window: np.ndarray, rough: np.ndarray
+    ) -> list[tuple[int, int, str, float, float]]:
         row, orientation = np.nonzero((rough >= _ROUGH) & (rough >= rough.max(1, keepdims=True) - _RIVAL))
         one, other, warp = one[row], other[row], _warps(window[row])
         for steps, lowest in ((2, _COARSE), (2, _FINE), (0, NEAR_CORRELATION)):
             if not len(one):
                 return []
-            if lowest == _COARSE:
-                source, template = self.half[one], self.half[other]
-            else:
-                source, template = self._shown(one, other, fine=lowest == NEAR_CORRELATION)
+            source, template = self._shown(one, other, lowest)
             warp, correlation = align(turn(template, orientation), source, warp, steps)
             good = correlation >= lowest
             one, other, orientation, warp = one[good], other[good], orientation[good], warp[good]
@@ -253,27 +290,42 @@ class _Search:
             best[i, j] = (i, j, turned, round(overlap, 3), round(float(correlation[index]), 4))
         return list(best.values())
 
-    def _shown(self, one: np.ndarray, other: np.ndarray, *, fine: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Bands of both images of pairs, or their details, as fine as the smaller image has them."""
-        source, template = (np.empty((len(one), SIDE, SIDE), np.float32) for _ in range(2))
-        scales = np.maximum(self.scale[one], self.scale[other])
-        for scale in np.unique(scales) if fine else (1.0,):
-            chosen = np.flatnonzero(scales == scale) if fine else np.arange(len(one))
+    def _shown(self, one: np.ndarray, other: np.ndarray, lowest: float) -> tuple[np.ndarray, np.ndarray]:
+        """What must correlate by `lowest`: half-size pictures of both images, bands, or details.
+
+        Details are as fine as the smaller image of a pair has them.
+        """
+        fine, side = lowest == NEAR_CORRELATION, SIDE // 2 if lowest == _COARSE else SIDE
+        source, template = (np.empty((len(one), side, side), np.float32) for _ in range(2))
+        scales = np.maximum(self.scale[one], self.scale[other]) if fine else np.ones(len(one))
+        for scale in np.unique(scales):
+            chosen = np.flatnonzero(scales == scale)
             needed, place = np.unique(np.concatenate([one[chosen], other[chosen]]), return_inverse=True)
             small = self.small[self.rows[needed]]
-            shown = details(small, scale) if fine else band(small, 1.0, 5.0)
+            shown = _half(small) if lowest == _COARSE else details(small, scale) if fine else band(small, 1.0, 5.0)
             source[chosen], template[chosen] = shown[place[: len(chosen)]], shown[place[len(chosen) :]]
         return source, template
 
 
-def _frequencies(small: np.ndarray) -> np.ndarray:
-    """Lowest cosine frequencies of every window of pictures, float32 `(n, windows, m, m)`."""
+def _first(one: np.ndarray, other: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Of the rows that `order` lists, the first of each pair, in that order, int `(m,)`."""
+    pair = one[order].astype(np.int64) << 32 | other[order]
+    return order[np.sort(np.unique(pair, return_index=True)[1])]
+
+
+def _rank(values: np.ndarray) -> np.ndarray:
+    """How often each value has come before, int `(n,)`."""
+    return pd.Series(values).groupby(values).cumcount().to_numpy()
+
+
+def _frequencies(small: np.ndarray, windows: Sequence[tuple[float, ...]] = _WINDOWS) -> np.ndarray:
+    """Lowest cosine frequencies of windows of pictures, float32 `(n, windows, m, m)`."""
     spans = sorted(set(_SPANS) | {(_TRIM, 1 - _TRIM)})
     cosines = {span: _cosines(*span) for span in spans}
     values = small.astype(np.float32)
-    rows = {span: np.matmul(cosines[span], values) for span in spans}
-    windows = [np.matmul(rows[top, bottom], cosines[left, right].T) for left, right, top, bottom in _WINDOWS]
-    return np.stack(windows, 1)
+    rows = {span: np.matmul(cosines[span], values) for span in {(top, bottom) for *_, top, bottom in windows}}
+    seen = [np.matmul(rows[top, bottom], cosines[left, right].T) for left, right, top, bottom in windows]
+    return np.stack(seen, 1)
 
 
 def _cosines(start: float, end: float) -> np.ndarray:

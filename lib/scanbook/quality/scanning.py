@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ from PIL import Image
 from scanbook import dicom, images, runtime
 from scanbook.errors import ImageError
 from scanbook.manifest import Manifest
-from scanbook.store import atomic_write, stage
+from scanbook.store import stage
 
 SIDE = 64
 """Height and width of the grey pictures on which copies are compared."""
@@ -57,18 +57,17 @@ def pictures(manifest: Manifest) -> np.ndarray:
 
 def _folder(manifest: Manifest) -> Path:
     def build(folder: Path) -> None:
-        paths = manifest.frame["path"]
+        paths, ids = manifest.frame["path"].to_numpy(), manifest.frame["image_id"].to_numpy()
         small = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, (len(paths), SIDE, SIDE))
-        rows = []
-        with ThreadPoolExecutor(runtime.cores()) as pool:
-            described = runtime.progress(pool.map(describe, paths), "reading images", len(paths))
+        described = runtime.progress(runtime.in_threads(describe, paths), "reading images", len(paths))
+        with (folder / "quality.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, ["image_id", *_TEXT, *_NUMBERS], lineterminator="\n")
+            table.writeheader()
             for place, (row, picture) in enumerate(described):
-                rows.append(row)
+                known = {key: value for key, value in row.items() if pd.notna(value)}
+                table.writerow({"image_id": ids[place], **known})
                 small[place] = picture
         small.flush()
-        frame = pd.DataFrame(rows, columns=[*_TEXT, *_NUMBERS])
-        frame.insert(0, "image_id", manifest.frame["image_id"].to_numpy())
-        atomic_write(folder / "quality.csv", frame.to_csv(index=False))
 
     return stage("quality", {"manifest": manifest.fingerprint()}, build, __name__)
 

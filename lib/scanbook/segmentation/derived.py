@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +78,8 @@ def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> 
                 scaled = np.ascontiguousarray(expert[box]).astype(np.uint8) * 255
                 (folder / "masks" / f"{row}.png").write_bytes(decoding.encode_png(scaled))
 
-        with ThreadPoolExecutor(runtime.cores()) as pool:
-            for _ in runtime.progress(pool.map(one, rows), f"writing each {study.input}", len(rows)):
-                pass
+        for _ in runtime.progress(runtime.in_threads(one, rows), f"writing each {study.input}", len(rows)):
+            pass
 
     folder = stage("derived", inputs, build, __name__)
     derived = frame.copy()

@@ -247,9 +247,8 @@ def cut_outs(manifest: Manifest, images: np.ndarray, masks: np.ndarray, backgrou
         def one(row: int) -> None:
             painted[row] = cut_out(images[row], masks[row], background)
 
-        with ThreadPoolExecutor(runtime.cores()) as pool:
-            for _ in runtime.progress(pool.map(one, rows), "cutting out", len(rows)):
-                pass
+        for _ in runtime.progress(runtime.in_threads(one, rows), "cutting out", len(rows)):
+            pass
         painted.flush()
 
     inputs = {

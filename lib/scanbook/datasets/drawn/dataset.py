@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def write(
     lesions = _lesions(rng, originals, seed)
     lesion_of = {picture: lesion for lesion in lesions for picture in lesion.pictures}
     spoilt, copies = _faults(rng, counts, conflicts, lesion_of)
-    names = [f"DRW_{number:06d}" for number in rng.choice(1_000_000, images, replace=False)]
+    names = [f"DRW_{number:06d}" for number in _numbers(rng, 1_000_000, images)]
 
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -119,10 +118,9 @@ def write(
                     copied = faults.near_duplicate(copies[index].how, picture, mask, place)
                 _save(folder, names[originals + index], *copied)
 
-    with ThreadPoolExecutor(workers or runtime.cores()) as pool:
-        done: Iterable = pool.map(work, lesions)
-        for _ in progress(done, "drawing", len(lesions)) if progress else done:
-            pass
+    done = runtime.in_threads(work, lesions, workers)
+    for _ in progress(done, "drawing", len(lesions)) if progress else done:
+        pass
     table = _table(rng, lesions, copies, names)
     table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
     truth = _truth(lesion_of, spoilt, copies, names)
@@ -193,8 +191,8 @@ def _table(rng: Rng, lesions: list[_Lesion], copies: list[_Copy], names: list[st
     """The table, rows in random order. A copy without its patient is somebody else, of the same age, sex and site."""
     patients = lesions[-1].patient + 1
     strangers = sum(not copy.same_patient for copy in copies)
-    patient_ids = [f"PAT_{number:05d}" for number in rng.choice(100_000, patients + strangers, replace=False)]
-    lesion_ids = [f"LES_{number:05d}" for number in rng.choice(100_000, len(lesions) + strangers, replace=False)]
+    patient_ids = [f"PAT_{number:05d}" for number in _numbers(rng, 100_000, patients + strangers)]
+    lesion_ids = [f"LES_{number:05d}" for number in _numbers(rng, 100_000, len(lesions) + strangers)]
     people: dict[int, tuple[float, str]] = {}
     rows: list[list] = []
     for lesion in lesions:
@@ -217,6 +215,13 @@ def _table(rng: Rng, lesions: list[_Lesion], copies: list[_Copy], names: list[st
     unknown = rng.choice(patients, math.ceil(_MISSING_AGES * patients), replace=False)
     table.loc[table["patient_id"].isin([patient_ids[patient] for patient in unknown]), "age"] = np.nan
     return table.iloc[rng.permutation(len(table))]
+
+
+def _numbers(rng: Rng, below: int, count: int) -> np.ndarray:
+    """As many different numbers as asked for, below a limit that is ten times as high as often as they need it."""
+    while below < count:
+        below *= 10
+    return rng.choice(below, count, replace=False)
 
 
 def _truth(
