@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from scanbook.performance import parallel
 from scanbook.plots import performance as figures
 from scanbook.plots import writing
 from scanbook.runner import report as runner
@@ -67,8 +68,7 @@ def figure(value: float | None) -> str:
 def growth_sentence(growth: dict[str, Any]) -> str:
     """What was found about growth."""
     if "unable" in growth:
-        said = growth["unable"]
-        return said if said.startswith("failed") else f"not run: {said}"
+        return why_not(growth)
     counts = [f"{point['n']:,}" for point in growth["points"]]
     exponents = growth["exponents"]
     steps = ", ".join(f"{step} {value:.2f}" for step, value in exponents.items() if step != "seconds")
@@ -77,6 +77,12 @@ def growth_sentence(growth: dict[str, Any]) -> str:
         f"{'no more than linearly' if growth['linear'] else 'more than linearly'}; memory that no file backs becomes "
         f"{times(growth['memory growth'])}, {'flat' if growth['flat'] else 'not flat'}"
     )
+
+
+def why_not(found: dict[str, Any]) -> str:
+    """Why a measurement of its own kind, such as growth, has no figures."""
+    said = found["unable"]
+    return said if said.startswith("failed") else f"not run: {said}"
 
 
 def render(found: dict[str, Any]) -> str:
@@ -93,9 +99,18 @@ def render(found: dict[str, Any]) -> str:
         pictures["ratios"] = writing.write(figures.ratios(found["rows"])).uri
     if "points" in found["growth"]:
         pictures["growth"] = writing.write(figures.growth(found["growth"])).uri
+    together = found[parallel.NAME]
+    if "networks" in together:
+        pictures["curves"] = writing.write(figures.curves(together["networks"])).uri
     words = [verdict(row) for row in found["rows"]]
     counts = {word: words.count(word) for word in ("reached", "missed", "failed", "not run")}
     page = environment().get_template("performance.html.j2")
     return page.render(
-        found=found, pictures=pictures, counts=counts, sentence=growth_sentence(found["growth"]), code_style=""
+        found=found,
+        pictures=pictures,
+        counts=counts,
+        sentence=growth_sentence(found["growth"]),
+        together=together,
+        alone=why_not(together) if "unable" in together else "",
+        code_style="",
     )

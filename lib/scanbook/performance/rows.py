@@ -21,6 +21,7 @@ class Sizes:
     `transfer` and `held_out` are training and validation images of the frozen transfer, `further` those that its
     accuracy is on; of `epochs` epochs the big network's usual practice runs `measured`. `passes` over images stretch
     what is too fast to time. `distinct` lesions are drawn for the JPEG files, of `photo` pixels (height, width).
+    `parallel_images` are all images of the study that one and two processes train, in every part.
     """
 
     pairs: int = 3
@@ -48,6 +49,11 @@ class Sizes:
     growth: tuple[int, ...] = (1000, 3000, 10_000)
     growth_size: int = 96
     networks: tuple[str, ...] = ("mobilenet_1.0", "resnet50", "vgg19")
+    parallel_networks: tuple[str, ...] = ("mobilenet_v2_0.35", "baseline_cnn", "resnet18")
+    parallel_images: int = 360
+    parallel_size: int = 96
+    parallel_epochs: int = 5
+    parallel_rounds: int = 3
 
 
 QUICK = Sizes(
@@ -74,6 +80,11 @@ QUICK = Sizes(
     requests=10,
     growth=(20, 40, 60),
     networks=("mobilenet_1.0",),
+    parallel_networks=("baseline_cnn",),
+    parallel_images=72,
+    parallel_size=48,
+    parallel_epochs=3,
+    parallel_rounds=1,
 )
 """Sizes at which every comparison runs in seconds and its figures mean nothing."""
 
