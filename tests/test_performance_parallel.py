@@ -102,9 +102,8 @@ def test_what_is_started_while_pinned_stays_there_and_this_process_does_not() ->
     before = os.sched_getaffinity(0)
     core = max(before)
     with parallel.pinned(core):
-        child = subprocess.run(
-            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True
-        )
+        code = "import os; print(os.sched_getaffinity(0))"
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == str({core}) and os.sched_getaffinity(0) == before
 
 

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from scanbook import runtime, study
+from scanbook.benchmark import options as measuring
 from scanbook.errors import NotebookError, RunError, ScanbookError
 from scanbook.runner import order, planning
 from scanbook.runner.freshness import METRICS, Batch, at_hand, check_data
@@ -196,6 +197,16 @@ def _bench(options: argparse.Namespace) -> None:
     print(running.bench(rows, pairs=options.pairs, quick=options.quick, data=data))
 
 
+def _projection(options: argparse.Namespace) -> None:
+    from scanbook.performance import projecting
+
+    machines = [name for name in options.machines.split(",") if name]
+    plan = projecting.Plan(
+        options.studies, machines, options.nodes, options.network, price=options.price, quick=options.quick
+    )
+    print(projecting.project(plan))
+
+
 def _pretrain(options: argparse.Namespace) -> None:
     from scanbook import pretraining
 
@@ -216,26 +227,6 @@ def _latency(options: argparse.Namespace) -> None:
         price=options.price,
     )
     latency.run(asked, plan, Path(options.output) if options.output else None)
-
-
-def _latency_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("url", help="where a prediction is asked for, such as http://127.0.0.1:8080/predict")
-    command.add_argument("--requests", type=int, default=25, help="sequential requests; 0 for none (default: 25)")
-    command.add_argument("--interval", type=float, default=5, help="seconds between them (default: 5)")
-    command.add_argument("--price", type=float, help="what an hour of the service's machine costs, in USD")
-    command.add_argument(
-        "--concurrency", default="", metavar="1,2,4,8", help="load test: clients at a time (default: no load test)"
-    )
-    command.add_argument("--seconds", type=float, default=10, help="of a window of the load test (default: 10)")
-    command.add_argument(
-        "--image", nargs="+", default=[], metavar="FILE", help="posted in turn (default: one that scanbook draws)"
-    )
-    command.add_argument("--field", default="", help="form field that takes the file (default: the file is the body)")
-    command.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a header more; can be repeated"
-    )
-    command.add_argument("--warm-up", type=int, default=3, help="requests before, which do not count (default: 3)")
-    command.add_argument("--output", default="", metavar="FILE.json", help="file for the figures")
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
@@ -307,13 +298,6 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     settings.add_options(command)
 
 
-def _bench_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--rows", default="", metavar="NAME,…", help="rows of the table to measure (default: all)")
-    command.add_argument("--pairs", type=int, default=0, help="measurements of each side (default: 3)")
-    command.add_argument("--quick", action="store_true", help="tiny sizes, whose figures mean nothing")
-    command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
-
-
 def _no_options(command: argparse.ArgumentParser) -> None:
     pass
 
@@ -356,8 +340,15 @@ def _parser() -> argparse.ArgumentParser:
             "train a study's networks, by several processes or GPUs, too",
         ),
         ("serve", _serve, (which,), _serve_options, "serve an exported model over HTTP"),
-        ("latency", _latency, (), _latency_options, "how fast a service answers, and what a prediction costs there"),
-        ("bench", _bench, (), _bench_options, "measure scanbook against the usual practice"),
+        ("latency", _latency, (), measuring.latency, "how fast a service answers, and what a prediction costs there"),
+        ("bench", _bench, (), measuring.bench, "measure scanbook against the usual practice"),
+        (
+            "projection",
+            _projection,
+            (),
+            measuring.projection,
+            "project what whole studies would take on other machines",
+        ),
         ("pretrain", _pretrain, (), _no_options, "train the weights that come with scanbook"),
     ):
         command = commands.add_parser(name, parents=list(shared), help=about)

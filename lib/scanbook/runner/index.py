@@ -39,5 +39,6 @@ def write() -> Path:
         page = environment().get_template("index.html.j2")
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         bench = (folder / "bench" / "performance.html").is_file()
-        store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench))
+        projection = (folder / "projection" / "index.html").is_file()
+        store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench, projection=projection))
     return folder / "index.html"
