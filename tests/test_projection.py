@@ -305,10 +305,12 @@ def test_the_page_has_figures_assumptions_and_sources_and_needs_nothing_else(fou
 
 
 def test_ranges_in_words() -> None:
-    assert projected.span({"low": 3.14159, "high": 31.4159}, "h") == "3.14 to 31.4 h"
+    assert projected.span({"low": 3.14159, "high": 31.4159}, "h") == "3.1 to 31 h"
     assert projected.span({"low": 3.001, "high": 3.002}) == "3" and projected.span(None) == "–"
     assert projected.hours({"low": 0.25, "high": 0.5}) == "15 to 30 min"
     assert projected.hours({"low": 0.25, "high": 1.5}) == "0.25 to 1.5 h"
+    assert projected.hours({"low": 0.001, "high": 0.002}) == "3.6 to 7.2 s"
+    assert projected.rough(1234.0) == "1,200" and projected.rough(9.96) == "10"
     assert projected.even_sentence({}, None) == ""
 
 

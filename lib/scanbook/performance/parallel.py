@@ -135,7 +135,7 @@ def measure(
         found.append(_turns(case, prepared, train))
         shutil.rmtree(prepared)
         say(_line(found[-1]))
-    return {"networks": found, "cores": list(cores[: max(COUNTS)]), "did": _did(sizes)}
+    return {"networks": found, "cores": list(cores[: max(COUNTS)]), "command": f"scanbook train {STUDY}", "did": _did(sizes)}
 
 
 def unable() -> str:
@@ -214,7 +214,7 @@ def _line(found: dict[str, Any]) -> str:
 
 def _did(sizes: Sizes) -> str:
     return (
-        f"scanbook train {STUDY}, {sizes.parallel_size} px, batches of 32 in all, {sizes.parallel_epochs} epochs, "
+        f"{sizes.parallel_size} px, batches of 32 in all, {sizes.parallel_epochs} epochs, "
         "each process bound to a core of its own"
     )
 

@@ -26,14 +26,20 @@ def span(found: dict[str, float] | None, unit: str = "") -> str:
     """A range in words: "3.1 to 4.2 h", "3.1 h" where both ends read the same, "–" where there is none."""
     if found is None:
         return "–"
-    low, high = report.figure(found["low"]), report.figure(found["high"])
+    low, high = rough(found["low"]), rough(found["high"])
     return f"{low if low == high else f'{low} to {high}'}{f' {unit}' if unit else ''}"
 
 
+def rough(value: float) -> str:
+    """Two digits: a projection knows no more."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
 def hours(found: dict[str, float]) -> str:
-    """A range of hours, in minutes where all of it is below an hour."""
-    short = found["high"] < 1
-    return span({end: value * (60 if short else 1) for end, value in found.items()}, "min" if short else "h")
+    """A range of hours, in minutes or seconds where all of it is below an hour or a minute."""
+    units = (("s", 3600), ("min", 60), ("h", 1))
+    unit, factor = next(((u, f) for u, f in units if found["high"] * f < 60), units[-1])
+    return span({end: value * factor for end, value in found.items()}, unit)
 
 
 def _median(values: list[float]) -> float:
@@ -59,7 +65,7 @@ def even_sentence(found: dict[str, Any], price: float | None) -> str:
     said = (
         f"Training costs {span(found['usd'], 'USD')} on {found['machine']}, the machine with GPUs that costs least at "
         f"its worst. Here it surely costs less while an hour of this machine costs less than "
-        f"{report.figure(found['low'])} USD, and surely more above {report.figure(found['high'])} USD"
+        f"{rough(found['low'])} USD, and surely more above {rough(found['high'])} USD"
     )
     if price is None:
         return f"{said}."

@@ -60,5 +60,5 @@ def _bar(axis: Axes, place: int, row: dict[str, Any]) -> None:
 
 
 def _usd(cost: dict[str, float]) -> str:
-    low, high = (f"{cost[end]:,.0f}" if cost[end] >= 99.5 else f"{cost[end]:.2g}" for end in ("low", "high"))
+    low, high = (f"{cost[end]:,.0f}" if cost[end] >= 9.95 else f"{cost[end]:.2g}" for end in ("low", "high"))
     return low if low == high else f"{low} to {high}"
