@@ -19,6 +19,7 @@ from scanbook.runner.freshness import read_json
 from scanbook.store import write_json
 
 CASE = parallel.Case("baseline_cnn", "from scratch", True, 3)
+SAID = {"cores": [0, 1], "command": "scanbook train drawn", "did": "96 px"}
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound here")
 
 
@@ -117,7 +118,7 @@ def test_a_training_that_fails_is_its_last_line(tmp_path: Path) -> None:
 
 def test_the_page_shows_ratios_and_curves(tmp_path: Path) -> None:
     run = running.Run(tmp_path / "bench", tmp_path / "work", rows.QUICK, None)
-    run.found[parallel.NAME] = {"networks": [planted()], "cores": [0, 1], "command": "scanbook train drawn", "did": "96 px"}
+    run.found[parallel.NAME] = {"networks": [planted()], **SAID}
     html = report.render(run.found)
     text = " ".join(BeautifulSoup(html, "html.parser").get_text(" ").split())
     assert "1.6× (1.6 to 2)" in text and "1.0e-03" in text and html.count("data:image/svg+xml;base64,") == 1
@@ -139,7 +140,7 @@ def test_both_curves_are_drawn_and_told_apart_without_colour() -> None:
 @pages.needs_chromium
 def test_the_page_can_be_read_everywhere(tmp_path: Path) -> None:
     run = running.Run(tmp_path, tmp_path / "work", rows.QUICK, None)
-    run.found[parallel.NAME] = {"networks": [planted()] * 3, "cores": [0, 1], "command": "scanbook train drawn", "did": "96 px"}
+    run.found[parallel.NAME] = {"networks": [planted()] * 3, **SAID}
     (tmp_path / "performance.html").write_text(report.render(run.found))
     write_json(tmp_path / "performance.json", run.found)
     with pages.browser() as chromium:

@@ -135,7 +135,8 @@ def measure(
         found.append(_turns(case, prepared, train))
         shutil.rmtree(prepared)
         say(_line(found[-1]))
-    return {"networks": found, "cores": list(cores[: max(COUNTS)]), "command": f"scanbook train {STUDY}", "did": _did(sizes)}
+    command = f"scanbook train {STUDY}"
+    return {"networks": found, "cores": cores[: max(COUNTS)], "command": command, "did": _did(sizes)}
 
 
 def unable() -> str:
