@@ -52,8 +52,8 @@ class Sizes:
     parallel_networks: tuple[str, ...] = ("mobilenet_v2_0.35", "baseline_cnn", "resnet18")
     parallel_images: int = 360
     parallel_size: int = 96
-    parallel_epochs: int = 5
-    parallel_rounds: int = 3
+    parallel_epochs: int = 4
+    parallel_rounds: int = 2
 
 
 QUICK = Sizes(
