@@ -200,6 +200,16 @@ def _bench(options: argparse.Namespace) -> None:
     print(running.bench(rows, pairs=options.pairs, quick=options.quick, data=data))
 
 
+def _projection(options: argparse.Namespace) -> None:
+    from scanbook.performance import projecting
+
+    machines = [name for name in options.machines.split(",") if name]
+    plan = projecting.Plan(
+        options.studies, machines, options.nodes, options.network, price=options.price, quick=options.quick
+    )
+    print(projecting.project(plan))
+
+
 def _pretrain(options: argparse.Namespace) -> None:
     from scanbook import pretraining
 
@@ -269,6 +279,13 @@ def _parser() -> argparse.ArgumentParser:
         ("serve", _serve, (which,), usage.serve, "serve an exported model over HTTP"),
         ("latency", _latency, (), usage.latency, "how fast a service answers, and what a prediction costs there"),
         ("bench", _bench, (), usage.bench, "measure scanbook against the usual practice"),
+        (
+            "projection",
+            _projection,
+            (),
+            usage.projection,
+            "project what whole studies would take on other machines",
+        ),
         ("pretrain", _pretrain, (), usage.none, "train the weights that come with scanbook"),
     ):
         command = commands.add_parser(name, parents=list(shared), help=about)

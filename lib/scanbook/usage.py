@@ -123,5 +123,30 @@ def bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", default="", help="folder with JPEG files to decode (default: drawn ones)")
 
 
+def projection(command: argparse.ArgumentParser) -> None:
+    """Studies, machines and a cluster."""
+    command.add_argument(
+        "studies",
+        nargs="*",
+        default=["melanoma", "dermnet"],
+        metavar="STUDY",
+        help="whose full profile (default: melanoma dermnet)",
+    )
+    command.add_argument(
+        "--machines",
+        default="g4dn.xlarge,p4d.24xlarge",
+        metavar="NAME,…",
+        help="with GPUs, of notebooks/prices.yaml (default: g4dn.xlarge,p4d.24xlarge)",
+    )
+    command.add_argument(
+        "--nodes", type=int, default=8, help="of a Slurm cluster of machines like this one (default: 8)"
+    )
+    command.add_argument(
+        "--network", type=float, default=10, metavar="GBIT", help="between its nodes, in Gbit/s (default: 10)"
+    )
+    command.add_argument("--price", type=float, help="what an hour of this machine, and of a node, costs, in USD")
+    command.add_argument("--quick", action="store_true", help="measure next to nothing; the figures mean nothing")
+
+
 def none(command: argparse.ArgumentParser) -> None:
     """Nothing."""

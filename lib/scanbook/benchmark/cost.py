@@ -106,7 +106,8 @@ def side_by_side(
     Args:
         measured: This machine's figures.
         prices: The price table. Where `price` is None this machine has no price, and is shown at each of these: what a
-            prediction would cost if this machine cost that. It does not say how fast that instance is.
+            prediction would cost if this machine cost that. It does not say how fast that instance is. Those of
+            several GPUs are left out.
         price: What an hour of this machine costs, in USD.
         there: `published`'s rows; None for none.
 
@@ -116,7 +117,9 @@ def side_by_side(
         "published", "measured" or "what-if".
     """
     if price is None:
-        places = [(f"this machine, if it cost what {name} costs", each.usd_per_hour) for name, each in prices.items()]
+        # several GPUs are rented to train, not for one prediction at a time
+        listed = {name: each.usd_per_hour for name, each in prices.items() if each.gpus < 2}
+        places = [(f"this machine, if it cost what {name} costs", usd) for name, usd in listed.items()]
     else:
         places = [("this machine", price)]
     columns = ["where", "network", "engine", "usd_per_hour", "milliseconds", "images_per_second"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from scanbook.performance import parallel
 from scanbook.plots import performance as figures
 from scanbook.plots import writing
 from scanbook.runner import report as runner
@@ -68,8 +69,7 @@ def figure(value: float | None) -> str:
 def growth_sentence(growth: dict[str, Any]) -> str:
     """What was found about growth."""
     if "unable" in growth:
-        said = growth["unable"]
-        return said if said.startswith("failed") else f"not run: {said}"
+        return why_not(growth)
     counts = [f"{point['n']:,}" for point in growth["points"]]
     exponents = growth["exponents"]
     steps = ", ".join(f"{step} {value:.2f}" for step, value in exponents.items() if step != "seconds")
@@ -90,6 +90,12 @@ def gigabytes(memory: float) -> float:
     return memory * 2**30 / 1e9
 
 
+def why_not(found: dict[str, Any]) -> str:
+    """Why a measurement of its own kind, such as growth, has no figures."""
+    said = found["unable"]
+    return said if said.startswith("failed") else f"not run: {said}"
+
+
 def render(found: dict[str, Any]) -> str:
     """The page.
 
@@ -105,7 +111,17 @@ def render(found: dict[str, Any]) -> str:
     for name in ("growth", "streaming"):
         if "points" in found[name]:
             pictures[name] = writing.write(figures.growth(found[name])).uri
+    together = found[parallel.NAME]
+    if "networks" in together:
+        pictures["curves"] = writing.write(figures.curves(together["networks"])).uri
     words = [verdict(row) for row in found["rows"]]
     counts = {word: words.count(word) for word in ("reached", "missed", "failed", "not run")}
     page = environment().get_template("performance.html.j2")
-    return page.render(found=found, pictures=pictures, counts=counts, code_style="")
+    return page.render(
+        found=found,
+        pictures=pictures,
+        counts=counts,
+        together=together,
+        alone=why_not(together) if "unable" in together else "",
+        code_style="",
+    )

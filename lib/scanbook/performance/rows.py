@@ -22,6 +22,7 @@ class Sizes:
     accuracy is on; of `epochs` epochs the big network's usual practice runs `measured`. `passes` over images stretch
     what is too fast to time. `distinct` lesions are drawn for the JPEG files, of `photo` pixels (height, width).
     `streaming` counts are of drawn datasets of `streaming_each` images each.
+    `parallel_images` are all images of the study that one and two processes train, in every part.
     """
 
     pairs: int = 3
@@ -52,6 +53,11 @@ class Sizes:
     streaming_each: int = 2000
     streaming_size: int = 128
     networks: tuple[str, ...] = ("mobilenet_1.0", "resnet50", "vgg19")
+    parallel_networks: tuple[str, ...] = ("mobilenet_v2_0.35", "baseline_cnn", "resnet18")
+    parallel_images: int = 360
+    parallel_size: int = 96
+    parallel_epochs: int = 4
+    parallel_rounds: int = 2
 
 
 QUICK = Sizes(
@@ -81,6 +87,11 @@ QUICK = Sizes(
     streaming_each=120,
     streaming_size=64,
     networks=("mobilenet_1.0",),
+    parallel_networks=("baseline_cnn",),
+    parallel_images=72,
+    parallel_size=48,
+    parallel_epochs=3,
+    parallel_rounds=1,
 )
 """Sizes at which every comparison runs in seconds and its figures mean nothing."""
 

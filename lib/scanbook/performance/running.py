@@ -17,7 +17,7 @@ import numpy as np
 from scanbook import runtime, store
 from scanbook.catalogue import BACKBONES
 from scanbook.errors import RunError, ScanbookError
-from scanbook.performance import growth, material, overhead, report
+from scanbook.performance import growth, material, overhead, parallel, report
 from scanbook.performance.contests import Contest, Row, limited
 from scanbook.performance.pairs import Measurement, compare, interleave, running
 from scanbook.performance.rows import QUICK, SMALL, Sizes, table
@@ -114,12 +114,13 @@ class Run:
             + [_blank(overhead.ROW, 1, "not run", NOT_ASKED)],
             GROWTH: {"unable": NOT_ASKED},
             STREAMING: {"unable": NOT_ASKED},
+            parallel.NAME: {"unable": NOT_ASKED},
         }
 
     @property
     def names(self) -> list[str]:
         """Everything that can be asked for."""
-        return [row["name"] for row in self.found["rows"]] + [GROWTH, STREAMING]
+        return [row["name"] for row in self.found["rows"]] + [GROWTH, STREAMING, parallel.NAME]
 
     def all(self, names: set[str]) -> None:
         """Measures what is named, or all, and writes after each; the page is written at the end, whatever happens."""
@@ -132,6 +133,8 @@ class Run:
                 self._grow(GROWTH, lambda: growth.of_files(self.work, self.sizes, self.data))
             if STREAMING in names:
                 self._grow(STREAMING, lambda: growth.of_drawn(self.work, self.sizes))
+            if parallel.NAME in names:
+                self._train_together()
             if overhead.ROW.name in names:
                 self._reports()
         finally:
@@ -177,6 +180,17 @@ class Run:
             found = {"unable": f"failed: {error}"}
         self.found[name] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
         _say(f"{name}: {report.growth_sentence(found)}")
+        self._save()
+
+    def _train_together(self) -> None:
+        clock = time.perf_counter()
+        try:
+            found = parallel.measure(self.work, self.sizes, {}, lambda text: _say(f"{parallel.NAME}: {text}"))
+        except (ScanbookError, OSError) as error:
+            found = {"unable": f"failed: {error}"}
+        if "unable" in found:
+            _say(f"{parallel.NAME}: {report.why_not(found)}")
+        self.found[parallel.NAME] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
         self._save()
 
     def _keep(self, result: dict[str, Any], taken: float) -> None:

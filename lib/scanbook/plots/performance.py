@@ -1,4 +1,4 @@
-"""Figures of the benchmark: ratios against their goals, and growth with the number of images."""
+"""Figures of the benchmark: ratios against their goals, growth with the number of images, and curves of losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from scanbook.plots.style import INK, WIDTH, bar, headline, line, row_labels, styled, whiskers
 
@@ -94,4 +94,32 @@ def growth(found: dict[str, Any]) -> Figure:
     time.set_title("Time")
     memory.set_title("Memory")
     headline(figure, "Growth with the number of images")
+    return figure
+
+
+@styled
+def curves(networks: Sequence[dict[str, Any]]) -> Figure:
+    """Losses by epoch, of one process and of two on top of each other; a panel a network.
+
+    Args:
+        networks: `backbone`, and `curves`: by number of processes, "1" and "2", `loss` and `validation_loss`, a list an
+            epoch.
+    """
+    figure, axes = plt.subplots(1, len(networks), figsize=(max(3.4 * len(networks), 4.5), 4.2), squeeze=False)
+    looks = {"loss": ("training", "-", "o"), "validation_loss": ("validation", "--", "s")}
+    for axis, network in zip(axes.flat, networks, strict=True):
+        for key, (name, dash, marker) in looks.items():
+            one, two = (network["curves"][count][key] for count in ("1", "2"))
+            epochs = np.arange(1, len(one) + 1)
+            # the wide one shows on both sides of the thin one, in colour or not
+            axis.plot(epochs, one, dash, color="#BBBBBB", linewidth=6, label=f"{name}, one process")
+            look = {"color": "black", "linewidth": 1.1, "marker": marker, "markersize": 5, "markerfacecolor": "white"}
+            axis.plot(epochs, two, dash, label=f"{name}, two processes", **look)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)")
+        axis.set_ylim(bottom=0)
+        axis.set_title(network["backbone"])
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    headline(figure, "Loss of one process and of two")
     return figure

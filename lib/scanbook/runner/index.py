@@ -41,7 +41,8 @@ def write() -> Path:
                 store.atomic_write(run.folder / name, text)
         page = environment().get_template("index.html.j2")
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        bench = (folder / "bench" / "performance.html").is_file()
+        there = {"bench": "bench/performance.html", "projection": "projection/index.html"}
+        linked = {name: (folder / place).is_file() for name, place in there.items()}
         sweeps = sorted(each.parent.relative_to(folder) for each in folder.glob(f"*/*/{SWEEP}/index.html"))
-        store.atomic_write(folder / "index.html", page.render(told=told, made=made, bench=bench, sweeps=sweeps))
+        store.atomic_write(folder / "index.html", page.render(told=told, made=made, sweeps=sweeps, **linked))
     return folder / "index.html"

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from scanbook.study.blocks import Study
 from scanbook.study.data import ADAPTERS, Source
 from scanbook.study.loading import NOT_KEYS, SMOKE, inner_block
-from scanbook.study.prices import Price
+from scanbook.study.prices import GPUS, Gpu, Price, Throughput
 
 _START = """# Studies
 
@@ -33,6 +33,8 @@ the smoke profile the column *smoke*; the file's `profiles`; `SET`. An unknown k
 refused in one line that says what is allowed.
 """
 _PRICES = "A block for each instance type in `notebooks/prices.yaml`; notebook 06 shows them beside this machine."
+_GPUS = f"Below `{GPUS}` in the same file, a block for each GPU: what `scanbook projection` reckons with."
+_SPEEDS = "A list of what others measured; a GPU's share of its peak follows from it."
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _TYPES = {
     "integer": "whole number",
@@ -51,7 +53,10 @@ def markdown() -> str:
     for adapter, block in ADAPTERS.items():
         sections.append(_section(f"dataset, adapter: {adapter}", block, skip={"adapter", *Source.model_fields}))
     sections += [_section(title, block, smoke=smoke) for title, block, smoke in _blocks(Study, SMOKE)]
-    return "\n".join([_START, *sections, _section("Prices", Price, _PRICES)])
+    sections.append(_section("Prices", Price, _PRICES))
+    sections.append(_section(f"Prices, {GPUS}", Gpu, _GPUS))
+    sections.append(_section(f"Prices, {GPUS}: published", Throughput, _SPEEDS))
+    return "\n".join([_START, *sections])
 
 
 def _blocks(
