@@ -69,6 +69,21 @@ def test_who_was_last_is_first_in_the_next_round(tmp_path: Path) -> None:
     assert asked == [1, 2, 2, 1, 1, 2]
 
 
+@needs_affinity
+def test_each_case_is_kept_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(commands: list[list[str]], cores: list[int], environment: dict[str, str]) -> list[str]:
+        Path(environment["SCANBOOK_STORE"]).mkdir()
+        return [""]
+
+    monkeypatch.setattr(parallel, "unable", lambda: "")
+    monkeypatch.setattr(parallel, "run", prepare)
+    monkeypatch.setattr(parallel, "_trained", lambda *_: trained(1.0))
+    kept = []
+    found = parallel.measure(tmp_path, rows.Sizes(), {}, lambda so_far: kept.append(len(so_far["networks"])))
+    assert kept == [1, 2, 3] and [each["rounds"] for each in found["networks"]] == [2, 2, 1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_processors_that_share_a_core_count_once(tmp_path: Path) -> None:
     for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
         folder = tmp_path / f"cpu{number}" / "topology"

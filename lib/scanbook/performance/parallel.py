@@ -104,7 +104,7 @@ def measure(
     folder: Path,
     sizes: Sizes,
     environment: Mapping[str, str],
-    say: Callable[[str], None] = lambda text: None,
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Trains each case by one process and by two in turn, A B, B A, …, each time in a store of its own.
 
@@ -114,17 +114,25 @@ def measure(
         folder: Where the stores go.
         sizes: How many images, epochs and rounds.
         environment: Variables for the processes.
-        say: Called with a line for each case.
+        keep: Called after each case with what is returned, so far.
 
     Returns:
-        As `summary`; or `unable`, the reason why it cannot be measured here.
+        `networks`, of each case its `summary`; `cores`, the processors; `command`; and `did`, how, in words. Or
+        `unable`, the reason why it cannot be measured here.
 
     Raises:
         RunError: A training failed.
     """
     if reason := unable():
         return {"unable": reason}
-    found, cores = [], apart(os.sched_getaffinity(0))
+    cores = apart(os.sched_getaffinity(0))
+    networks: list[dict[str, Any]] = []
+    found = {
+        "networks": networks,
+        "cores": cores[: max(COUNTS)],
+        "command": f"scanbook train {STUDY}",
+        "did": _did(sizes),
+    }
     for case in cases(sizes):
         prepared = folder / f"{NAME}-{case.backbone}"
         words = case.words(sizes)
@@ -133,11 +141,10 @@ def measure(
         def train(case: Case, count: int, prepared: Path, words: list[str] = words) -> Trained:
             return _trained(case, words, cores[:count], prepared, environment)
 
-        found.append(_turns(case, prepared, train))
+        networks.append(_turns(case, prepared, train))
         shutil.rmtree(prepared)
-        say(_line(found[-1]))
-    command = f"scanbook train {STUDY}"
-    return {"networks": found, "cores": cores[: max(COUNTS)], "command": command, "did": _did(sizes)}
+        keep(found)
+    return found
 
 
 def unable() -> str:
@@ -206,7 +213,8 @@ def difference(one: Mapping[str, Sequence[float]], two: Mapping[str, Sequence[fl
     return max(float(np.max(np.abs(b - a) / np.abs(a))) for a, b in pairs)
 
 
-def _line(found: dict[str, Any]) -> str:
+def line(found: dict[str, Any]) -> str:
+    """What was found for a case, for the terminal."""
     one, two = found["medians"]["1"], found["medians"]["2"]
     return (
         f"{found['backbone']}, {found['what']}: {one:.3g} images/s by one process, {two:.3g} by two, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -83,12 +84,13 @@ def project(plan: Plan) -> Path:
     works = [work(each) for each in chosen]
     listed = rented(plan.machines)
     with locks.machine(True, lambda: _say("waiting for the machine")):
+        load = round(os.getloadavg()[0], 2)
         counted, peak = count(chosen)
         rates = {}
         for each, what in zip(chosen, works, strict=True):
             rates[each.study] = measure(each, what, plan, counted[what.network, what.size], peak)
             _say(f"{each.study}: {projected.measured_line(rates[each.study])}")
-    found = results(plan, chosen, works, rates, machines=_with_shares(listed, counted))
+    found = results(plan, chosen, works, rates, machines=_with_shares(listed, counted)) | {"load before": load}
     folder = runtime.reports_dir() / FOLDER
     store.write_json(folder / RESULTS, found)
     store.atomic_write(folder / PAGE, projected.render(found))

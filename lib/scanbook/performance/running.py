@@ -185,12 +185,17 @@ class Run:
     def _train_together(self) -> None:
         clock = time.perf_counter()
         try:
-            found = parallel.measure(self.work, self.sizes, {}, lambda text: _say(f"{parallel.NAME}: {text}"))
+            found = parallel.measure(self.work, self.sizes, {}, self._keep_trainings)
         except (ScanbookError, OSError) as error:
             found = {"unable": f"failed: {error}"}
         if "unable" in found:
             _say(f"{parallel.NAME}: {report.why_not(found)}")
         self.found[parallel.NAME] = found | {"date": _now(), "took": round(time.perf_counter() - clock, 1)}
+        self._save()
+
+    def _keep_trainings(self, found: dict[str, Any]) -> None:
+        self.found[parallel.NAME] = found
+        _say(f"{parallel.NAME}: {parallel.line(found['networks'][-1])}")
         self._save()
 
     def _keep(self, result: dict[str, Any], taken: float) -> None:
