@@ -100,8 +100,8 @@ def fit_head(
     """
     plan, (x, y) = study.head, train
     mean, turn = principal_axes(x)
-    # tensors, one for all penalties: of arrays, Keras would keep a copy for each
-    turned = keras.ops.convert_to_tensor(x.turned(mean, turn))
+    # tensors, one for all penalties: of arrays, Keras would keep a copy for each; of a memory map, it would make one
+    turned = keras.ops.convert_to_tensor(np.asarray(x.turned(mean, turn)))
     held_out = keras.ops.convert_to_tensor((validation - mean) @ turn)
     known = (held_out, manifest.one_hot(VALIDATION))
     fits = []

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
-from scanbook import backbones, engines, features, runtime
+from scanbook import backbones, engines, runtime
 from scanbook.manifest import TEST, VALIDATION, Manifest
 from scanbook.store import atomic_write
 
@@ -94,14 +94,8 @@ def save(
     keras.Model(model.input, model.output, name=model.name).save(folder / MODEL)  # without the optimizer
     atomic_write(folder / HISTORY, history.to_csv(index=False))
     engine = engines.KerasEngine(model)
-    logits = {part: predicted(engine, images, manifest.rows(part)) for part in (VALIDATION, TEST)}
+    logits = {part: engines.of_rows(engine, images, manifest.rows(part))[0] for part in (VALIDATION, TEST)}
     np.savez(folder / LOGITS, **logits, **(steps or {}))
-
-
-def predicted(engine: engines.Engine, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Logits of some rows of images that may be more than memory holds, float32 `(m, k)`; there is at least one row."""
-    chunks = [rows[start : start + features.CHUNK] for start in range(0, len(rows), features.CHUNK)]
-    return np.concatenate([engine.predict(images[chunk])[0] for chunk in chunks])
 
 
 def note_seconds(folder: Path, started: float, history: pd.DataFrame | None = None) -> None:

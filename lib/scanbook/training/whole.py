@@ -146,7 +146,7 @@ class Whole:
                 model.set_weights(best_weights)
             if parallel.share() is None:
                 rows = self.manifest.rows(VALIDATION)
-                steps[which] = kept.predicted(engines.KerasEngine(model), self.images, rows)
+                steps[which] = engines.of_rows(engines.KerasEngine(model), self.images, rows)[0]
         return pd.concat(parts, ignore_index=True), steps
 
 
