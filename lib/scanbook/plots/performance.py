@@ -117,7 +117,7 @@ def curves(networks: Sequence[dict[str, Any]]) -> Figure:
             axis.plot(epochs, two, dash, label=f"{name}, two processes", **look)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * max(max(side[key]) for side in network["curves"].values() for key in looks))
         axis.set_title(network["backbone"])
     handles, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)
