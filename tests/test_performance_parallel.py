@@ -162,7 +162,7 @@ def test_the_page_can_be_read_everywhere(tmp_path: Path) -> None:
         pages.check_shown(chromium, tmp_path / "performance.html", [("light", 360), ("dark", 1440)])
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @needs_affinity
 def test_real_trainings_in_tiny_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := parallel.unable():

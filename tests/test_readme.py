@@ -36,6 +36,7 @@ from scanbook.runner import order, planning
 from scanbook.serving import settings
 from scanbook.study import reference
 from scanbook.study.loading import NOT_KEYS
+from scanbook.study.prices import prices
 from services import Served, free_port, ready
 from test_bundle import write as write_bundle
 from test_latency import fine, serving
@@ -56,7 +57,8 @@ HOW = (
     (r"git apply adapter.diff", "test_an_adapter_is_added"),
     (r"\.venv/bin/scanbook reference .*", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
-    (r"make (reports.*|sweep.*|bench)", "test_make_gives_the_command_what_it_asks_for"),
+    (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
+    (r"\.venv/bin/scanbook projection.*", "test_a_projection_is_of_studies_and_machines_that_there_are"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
     (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
     (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
@@ -230,11 +232,21 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
         assert options.data == given.get("DATA", "") and options.set == given.get("SET", "")
         assert options.launch == given.get("LAUNCH", "") and options.jobs == int(given.get("JOBS", options.jobs))
+    if target == "bench":
+        assert set(options.rows.split(",")) <= {"", "data-parallel", "streaming"}
     if target == "sweep":
         chosen = study.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
         grid = sweeps.grid.trials(chosen)
         assert len(grid) == len({each.configuration for each in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
+
+
+@pytest.mark.parametrize("command", commands("test_a_projection_is_of_studies_and_machines_that_there_are"))
+def test_a_projection_is_of_studies_and_machines_that_there_are(command: str) -> None:
+    """A whole one is made by test_projection.py."""
+    options = cli._parser().parse_args(shlex.split(command.removeprefix(".venv/bin/scanbook ")))
+    assert all(study.load(name, "full").backbones for name in options.studies)
+    assert set(options.machines.split(",")) <= set(prices()) and options.nodes > 1
 
 
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAME = "05_fine_tuning"
-WORDS = ("run", NAME, "--study", "drawn", "--profile", "smoke", "--set", "fine_tuning.epochs=15")
+WORDS = ("run", NAME, "--study", "drawn", "--profile", "smoke", "--set", "fine_tuning.epochs=6")
 
 
 def start(room: Path) -> subprocess.Popen[bytes]:
@@ -60,7 +60,7 @@ def test_killed_fine_tuning_goes_on_to_the_same_results(tmp_path: Path) -> None:
     said = again.communicate(timeout=300)[0].decode()
     assert again.returncode == 0, said
     report = (tmp_path / "reports" / "drawn" / "smoke" / NAME / "report.html").read_text()
-    assert "fine-tuned: continues after epoch" in report and "epoch 15/15" in report
-    assert "epoch 1/15" not in report, "trained anew"
+    assert "fine-tuned: continues after epoch" in report and "epoch 6/6" in report
+    assert "epoch 1/6" not in report, "trained anew"
     assert results(tmp_path) == expected
     assert not list(tuned.glob(".*-checkpoint"))
