@@ -22,7 +22,7 @@ class Sizes:
     accuracy is on; of `epochs` epochs the big network's usual practice runs `measured`. `passes` over images stretch
     what is too fast to time. `distinct` lesions are drawn for the JPEG files, of `photo` pixels (height, width).
     `streaming` counts are of drawn datasets of `streaming_each` images each.
-    `parallel_images` are all images of the study that one and two processes train, in every part.
+    `parallel_images` are the fewest images of a study that one and two processes train, in every part.
     """
 
     pairs: int = 3
