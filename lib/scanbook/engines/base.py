@@ -48,6 +48,12 @@ def join(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
 
+def of_rows(engine: Engine, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Outputs for some rows of images that stay in their file: 512 of them at a time are in memory."""
+    chunks = [rows[start : start + 512] for start in range(0, len(rows), 512)]
+    return join([engine.predict(images[chunk]) for chunk in chunks])
+
+
 def parity(reference: np.ndarray, other: np.ndarray) -> float:
     """Largest difference of two sets of logits, as a share of the reference's spread (standard deviation).
 

@@ -144,7 +144,7 @@ def write_bundle(
     """
     logits = None
     if images is not None:
-        logits = engines.KerasEngine(model).predict(images[manifest.rows(VALIDATION)])[0]
+        logits = engines.of_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
     more |= {"temperature": temperature, "abstain_below": abstain_below, "metrics": metrics, "about": about}
     return _write(folder, study, manifest, model, images=images, logits=logits, **more)[0]
 

@@ -94,7 +94,7 @@ def save(
     keras.Model(model.input, model.output, name=model.name).save(folder / MODEL)  # without the optimizer
     atomic_write(folder / HISTORY, history.to_csv(index=False))
     engine = engines.KerasEngine(model)
-    logits = {part: engine.predict(images[manifest.rows(part)])[0] for part in (VALIDATION, TEST)}
+    logits = {part: engines.of_rows(engine, images, manifest.rows(part))[0] for part in (VALIDATION, TEST)}
     np.savez(folder / LOGITS, **logits, **(steps or {}))
 
 
