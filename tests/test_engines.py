@@ -277,6 +277,21 @@ def test_views_and_read_only_arrays_are_taken_as_they_look(every, which):
     np.testing.assert_array_equal(engine.predict(view)[0], engine.predict(np.ascontiguousarray(view))[0])
 
 
+def test_rows_of_a_file_are_read_a_few_hundred_at_a_time():
+    seen = []
+
+    class Sums:
+        def predict(self, images):
+            seen.append(len(images))
+            return images.sum((1, 2, 3)), images[:, 0, 0]
+
+    pictures = np.random.default_rng(0).integers(0, 9, (1300, 2, 2, 3))
+    rows = np.random.default_rng(1).permutation(1300)[:1100]
+    sums, corners = engines.of_rows(Sums(), pictures, rows)
+    assert np.array_equal(sums, pictures[rows].sum((1, 2, 3))) and np.array_equal(corners, pictures[rows, 0, 0])
+    assert seen == [512, 512, 76]
+
+
 @given(arrays(np.float64, (5, 3), elements=st.floats(-30, 30)))
 def test_centred_log_undoes_softmax(logits):
     found = engines.centred_log(softmax(logits, axis=1))

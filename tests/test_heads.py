@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit, log_expit, log_softmax, softmax
 
 import planted
-from scanbook import backbones, engines, heads
+from scanbook import backbones, engines, heads, runtime
 from scanbook.errors import ModelError
+from scanbook.performance import ours
 from scanbook.study import Head
 from scanbook.training import head
 
@@ -146,3 +147,22 @@ def test_axes_of_features_in_files_are_those_of_all_in_memory(count, tmp_path, m
     correlation = np.corrcoef(turned[:, :12].T) if count > 40 else np.eye(12)
     np.testing.assert_allclose(correlation, np.eye(12), atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ["features.npy"], "nothing is left in the store"
+
+
+def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path))
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 900)
+    x = (draw.normal(0, 1, (900, 12)) + 2 * np.eye(3, 12)[labels]).astype(np.float32)
+    manifest = ours.manifest_of(labels, {"train": 600, "validation": 300}, 3)
+    study = ours.study_of("mobilenet_v2_0.35", 64, {"epochs": 40, "batch_size": 32})
+    found = []
+    for most in (2**28, 0):
+        monkeypatch.setattr(head, "_HELD", most)
+        runtime.configure(0)
+        train = head.Rows([(x, manifest.rows("train"))]), manifest.one_hot("train")
+        [[kernel, bias]], history = head.fit_head(study, manifest, train, x[600:])
+        assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+        found.append(softmax(x[600:] @ kernel + bias, axis=1))
+    np.testing.assert_allclose(*found, atol=0.05)
+    assert (found[1].argmax(1) == labels[600:]).mean() > 0.8

@@ -171,7 +171,7 @@ def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Seq
             rows = manifest.rows(part)
             probabilities = [softmax(each.logits(part).astype(np.float64), axis=1) for each in members]
             for each in members if options.test_time_views else ():
-                probabilities += _views(study, each, (images, rows), f"views of {part} images")
+                probabilities += _views(study, each, images, rows, f"views of {part} images")
             found[part] = np.log(np.maximum(np.mean(probabilities, axis=0), 1e-12)).astype(np.float32)
         np.savez(folder / kept.LOGITS, **found)
         atomic_write(folder / kept.SECONDS, f"{sum(each.seconds for each in members):.3f}\n")
@@ -180,9 +180,8 @@ def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Seq
     return kept.trained(name, manifest, found, members[0].policy, study.seed)
 
 
-def _views(study: Study, network: Trained, shown: tuple[np.ndarray, np.ndarray], said: str) -> list[np.ndarray]:
-    """Probabilities of augmented views of some rows of images, float64 `(m, k)` a view."""
-    images, rows = shown
+def _views(study: Study, network: Trained, images: np.ndarray, rows: np.ndarray, said: str) -> list[np.ndarray]:
+    """Probabilities of augmented views of the images of n rows, float64 `(n, k)` a view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.model()), "throughput")
     augment = Augmenter(network.policy, len(rows), study.seed)
     starts = range(0, len(rows), features.CHUNK)

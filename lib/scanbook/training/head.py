@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from scanbook import heads, runtime
+from scanbook import heads, parallel, runtime
+from scanbook.augmentation import Augmenter
 from scanbook.manifest import VALIDATION, Manifest
 from scanbook.study import Study
+from scanbook.training.batches import Batches
 from scanbook.training.fitting import CrossEntropy, fit, metrics
 from scanbook.training.trained import validation_loss
 
 keras = runtime.keras()
 
 _CHUNK = 4096
+_HELD = 2**28  # bytes of training features up to which they are held in memory, which is faster; larger ones are read
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,12 @@ def fit_head(
     """
     plan, (x, y) = study.head, train
     mean, turn = principal_axes(x)
-    # tensors, one for all penalties: of arrays, Keras would keep a copy for each; of a memory map, it would make one
-    turned = keras.ops.convert_to_tensor(np.asarray(x.turned(mean, turn)))
+    turned = x.turned(mean, turn)
+    if turned.nbytes > _HELD and parallel.share() is None:
+        # a tensor would be in memory twice: while it is made, and in what Keras makes of it
+        train_on = Batches(turned, np.arange(len(y)), y, plan.batch_size, Augmenter("none", len(y), study.seed))
+    else:  # tensors, one for all penalties: of arrays, Keras would keep a copy for each
+        train_on = keras.ops.convert_to_tensor(turned), y
     held_out = keras.ops.convert_to_tensor((validation - mean) @ turn)
     known = (held_out, manifest.one_hot(VALIDATION))
     fits = []
@@ -115,7 +122,7 @@ def fit_head(
             dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
         model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
-        history = fit("head", model, (turned, y), known, plan)
+        history = fit("head", model, train_on, known, plan)
         logits = keras.ops.convert_to_numpy(model(held_out))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
     _, penalty, values, history = min(fits, key=lambda each: each[0])
