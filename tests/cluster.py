@@ -57,6 +57,10 @@ def missing() -> str:
     lacking = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=_path())]
     if lacking:
         return f"there is no {', no '.join(lacking)}; install slurm-wlm and munge"
+    try:
+        socket.gethostbyname(HOST)
+    except OSError:
+        return f"this machine does not know its own name, {HOST}, by which the processes of a job meet"
     return "" if os.geteuid() == 0 else "its daemons are started as root"
 
 
