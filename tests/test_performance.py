@@ -554,7 +554,7 @@ def test_a_pipeline_says_what_each_step_took(monkeypatch):
     assert found["own memories"] == {"scan": 1.0, "head": 5.0}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_streaming_runs_in_tiny_sizes(run, capsys):
     run.all({"streaming"})
     found = json.loads((run.folder / running.RESULTS).read_text())["streaming"]

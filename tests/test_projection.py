@@ -358,7 +358,7 @@ def test_sides_measure_what_they_say() -> None:
     assert network["learning"] > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_whole_projection_in_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
     assert cli.main(["projection", "melanoma", "--quick", "--nodes", "2"]) == 0
