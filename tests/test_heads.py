@@ -149,6 +149,7 @@ def test_axes_of_features_in_files_are_those_of_all_in_memory(count, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["features.npy"], "nothing is left in the store"
 
 
+@pytest.mark.slow
 def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path))
     draw = np.random.default_rng(0)

@@ -346,6 +346,7 @@ def test_the_page_can_be_read_everywhere(found: dict[str, object], tmp_path: Pat
 # --- measuring
 
 
+@pytest.mark.slow
 def test_sides_measure_what_they_say() -> None:
     with rates.augmentation(policy="dermoscopy", size=32, batch=8, count=16) as augmented:
         assert augmented() > 0
