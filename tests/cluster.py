@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from scanbook.performance.parallel import free_ports
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 HOST = socket.gethostname().split(".")[0]
 NODES = (HOST, f"{HOST}-2")
@@ -79,11 +81,7 @@ class Cluster:
         self.room = room
         self.environment = os.environ | {"SLURM_CONF": str(room / "slurm.conf"), "PATH": _path()}
         (room / "state").mkdir()
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        ports = [each.getsockname()[1] for each in sockets]
-        for each in sockets:
-            each.close()
-        (room / "slurm.conf").write_text(CONFIGURATION.format(room=room, host=HOST, nodes=NODES, ports=ports))
+        (room / "slurm.conf").write_text(CONFIGURATION.format(room=room, host=HOST, nodes=NODES, ports=free_ports(3)))
         key = room / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from projects import make_project
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole studies begin: they take one of two workers about as long as all else takes the other."""
@@ -29,6 +31,16 @@ def _own_environment(_own_folders: dict[str, str]) -> Iterator[None]:
         for name in ("SCANBOOK_PROFILE", "SCANBOOK_HOME", "SCANBOOK_DATA", "SCANBOOK_TRACEBACK"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of seven small notebooks, none of them run."""
+    monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path)))
+    monkeypatch.setenv("SCANBOOK_PROFILE", "smoke")
+    for name in ("REPORTS", "STORE"):
+        monkeypatch.setenv(f"SCANBOOK_{name}", str(tmp_path / name.lower()))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

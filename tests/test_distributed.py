@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from scanbook import jobs, parallel, runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.errors import RunError, ScanbookError
 from scanbook.parallel import Share
+from scanbook.performance.parallel import free_ports
 from scanbook.training import fitting
 from together import history, same_curve
 
@@ -124,14 +124,6 @@ def test_what_keeps_processes_from_training_together_is_one_line(monkeypatch):
 
 
 # whole runs of the command
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def start(room: Path, *words: str, plan: str = PLAN, devices: int = 1) -> subprocess.Popen[str]:

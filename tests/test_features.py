@@ -44,7 +44,7 @@ def keras_features(images):
 
 
 def test_features_are_those_of_the_network_in_manifest_order(monkeypatch):
-    monkeypatch.setattr(features, "CHUNK", 17)  # several chunks, the last one partial
+    monkeypatch.setattr(engines, "CHUNK", 17)  # several chunks, the last one partial
     found, expected = extract(), keras_features(planted.pixels())
     assert found.dtype == np.float32 and found.shape == (60, 128)
     used = (planted.manifest().frame["part"] != "").to_numpy()
@@ -78,7 +78,7 @@ def test_seconds_are_those_of_the_extraction_not_of_reading_it_again():
 
 
 def test_views_are_features_of_augmented_training_images(monkeypatch):
-    monkeypatch.setattr(features, "CHUNK", 16)
+    monkeypatch.setattr(engines, "CHUNK", 16)
     rows = planted.manifest().rows(TRAIN)
     found, labels = views(seed=4)
     assert np.array_equal(labels, np.tile(one_hot(), (2, 1, 1))) and labels.dtype == np.float32
@@ -100,7 +100,7 @@ def test_views_follow_policy_number_and_seed(builds):
 
 @pytest.mark.parametrize("policy", ["mixup", "dermoscopy+cutmix"])
 def test_mixed_views_are_features_of_mixed_images(policy, monkeypatch, builds):
-    monkeypatch.setattr(features, "CHUNK", 16)
+    monkeypatch.setattr(engines, "CHUNK", 16)
     images, rows = planted.pixels(), planted.manifest().rows(TRAIN)
     found, labels = views(policy=policy, seed=4)
     np.testing.assert_array_equal(views(policy=policy, seed=4)[1], labels)

@@ -106,10 +106,10 @@ def test_where_it_cannot_be_measured_the_page_says_why(tmp_path: Path, monkeypat
 
 @needs_affinity
 def test_one_core_cannot_be_held_against_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("scanbook.parallel.find_spec", lambda name: object())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert parallel.unable() == "it takes 2 cores, and this process may use 1"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("scanbook.parallel.find_spec", lambda name: None)
     assert "JAX, which is not installed; pip install 'scanbook[jax]'" in parallel.unable()
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from projects import make_project
 from scanbook import cli, store, study
 from scanbook.errors import StudyError
 from scanbook.runner import display, memory, order, planning, progress
@@ -23,16 +22,6 @@ from scanbook.runner.freshness import FAILURE, METRICS, NOTEBOOK, REPORT, Batch
 from scanbook.store import stages
 
 ONE = "05_fine_tuning"
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of seven small notebooks, none of them run."""
-    monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path)))
-    monkeypatch.setenv("SCANBOOK_PROFILE", "smoke")
-    for name in ("REPORTS", "STORE"):
-        monkeypatch.setenv(f"SCANBOOK_{name}", str(tmp_path / name.lower()))
-    return tmp_path
 
 
 def pretend(batch: Batch) -> None:

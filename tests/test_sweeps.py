@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 import pages
-from projects import make_project
 from scanbook import cli, evaluation, study, sweeps
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
@@ -112,15 +111,6 @@ def test_models_of_other_images_are_refused() -> None:
 
 
 # --- the grid
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path)))
-    monkeypatch.setenv("SCANBOOK_PROFILE", "smoke")
-    for name in ("REPORTS", "STORE"):
-        monkeypatch.setenv(f"SCANBOOK_{name}", str(tmp_path / name.lower()))
-    return tmp_path
 
 
 def batch(overrides: str = GRID) -> Batch:

@@ -14,8 +14,6 @@ from scanbook.manifest import TRAIN, Manifest
 from scanbook.pixels import sample_fingerprint
 from scanbook.store import seconds, stage
 
-CHUNK = 512
-
 
 def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> tuple[np.ndarray, float]:
     """Pooled features of every image.
@@ -34,7 +32,7 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
 
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
-        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        chunks = [rows[start : start + engines.CHUNK] for start in range(0, len(rows), engines.CHUNK)]
         shape = (len(images), engine.predict(images[rows[:1]])[0].shape[1])
         features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)  # zeros at first
         for chunk in runtime.progress(chunks, f"features of {backbone}"):
@@ -80,8 +78,8 @@ def extract_views(
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
             everyone = np.arange(len(rows))
             order = np.random.default_rng([seed, 1, view]).permutation(everyone) if augment.mixes else everyone
-            for chunk, start in enumerate(range(0, len(rows), CHUNK)):
-                places = order[start : start + CHUNK]
+            for chunk, start in enumerate(range(0, len(rows), engines.CHUNK)):
+                places = order[start : start + engines.CHUNK]
                 copies = augment(images[rows[places]], places, view)
                 copies, labels[view, places] = augment.mix(copies, one_hot[places], view, chunk)
                 found[view, places] = engine.predict(copies)[0]

@@ -41,6 +41,11 @@ class Share:
 _shares: list[Share] = []
 
 
+def installed() -> bool:
+    """Whether JAX is, an extra."""
+    return find_spec("jax") is not None
+
+
 def share() -> Share | None:
     """What of every batch is for this process; None where it trains alone."""
     return _shares[0] if _shares else None
@@ -65,7 +70,7 @@ def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
         RunError: JAX is not installed or does not see the GPUs, Keras has another backend already, the others do not
             answer, or the processes have unequal numbers of devices.
     """
-    if find_spec("jax") is None:
+    if not installed():
         raise RunError(
             "training by several processes or devices runs on JAX, which is not installed; "
             "pip install 'scanbook[jax]', and for NVIDIA GPUs 'jax[cuda12]'"
@@ -129,7 +134,7 @@ def gpus() -> int:
 
     Another process looks: JAX takes most of a GPU's memory when it opens it, which TensorFlow may be about to use.
     """
-    if find_spec("jax") is None or find_spec("jax_plugins") is None:  # it was built for processors alone
+    if not installed() or find_spec("jax_plugins") is None:  # it was built for processors alone
         return 0
     done = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else 0

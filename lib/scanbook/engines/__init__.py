@@ -5,6 +5,7 @@ runs one has none of the others.
 """
 
 from scanbook.engines.base import (
+    CHUNK,
     INT8_LOSS,
     PARITY,
     Engine,
@@ -24,6 +25,7 @@ from scanbook.engines.quantising import quantise
 from scanbook.engines.saved_model import SavedModelEngine, to_saved_model
 
 __all__ = [
+    "CHUNK",
     "INT8_LOSS",
     "PARITY",
     "Engine",

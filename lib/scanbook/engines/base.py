@@ -16,6 +16,9 @@ PARITY = 1e-3
 INT8_LOSS = 0.01
 """Largest loss of accuracy for which int8 may be used: one point."""
 
+CHUNK = 512
+"""Images of a file that are in memory at a time."""
+
 
 class Engine(Protocol):
     """Runs a model. Threads may share it.
@@ -49,8 +52,8 @@ def join(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 
 
 def of_rows(engine: Engine, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Outputs for some rows of images that stay in their file: 512 of them at a time are in memory."""
-    chunks = [rows[start : start + 512] for start in range(0, len(rows), 512)]
+    """Outputs for some rows of images that stay in their file: `CHUNK` of them at a time are in memory."""
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return join([engine.predict(images[chunk]) for chunk in chunks])
 
 

@@ -153,9 +153,14 @@ def summary(pipeline: Pipeline, points: Sequence[dict[str, Any]]) -> dict[str, A
         "flat": grown <= FLAT,
     }
     if pipeline.within is not None:
-        most = max(point["own memory"] for point in points) * 2**30 / 1e9
+        most = gigabytes(max(point["own memory"] for point in points))
         found |= {"within": pipeline.within, "kept within": most <= pipeline.within}
     return found
+
+
+def gigabytes(memory: float) -> float:
+    """GiB as GB."""
+    return memory * 2**30 / 1e9
 
 
 def exponent(counts: Sequence[float], values: Sequence[float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook import runtime
+from scanbook import parallel, runtime
 from scanbook.errors import RunError
 from scanbook.performance.pairs import compare
 from scanbook.performance.rows import Sizes
@@ -154,7 +153,7 @@ def unable() -> str:
     """Why it cannot be measured on this machine; "" where it can."""
     if not hasattr(os, "sched_setaffinity"):
         return f"{sys.platform} does not let a process be bound to a core, so one core cannot be held against two"
-    if importlib.util.find_spec("jax") is None:
+    if not parallel.installed():
         return "several processes train on JAX, which is not installed; pip install 'scanbook[jax]'"
     count = len(apart(os.sched_getaffinity(0)))
     return "" if count >= max(COUNTS) else f"it takes {max(COUNTS)} cores, and this process may use {count}"
@@ -244,7 +243,7 @@ def _trained(
     shutil.copytree(prepared, store)
     commands = [[*words, "--distribute", "data-parallel"] for _ in cores]
     if len(cores) > 1:
-        addresses = ",".join(f"127.0.0.1:{port}" for port in _free_ports(len(cores)))
+        addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(len(cores)))
         for number, command in enumerate(commands):
             command += ["--addresses", addresses, "--process", str(number)]
     said = run(commands, cores, environment | {"SCANBOOK_STORE": str(store)})[0]
@@ -327,7 +326,8 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

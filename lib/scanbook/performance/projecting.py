@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scanbook import runtime, splits, store, study
+from scanbook import parallel, runtime, splits, store, study
 from scanbook.benchmark import projection
 from scanbook.benchmark.projection import Counted, Projection, Rates, Rented, Work
 from scanbook.errors import RunError, StudyError
@@ -228,7 +227,7 @@ def measure(chosen: Study, what: Work, plan: Plan, counted: Any, peak: float) ->
         ),
         AUGMENTATION: Side(AUGMENTATION, f"{function}augmentation", "", alike, True),
     }
-    if importlib.util.find_spec("jax") is None:
+    if not parallel.installed():
         del sides[JAX]  # and there is no cluster then
 
     def start(side: Side, environment: Mapping[str, str]) -> Any:

@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment
 
 from scanbook.performance import parallel
+from scanbook.performance.growth import gigabytes
 from scanbook.plots import performance as figures
 from scanbook.plots import writing
 from scanbook.runner import report as runner
@@ -19,9 +20,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 @cache
 def environment() -> Environment:
     """The page's template, on the base and the style sheet of all reports."""
-    loader = FileSystemLoader([TEMPLATES, runner.TEMPLATES])
-    found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"duration": runner.duration, "figure": figure, "goal": goal, "ratio": times, "verdict": verdict}
+    found = runner.environment(TEMPLATES)
+    found.filters |= {"figure": figure, "goal": goal, "ratio": times, "verdict": verdict}
     found.filters |= {"gigabytes": gigabytes, "growth": growth_sentence}
     return found
 
@@ -83,11 +83,6 @@ def growth_sentence(growth: dict[str, Any]) -> str:
         kept = "within" if growth["kept within"] else "beyond"
         said += f", and is {most:.2f} GB at most, {kept} the {growth['within']:g} GB that are the goal"
     return said
-
-
-def gigabytes(memory: float) -> float:
-    """GiB as GB."""
-    return memory * 2**30 / 1e9
 
 
 def why_not(found: dict[str, Any]) -> str:

@@ -30,9 +30,10 @@ _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/
 
 
 @cache
-def environment() -> Environment:
-    """Templates of the pages, which share one style sheet."""
-    found = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def environment(*folders: Path) -> Environment:
+    """Templates of the pages, which share one style sheet; those of other folders come first."""
+    loader = FileSystemLoader([*folders, TEMPLATES])
+    found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"duration": duration, "anchor": anchor}
     return found
 

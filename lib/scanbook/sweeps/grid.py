@@ -71,9 +71,13 @@ class Grid:
     def __init__(self, batch: Batch) -> None:
         self.batch, self.folder = batch, batch.folder / SWEEP
         self.trials = trials(batch.study)
+        self._records = {trial: self._record(trial) for trial in self.trials}
 
     def record(self, trial: Trial) -> Path:
-        """File in which a trial leaves what became of it."""
+        """File in which a trial of the grid leaves what became of it."""
+        return self._records[trial]
+
+    def _record(self, trial: Trial) -> Path:
         taken = {"backbones": [trial.backbone], "augmentation": trial.policy, "seeds": 1, "sweep": Block()}
         study = self.batch.study.model_copy(update=taken).resolved()
         digest = store.fingerprint(self.batch.shared | {"study": store.fingerprint(study), "seed": trial.seed})

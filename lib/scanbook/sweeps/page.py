@@ -5,30 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader
 
 from scanbook import runtime, store
 from scanbook.evaluation import METRICS
 from scanbook.plots import sweeps as figures
 from scanbook.plots import writing
-from scanbook.runner import report as runner
+from scanbook.runner.report import environment
 from scanbook.sweeps import table
 from scanbook.sweeps.grid import Done, Grid, Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE, RESULTS = "index.html", "results.json"
-
-
-@cache
-def environment() -> Environment:
-    """The page's template, on the base and the style sheet of all reports."""
-    loader = FileSystemLoader([TEMPLATES, runner.TEMPLATES])
-    found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters["duration"] = runner.duration
-    return found
 
 
 def write(grid: Grid, done: Sequence[Done], failed: Sequence[Trial], left_out: Mapping[str, str]) -> Path:
@@ -55,7 +43,7 @@ def write(grid: Grid, done: Sequence[Done], failed: Sequence[Trial], left_out: M
         )
         store.atomic_write(grid.folder / f"standings.{figure.suffix}", figure.file)
     text = (
-        environment()
+        environment(TEMPLATES)
         .get_template("sweep.html.j2")
         .render(
             study=study,

@@ -184,8 +184,8 @@ def _views(study: Study, network: Trained, images: np.ndarray, rows: np.ndarray,
     """Probabilities of augmented views of the images of n rows, float64 `(n, k)` a view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.model()), "throughput")
     augment = Augmenter(network.policy, len(rows), study.seed)
-    starts = range(0, len(rows), features.CHUNK)
-    chunks = [np.arange(start, min(start + features.CHUNK, len(rows))) for start in starts]
+    starts = range(0, len(rows), engines.CHUNK)
+    chunks = [np.arange(start, min(start + engines.CHUNK, len(rows))) for start in starts]
     found = []
     for view in runtime.progress(range(study.evaluation.test_time_views), said):
         logits = [engine.predict(augment(images[rows[chunk]], chunk, view))[0] for chunk in chunks]
