@@ -1,10 +1,10 @@
 # scanbook: `make` lists what can be made. Written for GNU Make 3.81 (macOS) and later.
 
-# study to run: a file of notebooks/studies, several (a,b,c), or all (default: drawn, or folder when only DATA is given)
-STUDY = $(if $(DATA),folder,drawn)
+# study to run: a file of notebooks/studies, several (a,b,c), or all (default: synthetic, or folder when only DATA is given)
+STUDY = $(if $(DATA),folder,synthetic)
 # smoke, quick or full (default: SCANBOOK_PROFILE, else quick)
 PROFILE =
-# folder or file of the dataset, or kaggle to download it (default: its folder in data/, else a drawn stand-in)
+# folder or file of the dataset, or kaggle to download it (default: its folder in data/, else a synthetic stand-in)
 DATA =
 # overrides of the study, such as SET="fine_tuning.epochs=3 image_size=128"
 SET =
@@ -83,7 +83,7 @@ check-cluster: setup ## training by several processes, sweeps, and studies on a 
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m cluster tests
 
 bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
-	@$(SCANBOOK) bench --rows "$(ROWS)" --data "$(DATA)"
+	@$(BIN)/python -m benchmarks --rows "$(ROWS)" --data "$(DATA)"
 
 # the environment's kernel is looked up before any python3 that the user has
 lab: setup ## open the notebooks in JupyterLab
@@ -103,7 +103,7 @@ clean: ## remove reports and the store of cached stages; the environment and dow
 	rm -rf reports data/store .pytest_cache .ruff_cache .hypothesis
 
 pretrain: setup ## train the weights that come with scanbook anew
-	@$(SCANBOOK) pretrain
+	@$(BIN)/python -m tools.pretrain
 
 lock: setup ## write requirements.lock from pyproject.toml; versions stay where they still fit
 	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from projects import make_project
+from helpers.projects import make_project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

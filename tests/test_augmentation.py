@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanbook import augmentation, catalogue, runtime
+from scanbook import augmentation, registry, runtime
 from scanbook.augmentation import Augmenter, matrices, mix, mixing, parameters
-from scanbook.catalogue import POLICIES, Policy
+from scanbook.registry import POLICIES, Policy
 
 MIXING = ("mixup", "cutmix", "dermoscopy+mixup", "mixup+cutmix")
 
@@ -35,7 +35,7 @@ def noise(count: int = 6, height: int = 24, width: int = 32, seed: int = 0) -> n
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
-    """Augments images with given parameters instead of drawn ones."""
+    """Augments images with given parameters instead of synthetic ones."""
 
     def augment(images: np.ndarray, fill: str = "nearest", **changes: float) -> np.ndarray:
         drawn = pd.DataFrame([IDENTITY | changes] * len(images))
@@ -253,13 +253,13 @@ def test_mid_grey_stays_under_contrast_and_order_is_kept(forced: Callable[..., n
 
 
 def test_a_joined_policy_does_what_each_does() -> None:
-    joined = catalogue.policy("xray+mixup+cutmix")
+    joined = registry.policy("xray+mixup+cutmix")
     assert joined == Policy(**vars(POLICIES["xray"]) | {"mixup": 0.2, "cutmix": 1.0})
-    assert catalogue.policy("skin11+mixup").fill == "nearest"
-    assert catalogue.policy("dermoscopy+xray").rotation == POLICIES["xray"].rotation, "the last one's range holds"
-    assert all(catalogue.policy(name) == POLICIES[name] for name in POLICIES)
+    assert registry.policy("skin11+mixup").fill == "nearest"
+    assert registry.policy("dermoscopy+xray").rotation == POLICIES["xray"].rotation, "the last one's range holds"
+    assert all(registry.policy(name) == POLICIES[name] for name in POLICIES)
     with pytest.raises(KeyError, match="sepia"):
-        catalogue.policy("dermoscopy+sepia")
+        registry.policy("dermoscopy+sepia")
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "mixup+cutmix", "none+mixup"])
@@ -380,7 +380,7 @@ def test_shares_follow_their_distribution() -> None:
 
 
 def test_a_batch_takes_mixup_or_cutmix_as_often() -> None:
-    policy = catalogue.policy("mixup+cutmix")
+    policy = registry.policy("mixup+cutmix")
     draws = [mixing(policy, (8, 8), 2, seed=0, epoch=0, batch=batch) for batch in range(400)]
     assert all(each["method"].nunique() == 1 for each in draws)
     assert np.mean([each["method"][0] == "mixup" for each in draws]) == pytest.approx(0.5, abs=0.08)
@@ -418,7 +418,7 @@ def test_the_first_epoch_is_told_as_it_is_drawn() -> None:
     single = parameters(POLICIES["skin11"], 50, 3, 1)
     assert np.array_equal(drawn["rotation, degrees"], single["rotation"])
     assert np.array_equal(drawn["mirrored left to right"] == "yes", single["flip_x"] == 1)
-    policy = catalogue.policy("skin11+mixup")
+    policy = registry.policy("skin11+mixup")
     batches = [
         mixing(policy, (24, 32), size, seed=3, epoch=1, batch=place) for place, size in enumerate([16, 16, 16, 2])
     ]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanbook import images
-from scanbook.datasets import medmnist
+from scanbook.data import images
+from scanbook.data.adapters import medmnist
 
 ROOT = Path(__file__).resolve().parents[1]
 MEDMNIST = """
@@ -69,7 +69,7 @@ def layout(root: Path, *names: str) -> Path:
 
 
 WRONG = {
-    "a study": (("--study", "melanom"), ("'melanom'", "drawn", "ham10000")),
+    "a study": (("--study", "melanom"), ("'melanom'", "synthetic", "ham10000")),
     "a profile": (("--profile", "tiny"), ("'tiny'", "smoke, quick, full")),
     "a key": (("--set", "fine_tuning.epoch=3"), ("'fine_tuning.epoch'", "epochs")),
     "a value": (("--set", "image_size=huge"), ("image_size", "'huge'", "integer")),

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from scanbook import cli
-from scanbook.authoring import cells, contract
-from scanbook.runner import order
+from scanbook.reporting import suite
+from scanbook.runner.authoring import cells, contract
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -24,14 +24,14 @@ WHOLE = json.loads((ROOT / "notebooks" / "01_eda.ipynb").read_text(encoding="utf
 
 
 def test_the_notebooks_are_those_of_the_order() -> None:
-    assert set(order.NOTEBOOKS) <= {path.stem for path in FILES}, "beside one's own"
+    assert set(suite.NOTEBOOKS) <= {path.stem for path in FILES}, "beside one's own"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_notebook_keeps_the_contract(path: Path) -> None:
     assert contract.lint([path]) == []
     parameters = contract.read(path).cells[2].source
-    assert 'STUDY = "drawn"' in parameters, "it runs for a newcomer, without data"
+    assert 'STUDY = "synthetic"' in parameters, "it runs for a newcomer, without data"
 
 
 def test_the_address_of_the_repository_is_written_once() -> None:
@@ -110,7 +110,7 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (replaced("https://github.com/scanbook/scanbook", "https://github.com/me/scanbook"), "cell 2: is not the cell"),
         (of_cell(3, metadata={}), "cell 3: is not the one cell tagged parameters"),
         (of_cell(4, metadata={"tags": ["parameters"]}), "cell 3: is not the one cell tagged parameters"),
-        (at(3, 'STUDY = "drawn"\nPROFILE = ""\nDATA = ""'), "cell 3: lacks SET; the runner injects"),
+        (at(3, 'STUDY = "synthetic"\nPROFILE = ""\nDATA = ""'), "cell 3: lacks SET; the runner injects"),
         (replaced('DATA = ""', "DATA = 1"), "cell 3: lacks DATA"),
         (replaced('DATA = ""', 'DATA = "".join("a")'), "cell 3: has \"DATA = ''.join('a')\"; leave"),
         (replaced('DATA = ""', 'import os\nDATA = ""'), "cell 3: has 'import os'"),

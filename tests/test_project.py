@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -25,30 +26,14 @@ ENVIRONMENTS = [
     for python in ("3.11", "3.12", "3.13")
     for system, name in (("linux", "Linux"), ("darwin", "Darwin"))
 ]
-# the way of the data through the library: each room imports only from rooms before it
+# the way of the data through the library: each folder imports only from those before it; the command line is on top
 FLOW = (
-    *(
-        "errors",
-        "runtime",
-        "colab",
-        "parallel",
-        "processes",
-        "folds",
-        "catalogue",
-        "store",
-        "study",
-        "dicom",
-        "images",
-        "manifest",
-        "evaluation",
-        "datasets",
-        "quality",
-    ),
-    *("splits", "cards", "pixels", "augmentation", "heads", "backbones", "engines", "features", "training"),
-    *("comparisons", "segmentation", "jobs", "pretraining", "explain", "robustness", "plots", "bundle", "export"),
-    *("serving", "benchmark", "notebook", "sections", "runner", "authoring", "performance", "sweeps", "usage", "cli"),
+    *("errors", "runtime", "registry", "store", "config", "evaluation", "data", "augmentation", "models"),
+    *("training", "segmentation", "inspection", "bundle", "serving", "export", "benchmark", "reporting", "runner"),
 )
-QUICK = ("errors", "runtime", "catalogue", "store", "study")
+FILES = {"errors", "registry", "augmentation", "cli"}
+"""Modules at the top of the package; everything else is a folder."""
+QUICK = ("errors", "runtime", "registry", "store", "config")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")
 
 
@@ -124,7 +109,7 @@ def test_make_help_lists_every_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "study"), [([], "drawn"), (["DATA=some/where"], "folder"), (["DATA=x", "STUDY=ham10000"], "ham10000")]
+    ("given", "study"), [([], "synthetic"), (["DATA=some/where"], "folder"), (["DATA=x", "STUDY=ham10000"], "ham10000")]
 )
 def test_make_chooses_the_study(given: list[str], study: str) -> None:
     dry = subprocess.run(
@@ -158,44 +143,92 @@ def test_ci_runs_the_commands_of_the_makefile() -> None:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, at its top or inside functions."""
+    """Modules that a file imports, at its top or inside functions, and the names it takes from them."""
     found = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "scanbook" else {node.module}
-            )
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
-def room(path: Path) -> str:
+def folder_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_data_flow_one_way() -> None:
-    files = [path for path in PACKAGE.rglob("*.py") if room(path) != "__init__"]
-    assert len(files) > 20
-    for path in files:
-        assert room(path) in FLOW, f"{path.relative_to(ROOT)} has no place in the flow"
+def module_name(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def cycle(edges: dict[str, set[str]]) -> tuple[str, ...]:
+    """The first cycle of a graph; empty where there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+def test_imports_go_one_way() -> None:
+    assert len(FLOW) <= 18
+    paths = [path for path in PACKAGE.rglob("*.py") if folder_of(path) not in ("__init__", "cli")]
+    assert len(paths) > 100
+    for path in paths:
+        assert folder_of(path) in FLOW, f"{path.relative_to(ROOT)} has no place in the order"
         for module in imports(path):
             package, _, rest = module.partition(".")
             if package == "scanbook" and rest:
                 needed = rest.split(".")[0]
-                assert FLOW.index(needed) <= FLOW.index(room(path)), (
-                    f"{room(path)} imports {needed}, which comes after it"
+                assert needed in FLOW, f"{path.relative_to(ROOT)} imports {needed}"
+                assert FLOW.index(needed) <= FLOW.index(folder_of(path)), (
+                    f"{path.relative_to(ROOT)} imports {needed}, which comes after it"
                 )
 
 
-def test_no_room_outgrows_its_walls() -> None:
+def test_the_top_of_the_package_is_small() -> None:
+    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert top == FILES
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert folders | FILES == {*FLOW, "cli"}
+
+
+@pytest.mark.parametrize("root", [PACKAGE, ROOT / "benchmarks"], ids=lambda root: root.name)
+def test_no_cycle_of_imports_inside_a_folder(root: Path) -> None:
+    modules = {f"{root.name}.{module_name(path, root)}".removesuffix(".__init__"): path for path in root.rglob("*.py")}
+    edges = {
+        name: {each for each in imports(path) if each in modules and each != name and not name.startswith(f"{each}.")}
+        for name, path in modules.items()
+        if path.name != "__init__.py"
+    }
+    assert cycle(edges) == ()
+    assert cycle({"a": {"b"}, "b": {"a"}}), "the check notices a cycle"
+
+
+def test_no_file_passes_400_lines() -> None:
     lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {path: length for path, length in lengths.items() if length > 400} == {}
 
 
+def test_every_folder_says_what_it_is_for() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_bytes())), f"{path.relative_to(ROOT)} has no docstring"
+
+
+def test_tests_mirror_the_folders_and_import_no_other_test() -> None:
+    tests = ROOT / "tests"
+    allowed = {path.name for path in PACKAGE.iterdir() if path.is_dir()} | {"helpers", "benchmarks"}
+    assert {path.name for path in tests.iterdir() if path.is_dir() and path.name != "__pycache__"} <= allowed
+    for path in tests.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(each.split(".")[-1].startswith("test_") for each in names), path.relative_to(ROOT)
+
+
 @pytest.mark.parametrize("names", [QUICK, ("cli",), ("runner.freshness",)], ids="-".join)
-def test_quick_rooms_import_nothing_heavy(names: tuple[str, ...]) -> None:
+def test_quick_modules_import_nothing_heavy(names: tuple[str, ...]) -> None:
     code = (
         f"import sys, {', '.join(f'scanbook.{name}' for name in names)}; print(sorted(set({HEAVY}) & set(sys.modules)))"
     )

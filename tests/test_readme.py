@@ -27,19 +27,21 @@ import pandas as pd
 import pytest
 import yaml
 
-import documents
-import programs
-from documents import DOCUMENTS, ROOT
-from projects import shipped, write_notebook
-from scanbook import cli, evaluation, images, jobs, parallel, runtime, study, sweeps
-from scanbook.runner import order, planning
+from benchmarks import __main__ as benchmarks_command
+from helpers import documents, programs
+from helpers.bundles import write as write_bundle
+from helpers.documents import DOCUMENTS, ROOT
+from helpers.latencies import fine, serving
+from helpers.projects import shipped, write_notebook
+from helpers.services import Served, free_port, ready
+from scanbook import cli, config, evaluation, runtime
+from scanbook.config import reference
+from scanbook.config.loading import NOT_KEYS
+from scanbook.data import images
+from scanbook.reporting import suite
+from scanbook.runner import planning, sweeps, train
+from scanbook.runtime import distribution
 from scanbook.serving import settings
-from scanbook.study import reference
-from scanbook.study.loading import NOT_KEYS
-from scanbook.study.prices import prices
-from services import Served, free_port, ready
-from test_bundle import write as write_bundle
-from test_latency import fine, serving
 
 HOW = (
     (r"git clone \S+ && cd scanbook", "test_the_first_commands"),
@@ -58,7 +60,6 @@ HOW = (
     (r"\.venv/bin/scanbook reference .*", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
     (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
-    (r"\.venv/bin/scanbook projection.*", "test_a_projection_is_of_studies_and_machines_that_there_are"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
     (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
     (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
@@ -151,9 +152,9 @@ def test_the_tables_are_whole() -> None:
     listed = re.findall(r"^\| ((?:`\w+`(?:, )?)+)", readme, re.MULTILINE)
     named = {name for row in listed for name in re.findall(r"`(\w+)`", row)}
     assert set(shipped()) <= named, "the table of studies"
-    for name in order.NOTEBOOKS:
+    for name in suite.NOTEBOOKS:
         [row] = [line for line in readme.splitlines() if line.startswith(f"| [`{name}`]")]
-        question = " ".join("".join(cell["source"]) for cell in order.cells(name)[:1]).split("\n\n")[1]
+        question = " ".join("".join(cell["source"]) for cell in suite.cells(name)[:1]).split("\n\n")[1]
         assert row.split(" | ")[1].rstrip(" |") == question
     used = {
         variable
@@ -169,7 +170,7 @@ def test_the_tables_are_whole() -> None:
 def test_the_page_of_keys_is_the_one_of_the_models() -> None:
     page = documents.text("notebooks/studies/README.md")
     assert page == reference.markdown(), "run scanbook reference > notebooks/studies/README.md"
-    assert all(f"\n| `{key}` |" in page for key in study.Study.model_fields.keys() - NOT_KEYS)
+    assert all(f"\n| `{key}` |" in page for key in config.Study.model_fields.keys() - NOT_KEYS)
 
 
 def test_the_citation_is_of_this_software() -> None:
@@ -194,7 +195,7 @@ def test_every_example_of_a_study_is_valid(block: str) -> None:
     given = yaml.safe_load(block)
     plain = {"study": "mine", "title": "Mine", "question": "Any?", "backbones": ["baseline_cnn"]}
     given["dataset"] = {"adapter": "folder"} | given["dataset"]
-    assert study.Study.model_validate(plain | given).resolved()
+    assert config.Study.model_validate(plain | given).resolved()
 
 
 def test_the_example_of_evaluation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,41 +213,35 @@ def test_the_example_of_evaluation_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(made["test"]) == 60 and made["other"].classes == ("normal", "ill")
 
 
-def made_by(*words: str) -> list[str]:
-    """The words that `make` gives `scanbook`, with none of it run."""
+def made_by(*words: str, module: str = "scanbook.cli") -> list[str]:
+    """The words that `make` gives a module's command, with none of it run."""
     done = subprocess.run(["make", "-n", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
-    [line] = [line for line in done.stdout.splitlines() if "-m scanbook.cli" in line]
-    return shlex.split(line.partition("-m scanbook.cli")[2])
+    [line] = [line for line in done.stdout.splitlines() if f"-m {module}" in line]
+    return shlex.split(line.partition(f"-m {module}")[2])
 
 
 @pytest.mark.parametrize("command", commands("test_make_gives_the_command_what_it_asks_for"))
 def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
     make, target, *variables = shlex.split(command)
     given = dict(each.split("=", 1) for each in variables)
-    options = cli._parser().parse_args(made_by(target, *variables))
     assert make == "make"
+    if target == "bench":
+        options = benchmarks_command.make_parser().parse_args(made_by(target, *variables, module="benchmarks"))
+        assert set(options.rows.split(",")) <= {"", "data-parallel", "streaming"}
+        return
+    options = cli._parser().parse_args(made_by(target, *variables))
     if target == "reports":
         batches, _ = planning.batches(options.study, options.profile, options.data, options.set)
-        default = "folder" if "DATA" in given else "drawn"
+        default = "folder" if "DATA" in given else "synthetic"
         assert [batch.study.study for batch in batches] == given.get("STUDY", default).split(",")
         assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
         assert options.data == given.get("DATA", "") and options.set == given.get("SET", "")
         assert options.launch == given.get("LAUNCH", "") and options.jobs == int(given.get("JOBS", options.jobs))
-    if target == "bench":
-        assert set(options.rows.split(",")) <= {"", "data-parallel", "streaming"}
     if target == "sweep":
-        chosen = study.load(options.study, options.profile, options.data, options.set)
+        chosen = config.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
         grid = sweeps.grid.trials(chosen)
         assert len(grid) == len({each.configuration for each in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
-
-
-@pytest.mark.parametrize("command", commands("test_a_projection_is_of_studies_and_machines_that_there_are"))
-def test_a_projection_is_of_studies_and_machines_that_there_are(command: str) -> None:
-    """A whole one is made by test_projection.py."""
-    options = cli._parser().parse_args(shlex.split(command.removeprefix(".venv/bin/scanbook ")))
-    assert all(study.load(name, "full").backbones for name in options.studies)
-    assert set(options.machines.split(",")) <= set(prices()) and options.nodes > 1
 
 
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
@@ -255,9 +250,9 @@ def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
     sbatch, requeue, nodes, exclusive, wrap = shlex.split(command)
     assert (sbatch, requeue, exclusive) == ("sbatch", "--requeue", "--exclusive") and nodes.startswith("--nodes=")
     # the job's shell knows the variable
-    make, jobs, target, *variables = shlex.split(wrap.removeprefix("--wrap=").replace("$SLURM_CPUS_ON_NODE", "4"))
+    make, train, target, *variables = shlex.split(wrap.removeprefix("--wrap=").replace("$SLURM_CPUS_ON_NODE", "4"))
     options = cli._parser().parse_args(made_by(target, *variables))
-    assert (make, jobs) == ("make", nodes.replace("--nodes=", "-j"))
+    assert (make, train) == ("make", nodes.replace("--nodes=", "-j"))
     launcher, *words = options.launch.split()
     assert launcher == "srun" and srun.parse_known_args(words)[1] == [], "one task for each run, on one node"
     found, _ = planning.batches(options.study, options.profile, options.data, options.set)
@@ -269,16 +264,16 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     """Real processes do in test_distributed.py, and a real Slurm in test_cluster.py, what is asked for here."""
     launcher, _, words = command.partition(".venv/bin/scanbook ")
     options = cli._parser().parse_args(shlex.split(words))
-    assert study.load(options.study, options.profile).profile == "full"
+    assert config.load(options.study, options.profile).profile == "full"
     asked, rest = srun.parse_known_args(shlex.split(launcher)[1:])
     # JAX takes the GPU of a process's number on its node, so each must see all of them
     assert not launcher or asked.gpus_per_node == asked.ntasks_per_node
     addresses = [each for each in options.addresses.split(",") if each]
     assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
-    monkeypatch.setenv(parallel.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
-    monkeypatch.setattr(parallel, "gpus", lambda: 0)
+    monkeypatch.setenv(distribution.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
+    monkeypatch.setattr(distribution, "gpus", lambda: 0)
     together = bool(launcher or addresses)
-    assert jobs.distribution(options.distribute, addresses) == ("data-parallel" if together else "none")
+    assert train.choose_distribution(options.distribute, addresses) == ("data-parallel" if together else "none")
 
 
 # --- a clone
@@ -396,7 +391,7 @@ def test_the_other_commands_of_a_clone(clone: Clone) -> None:
             continue
         said = clone.run(command)
         if "studies" in command:
-            assert all(name in said for name in study.studies())
+            assert all(name in said for name in config.studies())
         if command.startswith("make status"):
             assert "7 missing" in said
 
@@ -409,7 +404,7 @@ def test_a_notebook_is_added(clone: Clone) -> None:
     for command in commands("test_a_notebook_is_added"):
         clone.run(command)
     made = clone.folder / "notebooks" / "08_my_question.ipynb"
-    recorded = Path(clone.environment["SCANBOOK_REPORTS"]) / "drawn" / "smoke" / made.stem
+    recorded = Path(clone.environment["SCANBOOK_REPORTS"]) / "synthetic" / "smoke" / made.stem
     assert json.loads((recorded / "metrics.json").read_text())["results"]["headline"]
 
 
@@ -450,13 +445,15 @@ def test_a_table_is_added(clone: Clone) -> None:
     written.write_text(block)
     assert "7 missing" in clone.status(reports)
     frame = prepared(clone, "'ward', data='path/to/ward'")
-    assert len(frame) == 60 and set(frame["part"]) == {"train", "validation", "test"}
-    assert frame.groupby("group")["part"].nunique().max() == 1 and frame["age"].between(40, 70).all()
+    assert len(frame) == 60 and set(frame["split"]) == {"train", "validation", "test"}
+    assert frame.groupby("group")["split"].nunique().max() == 1 and frame["age"].between(40, 70).all()
 
 
 def prepared(clone: Clone, arguments: str) -> pd.DataFrame:
     """The images of a study and their parts, as the clone's library prepares them."""
-    code = f"from scanbook import splits, study; m = splits.prepare(study.load({arguments}))"
+    code = (
+        f"from scanbook import config; from scanbook.data import splits; m = splits.prepare(config.load({arguments}))"
+    )
     clone.run(f'python -c "{code}; m.frame.to_csv({str(clone.folder / "frame.csv")!r})"')
     return pd.read_csv(clone.folder / "frame.csv", keep_default_na=False)
 
@@ -464,11 +461,11 @@ def prepared(clone: Clone, arguments: str) -> pd.DataFrame:
 @pytest.mark.slow
 def test_an_adapter_is_added(clone: Clone) -> None:
     save(clone, "adapter")
-    for part, count in (("train", 24), ("test", 12)):
+    for split, count in (("train", 24), ("test", 12)):
         for seed in range(count):
-            draw(clone.folder / "path/to/lists" / part / f"{seed}.png", seed)
-        lines = [f"{part}/{seed}.png {('normal', 'ill')[seed % 2]}\n" for seed in range(count)]
-        (clone.folder / "path/to/lists" / f"{part}.txt").write_text("".join(lines))
+            draw(clone.folder / "path/to/lists" / split / f"{seed}.png", seed)
+        lines = [f"{split}/{seed}.png {('normal', 'ill')[seed % 2]}\n" for seed in range(count)]
+        (clone.folder / "path/to/lists" / f"{split}.txt").write_text("".join(lines))
     page, apply, reports = commands("test_an_adapter_is_added")  # in the order of the document, each once
     clone.run(apply)
     clone.run(page)
@@ -476,7 +473,7 @@ def test_an_adapter_is_added(clone: Clone) -> None:
     clone.run(".venv/bin/python -m ruff check lib", ".venv/bin/python -m ruff format --check lib")
     assert "7 missing" in clone.status(reports)
     frame = prepared(clone, "'folder', data='path/to/lists', overrides='dataset.adapter=listed'")
-    assert (frame["part"] == "test").sum() == 12 and set(frame["label"]) == {"normal", "ill"}
+    assert (frame["split"] == "test").sum() == 12 and set(frame["label"]) == {"normal", "ill"}
 
 
 # --- deploying
@@ -485,7 +482,7 @@ def test_an_adapter_is_added(clone: Clone) -> None:
 @pytest.fixture
 def bundle(clone: Clone) -> Path:
     """A bundle where `make serve` looks for the default study's."""
-    folder = Path(clone.environment["SCANBOOK_REPORTS"]) / "drawn" / "quick" / "07_export_flask" / "bundle"
+    folder = Path(clone.environment["SCANBOOK_REPORTS"]) / "synthetic" / "quick" / "07_export_flask" / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draw(folder.parent / "photo.jpg", 0)

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from scanbook import catalogue, runtime
-from scanbook.catalogue import Policy
+from scanbook import registry, runtime
+from scanbook.registry import Policy
 
 _BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "nearest": cv2.BORDER_REPLICATE}
 # Ends the seeds of mixing, which so never equal those of single images or of shuffling: they are shorter.
@@ -166,7 +166,7 @@ def first_epoch(name: str, size: tuple[int, int], count: int, batch_size: int, s
     Returns:
         One row an image; a column for each parameter that is not the same for all, named with its unit.
     """
-    policy = catalogue.policy(name)
+    policy = registry.policy(name)
     sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
     mixed = [mixing(policy, size, each, seed=seed, epoch=1, batch=batch) for batch, each in enumerate(sizes)]
     drawn = parameters(policy, count, seed, 1).join(pd.concat(mixed, ignore_index=True))
@@ -189,7 +189,7 @@ class Augmenter:
     """
 
     def __init__(self, name: str, count: int, seed: int) -> None:
-        self.policy = catalogue.policy(name)
+        self.policy = registry.policy(name)
         self.mixes = bool(self.policy.mixup or self.policy.cutmix)
         self.count, self.seed = count, seed
         self._alone = replace(self.policy, mixup=0.0, cutmix=0.0) != Policy()

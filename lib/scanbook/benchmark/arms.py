@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from scanbook import runtime
-from scanbook.backbones import Weights
 from scanbook.benchmark import scaling
-from scanbook.manifest import TRAIN, VALIDATION, Manifest
-from scanbook.processes import WITHOUT_GPU, Child, answering
-from scanbook.study import Study
+from scanbook.config import Study
+from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
+from scanbook.models.backbones import Weights
+from scanbook.runtime.processes import WITHOUT_GPU, Child, answering
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def training(study: Study, manifest: Manifest, images: np.ndarray, backbone: str
     arms, batch_size = training_arms(), study.fine_tuning.batch_size
     # drawn by lot: many sources list one class after the other
     draw = np.random.default_rng(study.seed)
-    order, held_out = (draw.permutation(manifest.rows(part)) for part in (TRAIN, VALIDATION))
+    order, held_out = (draw.permutation(manifest.rows(split)) for split in (TRAIN, VALIDATION))
     most = max(arm["threads"] for arm in arms)
     count, each = work(min(study.benchmark.images, len(order)), most, batch_size)
     used = np.sort(np.concatenate([order[:count], held_out[: study.benchmark.images]]))
@@ -187,9 +187,10 @@ def _run_arm(task: dict[str, Any]) -> dict[str, Any]:
 def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     """One number of threads, inside its own process: the strong arm, and the weak one where its work differs."""
     runtime.configure(task["seed"], task["threads"])
-    from scanbook import backbones, training
+    from scanbook import training
     from scanbook.augmentation import Augmenter
-    from scanbook.study import Head, Training
+    from scanbook.config import Head, Training
+    from scanbook.models import backbones
     from scanbook.training.fitting import CrossEntropy, metrics
     from scanbook.training.networks import in_training_precision
 

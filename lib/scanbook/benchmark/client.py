@@ -106,7 +106,7 @@ def _drawn() -> bytes:
     """A clinical photograph as scanbook draws it: JPEG, 640 × 480."""
     import cv2
 
-    from scanbook.datasets.drawn import eruptions
+    from scanbook.data.adapters.synthetic import eruptions
 
     picture, _ = eruptions.draw("eczema", np.random.default_rng(0), 640)
     return cv2.imencode(".jpg", picture[80:560, :, ::-1])[1].tobytes()

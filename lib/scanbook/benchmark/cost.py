@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from scanbook.benchmark import scaling
+from scanbook.config import Published
+from scanbook.config.prices import Price
 from scanbook.errors import StudyError
-from scanbook.study import Published
-from scanbook.study.prices import Price
 
 PUBLISHED = "published"
 HERE = "measured"

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import quantile_test
 
-from scanbook import engines, export, runtime
+from scanbook import export, runtime
 from scanbook.benchmark.windows import percentile, settled
 from scanbook.benchmark.worker import PREDICT, TRACED, Worker
+from scanbook.config import Study
+from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
-from scanbook.evaluation import Predictions, paired_difference
-from scanbook.manifest import TRAIN, VALIDATION, Manifest
-from scanbook.study import Study
+from scanbook.evaluation import paired_difference
+from scanbook.models import engines
 
 KERAS, OPENVINO, ONNX = engines.KerasEngine.name, engines.OpenVinoEngine.name, engines.OnnxEngine.name
 
@@ -129,13 +130,13 @@ def agreement(
     """Holds every engine's logits for the validation images, `(n, k)`, against those of the first; see `prepare`."""
     y = manifest.y[manifest.rows(VALIDATION)]
     reference = next(iter(logits.values()))
-    usual = Predictions.from_logits(manifest, VALIDATION, reference)
+    usual = manifest.predictions(VALIDATION, reference)
     rows = {}
     for (engine, precision), values in logits.items():
         refused = engines.refusal(precision, reference, values, y)
         row = {"accuracy": float((values.argmax(1) == y).mean()), "difference": engines.parity(reference, values)}
         if np.isfinite(values).all():
-            found = Predictions.from_logits(manifest, VALIDATION, values)
+            found = manifest.predictions(VALIDATION, values)
             change = paired_difference(found, usual, "accuracy", study.bootstrap_rounds, study.seed)
             row |= {"change": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}
         rows[engine, precision] = row | {"refused": refused}

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scanbook import images as decoder
 from scanbook import runtime, store
 from scanbook.augmentation import Augmenter
 from scanbook.benchmark.arms import TrainingTimes
-from scanbook.manifest import TRAIN, Manifest
-from scanbook.study import Study
+from scanbook.config import Study
+from scanbook.data import images as decoder
+from scanbook.data.manifest import TRAIN, Manifest
 
 _REPEATS = 3
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from scanbook import engines, runtime
-from scanbook.processes import WITHOUT_GPU, Child, answering
+from scanbook import runtime
+from scanbook.models import engines
+from scanbook.runtime.processes import WITHOUT_GPU, Child, answering
 
 PREDICT, TRACED = "Keras predict", "Keras traced"
 """The two ways to run a Keras model that are compared."""
@@ -118,7 +119,7 @@ def _open(task: dict[str, Any]) -> tuple[dict[str, Predict], int]:
     if path.suffix == ".keras":
         # all threads are what Keras's backend takes by itself, as it does for most users
         runtime.configure(task["seed"], threads if threads < runtime.cores() else None)
-        from scanbook import backbones
+        from scanbook.models import backbones
 
         model = backbones.load(path)
         traced = engines.KerasEngine(model)

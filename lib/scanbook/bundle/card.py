@@ -165,7 +165,7 @@ def _formats(bundle: Bundle) -> Section:
     said = [f"{FORMAT_NAMES[style]}: `{bundle.models[style]}`." for style in FILES if style in bundle.models]
     if bundle.int8:
         said.append(int8_sentence(bundle.int8))
-    said += [f"{FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in bundle.left_out.items()]
+    said += [f"{FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in bundle.excluded.items()]
     if not bundle.parity:
         return Section("Formats", tuple(said))
     said.append(

@@ -58,7 +58,7 @@ class Bundle:
             of the logits as a share of their spread, `same class` in words, `agrees`.
         int8: What int8 loses on the validation `images`: `accuracy`, that of the trained model as `reference`, and
             their `change` with `low` and `high`, as shares; empty where int8 was not tried.
-        left_out: Why a format is not there, by format, a sentence each.
+        excluded: Why a format is not there, by format, a sentence each.
         hub: Metadata of the model card that Hugging Face's hub reads: `license`, `tags`, `datasets`.
     """
 
@@ -75,7 +75,7 @@ class Bundle:
     operating_points: dict[str, dict[str, Any]] = field(default_factory=dict)
     parity: dict[str, dict[str, Any]] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,7 +96,7 @@ class Bundle:
         """
         style = SERVED.get(precision, "")
         if style not in self.models:
-            why = f" ({reason})" if (reason := self.left_out.get(style)) else ""
+            why = f" ({reason})" if (reason := self.excluded.get(style)) else ""
             raise BundleError(
                 f"bundle {self.name!r} has no {precision} model{why}; expected one of {', '.join(self.precisions)}"
             )

@@ -33,11 +33,13 @@ from scanbook.store import PACKAGE, atomic_write, file_digest, write_json
 CODE = (
     "__init__.py",
     "errors.py",
-    "runtime.py",
+    "runtime",
     "store",
-    "dicom.py",
-    "images.py",
-    "engines",
+    "data/__init__.py",
+    "data/dicom.py",
+    "data/images.py",
+    "models/__init__.py",
+    "models/engines",
     "bundle",
     "serving",
 )
@@ -72,7 +74,7 @@ def write(
     operating_points: Mapping[str, Mapping[str, Any]] | None = None,
     parity: Mapping[str, Mapping[str, Any]] | None = None,
     int8: Mapping[str, Any] | None = None,
-    left_out: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
     hub: Mapping[str, Any] | None = None,
     dataset_card: str = "",
     packages: Sequence[str] = (),
@@ -94,7 +96,7 @@ def write(
         operating_points: Decisions by finding.
         parity: Agreement of the formats.
         int8: What int8 loses.
-        left_out: Why a format is not there.
+        excluded: Why a format is not there.
         hub: Metadata for Hugging Face's hub.
         dataset_card: Markdown of `DATASET_CARD.md`; "" for none.
         packages: What the service needs beside `container.PACKAGES`.
@@ -117,7 +119,7 @@ def write(
         _finite(operating_points or {}),
         _finite(parity or {}),
         _finite(int8 or {}),
-        dict(left_out or {}),
+        dict(excluded or {}),
         _finite(hub or {}),
     )
     check_values(made)
@@ -164,6 +166,7 @@ def _copy_code(folder: Path) -> None:
     target = folder / PACKAGE.name
     target.mkdir()
     for name in CODE:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (PACKAGE / name).is_dir():
             shutil.copytree(PACKAGE / name, target / name, ignore=shutil.ignore_patterns(*UNWANTED, TEMPLATES))
         else:

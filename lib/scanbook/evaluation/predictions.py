@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from scanbook.errors import DataError
-from scanbook.manifest import Manifest
 from scanbook.store import atomic_write
 
 _PROBABILITY = "p_"
@@ -151,23 +150,6 @@ class Predictions:
         )
         columns = [_PROBABILITY + name for name in self.classes]
         return pd.concat([frame, pd.DataFrame(self.probabilities, columns=columns)], axis=1)
-
-    @classmethod
-    def from_logits(
-        cls, manifest: Manifest, part: str, logits: NDArray[np.float32], temperature: float = 1.0
-    ) -> Predictions:
-        """Predictions for a part of a dataset.
-
-        Args:
-            manifest: The dataset, split.
-            part: "train", "validation" or "test".
-            logits: (m, k) for the part's images, in the manifest's order.
-            temperature: what the logits are divided by before the softmax.
-        """
-        rows = manifest.rows(part)
-        frame = manifest.frame.iloc[rows]
-        probabilities = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
-        return cls(frame["image_id"], frame["group"], manifest.y[rows], probabilities, manifest.classes)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Predictions:

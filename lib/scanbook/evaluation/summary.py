@@ -22,7 +22,6 @@ from scanbook.evaluation.metrics import (
     macro,
 )
 from scanbook.evaluation.predictions import Predictions
-from scanbook.manifest import Manifest
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 
@@ -168,9 +167,3 @@ def means(frame: pd.DataFrame, column: str, by: str, rounds: int = 1000, seed: i
         low, high = interval(sampled)
         rows[kind] = {"value": values.mean(), "low": float(low), "high": float(high), "images": len(values)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
-
-
-def majority(manifest: Manifest, part: str = "test") -> float:
-    """Accuracy on a part of always answering the class that is most frequent in training."""
-    answer = np.bincount(manifest.y[manifest.rows("train")]).argmax()
-    return float(np.mean(manifest.y[manifest.rows(part)] == answer))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook import bundle, engines, evaluation
-from scanbook.catalogue import BACKBONES
+from scanbook import bundle, evaluation
+from scanbook.config import Study
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import BundleError, ModelError
-from scanbook.evaluation import Predictions
-from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
-from scanbook.study import Study
+from scanbook.models import engines
+from scanbook.registry import BACKBONES
 
 FIXED = 32
 """Images on which every format has to agree with the trained network."""
@@ -30,7 +30,7 @@ class Saved:
         parity: `parity_table` of every format.
         control: The same of images whose red and blue are swapped; no row where they have no colour.
         int8: See `Bundle`.
-        left_out: Why a format may not be used, or is not there.
+        excluded: Why a format may not be used, or is not there.
     """
 
     paths: dict[str, Path]
@@ -38,7 +38,7 @@ class Saved:
     parity: pd.DataFrame
     control: pd.DataFrame
     int8: dict[str, Any]
-    left_out: dict[str, str]
+    excluded: dict[str, str]
 
 
 def fixed(manifest: Manifest) -> np.ndarray:
@@ -47,7 +47,7 @@ def fixed(manifest: Manifest) -> np.ndarray:
     Returns:
         Row numbers, int64 `(m,)`.
     """
-    return np.concatenate([manifest.rows(part) for part in (TEST, VALIDATION)])[:FIXED]
+    return np.concatenate([manifest.rows(split) for split in (TEST, VALIDATION)])[:FIXED]
 
 
 def save_plain(exported: Any, folder: Path) -> Any:
@@ -81,13 +81,13 @@ def save(
         BundleError: A float32 format does not agree, or the comparison does not notice that red and blue are swapped.
     """
     paths = {style: folder / name for style, name in bundle.FILES.items()}
-    left_out: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     converted = save_plain(exported, folder)
     engines.to_saved_model(exported, paths["saved_model"])
     try:
         engines.to_onnx(exported, paths["onnx"])
     except ModelError as error:  # an extra, which most installations lack
-        left_out["onnx"] = str(error)
+        excluded["onnx"] = str(error)
     engines.save_openvino(quantised(study, manifest, images, converted, name), paths["openvino_int8"])
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
     int8, why = _int8(study, manifest, images, logits, opened["openvino_int8"])
@@ -99,12 +99,12 @@ def save(
     on_fixed = _int8_on_fixed(reference, answers[place], manifest.y[rows])
     table.loc[place, "agrees"] = not on_fixed
     if why or on_fixed:
-        left_out["openvino_int8"] = why or on_fixed
+        excluded["openvino_int8"] = why or on_fixed
     exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
     _check_parity(table.loc[list(exact)], len(rows))
     control = _swapped(shown, reference, exact)
-    usable = {style: paths[style] for style in opened if style not in left_out}
-    return Saved(usable, reference, table, control, int8, left_out)
+    usable = {style: paths[style] for style in opened if style not in excluded}
+    return Saved(usable, reference, table, control, int8, excluded)
 
 
 def _check_parity(table: pd.DataFrame, count: int) -> None:
@@ -156,7 +156,7 @@ def _int8(
     why = engines.refusal("int8", logits, found, manifest.y[rows])
     if not np.isfinite(found).all():
         return {}, why
-    ours, usual = (Predictions.from_logits(manifest, VALIDATION, each) for each in (found, logits))
+    ours, usual = (manifest.predictions(VALIDATION, each) for each in (found, logits))
     change = evaluation.paired_difference(ours, usual, "accuracy", study.bootstrap_rounds, study.seed)
     figures = {
         "images": len(rows),

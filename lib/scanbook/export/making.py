@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook import bundle, cards, dicom, engines, evaluation, explain, pixels, segmentation, training
+from scanbook import bundle, evaluation, segmentation, training
 from scanbook.bundle import Bundle
+from scanbook.config import Study
+from scanbook.data import cards, dicom, pixels
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import Predictions
 from scanbook.export import formats
 from scanbook.export.formats import Saved
-from scanbook.manifest import TEST, VALIDATION, Manifest
-from scanbook.study import Study
+from scanbook.inspection import grad_cam
+from scanbook.models import engines
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
 """What a service needs to read DICOM, where the study's images are such files."""
@@ -63,7 +66,7 @@ def asks_for(study: Study) -> str:
 
 
 def _on_test(trained: training.Trained, manifest: Manifest, *, temperature: float) -> Predictions:
-    return Predictions.from_logits(manifest, TEST, trained.logits(TEST), temperature)
+    return manifest.predictions(TEST, trained.logits(TEST), temperature)
 
 
 def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
@@ -88,10 +91,10 @@ def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
     tuned = training.final(study, manifest, images)
     logits = tuned.logits(VALIDATION)
     temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
-    validation = Predictions.from_logits(manifest, VALIDATION, logits, temperature)
+    validation = manifest.predictions(VALIDATION, logits, temperature)
     test = on_test(tuned, manifest, temperature=temperature)
     wanted, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
-    decisions = evaluation.findings_table(validation, test, wanted.findings, specificity=wanted.specificity, **options)
+    decisions = evaluation.targets_table(validation, test, wanted.targets, specificity=wanted.specificity, **options)
     made, saved = _write(
         folder,
         study,
@@ -162,7 +165,7 @@ def _write(
     about: dict[str, str],
     **more: Any,
 ) -> tuple[Bundle, Saved]:
-    exported = explain.with_heat_maps(model, temperature)
+    exported = grad_cam.with_heat_maps(model, temperature)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         if images is None:
@@ -181,7 +184,7 @@ def _write(
             names=study.names_of(manifest.classes),
             parity=saved.parity.to_dict(orient="index"),
             int8=saved.int8,
-            left_out=saved.left_out,
+            excluded=saved.excluded,
             hub={**cards.licence(study), "tags": cards.tags(study), "datasets": [study.study]},
             packages=_packages(manifest),
             metrics=metrics.to_dict(orient="index"),
@@ -207,10 +210,10 @@ def _packages(manifest: Manifest) -> list[str]:
 
 
 def _operating_points(study: Study, decisions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """`evaluation.findings_table` as a bundle keeps it."""
+    """`evaluation.targets_table` as a bundle keeps it."""
     return {
         finding: {
-            "classes": list(study.evaluation.findings.get(finding, [finding])),
+            "classes": list(study.evaluation.targets.get(finding, [finding])),
             "threshold": row["threshold"],
             **{
                 rate: {"value": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]}
@@ -241,6 +244,6 @@ def said(made: Bundle) -> str:
         kept = "kept" if "openvino_int8" in made.models else "left out"
         sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
     sentences += [
-        f"{bundle.FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in made.left_out.items()
+        f"{bundle.FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in made.excluded.items()
     ]
     return " ".join(sentences)

@@ -10,7 +10,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from scanbook import runtime, store
 from scanbook.errors import StoreError
-from scanbook.runner.progress import duration
+from scanbook.reporting.records import duration
 
 
 def size(text: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scanbook.reporting.records import duration
 from scanbook.runner import progress
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def table(found: Iterable[progress.Progress], foot: str = "") -> Table:
     rows.add_column(no_wrap=True, justify="right")
     rows.add_column(no_wrap=True, justify="right")
     for at in found:
-        usual = f" of about {progress.duration(at.expected)}" if at.expected else ""
-        time = f"{progress.duration(at.elapsed)}{usual}"
+        usual = f" of about {duration(at.expected)}" if at.expected else ""
+        time = f"{duration(at.elapsed)}{usual}"
         rows.add_row(Text(at.label, "bold"), Text(at.section or "starting"), time, f"{at.memory:.1f} GiB")
     if foot:
         rows.add_row(Text(foot, "dim"))

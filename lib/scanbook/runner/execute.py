@@ -20,12 +20,14 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from scanbook import runtime, store
+from scanbook.config import Study
 from scanbook.errors import RunError
-from scanbook.processes import Peak, interruptible
-from scanbook.runner import display, index, kernel, locks, memory, order, progress, report
-from scanbook.runner.failure import Failure
-from scanbook.runner.freshness import FAILURE, METRICS, NOTEBOOK, REPORT, Batch, read_json
-from scanbook.study import Study
+from scanbook.reporting import report, suite
+from scanbook.reporting.failure import Failure
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
+from scanbook.runner import display, index, kernel, locks, memory, progress
+from scanbook.runner.freshness import Batch
+from scanbook.runtime.processes import Peak, interruptible
 
 # what it logs of a kernel that died is part of the one line that says why; a logger without a handler would print it
 logging.getLogger("papermill").addHandler(logging.NullHandler())
@@ -84,7 +86,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
         RunError: The notebook failed; its report is then a page that says where and why.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; no process of the kernel is left.
     """
-    order.path(name)
+    suite.path(name)
     limit = runtime.store_limit()  # a wrong one is told before anything runs
     folder = batch.folder / name
     started = time.perf_counter()
@@ -101,7 +103,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
                 say("another run left a fresh report; nothing to do")
                 return folder / REPORT
             # in the smallest profile its figures mean nothing, and need no machine to themselves
-            alone = name == order.BENCHMARK and batch.study.profile != "smoke"
+            alone = name == suite.BENCHMARK and batch.study.profile != "smoke"
             with locks.machine(alone, on_wait=lambda: say("waiting for the machine")):
                 started = time.perf_counter()
                 _run(batch.anew(), name, folder, say)
@@ -113,10 +115,10 @@ def _run(batch: Batch, name: str, folder: Path, say: Callable[..., None]) -> Non
     _bury(folder)
     _clear(folder)
     expected = read_json(folder / progress.PREVIOUS).get("seconds")
-    say(f"starts: {f'the last run took {progress.duration(expected)}' if expected else 'its first run'}", passing=True)
+    say(f"starts: {f'the last run took {duration(expected)}' if expected else 'its first run'}", passing=True)
     facts = {
         "notebook": name,
-        "title": order.title(name),
+        "title": suite.title(name),
         "study": batch.study.resolved(),
         "overrides": batch.overrides,
         "data": batch.study.data,
@@ -185,7 +187,7 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
         try:
             with Peak(follower.memory, 0.25) as peak:
                 papermill.execute_notebook(
-                    order.path(name),
+                    suite.path(name),
                     folder / NOTEBOOK,
                     parameters,
                     kernel_name="python3",
@@ -245,7 +247,7 @@ def _surroundings(notebook: str) -> Iterator[str]:
 
 
 def _one_line(batch: Batch, name: str, failure: Failure, folder: Path) -> str:
-    waiting = [each for each in order.after(name) if not batch.fresh(each)]
+    waiting = [each for each in suite.after(name) if not batch.fresh(each)]
     not_run = f"; not run because of it: {', '.join(waiting)}" if waiting else ""
     return f"{batch.label}/{name} failed in {failure.place}: {failure.sentence} (see {folder / REPORT}{not_run})"
 

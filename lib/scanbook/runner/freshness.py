@@ -5,23 +5,16 @@ Modification times play no part, so a fresh checkout, a copied folder or a touch
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from scanbook import runtime, store
+from scanbook.config import KAGGLE, Study
+from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
-from scanbook.runner import order
-from scanbook.runner.failure import Failure
-from scanbook.study import KAGGLE, Study
-from scanbook.study.prices import prices, prices_file
-
-METRICS = "metrics.json"
-FAILURE = "failure.json"
-REPORT = "report.html"
-NOTEBOOK = "notebook.ipynb"
-"""The notebook as it ran; a run that was stopped leaves this alone."""
+from scanbook.reporting import suite
+from scanbook.reporting.failure import Failure
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
 
 
 @dataclass(frozen=True)
@@ -37,25 +30,16 @@ class State:
     why: str = ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object; empty when the file is missing or broken."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def notebook_fingerprint(name: str) -> str:
     """Fingerprint of what a notebook says and runs: type, source and tags of its cells; outputs do not count."""
     return store.fingerprint(
-        [[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in order.cells(name)]
+        [[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in suite.cells(name)]
     )
 
 
 def at_hand(study: Study) -> bool:
     """Whether a study's data lie on this machine, or are drawn by scanbook itself."""
-    if study.on_stand_in or study.dataset.adapter == "drawn" or study.location.exists():
+    if study.on_stand_in or study.dataset.adapter == "synthetic" or study.location.exists():
         return True
     archives = (runtime.data_dir() / "medmnist").glob("*.npz") if study.dataset.adapter == "medmnist" else ()
     return not study.data and any(path.stem.split("_")[0] == study.dataset.flag for path in archives)
@@ -68,7 +52,7 @@ def check_data(study: Study) -> None:
         DataError: They are not, and cannot be fetched or drawn.
     """
     if study.data == KAGGLE and not study.location.exists():
-        from scanbook.datasets import kaggle
+        from scanbook.data.adapters import kaggle
 
         kaggle.fetch(study)
     if study.data and not study.location.exists():
@@ -96,8 +80,8 @@ class Batch:
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         lock = runtime.project_root() / "requirements.lock"
-        # a study of drawn images says all of them, and one of MedMNIST names an archive whose content the library knows
-        told = not study.data and (study.on_stand_in or study.dataset.adapter in ("drawn", "medmnist"))
+        # a study of synthetic images says all of them, and one of MedMNIST names an archive that the library knows
+        told = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
             "study": store.fingerprint(study.resolved()),
             "data": "" if told else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
@@ -117,7 +101,7 @@ class Batch:
     def fingerprints(self, name: str) -> dict[str, str]:
         """What the report of a notebook depends on, one fingerprint each."""
         found = {"notebook": notebook_fingerprint(name), **self.shared}
-        if name == order.BENCHMARK:
+        if name == suite.BENCHMARK:
             found["prices"] = _prices_fingerprint()
         return found
 
@@ -144,7 +128,7 @@ class Batch:
 
     def stale(self) -> list[str]:
         """Notebooks that have to be run, in order."""
-        return [name for name in order.notebooks() if not self.fresh(name)]
+        return [name for name in suite.notebooks() if not self.fresh(name)]
 
 
 def _prices_fingerprint() -> str:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scanbook import runtime, store
-from scanbook.runner import checklist, locks, recorded, story
-from scanbook.runner.report import environment
+from scanbook.reporting import checklist, records, summary
+from scanbook.reporting.report import environment
+from scanbook.runner import locks
 
 SWEEP = "sweep"
 """Folder of a sweep among a study's reports."""
@@ -22,12 +23,12 @@ def write() -> Path:
     """
     folder = runtime.reports_dir()
     with locks.hold(folder / ".index.lock"):  # whoever reads last writes last
-        runs = recorded.runs(folder)
+        runs = records.runs(folder)
         told = []
         for run in runs:
             try:
-                written = {"index.html": story.page(run), "checklist.html": checklist.page(run)}
-                told.append((run, story.accuracy(run)))
+                written = {"index.html": summary.page(run), "checklist.html": checklist.page(run)}
+                told.append((run, summary.accuracy(run)))
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 # what a notebook recorded is what its cells say; one run must not cost all others their pages
                 cause = f"{type(error).__name__}: {error}"
@@ -41,8 +42,7 @@ def write() -> Path:
                 store.atomic_write(run.folder / name, text)
         page = environment().get_template("index.html.j2")
         made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        there = {"bench": "bench/performance.html", "projection": "projection/index.html"}
-        linked = {name: (folder / place).is_file() for name, place in there.items()}
+        bench = (folder / "bench/performance.html").is_file()
         sweeps = sorted(each.parent.relative_to(folder) for each in folder.glob(f"*/*/{SWEEP}/index.html"))
-        store.atomic_write(folder / "index.html", page.render(told=told, made=made, sweeps=sweeps, **linked))
+        store.atomic_write(folder / "index.html", page.render(told=told, made=made, sweeps=sweeps, bench=bench))
     return folder / "index.html"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from scanbook.study import Study
+from scanbook.config import Study
 
 GROUPS = Path("/sys/fs/cgroup")
 EXHAUSTED = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scanbook import study as studies
+from scanbook import config as studies
 from scanbook.errors import StudyError
-from scanbook.runner import order
+from scanbook.reporting import suite
 from scanbook.runner.freshness import Batch, at_hand
 
 ALL = "all"
@@ -38,20 +38,20 @@ def batches(names: str, profile: str = "", data: str = "", overrides: str = "") 
         raise StudyError(f"DATA={data} is the data of one study, and STUDY={names} names several; name one of them")
     if names.strip() != ALL:
         return [Batch(studies.load(name, profile, data, overrides), overrides) for name in wanted], {}
-    found, left_out = [], {}
+    found, excluded = [], {}
     for name in studies.studies():
         try:
             study = studies.load(name, profile, overrides=overrides)
         except StudyError as error:
-            left_out[name] = str(error)
+            excluded[name] = str(error)
             continue
         if at_hand(study):
             found.append(Batch(study, overrides))
         else:
-            left_out[name] = f"no data at {study.location}"
-    if not found and left_out:  # the profile or an override is wrong, with every study
-        raise StudyError(next(iter(left_out.values())))
-    return found, left_out
+            excluded[name] = f"no data at {study.location}"
+    if not found and excluded:  # the profile or an override is wrong, with every study
+        raise StudyError(next(iter(excluded.values())))
+    return found, excluded
 
 
 def command(batch: Batch, name: str) -> list[str]:
@@ -78,7 +78,7 @@ def makefile(planned: list[Batch], launch: str = "") -> str:
         stale = batch.stale()
         where = {name: target(batch.study.study, name) for name in stale}
         for name in stale:
-            earlier = order.before(name)
+            earlier = suite.before(name)
             runs[where[name]] = Run(command(batch, name), [where[each] for each in stale if each in earlier])
     return rules(runs, launch)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from scanbook import images as decoding
+from scanbook.data import images as decoding
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from scanbook import images as decoding
-from scanbook import pixels, runtime, splits
+from scanbook import runtime
+from scanbook.config import Study
+from scanbook.data import images as decoding
+from scanbook.data import pixels, splits
+from scanbook.data.manifest import Manifest
 from scanbook.errors import ImageError
-from scanbook.manifest import Manifest
 from scanbook.segmentation.masks import choose, cut_out, segment
 from scanbook.segmentation.scores import resized
 from scanbook.store import fingerprint, stage
-from scanbook.study import Study
 
 FORMS = ("whole", "cut out, white", "cut out, black", "cut out, mean", "cropped")
 """What `preview` shows of an image, in its order."""
@@ -51,7 +52,7 @@ def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> 
         method: The name of what made them.
     """
     plan, frame = study.segmentation, manifest.frame
-    rows = np.flatnonzero((frame["part"] != "").to_numpy())
+    rows = np.flatnonzero((frame["split"] != "").to_numpy())
     inputs = {
         "manifest": manifest.fingerprint(),
         "masks": fingerprint(np.packbits(masks)),

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scanbook import pixels, runtime
+from scanbook import runtime
+from scanbook.config import Study
+from scanbook.data import pixels
+from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.pixels import sample_fingerprint
 from scanbook.errors import DataError
-from scanbook.manifest import PARTS, TEST, TRAIN, VALIDATION, Manifest
-from scanbook.pixels import sample_fingerprint
 from scanbook.segmentation import classical
 from scanbook.segmentation.cleaning import Cleaning, candidates, clean
 from scanbook.segmentation.scores import dice
 from scanbook.store import atomic_write, fingerprint, stage
-from scanbook.study import Study
 
 if TYPE_CHECKING:
     from scanbook.segmentation.unet import UNet
@@ -111,7 +112,7 @@ def tune(study: Study, manifest: Manifest, images: np.ndarray, method: str) -> T
         images: Its pixels, uint8 `(n, h, w, 3)`.
         method: One of the study's methods.
     """
-    target = study.segmentation.target
+    target = study.segmentation.structure
     choices = candidates(target, method == UNET)
     truth, known = known_masks(manifest, _size(images))
     rows = _choosers(study, manifest, known)
@@ -160,7 +161,7 @@ def choose(study: Study, manifest: Manifest, images: np.ndarray) -> str:
     return str(means.idxmax())
 
 
-def segment(study: Study, manifest: Manifest, images: np.ndarray, method: str, part: str = "") -> np.ndarray:
+def segment(study: Study, manifest: Manifest, images: np.ndarray, method: str, split: str = "") -> np.ndarray:
     """Masks by one method, cleaned up.
 
     Args:
@@ -168,24 +169,24 @@ def segment(study: Study, manifest: Manifest, images: np.ndarray, method: str, p
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         method: One of the study's methods.
-        part: "train", "validation" or "test"; "" for the whole dataset.
+        split: "train", "validation" or "test"; "" for the whole dataset.
 
     Returns:
         Read-only memory map, bool: of the part's m images `(m, h, w)`; of the whole dataset `(n, h, w)`, where rows in
         no part are false. All false, too, where nothing was found.
     """
     cleaning = tune(study, manifest, images, method).cleaning
-    inputs = _inputs(study, manifest, images, method) | {"cleaning": cleaning, "part": part}
+    inputs = _inputs(study, manifest, images, method) | {"cleaning": cleaning, "split": split}
 
     def build(folder: Path) -> None:
-        if part:
-            rows = manifest.rows(part)
+        if split:
+            rows = manifest.rows(split)
             raw = _finder(study, manifest, images, method)(rows, cleaning.hair_removal)
-            target = study.segmentation.target
+            target = study.segmentation.structure
             np.save(folder / "array.npy", _each(lambda i: clean(raw[i], target, cleaning), len(rows), raw.shape[1:]))
             return
         whole = np.lib.format.open_memmap(folder / "array.npy", "w+", np.bool_, images.shape[:3])
-        for each in PARTS:
+        for each in SPLITS:
             whole[manifest.rows(each)] = segment(study, manifest, images, method, each)
         whole.flush()
 
@@ -194,7 +195,7 @@ def segment(study: Study, manifest: Manifest, images: np.ndarray, method: str, p
 
 def milliseconds(study: Study, manifest: Manifest, images: np.ndarray, method: str) -> float:
     """Median time in milliseconds in which one thread segments one test image, clean-up included."""
-    cleaning, target = tune(study, manifest, images, method).cleaning, study.segmentation.target
+    cleaning, target = tune(study, manifest, images, method).cleaning, study.segmentation.structure
     raw = _finder(study, manifest, images, method, threads=1)
     times = []
     rows = manifest.rows(TEST)[:_TIMED]
@@ -239,7 +240,7 @@ def cut_outs(manifest: Manifest, images: np.ndarray, masks: np.ndarray, backgrou
     Returns:
         Read-only memory map, uint8 `(n, h, w, 3)`; rows in no part are zeros.
     """
-    rows = np.flatnonzero((manifest.frame["part"] != "").to_numpy())
+    rows = np.flatnonzero((manifest.frame["split"] != "").to_numpy())
 
     def build(folder: Path) -> None:
         painted = np.lib.format.open_memmap(folder / "array.npy", "w+", np.uint8, images.shape)
@@ -278,7 +279,7 @@ def _inputs(study: Study, manifest: Manifest, images: np.ndarray, method: str) -
     return {
         "manifest": manifest.fingerprint(),
         "pixels": sample_fingerprint(images),
-        "target": study.segmentation.target,
+        "target": study.segmentation.structure,
         "method": method,
         "learned": learned,
     }
@@ -288,7 +289,7 @@ def _finder(
     study: Study, manifest: Manifest, images: np.ndarray, method: str, threads: int | None = None
 ) -> Callable[[np.ndarray, bool], np.ndarray]:
     """A function from rows, int `(m,)`, and whether to paint hairs over, to masks before clean-up, bool `(m, h, w)`."""
-    target = study.segmentation.target
+    target = study.segmentation.structure
     if method == UNET:
         engine = train_unet(study, manifest, images).engine(threads)
         return lambda rows, _: _in_chunks(lambda chunk: engine.predict(images[chunk])[0] > 0, rows, images.shape[1:3])

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import ndimage
 
 from scanbook import runtime
-from scanbook.manifest import TEST, Manifest
+from scanbook.data.manifest import TEST, Manifest
 
 SCORES = {
     "dice": "Dice",
@@ -66,13 +66,13 @@ def surface_distances(truth: np.ndarray, found: np.ndarray) -> tuple[float, floa
 
 
 def scores(
-    manifest: Manifest, part: str, truth: np.ndarray, known: np.ndarray, found: dict[str, np.ndarray]
+    manifest: Manifest, split: str, truth: np.ndarray, known: np.ndarray, found: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """Scores of every image of a part that has a mask, by every method.
 
     Args:
         manifest: The dataset, split.
-        part: "train", "validation" or "test".
+        split: "train", "validation" or "test".
         truth: Masks of the source, bool `(n, h, w)`.
         known: Which images have one, bool `(n,)`.
         found: Masks of the part's m images by method, each bool `(m, h, w)`.
@@ -81,7 +81,7 @@ def scores(
         One row an image and method: `row` in the manifest, `place` in the part, `image_id`, `group`, `method`, and
         the columns of `SCORES`.
     """
-    rows = manifest.rows(part)
+    rows = manifest.rows(split)
     places = np.flatnonzero(known[rows])
     rows = rows[places]
     expert = truth[rows]

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from scanbook import augmentation, engines, runtime, store, training
+from scanbook import augmentation, runtime, store, training
 from scanbook.augmentation import Augmenter
-from scanbook.manifest import TRAIN, Manifest
-from scanbook.pixels import sample_fingerprint
-from scanbook.study import Study
+from scanbook.config import Study
+from scanbook.data.manifest import TRAIN, Manifest
+from scanbook.data.pixels import sample_fingerprint
+from scanbook.models import engines
 
 keras = runtime.keras()
 layers, ops = keras.layers, keras.ops
@@ -143,7 +144,7 @@ def train(
         known: Which images have one, bool `(n,)`; some training images must.
         held_out: Rows of the validation images, with masks, that choose the epoch; empty keeps the last epoch.
     """
-    values, target = study.segmentation.unet, study.segmentation.target
+    values, target = study.segmentation.unet, study.segmentation.structure
     rows = manifest.rows(TRAIN)
     rows = rows[known[rows]]
     drawn = np.random.default_rng([study.seed, 3]).permutation(len(rows))[: values.images]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from scanbook import images, runtime
+from scanbook import runtime
 from scanbook.bundle import Bundle
-from scanbook.engines import Mode, OpenVinoEngine
-from scanbook.engines.openvino import Inference, OpenVinoQueue, read_openvino
+from scanbook.data import images
 from scanbook.errors import BundleError, ImageError, ScanbookError
+from scanbook.models.engines import Mode, OpenVinoEngine
+from scanbook.models.engines.openvino import Inference, OpenVinoQueue, read_openvino
 from scanbook.serving.metrics import Metrics
 from scanbook.serving.settings import Settings
 from scanbook.serving.uploads import MAX_IMAGES

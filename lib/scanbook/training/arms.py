@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from scanbook import backbones, engines, features, heads, runtime
+from scanbook import runtime
 from scanbook.augmentation import Augmenter
-from scanbook.backbones import RANDOM, Weights
+from scanbook.config import Study
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
-from scanbook.manifest import TEST, TRAIN, VALIDATION, Manifest
+from scanbook.models import backbones, engines, features, heads
+from scanbook.models.backbones import RANDOM, Weights
 from scanbook.store import atomic_write, stage
-from scanbook.study import Study
 from scanbook.training import trained as kept
 from scanbook.training.head import Rows, fit_head
 from scanbook.training.trained import Trained, validation_loss
@@ -167,12 +168,12 @@ def averaged(study: Study, manifest: Manifest, images: np.ndarray, networks: Seq
         (folder / kept.MODEL).write_bytes((members[0].folder / kept.MODEL).read_bytes())
         atomic_write(folder / kept.HISTORY, members[0].history.to_csv(index=False))
         found = {}
-        for part in (VALIDATION, TEST):
-            rows = manifest.rows(part)
-            probabilities = [softmax(each.logits(part).astype(np.float64), axis=1) for each in members]
+        for split in (VALIDATION, TEST):
+            rows = manifest.rows(split)
+            probabilities = [softmax(each.logits(split).astype(np.float64), axis=1) for each in members]
             for each in members if options.test_time_views else ():
-                probabilities += _views(study, each, images, rows, f"views of {part} images")
-            found[part] = np.log(np.maximum(np.mean(probabilities, axis=0), 1e-12)).astype(np.float32)
+                probabilities += _views(study, each, images, rows, f"views of {split} images")
+            found[split] = np.log(np.maximum(np.mean(probabilities, axis=0), 1e-12)).astype(np.float32)
         np.savez(folder / kept.LOGITS, **found)
         atomic_write(folder / kept.SECONDS, f"{sum(each.seconds for each in members):.3f}\n")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from scanbook import augmentation, parallel, runtime
+from scanbook import augmentation, runtime
 from scanbook.augmentation import Augmenter
+from scanbook.runtime import distribution
 
 keras = runtime.keras()
 
@@ -76,7 +77,7 @@ class Batches(keras.utils.PyDataset):
 
     def _own(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Places in a batch of `count` images that are for this process, int; and their weights, None for 1 each."""
-        share = parallel.share()
+        share = distribution.share()
         if share is None:
             return np.arange(count), None
         size = -(-self.batch_size // share.devices) * share.devices // share.processes

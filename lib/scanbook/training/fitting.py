@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook import parallel, runtime
+from scanbook import runtime
+from scanbook.config import Schedule
 from scanbook.errors import ModelError
+from scanbook.runtime import distribution
 from scanbook.store import atomic_write
-from scanbook.study import Schedule
 from scanbook.training.batches import Batches
 
 keras = runtime.keras()
@@ -28,7 +29,7 @@ class Clock(keras.callbacks.Callback):
 
     def __init__(self, name: str, lines: bool) -> None:
         super().__init__()
-        self.name, self.lines = name, lines and not runtime.interactive() and parallel.first_process()
+        self.name, self.lines = name, lines and not runtime.interactive() and distribution.first_process()
         self.times: list[float] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -90,7 +91,7 @@ class Checkpoint(keras.callbacks.Callback):
             print(f"{self.clock.name}: its checkpoint cannot be read, so training starts anew", flush=True)
             return
         self._arrays, self._states, self.rows, self.stopped = found, states, rows, stopped
-        if parallel.first_process():
+        if distribution.first_process():
             print(f"{self.clock.name}: continues after epoch {self.epoch}, from its checkpoint", flush=True)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -115,7 +116,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keeps the epoch's row of the history and writes the file."""
         self.rows.append({key: float(value) for key, value in (logs or {}).items()} | {"seconds": self.clock.times[-1]})
-        if self.path is None or not parallel.first_process():
+        if self.path is None or not distribution.first_process():
             return
         arrays = {f"variable{i}": np.asarray(each) for i, each in enumerate(self._variables())}
         states = []
@@ -292,7 +293,7 @@ def fit(
             initial_epoch=keeper.epoch,
             batch_size=None if batches else values.batch_size,
             shuffle=not batches,  # they are drawn in an order of their own
-            verbose=int(batches and runtime.interactive() and parallel.first_process()),
+            verbose=int(batches and runtime.interactive() and distribution.first_process()),
             callbacks=[*watched, clock, keeper],
         )
     except Exception as error:

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from scanbook import heads, parallel, runtime
+from scanbook import runtime
 from scanbook.augmentation import Augmenter
-from scanbook.manifest import VALIDATION, Manifest
-from scanbook.study import Study
+from scanbook.config import Study
+from scanbook.data.manifest import VALIDATION, Manifest
+from scanbook.models import heads
+from scanbook.runtime import distribution
 from scanbook.training.batches import Batches
 from scanbook.training.fitting import CrossEntropy, fit, metrics
 from scanbook.training.trained import validation_loss
@@ -104,7 +106,7 @@ def fit_head(
     plan, (x, y) = study.head, train
     mean, turn = principal_axes(x)
     turned = x.turned(mean, turn)
-    if turned.nbytes > _HELD and parallel.share() is None:
+    if turned.nbytes > _HELD and distribution.share() is None:
         # a tensor would be in memory twice: while it is made, and in what Keras makes of it
         train_on = Batches(turned, np.arange(len(y)), y, plan.batch_size, Augmenter("none", len(y), study.seed))
     else:  # tensors, one for all penalties: of arrays, Keras would keep a copy for each

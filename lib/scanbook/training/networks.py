@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scanbook import backbones, heads, runtime
+from scanbook import runtime
 from scanbook.augmentation import Augmenter
-from scanbook.manifest import TRAIN, VALIDATION, Manifest
-from scanbook.study import Training
+from scanbook.config import Training
+from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
+from scanbook.models import backbones, heads
 from scanbook.training.batches import Batches, class_weights
 from scanbook.training.fitting import CrossEntropy, depth_shares, fit, metrics, optimizer, weighted_layers
 

@@ -12,8 +12,9 @@ import pandas as pd
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
-from scanbook import backbones, engines, runtime
-from scanbook.manifest import TEST, VALIDATION, Manifest
+from scanbook import runtime
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
+from scanbook.models import backbones, engines
 from scanbook.store import atomic_write
 
 keras = runtime.keras()
@@ -58,14 +59,14 @@ class Trained:
         with np.load(self.folder / LOGITS) as arrays:
             return [key for key in arrays.files if key not in (VALIDATION, TEST)]
 
-    def logits(self, part: str) -> np.ndarray:
+    def logits(self, split: str) -> np.ndarray:
         """Logits of a part's images in the manifest's order, float32 `(m, k)`.
 
         Args:
-            part: "validation" or "test"; or one of `steps`, for the validation images at the end of that stage.
+            split: "validation" or "test"; or one of `steps`, for the validation images at the end of that stage.
         """
         with np.load(self.folder / LOGITS) as arrays:
-            return arrays[part]
+            return arrays[split]
 
     def model(self) -> Any:
         """The trained `keras.Model`, from uint8 images to logits."""
@@ -94,7 +95,7 @@ def save(
     keras.Model(model.input, model.output, name=model.name).save(folder / MODEL)  # without the optimizer
     atomic_write(folder / HISTORY, history.to_csv(index=False))
     engine = engines.KerasEngine(model)
-    logits = {part: engines.of_rows(engine, images, manifest.rows(part))[0] for part in (VALIDATION, TEST)}
+    logits = {split: engines.of_rows(engine, images, manifest.rows(split))[0] for split in (VALIDATION, TEST)}
     np.savez(folder / LOGITS, **logits, **(steps or {}))
 
 

@@ -12,21 +12,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scanbook import backbones, engines, features, heads, parallel, runtime, store
-from scanbook.backbones import RANDOM, Weights
+from scanbook import runtime, store
+from scanbook.config import FineTuning, Study
+from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
-from scanbook.manifest import TRAIN, VALIDATION, Manifest
+from scanbook.models import backbones, engines, features, heads
+from scanbook.models.backbones import RANDOM, Weights
+from scanbook.runtime import distribution
 from scanbook.store import checkpoint, stage
-from scanbook.study import FineTuning, Study
 from scanbook.training import trained as kept
-from scanbook.training.networks import (
-    Learning,
-    Plan,
-    in_single_precision,
-    in_training_precision,
-    let_learn,
-    train_all,
-)
+from scanbook.training.networks import Learning, Plan, in_single_precision, in_training_precision, let_learn, train_all
 from scanbook.training.trained import Trained
 
 
@@ -77,14 +72,14 @@ class Whole:
             RunError: The processes do not start from the same.
         """
         address = store.address(self.kind, self._inputs(), __name__)
-        if parallel.first_process():
+        if distribution.first_process():
             held.enter_context(store.building(address))
-        if parallel.agreed(address.is_dir()):
+        if distribution.agreed(address.is_dir()):
             return
         begun = sorted(checkpoint(address).glob("*.npz"))
         begun += [self.frozen.folder / kept.MODEL] if self.frozen else []
         digests = [(path.name, store.file_digest(path)) for path in begun]
-        parallel.check_same(store.fingerprint(address.name, digests), f"checkpoints or heads of {self.name}")
+        distribution.check_same(store.fingerprint(address.name, digests), f"checkpoints or heads of {self.name}")
         runtime.configure(self.study.seed)
         self._fit(checkpoint(address))
 
@@ -144,7 +139,7 @@ class Whole:
                 best_loss, best_weights = part["validation_loss"].min(), model.get_weights()
             else:
                 model.set_weights(best_weights)
-            if parallel.share() is None:
+            if distribution.share() is None:
                 rows = self.manifest.rows(VALIDATION)
                 steps[which] = engines.of_rows(engines.KerasEngine(model), self.images, rows)[0]
         return pd.concat(parts, ignore_index=True), steps

@@ -1,0 +1,1 @@
+"""Networks: backbones and heads, their weights, the engines that run them, and the features that they give."""

@@ -1,0 +1,278 @@
+"""A name becomes a flat Keras model from uint8 images to logits, with its weights.
+
+The backbone is built on the preprocessed input itself, never nested: nested backbones break heat maps and exports.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanbook import runtime
+from scanbook.config import Head
+from scanbook.errors import ModelError
+from scanbook.models import heads
+from scanbook.models.backbones.sources import RANDOM, Weights, attribute, import_kerashub, spec_of
+from scanbook.registry import BackboneSpec
+
+keras = runtime.keras()
+layers = keras.layers
+
+FEATURE_MAP, FEATURES, LOGITS = "feature_map", "features", heads.LOGITS
+"""Names of the last feature map, of the pooled features and of the logits in every model."""
+
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM, head: Head = heads.SOFTMAX) -> Any:
+    """Builds a network.
+
+    Random networks get a batch-normalisation momentum of 0.9: with the 0.999 that ImageNet's builders set, the moving
+    averages would lag behind a short training and its test accuracy would say nothing.
+
+    Args:
+        name: A backbone.
+        size: Height and width of the images.
+        classes: Number of classes.
+        weights: Pretrained weights of the backbone, or `RANDOM`.
+        head: What stands on the pooled features.
+
+    Returns:
+        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named
+        `feature_map`, `features` and `logits`. The feature map is float32 `(n, h', w', channels)`; of a vision
+        transformer it is the patch tokens, and the features are the class token.
+
+    Raises:
+        ModelError: The backbone is unknown, the images are too small for it or do not divide into its patches, the
+            weights cannot be read or are of another shape, or the head does not fit the number of classes.
+    """
+    spec = spec_of(name)
+    _check_size(spec, size)
+    images = keras.Input((*size, 3), dtype="uint8", name="images")
+    body = _body(spec, images, _preprocess(images, spec))
+    if weights.path:
+        _load(body, weights, spec, size)
+    else:
+        for layer in body.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = 0.9
+    logits = heads.attach(_features(spec, body.output, size), classes, head)
+    return keras.Model(images, logits, name=name.replace(".", "_"))
+
+
+def load(path: Path) -> Any:
+    """Loads a network that was saved as `.keras`, for predictions: without its optimizer.
+
+    KerasHub is imported for those files alone that hold its layers.
+
+    Raises:
+        ModelError: The file cannot be read, or is no Keras model.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if b'"keras_hub' in archive.read("config.json"):
+                import_kerashub()
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} cannot be loaded as a .keras model ({reason}); save or train it again") from error
+    _take_names(model)
+    return model
+
+
+def _take_names(model: Any) -> None:
+    """Sees to it that what is built on a loaded network gets other names: Keras counts only those that it gave itself.
+
+    The first `-x` of a process is called "negative", as the one of the process that saved the network was.
+    """
+    for operation in model.operations:
+        name, number = re.fullmatch(r"(.+?)(?:_(\d+))?", operation.name).groups()
+        while keras.backend.get_uid(name) <= int(number or 0):
+            pass
+
+
+def body_weights(model: Any) -> list[np.ndarray]:
+    """Weights of a network without its head, float32, in the order in which `build` loads them."""
+    return keras.Model(model.input, model.get_layer(FEATURE_MAP).output).get_weights()
+
+
+def set_weights(model: Any, values: list[np.ndarray]) -> None:
+    """Gives a network the weights of another of its kind, float32, in the order of `get_weights`."""
+    model.set_weights(values)
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # it normalises with constants that it makes from its weights; nothing else does
+
+
+def pooled(model: Any) -> Any:
+    """The part of a network that ends in the pooled features, float32 `(n, channels)`."""
+    return keras.Model(model.input, model.get_layer(FEATURES).output)
+
+
+def summary(model: Any) -> dict[str, float]:
+    """Parameters in all, trainable ones, those of the head alone, and size in MiB at 4 bytes a parameter."""
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    total, head = model.count_params(), sum(layer.count_params() for layer in heads.head_layers(model))
+    return {"parameters": total, "trainable": trainable, "head": head, "size (MiB)": round(total * 4 / 2**20, 2)}
+
+
+def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
+    asked = f"{size[0]}×{size[1]}"
+    if min(size) < spec.smallest:
+        raise ModelError(
+            f"images of {asked} pixels are too small for {spec.name}: its smallest side is {spec.smallest}; "
+            "raise image_size or name another backbone"
+        )
+    if any(side % spec.patch for side in size):
+        down, up = (
+            "×".join(str(spec.patch * rounded(side / spec.patch)) for side in size)
+            for rounded in (math.floor, math.ceil)
+        )
+        raise ModelError(
+            f"images of {asked} pixels do not divide into the {spec.patch}-pixel patches of {spec.name}; "
+            f"the nearest sizes that do are {down} and {up}: set image_size to one of them"
+        )
+
+
+def _preprocess(images: Any, spec: BackboneSpec) -> Any:
+    """Normalisation as standard layers, so that an exported model needs none of scanbook's code."""
+    if spec.scaling == "0..255":
+        return layers.Rescaling(1.0, name="preprocessing")(images)
+    if spec.scaling == "caffe":
+        bgr = keras.ops.flip(images, axis=-1)
+        return layers.Rescaling(1.0, offset=[-mean for mean in _CAFFE_MEAN], name="preprocessing")(bgr)
+    if spec.scaling == "imagenet":
+        scale = [1 / (255 * deviation) for deviation in _IMAGENET_DEVIATION]
+        offset = [-mean / deviation for mean, deviation in zip(_IMAGENET_MEAN, _IMAGENET_DEVIATION, strict=True)]
+        return layers.Rescaling(scale, offset=offset, name="preprocessing")(images)
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(images)
+
+
+def _body(spec: BackboneSpec, images: Any, preprocessed: Any) -> Any:
+    if not spec.builder:
+        own = {"baseline_cnn": _baseline_cnn, "small_cnn": _small_cnn}[spec.name]
+        return keras.Model(images, own(preprocessed))
+    if spec.builder.startswith("keras_hub"):
+        values = _RESNET18 if spec.name == "resnet18" else _VIT_B16 | {"image_shape": preprocessed.shape[1:]}
+        return keras.Model(images, attribute(spec.builder)(**values).call(preprocessed))
+    body = attribute(spec.builder)(include_top=False, weights=None, input_tensor=preprocessed, **spec.arguments)
+    if any(isinstance(layer, keras.Sequential) for layer in body.layers):  # ConvNeXt's stem and downsampling
+        body = keras.models.clone_model(body, input_tensors=images, call_function=_call_flat)
+    return body
+
+
+_RESNET18 = {
+    "input_conv_filters": [64],
+    "input_conv_kernel_sizes": [7],
+    "stackwise_num_filters": [64, 128, 256, 512],
+    "stackwise_num_blocks": [2, 2, 2, 2],
+    "stackwise_num_strides": [1, 2, 2, 2],
+    "block_type": "basic_block",
+    "image_shape": (None, None, 3),
+}
+_VIT_B16 = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+
+
+def _call_flat(layer: Any, *inputs: Any, **options: Any) -> Any:
+    """Calls a layer; of a nested chain of layers, one after the other, so that the model they become is flat."""
+    if not isinstance(layer, keras.Sequential):
+        return layer(*inputs, **options)
+    (x,) = inputs
+    for each in layer.layers:
+        x = each(x)
+    return x
+
+
+def _baseline_cnn(images: Any) -> Any:
+    """Four blocks of convolution, batch normalisation and pooling: what one would write first."""
+    x = images
+    for filters in (16, 32, 64, 128):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    return x
+
+
+def _small_cnn(images: Any) -> Any:
+    """Two such blocks: the convolutional network of the chest X-ray study, its biases included."""
+    x = images
+    for filters in (8, 16):
+        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    return x
+
+
+def _features(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
+    """Names the feature map and pools it, in float32."""
+    float32 = {"dtype": "float32"}
+    if spec.pooling == "token":  # the class token comes first, then the patches, row by row
+        height, width, channels = size[0] // spec.patch, size[1] // spec.patch, output.shape[-1]
+        tokens = layers.Activation("linear", name="tokens", **float32)(output)
+        token = layers.Cropping1D((0, height * width), **float32)(tokens)
+        patches = layers.Cropping1D((1, 0), **float32)(tokens)
+        feature_map = layers.Reshape((height, width, channels), name=FEATURE_MAP, **float32)(patches)
+        # joined again and cut: the map lies on the way to the logits, or a saved network would be without it
+        rows = layers.Reshape((height * width, channels), **float32)(feature_map)
+        joined = layers.Concatenate(axis=1, **float32)([token, rows])
+        cut = layers.Cropping1D((0, height * width), **float32)(joined)
+        return layers.Reshape((channels,), name=FEATURES, **float32)(cut)
+    feature_map = layers.Activation("linear", name=FEATURE_MAP, **float32)(output)
+    pooling = layers.GlobalMaxPooling2D if spec.pooling == "max" else layers.GlobalAveragePooling2D
+    return pooling(name=FEATURES, **float32)(feature_map)
+
+
+def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]) -> None:
+    try:
+        with np.load(weights.path) as arrays:
+            values = [arrays[key].astype(np.float32) for key in arrays.files]
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(
+            f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
+        ) from error
+    if spec.pooling == "token":
+        index = next(i for i, each in enumerate(body.weights) if "position_embedding" in each.path)
+        if index < len(values) and values[index].ndim == 2:
+            values[index] = _interpolated(values[index], (size[0] // spec.patch, size[1] // spec.patch))
+    expected = [tuple(each.shape) for each in body.weights]
+    found = [value.shape for value in values]
+    if expected != found:
+        first = next(
+            (i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]),
+            min(len(expected), len(found)),
+        )
+        raise ModelError(
+            f"weights {weights.path} do not fit {spec.name}: {len(found)} arrays, expected {len(expected)}; "
+            f"they differ from array {first} on; remove the file or name the right backbone"
+        )
+    set_weights(body, values)
+
+
+def _interpolated(embeddings: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Position embeddings for another number of patches, by their place in the image.
+
+    As in section 3.2 of the vision transformer's paper (Dosovitskiy et al., ICLR 2021); bicubic, smoothed where they
+    become fewer.
+
+    Args:
+        embeddings: float32 `(1 + s², channels)`: the class token's, then those of a square image's patches, row by row.
+        grid: Patches along height and width.
+
+    Returns:
+        float32 `(1 + height · width, channels)`; the embeddings themselves where their patches make no other square.
+    """
+    side = math.isqrt(max(len(embeddings) - 1, 0))
+    if side * side != len(embeddings) - 1 or side == 0 or grid == (side, side):
+        return embeddings
+    square = embeddings[1:].reshape(1, side, side, -1)
+    resized = keras.ops.image.resize(square, grid, interpolation="bicubic", antialias=True)
+    return np.concatenate([embeddings[:1], keras.ops.convert_to_numpy(resized).reshape(grid[0] * grid[1], -1)])

@@ -1,0 +1,49 @@
+"""One `predict(images)` over the engines that run a model: OpenVINO, Keras, TensorFlow and, an extra, ONNX.
+
+An engine is thread-safe and takes uint8 RGB `(n, h, w, 3)`. None of them is imported before it is used: a service that
+runs one has none of the others.
+"""
+
+from scanbook.models.engines.base import (
+    CHUNK,
+    INT8_LOSS,
+    PARITY,
+    Engine,
+    Mode,
+    Precision,
+    centred_log,
+    of_rows,
+    parity,
+    refusal,
+    size_on_disk,
+)
+from scanbook.models.engines.keras import KerasEngine
+from scanbook.models.engines.onnx import OnnxEngine, to_onnx
+from scanbook.models.engines.opening import open_saved
+from scanbook.models.engines.openvino import OpenVinoEngine, save_openvino, to_openvino
+from scanbook.models.engines.quantising import quantise
+from scanbook.models.engines.saved_model import SavedModelEngine, to_saved_model
+
+__all__ = [
+    "CHUNK",
+    "INT8_LOSS",
+    "PARITY",
+    "Engine",
+    "KerasEngine",
+    "Mode",
+    "OnnxEngine",
+    "OpenVinoEngine",
+    "Precision",
+    "SavedModelEngine",
+    "centred_log",
+    "of_rows",
+    "open_saved",
+    "parity",
+    "quantise",
+    "refusal",
+    "save_openvino",
+    "size_on_disk",
+    "to_onnx",
+    "to_openvino",
+    "to_saved_model",
+]

@@ -1,0 +1,161 @@
+"""What a study can name: backbones, augmentation policies and segmentation methods, as plain data.
+
+No module is imported for it, so that a study is checked in milliseconds. `backbones` builds from these entries and
+`augmentation` draws from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Scaling = Literal["-1..1", "0..255", "caffe", "imagenet"]
+Pooling = Literal["mean", "max", "token"]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone: where its builder is and what it expects.
+
+    Attributes:
+        name: Name in studies and reports.
+        builder: `module:attribute` of the builder; empty for scanbook's own.
+        scaling: Range of values that the pretrained weights expect: [-1, 1]; [0, 255]; "caffe", BGR minus the ImageNet
+            mean; or "imagenet", [0, 1] minus the ImageNet mean over its deviation.
+        arguments: Further arguments of the builder.
+        pretrained: Whether ImageNet weights exist for it.
+        shipped: File of weights that come with scanbook, in `lib/scanbook/weights/`.
+        pooling: What the features are of the last feature map: its mean, its maximum, or the class token beside it.
+        smallest: Smallest side of an image, in pixels.
+        patch: Both sides are multiples of it, in pixels.
+    """
+
+    name: str
+    builder: str
+    scaling: Scaling
+    arguments: dict[str, float | int | str] = field(default_factory=dict)
+    pretrained: bool = True
+    shipped: str = ""
+    pooling: Pooling = "mean"
+    smallest: int = 32
+    patch: int = 1
+
+
+def _application(
+    name: str, builder: str, scaling: Scaling, smallest: int = 32, shipped: str = "", **arguments: float
+) -> BackboneSpec:
+    return BackboneSpec(name, f"keras.applications:{builder}", scaling, arguments, smallest=smallest, shipped=shipped)
+
+
+def _kerashub(name: str, builder: str, scaling: Scaling, preset: str, **values: Any) -> BackboneSpec:
+    return BackboneSpec(name, f"keras_hub.models:{builder}", scaling, {"preset": preset}, **values)
+
+
+_SHIPPED = {"mobilenet_v2_0.35": "mobilenet_v2_0.35_synthetic.npz"}
+
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        BackboneSpec("baseline_cnn", "", "-1..1", pretrained=False, smallest=16),
+        BackboneSpec("small_cnn", "", "-1..1", pretrained=False, smallest=4, pooling="max"),
+        # the widths that have ImageNet weights
+        *(_application(f"mobilenet_{alpha}", "MobileNet", "-1..1", alpha=alpha) for alpha in (0.25, 0.5, 0.75, 1.0)),
+        *(
+            _application(name, "MobileNetV2", "-1..1", alpha=alpha, shipped=_SHIPPED.get(name, ""))
+            for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+            for name in (f"mobilenet_v2_{alpha}",)
+        ),
+        *(_application(f"efficientnet_b{i}", f"EfficientNetB{i}", "0..255") for i in range(6)),
+        _application("vgg16", "VGG16", "caffe"),
+        _application("vgg19", "VGG19", "caffe"),
+        _application("densenet121", "DenseNet121", "imagenet"),
+        _application("densenet201", "DenseNet201", "imagenet"),
+        _application("xception", "Xception", "-1..1", smallest=71),
+        _application("resnet50", "ResNet50", "caffe"),
+        _application("resnet50_v2", "ResNet50V2", "-1..1"),
+        _application("resnet152_v2", "ResNet152V2", "-1..1"),
+        # its own preprocessing is left out: scanbook's does the same
+        _application("convnext_tiny", "ConvNeXtTiny", "imagenet", include_preprocessing=False),
+        _kerashub("resnet18", "ResNetBackbone", "imagenet", "resnet_18_imagenet"),
+        _kerashub(
+            *("vit_b16", "ViTBackbone", "-1..1", "vit_base_patch16_224_imagenet"),
+            **{"pooling": "token", "smallest": 16, "patch": 16},
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Ranges that one augmentation draws from, uniformly, for every training image.
+
+    Attributes:
+        rotation: Largest angle, in degrees, to either side.
+        shift: Largest shift, as a share of the side, along each axis.
+        shear: Largest shear angle, in degrees.
+        zoom: Scale is drawn between 1 - zoom and 1 + zoom.
+        flip_horizontal: Mirror left to right with probability one half.
+        flip_vertical: Mirror top to bottom with probability one half.
+        brightness: Largest change of brightness, as a share of 255.
+        contrast: Contrast factor is drawn between 1 - contrast and 1 + contrast.
+        colour: Largest gain of one channel relative to the others.
+        fill: What shows beyond the edge: the mirrored image, or its nearest pixel.
+        mixup: Images of a batch are blended in pairs, labels too, by shares of Beta(mixup, mixup); 0 blends none (Zhang
+            et al., ICLR 2018).
+        cutmix: A box of one image replaces that of another, its area drawn from Beta(cutmix, cutmix), labels by area; 0
+            cuts none (Yun et al., ICCV 2019).
+    """
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    colour: float = 0.0
+    fill: Literal["reflect", "nearest"] = "reflect"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy(),
+    # shear of the skin11 study: 0.15 in Keras's generator is 0.15 degrees, kept as published
+    "skin11": Policy(rotation=30, shift=0.1, shear=0.15, flip_horizontal=True, fill="nearest"),
+    "dihedral": Policy(rotation=180, flip_horizontal=True, flip_vertical=True),
+    "photometric": Policy(brightness=0.1, contrast=0.2, colour=0.05),
+    "dermoscopy": Policy(
+        rotation=180,
+        shift=0.05,
+        zoom=0.15,
+        flip_horizontal=True,
+        flip_vertical=True,
+        brightness=0.06,
+        contrast=0.15,
+        colour=0.04,
+    ),
+    # no mirror: it would put the heart on the wrong side
+    "xray": Policy(rotation=8, shift=0.05, zoom=0.1, brightness=0.08, contrast=0.15),
+    "mixup": Policy(mixup=0.2),
+    "cutmix": Policy(cutmix=1.0),
+}
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name; of several joined by "+", such as "dermoscopy+mixup", all that any of them does.
+
+    Where two of them draw the same from different ranges, the last one's holds.
+
+    Raises:
+        KeyError: There is no such policy.
+    """
+    changes: dict[str, Any] = {}
+    for part in name.split("+"):
+        changes |= {key: value for key, value in asdict(POLICIES[part]).items() if value != getattr(Policy, key)}
+    return Policy(**changes)
+
+
+SEGMENTATION_METHODS: tuple[str, ...] = ("k-means RGB", "k-means Lab", "Otsu", "GrabCut", "U-Net")
+"""What a study can name under `segmentation.methods`."""

@@ -1,0 +1,1 @@
+"""Reports: the session of a notebook, report sections, plots, checklists and pages."""

@@ -1,6 +1,0 @@
-"""Sweeps: a study's grid of backbones, policies and seeds, each network trained by a run of its own, held together."""
-
-from scanbook.sweeps.grid import Trial
-from scanbook.sweeps.running import run
-
-__all__ = ["Trial", "run"]

@@ -1,0 +1,175 @@
+"""What gives a class away: planted shortcuts are found and named, and nothing is found where nothing was planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kruskal
+from sklearn.metrics import roc_auc_score
+
+from scanbook.data import quality
+from scanbook.data.manifest import Manifest
+from scanbook.data.quality.shortcuts import _features, _sample
+
+CLASSES = ("covid", "normal", "virus")
+
+
+def dataset(count: int = 240, seed: int = 0) -> tuple[pd.DataFrame, Manifest]:
+    """A scan in which nothing but chance tells the classes, two images a group."""
+    draw = np.random.default_rng(seed)
+
+    label = np.array(CLASSES)[draw.integers(0, 3, count // 2).repeat(2)]
+    ids = [f"i{number:04d}" for number in range(count)]
+    names = [f"/images/{word:012x}.png" for word in draw.integers(0, 2**47, count)]
+    frame = pd.DataFrame({"image_id": ids, "path": names, "label": label, "mask_path": "", "split": "train"})
+    frame["group"] = [f"g{number // 2}" for number in range(count)]
+    scanned = pd.DataFrame({"image_id": ids, "error": "", "sha256": ids, "format": "PNG", "mode": "RGB"})
+    scanned["width"] = scanned["height"] = 224
+    scanned["bytes"] = draw.integers(20_000, 60_000, count)
+    for name, (mean, spread) in {
+        **{"brightness": (120, 15), "contrast": (40, 6), "sharpness": (2, 0.3), "saturation": (30, 5)},
+        **{"red": (120, 9), "green": (120, 9), "blue": (120, 9)},
+    }.items():
+        scanned[name] = draw.normal(mean, spread, count)
+    return scanned, Manifest("mini", frame, CLASSES)
+
+
+def test_where_nothing_was_planted_the_intervals_cover_one_half() -> None:
+    scanned, manifest = dataset()
+    found = quality.shortcuts(scanned, manifest)
+    assert found.index.tolist() == list(quality.VIEWS) and (found["images"] == 240).all()
+    assert (found["low"] <= 0.5).all() and not found["above chance"].any(), found
+    assert found["auc"].between(0.36, 0.62).all()
+    assert found.loc["format and mode", "auc"] == 0.5, "one format and one mode tell nothing"
+    assert "better than chance" in quality.shortcut_sentences(found)
+    pd.testing.assert_frame_equal(found, quality.shortcuts(scanned, manifest))
+
+
+def test_planted_shortcuts_are_found_and_their_classes_named() -> None:
+    scanned, manifest = dataset()
+    label = manifest.frame["label"].to_numpy()
+    scanned.loc[label == "covid", "bytes"] += 45_000
+    scanned.loc[label == "normal", "format"] = "JPEG"
+    scanned.loc[label == "virus", "blue"] += 60
+    path = manifest.frame["path"]
+    named = path.where(label != "covid", path.str.replace("/images/", "/images/nejm_"))
+    found = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(path=named)))
+    planted = {
+        **{"size, aspect and bytes": "covid", "format and mode": "normal"},
+        **{"file name": "covid", "mean colour": "virus"},
+    }
+    said = quality.shortcut_sentences(found)
+    for seen, name in planted.items():
+        assert found.loc[seen, "class"] == name and found.loc[seen, "class_auc"] > 0.95, found
+        assert found.loc[seen, "auc"] > 0.65 and found.loc[seen, "above chance"]
+        assert f"sees {seen} alone" in said and f"{name} best" in said
+    untouched = found.loc["brightness, contrast, sharpness"]
+    assert untouched["auc"] < 0.62 and not untouched["above chance"] and "brightness" not in said
+
+
+def test_the_folder_is_not_part_of_the_name() -> None:
+    scanned, manifest = dataset()
+    paths = [f"/{row.label}/{row.path.rsplit('/', 1)[1]}" for row in manifest.frame.itertuples()]
+    found = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(path=paths)))
+    assert found.loc["file name", "auc"] < 0.6
+
+
+def test_validation_and_test_images_are_not_looked_at() -> None:
+    scanned, manifest = dataset()
+    split = np.where(np.arange(240) < 160, "train", "test")
+    manifest = manifest.with_frame(manifest.frame.assign(split=split))
+    first = quality.shortcuts(scanned, manifest)
+    scanned.loc[160:, ["bytes", "red"]] = 0
+    pd.testing.assert_frame_equal(first, quality.shortcuts(scanned, manifest))
+    assert (first["images"] == 160).all()
+
+
+def test_too_few_groups_give_no_row_and_a_sentence() -> None:
+    scanned, manifest = dataset(12)
+    found = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(group=manifest.frame["label"])))
+    assert found.empty and "too few" in quality.shortcut_sentences(found)
+
+
+def test_large_datasets_are_sampled_and_rare_classes_kept() -> None:
+    scanned, manifest = dataset(9000)
+    rare = manifest.frame["label"].to_numpy().copy()
+    rare[(rare == "virus") & (np.arange(9000) % 40 > 0)] = "normal"
+    table = _sample(_features(scanned, manifest.with_frame(manifest.frame.assign(label=rare))), 0)
+    assert 2900 < len(table) < 3100 and (table["label"] == "virus").sum() >= 50
+
+
+def test_a_tinted_class_is_named_with_its_area() -> None:
+    scanned, manifest = dataset()
+    covid = (manifest.frame["label"] == "covid").to_numpy()
+    plain = quality.differences(quality.properties(scanned, manifest), CLASSES)
+    assert "No class can be told" in quality.difference_sentences(plain) and (plain["p"] > 0.01).all()
+    scanned.loc[covid, "blue"] += 25
+    table = quality.properties(scanned, manifest)
+    found = quality.differences(table, CLASSES)
+    row = found.loc["red_minus_blue"]
+    assert row["class"] == "covid" and not row["higher"] and row["auc"] > 0.9 and row["p"] < 1e-6
+    assert row["low"] < row["auc"] < row["high"]
+    said = quality.difference_sentences(found)
+    assert "covid" in said and f"AUC {row['auc']:.2f}" in said and "shortcut" in said
+    assert "brightness" not in said
+    # by hand: one value a group, the rank test over the three classes
+    means = table.assign(value=table["red"] if "red" in table else table["red_minus_blue"]).groupby("group")
+    value, label = means["red_minus_blue"].mean(), means["label"].first()
+    assert row["H"] == pytest.approx(kruskal(*(value[label == name] for name in CLASSES)).statistic)
+    assert row["auc"] == pytest.approx(1 - roc_auc_score(label == "covid", value))
+
+
+def test_constant_properties_are_no_error_and_not_drawn() -> None:
+    scanned, manifest = dataset()
+    table = quality.properties(scanned, manifest)
+    found = quality.differences(table, CLASSES)
+    assert found.loc["width_px", ["p", "auc"]].tolist() == [1.0, 0.5]
+    assert "kilobytes" in quality.varying(table) and "width_px" not in quality.varying(table)
+    assert quality.varying(table.assign(saturation=0.0)) == [n for n in quality.varying(table) if n != "saturation"]
+
+
+def test_formats_and_missing_values_are_counted_by_class() -> None:
+    scanned, manifest = dataset(60)
+    scanned.loc[:9, "mode"] = "grey"
+    scanned.loc[10:11, ["format", "mode"]] = ""
+    counts = quality.formats(quality.properties(scanned, manifest), CLASSES)
+    assert counts["PNG, grey"].sum() == 10 and counts["not told"].sum() == 2 and counts.index.tolist() == list(CLASSES)
+    ages = np.where(np.arange(60) < 7, np.nan, 50.0)
+    sexes = np.where(np.arange(60) % 10 == 0, "unknown", "female")
+    found = quality.missing(manifest.with_frame(manifest.frame.assign(age=ages, sex=sexes)))
+    assert found.loc["age", "all"] == 7 and found.loc["sex", "all"] == 6
+    assert found.loc["age", list(CLASSES)].sum() == 7
+
+
+def test_a_tint_of_a_part_of_one_class_is_reported() -> None:
+    scanned, manifest = dataset(900)
+    draw = np.random.default_rng(1)
+    grey = scanned.assign(saturation=np.abs(draw.normal(0.5, 0.5, len(scanned))))  # traces of recompression
+    covid = np.flatnonzero((manifest.frame["label"] == "covid").to_numpy())
+    chosen = covid[: len(covid) // 10]
+    tinted = grey.assign(saturation=grey["saturation"].mask(grey.index.isin(chosen), 15.0))
+    tinted.loc[0, "saturation"] = np.nan
+    assert set(np.flatnonzero(quality.tinted(tinted))) == set(chosen) - {0}
+    table = quality.properties(tinted.drop(index=0), manifest)
+    found = quality.tints(table, CLASSES)
+    assert found["p"]["covid"] < 1e-6 and (found["p"][["normal", "virus"]] == 1).all()
+    said = quality.tint_sentences(found)
+    count = len(set(chosen) - {0})
+    assert f"{count} of {len(set(covid) - {0})} covid training images are tinted, 0 of " in said and "virus" not in said
+    # the same number of tinted images spread over all classes gives none away
+    spread = grey.assign(saturation=grey["saturation"].mask(grey.index.isin(draw.choice(900, count, False)), 15.0))
+    assert quality.tint_sentences(quality.tints(quality.properties(spread, manifest), CLASSES)) == ""
+    for untinted in (grey, scanned):
+        none = quality.tints(quality.properties(untinted, manifest), CLASSES)
+        assert none.empty and quality.tint_sentences(none) == ""
+
+
+def test_tinted_images_of_one_group_count_once() -> None:
+    scanned, manifest = dataset(300)
+    covid = (manifest.frame["label"] == "covid").to_numpy()
+    chosen = np.flatnonzero(covid)[:20]
+    grey = scanned.assign(saturation=np.where(scanned.index.isin(chosen), 20.0, 0.0))
+    group = manifest.frame["group"].mask(manifest.frame.index.isin(chosen), "one patient")
+    one = quality.tints(quality.properties(grey, manifest.with_frame(manifest.frame.assign(group=group))), CLASSES)
+    assert one.loc["covid", "tinted"] == 20 and one.loc["covid", "p"] > 0.2

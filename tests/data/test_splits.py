@@ -1,0 +1,395 @@
+"""Parts: stratified, and never sharing a patient, a lesion or a copy of an image."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from scanbook import config
+from scanbook.config import Splits
+from scanbook.data import adapters, splits
+from scanbook.data.manifest import Manifest
+from scanbook.errors import DataError
+
+SPLITS = Splits(test_folds=4, validation_folds=3, seed=0)
+
+
+def make(rows: list[tuple[str, str]], splits: list[str] | None = None) -> tuple[Manifest, pd.DataFrame]:
+    """A dataset of (label, group) rows, all different and readable, and its scan."""
+    frame = pd.DataFrame(rows, columns=["label", "group"])
+    frame["image_id"] = [f"i{number:03d}" for number in range(len(rows))]
+    frame = frame.assign(path="", mask_path="", split=splits or "")
+    scanned = pd.DataFrame({"image_id": frame["image_id"], "error": "", "sha256": frame["image_id"]})
+    return Manifest("mini", frame, tuple(sorted(set(frame["label"])))), scanned
+
+
+def plain(count: int = 60, classes: str = "ab", group_size: int = 1) -> list[tuple[str, str]]:
+    return [(classes[(n // group_size) % len(classes)], f"g{n // group_size:03d}") for n in range(count)]
+
+
+def part_of(split: splits.Split) -> dict[str, str]:
+    return dict(split.manifest.frame[["image_id", "split"]].itertuples(index=False))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame]:
+    """Random tables: uneven groups and classes, copies within and across groups and labels, unreadable files."""
+    count = draw(st.integers(30, 90))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    groups = rng.integers(0, draw(st.integers(12, 40)), count)
+    labels = rng.choice(list("abc"), count, p=[0.5, 0.3, 0.2])
+    if draw(st.booleans()):
+        labels = np.array(list("abc"))[groups % 3]
+    manifest, scanned = make([(str(label), f"g{group}") for label, group in zip(labels, groups, strict=True)])
+    copied = draw(st.integers(0, 12))
+    scanned.loc[rng.choice(count, copied), "sha256"] = rng.choice(scanned["sha256"], copied)
+    scanned.loc[rng.choice(count, draw(st.integers(0, 4))), "error"] = "is empty"
+    return manifest, scanned
+
+
+@given(tables(), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_nothing_ever_crosses_the_parts(table: tuple[Manifest, pd.DataFrame], seed: int) -> None:
+    manifest, scanned = table
+    options = Splits(test_folds=4, validation_folds=3, seed=seed)
+    try:
+        found = splits.assign(manifest, scanned, options)
+    except DataError as error:
+        assert "\n" not in str(error)
+        assume(False)
+    frame = found.manifest.frame.assign(sha256=scanned["sha256"], broken=scanned["error"] != "")
+    used = frame[frame["split"] != ""]
+    assert used.groupby("group")["split"].nunique().max() == 1
+    assert used.groupby("sha256")["split"].nunique().max() == 1
+    assert set(used["split"]) == {"train", "validation", "test"}
+    assert not used["broken"].any()
+    assert set(used.loc[used["split"] == "train", "label"]) == set(manifest.classes)
+    train = used[used["split"] == "train"]
+    readable_labels = frame[~frame["broken"]].groupby("sha256")["label"].nunique()
+    assert (readable_labels[train["sha256"]] == 1).all(), "a conflicting copy stayed in training"
+    assert set(found.excluded["image_id"]) == set(frame.loc[frame["split"] == "", "image_id"])
+    assert found.excluded["image_id"].is_unique and (found.excluded["why"] != "").all()
+    assert frame["image_id"].equals(manifest.frame["image_id"]), "the order of rows is kept"
+    again = splits.assign(manifest, scanned, options)
+    assert part_of(again) == part_of(found) and again.excluded.equals(found.excluded)
+
+
+@given(tables())
+@settings(max_examples=30, deadline=None)
+def test_copies_never_change_test(table: tuple[Manifest, pd.DataFrame]) -> None:
+    manifest, scanned = table
+    try:
+        found = splits.assign(manifest, scanned, SPLITS)
+        without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
+    except DataError:
+        assume(False)
+    assert set(found.manifest.rows("test")) == set(without.manifest.rows("test"))
+
+
+def test_other_seeds_are_other_parts() -> None:
+    manifest, scanned = make(plain(90))
+    rows = {tuple(splits.assign(manifest, scanned, Splits(seed=seed)).manifest.rows("test")) for seed in range(6)}
+    assert len(rows) == 6
+
+
+def test_without_groups_the_parts_are_stratified_exactly() -> None:
+    manifest, scanned = make(plain(100, "abbbb"))
+    found = splits.assign(manifest, scanned, Splits())
+    table = splits.table(found.manifest)
+    assert table.loc["a", "test"] * 4 == table.loc["b", "test"] and table.loc["all", "test"] == 20
+    expected = next(StratifiedKFold(5, shuffle=True, random_state=0).split(manifest.y, manifest.y))[1]
+    assert found.manifest.rows("test").tolist() == expected.tolist()
+
+
+def test_with_groups_fold_0_is_test_and_fold_0_of_the_rest_validation() -> None:
+    manifest, scanned = make(plain(180, "abc", 3))
+    found = splits.assign(manifest, scanned, SPLITS).manifest
+    groups = manifest.frame["group"].to_numpy()
+    fold = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+    rest, test = next(fold.split(manifest.y, manifest.y, groups))
+    assert found.rows("test").tolist() == test.tolist()
+    inner = next(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(rest, manifest.y[rest], groups[rest]))
+    assert found.rows("validation").tolist() == rest[inner[1]].tolist()
+    assert found.rows("train").tolist() == rest[inner[0]].tolist()
+
+
+def test_an_exact_copy_of_a_test_image_leaves_training_and_is_logged() -> None:
+    manifest, scanned = make(plain())
+    before = splits.assign(manifest, scanned, SPLITS).manifest
+    test, train, validation = (before.rows(split)[0] for split in ("test", "train", "validation"))
+    ids = manifest.frame["image_id"]
+    assert manifest.y[train] == manifest.y[test]
+    scanned.loc[[train, validation], "sha256"] = scanned["sha256"][test]
+    found = splits.assign(manifest, scanned, SPLITS)
+    assigned = part_of(found)
+    assert assigned[ids[test]] == "test" and assigned[ids[train]] == ""
+    assert found.manifest.rows("test").tolist() == before.rows("test").tolist()
+    log = {row.image_id: (row.split, row.why) for row in found.excluded.itertuples()}
+    assert log[ids[train]] == ("train", "its exact copy is in test")
+    assert log.get(ids[validation], ("", ""))[1] == "its exact copy is in test" and assigned[ids[validation]] == ""
+
+
+def test_an_exact_copy_of_a_validation_image_leaves_training() -> None:
+    manifest, scanned = make(plain())
+    before = splits.assign(manifest, scanned, SPLITS).manifest
+    train, validation = before.rows("train")[1], before.rows("validation")[1]
+    scanned.loc[train, "sha256"] = scanned["sha256"][validation]
+    found = splits.assign(manifest, scanned, SPLITS)
+    ids = manifest.frame["image_id"]
+    assert part_of(found)[ids[train]] == "" and part_of(found)[ids[validation]] == "validation"
+    assert found.excluded.to_dict("records") == [
+        {"image_id": ids[train], "split": "train", "why": "its exact copy is in validation"}
+    ]
+
+
+def test_copies_with_conflicting_labels_leave_training() -> None:
+    manifest, scanned = make(plain())
+    before = splits.assign(manifest, scanned, SPLITS).manifest
+    train = before.rows("train")
+    first = train[0]
+    second = next(row for row in train if manifest.y[row] != manifest.y[first])
+    agreeing = [row for row in train if manifest.y[row] == manifest.y[first]][1:3]
+    scanned.loc[second, "sha256"] = scanned["sha256"][first]
+    scanned.loc[agreeing[1], "sha256"] = scanned["sha256"][agreeing[0]]
+    found = splits.assign(manifest, scanned, SPLITS)
+    ids = manifest.frame["image_id"]
+    assert set(found.excluded["image_id"]) == {ids[first], ids[second]}
+    assert set(found.excluded["why"]) == {"its exact copy is labelled otherwise"}
+    assert part_of(found)[ids[agreeing[0]]] == part_of(found)[ids[agreeing[1]]] == "train", "agreeing copies stay"
+
+
+def test_undecodable_images_leave_before_the_split() -> None:
+    manifest, scanned = make(plain(), None)
+    broken = [3, 17, 40]
+    scanned.loc[broken, "error"] = "is empty"
+    scanned.loc[broken, "sha256"] = "the same"  # three empty files are not copies that matter
+    found = splits.assign(manifest, scanned, SPLITS)
+    kept = np.setdiff1d(np.arange(60), broken)
+    smaller = splits.assign(manifest.with_frame(manifest.frame.iloc[kept]), scanned.iloc[kept].reset_index(), SPLITS)
+    assert part_of(smaller) == {name: split for name, split in part_of(found).items() if split}
+    assert found.excluded["why"].tolist() == ["unreadable"] * 3
+
+
+SOURCE = ["train"] * 36 + ["validation"] * 12 + ["test"] * 12
+
+
+def test_parts_of_the_source_are_kept() -> None:
+    manifest, scanned = make(plain(), SOURCE)
+    found = splits.assign(manifest, scanned, SPLITS)
+    assert found.manifest.frame["split"].tolist() == SOURCE and found.excluded.empty
+    scanned.loc[0, "sha256"] = scanned["sha256"][59]
+    scanned.loc[40, "sha256"] = scanned["sha256"][58]
+    scanned.loc[5, "error"] = "is empty"
+    found = splits.assign(manifest, scanned, SPLITS)
+    expected = ["" if row in (0, 5, 40) else split for row, split in enumerate(SOURCE)]
+    assert found.manifest.frame["split"].tolist() == expected
+    assert found.excluded.set_index("image_id")["split"].to_dict() == {
+        "i000": "train",
+        "i005": "train",
+        "i040": "validation",
+    }
+
+
+def test_a_missing_validation_part_is_carved_from_training_by_group() -> None:
+    source = ["train"] * 48 + ["test"] * 12
+    manifest, scanned = make(plain(60, "ab", 2), source)
+    found = splits.assign(manifest, scanned, SPLITS).manifest
+    assert found.rows("test").tolist() == list(range(48, 60))
+    validation = found.rows("validation")
+    assert set(validation) < set(range(48)) and 12 <= len(validation) <= 20
+    assert set(found.frame["group"].iloc[validation]).isdisjoint(found.frame["group"].iloc[found.rows("train")])
+
+
+def test_images_to_which_the_source_gives_no_part_stay_in_none() -> None:
+    manifest, scanned = make(plain(), ["", *SOURCE[1:]])
+    assert splits.assign(manifest, scanned, SPLITS).manifest.frame["split"][0] == ""
+
+
+def refusal(manifest: Manifest, scanned: pd.DataFrame, options: Splits = SPLITS) -> str:
+    with pytest.raises(DataError) as caught:
+        splits.assign(manifest, scanned, options)
+    assert "\n" not in str(caught.value) and "mini" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_group_that_the_sources_parts_share_raises() -> None:
+    rows = plain()
+    rows[0] = (rows[0][0], rows[59][1])
+    message = refusal(*make(rows, SOURCE))
+    assert "test, train share a group" in message and "i000" in message and "i059" in message
+
+
+def test_what_cannot_be_split_is_one_line() -> None:
+    message = refusal(*make([*plain(40), ("c", "g900"), ("c", "g901")]))
+    assert "'c' has 2 images" in message and "at least 4" in message
+    message = refusal(*make(plain(), ["train"] * 60))
+    assert "test part is empty" in message
+    rows = [("b" if split == "test" else "a", f"g{n}") for n, split in enumerate(SOURCE)]
+    assert "no training image of class 'b'" in refusal(*make(rows, SOURCE))
+    manifest, scanned = make(plain())
+    assert "0 images" in refusal(manifest, scanned.assign(error="is empty"))
+
+
+def test_the_table_counts_images_and_groups() -> None:
+    manifest, _ = make(plain(60, "ab", 2), [*SOURCE[:-1], ""])
+    table = splits.table(manifest)
+    assert table.index.tolist() == ["a", "b", "all", "groups"]
+    assert table.columns.tolist() == ["train", "validation", "test", "all"]
+    assert table.loc["all"].tolist() == [36, 12, 11, 59] and table.loc["groups"].tolist() == [18, 6, 6, 30]
+    assert (table.loc["a"] + table.loc["b"]).equals(table.loc["all"])
+
+
+def test_the_drawn_study_is_split_by_patient() -> None:
+    drawn = config.load("synthetic", "smoke")
+    found = splits.prepare(drawn)
+    used = found.frame[found.frame["split"] != ""]
+    assert used.groupby("group")["split"].nunique().max() == 1 and used["group"].nunique() < len(used)
+    assert set(found.facts["faults"]["unreadable"]).isdisjoint(used["image_id"])
+    shared = [set(pair) for pair in found.facts["faults"]["exact_duplicates"]]
+    assigned = used.set_index("image_id")["split"]
+    assert all(assigned.reindex(sorted(pair)).dropna().nunique() == 1 for pair in shared)
+
+
+@pytest.mark.slow
+def test_ham10000_is_split_as_published(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
+    with zipfile.ZipFile(real_data / "ham10000_200x150.zip") as file:
+        file.extractall(tmp_path / "ham")
+    ham = config.load("ham10000", "quick", str(tmp_path / "ham"))
+    manifest = adapters.load(ham)
+    assert len(manifest.frame) == 10015 and manifest.frame["group"].nunique() == 7470
+    assert manifest.frame["label"].value_counts().to_dict() == ham.dataset.claimed
+    assert (manifest.frame["mask_path"] != "").all()
+    found = splits.prepare(ham)
+    source = pd.read_csv(tmp_path / "ham" / "HAM10000_metadata.csv")
+    fold = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    test = next(fold.split(source, source["dx"], source["lesion_id"]))[1]
+    assert found.frame["image_id"].tolist() == source["image_id"].tolist()
+    assert found.rows("test").tolist() == test.tolist() and len(test) == 2004
+    used = found.frame[found.frame["split"] != ""]
+    assert used.groupby("group")["split"].nunique().max() == 1
+    validation = len(found.rows("validation"))
+    assert 1500 < validation < 1700 and len(found.rows("train")) + validation + 2004 <= 10015
+
+
+# --- cleaning and capping: training alone
+
+
+def lit(scanned: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The scan with light and sharpness: some images blank, dark or blurred."""
+    rng = np.random.default_rng(seed)
+    count = len(scanned)
+    contrast = np.where(rng.random(count) < 0.1, 1.0, 40.0)
+    brightness = np.where(rng.random(count) < 0.1, 10.0, 120.0)
+    sharpness = np.where(rng.random(count) < 0.1, 0.1, rng.normal(2, 0.1, count))
+    return scanned.assign(contrast=contrast, brightness=brightness, sharpness=sharpness)
+
+
+@given(tables(), st.sets(st.sampled_from(["blank", "dark", "blurred", "near_duplicates"])), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_cleaning_and_capping_change_training_alone(
+    table: tuple[Manifest, pd.DataFrame], drop: set[str], seed: int
+) -> None:
+    manifest, scanned = table
+    scanned = lit(scanned, seed)
+    pairs = np.random.default_rng(seed).choice(manifest.frame["image_id"], (12, 2))
+    near = pd.DataFrame(pairs[pairs[:, 0] != pairs[:, 1]], columns=["image_id", "other"])
+    rules = sorted(drop)
+    try:
+        before = splits.assign(manifest, scanned, SPLITS)
+        after = splits.assign(manifest, scanned, SPLITS, drop=rules, near=near, max_per_class=12, seed=seed)
+    except DataError:
+        assume(False)
+    for split in ("validation", "test"):
+        assert before.manifest.rows(split).tolist() == after.manifest.rows(split).tolist()
+    train, left = set(before.manifest.rows("train")), set(after.manifest.rows("train"))
+    assert left <= train
+    logged = after.excluded[~after.excluded["image_id"].isin(before.excluded["image_id"])]
+    ids = manifest.frame["image_id"]
+    assert set(logged["image_id"]) == set(ids.iloc[sorted(train - left)]) and (logged["split"] == "train").all()
+    assert logged["why"].str.startswith((*(f"{rule}: " for rule in rules), "over max_per_class (12)")).all()
+    assert manifest.frame["label"].iloc[sorted(left)].value_counts().max() <= 12
+    caught = splits.quality.flags(scanned, (before.manifest.frame["split"] == "train").to_numpy())
+    dropped = set(caught.loc[caught["rule"].isin(drop), "image_id"])
+    assert not dropped & set(ids.iloc[sorted(left)])
+    if "near_duplicates" in drop:
+        kept = dict(zip(ids, after.manifest.frame["split"], strict=True))
+        assigned = [{kept[one], kept[other]} - {""} for one, other in near.itertuples(index=False)]
+        assert not any("train" in found and len(found) > 1 for found in assigned)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_fewer_groups_than_folds_is_one_line(groups: int) -> None:
+    manifest, scanned = make([("ab"[number % 2], f"patient {number % groups}") for number in range(60)])
+    with pytest.raises(
+        DataError, match=rf"dataset mini: .* {groups} groups \(patients.* at least 4, .*lower the folds"
+    ) as e:
+        splits.assign(manifest, scanned, SPLITS)
+    assert "\n" not in str(e.value)
+
+
+def test_what_is_blurred_does_not_depend_on_validation_and_test() -> None:
+    manifest, scanned = make(plain())
+    draw = np.random.default_rng(0)
+    scanned = scanned.assign(brightness=100.0, contrast=40.0, sharpness=draw.normal(2, 0.1, len(scanned)))
+    train = splits.assign(manifest, scanned, SPLITS).manifest.rows("train")
+    scanned.loc[train[0], "sharpness"] = 1.0
+    others = ~scanned.index.isin(train)
+    for shift in (-1.5, 0.0, 1.5):
+        moved = scanned.assign(sharpness=scanned["sharpness"] + np.where(others, shift, 0))
+        left = splits.assign(manifest, moved, SPLITS, drop=["blurred"]).excluded
+        assert left["image_id"].tolist() == [f"i{train[0]:03d}"] and left["why"].str.startswith("blurred").all()
+
+
+def test_a_near_duplicate_across_parts_says_of_which_image() -> None:
+    manifest, scanned = make(plain(), SOURCE)
+    near = pd.DataFrame([("i001", "i059"), ("i040", "i002"), ("i003", "i004")], columns=["image_id", "other"])
+    found = splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"], near=near)
+    assert dict(zip(found.excluded["image_id"], found.excluded["why"], strict=True)) == {
+        "i001": "near_duplicates: shows nearly the same as i059 in test",
+        "i002": "near_duplicates: shows nearly the same as i040 in validation",
+    }
+    with pytest.raises(DataError, match="near"):
+        splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"])
+
+
+def test_no_class_has_more_training_images_than_its_cap() -> None:
+    manifest, scanned = make(plain(100, "abbbb"))
+    plainly = splits.assign(manifest, scanned, SPLITS)
+    capped = [splits.assign(manifest, scanned, SPLITS, max_per_class=15, seed=seed) for seed in (0, 0, 1)]
+    counts = splits.table(capped[0].manifest)["train"]
+    assert counts["b"] == 15 and counts["a"] == splits.table(plainly.manifest).loc["a", "train"] < 15
+    assert part_of(capped[0]) == part_of(capped[1]) != part_of(capped[2])
+    assert set(capped[0].excluded["why"]) == {"over max_per_class (15)"}
+
+
+def test_a_rule_that_takes_a_whole_class_raises() -> None:
+    manifest, scanned = make(plain())
+    scanned = scanned.assign(contrast=40.0, brightness=120.0, sharpness=2.0)
+    scanned.loc[manifest.frame["label"] == "b", "brightness"] = 1.0
+    with pytest.raises(DataError, match="no training image of class 'b'"):
+        splits.assign(manifest, scanned, SPLITS, drop=["dark"])
+
+
+def test_a_study_that_drops_near_duplicates_is_cleaned(tmp_path: Path) -> None:
+    drawn = config.load("synthetic", "smoke", overrides="quality.drop=[dark,blurred,near_duplicates] max_per_class=6")
+    before, after = splits.make(config.load("synthetic", "smoke")), splits.make(drawn)
+    for split in ("validation", "test"):
+        assert before.manifest.rows(split).tolist() == after.manifest.rows(split).tolist()
+    assert splits.table(after.manifest).loc[list(after.manifest.classes), "train"].max() == 6
+    assert len(after.excluded) > len(before.excluded) and splits.prepare(drawn).frame.equals(after.manifest.frame)
+
+
+def test_remarks_say_what_the_counts_do_not() -> None:
+    manifest, scanned = make(plain(100, "abbbb"))
+    found = splits.assign(manifest, scanned, SPLITS).manifest
+    assert "names no patients" in splits.remarks(found) and "4.0 times" in splits.remarks(found)
+    manifest, scanned = make(plain(60))
+    assert "about even" in splits.balance(splits.assign(manifest, scanned, SPLITS).manifest)

@@ -1,0 +1,251 @@
+"""Stand-ins: what is drawn in a dataset's layout is what its adapter lists."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from scanbook import config
+from scanbook.config import Study
+from scanbook.data import adapters
+from scanbook.data.adapters import stand_in
+from scanbook.data.adapters.synthetic import eruptions, faults
+from scanbook.data.adapters.synthetic.kinds import KINDS, modality
+from scanbook.data.adapters.synthetic.lesion import Skin
+from scanbook.data.adapters.synthetic.plan import class_of, shares
+from scanbook.data.images import read
+from scanbook.data.manifest import TEST, TRAIN, Manifest
+from scanbook.errors import StudyError
+
+STUDIES = ("dermnet", "melanoma", "chest_xray", "retinopathy", "skin11")
+
+
+def drawn(name: str, **stand_in_keys: int) -> Study:
+    """The study on its stand-in, as small as smoke draws it, and not sampled further."""
+    small = config.load(name, "smoke")
+    block = small.stand_in.model_copy(update={"size": 32, **stand_in_keys})
+    return small.model_copy(update={"stand_in": block, "limit": None, "data": "", "on_stand_in": True})
+
+
+@cache
+def listed(name: str) -> Manifest:
+    return adapters.load(drawn(name))
+
+
+def picture(manifest: Manifest, name: str) -> np.ndarray:
+    paths = manifest.frame.set_index("image_id")["path"]
+    return cv2.imread(paths[name], cv2.IMREAD_UNCHANGED)
+
+
+# Kinds of picture
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_drawn_from_its_seed_alone(kind: str) -> None:
+    first, again, other = (KINDS[kind](np.random.default_rng(seed), 48, None) for seed in (1, 1, 2))
+    grey = modality(kind) == "xray"
+    assert first.picture.shape == ((48, 48) if grey else (48, 48, 3)) and first.picture.dtype == np.uint8
+    assert first.mask.shape == (48, 48) and set(np.unique(first.mask)) <= {0, 255}
+    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.mask, again.mask)
+    assert not np.array_equal(first.picture, other.picture)
+    assert first.picture.std() > 5
+    assert bool(first.mask.any()) == (kind != "clinical_normal_skin")
+
+
+def test_a_patients_pictures_share_the_skin() -> None:
+    dark, fair = Skin(0.6, 0.1, 0.0), Skin(0.05, 0.1, 0.0)
+    for seed in range(3):
+        pictures = [KINDS["dermoscopy_benign"](np.random.default_rng(seed), 48, skin).picture for skin in (dark, fair)]
+        assert pictures[0].mean() < pictures[1].mean() - 10
+
+
+def test_strengths_of_the_looks_are_ranges_of_known_names() -> None:
+    known = set(eruptions.LOOKS["acne"]) | set(eruptions._GENERAL)
+    for name, look in eruptions.LOOKS.items():
+        assert set(look) <= known, name
+        assert all(low <= high for low, high in look.values()), name
+
+
+def test_lungs_are_darker_than_what_is_around_them_and_the_retina_brighter() -> None:
+    for kind, sign in (("xray_normal", -1), ("fundus_grade_0", 1)):
+        for seed in range(4):
+            shown = KINDS[kind](np.random.default_rng(seed), 64, None)
+            inside = shown.mask > 0
+            assert 0.15 < inside.mean() < 0.75
+            assert sign * (shown.picture[inside].mean() - shown.picture[~inside].mean()) > 15
+
+
+def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
+    """The darkest and brightest spots inside the retina, counted, grow with the grade, but do not tell it."""
+
+    def signs(grade: int, seed: int) -> float:
+        shown = KINDS[f"fundus_grade_{grade}"](np.random.default_rng([grade, seed]), 80, None)
+        green = shown.picture[..., 1].astype(np.float32)
+        rough = np.abs(green - cv2.GaussianBlur(green, (0, 0), 3.5)) / (green[shown.mask > 0].mean() + 1)
+        return float(rough[cv2.erode(shown.mask, np.ones((9, 9))) > 0].mean())
+
+    found = np.array([[signs(grade, seed) for seed in range(12)] for grade in range(5)])
+    assert (np.diff(np.median(found, axis=1)) > 0).all()
+    assert all(found[grade].max() > found[grade + 1].min() for grade in range(4))
+
+
+# Layouts
+
+
+def test_every_kind_that_a_study_draws_exists_and_every_class_is_drawn() -> None:
+    for name in STUDIES:
+        block = config.load(name).stand_in
+        layout = config.load(name).dataset
+        assert set(block.classes.values()) <= set(KINDS)
+        classes = {class_of(key, layout) for key in block.classes} - {None}
+        assert classes >= set(layout.claimed) | set(layout.classes.values()) | set(layout.extra_classes)
+    assert len(config.load("dermnet").stand_in.classes) == 23
+
+
+def test_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+    for name in ("melanoma", "chest_xray"):
+        small = drawn(name, images=70, fewest=12)
+        for workers in (1, 3):
+            stand_in.write(tmp_path / name / str(workers), small, workers=workers)
+        one, three = (
+            {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+            for root in (tmp_path / name / "1", tmp_path / name / "3")
+        )
+        assert one == three and len(one) > 140
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_adapter_lists_what_was_drawn(name: str) -> None:
+    small, manifest = drawn(name), listed(name)
+    expected: dict[str, int] = {}
+    for key, count in shares(small).items():
+        label = class_of(key, small.dataset)
+        if label:
+            expected[label] = expected.get(label, 0) + count
+    assert manifest.frame["label"].value_counts().to_dict() == expected
+    assert set(manifest.classes) == set(expected)
+    unreadable = set(manifest.facts["faults"]["unreadable"])
+    assert {each for each in manifest.frame["image_id"] if picture(manifest, each) is None} == unreadable
+    assert len(unreadable) == 2
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_planted_faults_are_there(name: str) -> None:
+    manifest = listed(name)
+    frame, found = manifest.frame.set_index("image_id"), manifest.facts["faults"]
+    pairs = found["exact_duplicates"] + found["near_duplicates"] + found["conflicting_labels"]
+    single = [*found["unreadable"], *found["dark"], *found["blurred"]]
+    assert all(found.values())
+    assert len(set(single)) + len({one for pair in pairs for one in pair}) == len(single) + 2 * len(pairs)
+    for copy, source in found["exact_duplicates"] + found["conflicting_labels"]:
+        assert Path(frame.loc[copy, "path"]).read_bytes() == Path(frame.loc[source, "path"]).read_bytes()
+        same = frame.loc[copy, "label"] == frame.loc[source, "label"]
+        assert same == ([copy, source] in found["exact_duplicates"])
+    for copy, source in found["near_duplicates"]:
+        undo = faults.ORIENTATIONS[
+            manifest.facts["near_duplicate_kinds"][copy].replace("90", "x").replace("270", "90").replace("x", "270")
+        ]
+        one, other = undo(picture(manifest, copy)).astype(float), picture(manifest, source)
+        assert one.shape == other.shape and np.abs(one - other).mean() < 6
+        assert frame.loc[copy, "label"] == frame.loc[source, "label"]
+    assert max(picture(manifest, each).mean() for each in found["dark"]) < 12
+    assert set(manifest.facts["near_duplicate_kinds"]) == {copy for copy, _ in found["near_duplicates"]}
+
+
+def test_dermnet_has_parts_of_every_class_and_a_copy_across_them() -> None:
+    manifest = listed("dermnet")
+    counts = pd.crosstab(manifest.frame["label"], manifest.frame["split"])
+    assert len(counts) == 23 and counts[TRAIN].min() >= 8 and counts[TEST].min() >= 2
+    splits = manifest.frame.set_index("image_id")["split"]
+    assert any(splits[copy] != splits[source] for copy, source in manifest.facts["faults"]["exact_duplicates"])
+
+
+def test_melanoma_has_patients_metadata_masks_and_listed_duplicates() -> None:
+    manifest = listed("melanoma")
+    frame = manifest.frame.set_index("image_id")
+    assert frame["label"].value_counts()["malignant"] == 40
+    sizes = frame.groupby("group").size()
+    assert sizes.max() > 3 and 2 < len(frame) / len(sizes) < 8
+    assert (frame["mask_path"] != "").all()
+    assert set(manifest.metadata) == {"sex", "age_approx", "anatom_site_general_challenge", "diagnosis"}
+    assert (frame.loc[frame["label"] == "malignant", "diagnosis"] == "melanoma").all()
+    unknown = frame.loc[frame["label"] == "benign", "diagnosis"] == "unknown"
+    assert 0.6 < unknown.mean() < 0.95
+    assert all(frame.loc[one, "group"] == frame.loc[two, "group"] for one, two in listed_pairs(manifest))
+    for one, two in manifest.facts["faults"]["near_duplicates"]:
+        assert frame.loc[one, "group"] == frame.loc[two, "group"]
+
+
+def listed_pairs(manifest: Manifest) -> list[tuple[str, str]]:
+    root = next(each for each in Path(manifest.frame["path"].iloc[0]).parents if (each / "train.csv").is_file())
+    pairs = pd.read_csv(root / "ISIC_2020_Training_Duplicates.csv")
+    assert len(pairs) >= 2
+    return list(pairs.itertuples(index=False, name=None))
+
+
+def test_chest_x_rays_leave_a_class_out_and_have_masks_of_another_size_and_tinted_films() -> None:
+    manifest = adapters.load(drawn("chest_xray", images=200, seed=1))
+    frame = manifest.frame
+    assert not frame["path"].str.contains("Lung_Opacity").any() and (frame["mask_path"] != "").all()
+    shape = {cv2.imread(path, cv2.IMREAD_UNCHANGED).shape for path in frame["mask_path"].iloc[:20]}
+    assert min(side for each in shape for side in each) < 32
+    coloured = {each for each in frame["image_id"] if np.ndim(picture(manifest, each)) == 3}
+    assert coloured and coloured == set(manifest.facts["tinted"])
+    assert set(frame.set_index("image_id").loc[sorted(coloured), "label"]) == {"COVID-19"}
+
+
+def test_the_retinas_mask_covers_what_is_lit() -> None:
+    manifest = listed("retinopathy")
+    bad = {each for kind in ("unreadable", "dark") for each in manifest.facts["faults"][kind]}
+    rows = manifest.frame[~manifest.frame["image_id"].isin(bad)].iloc[:12]
+    for path, mask_path in zip(rows["path"], rows["mask_path"], strict=True):
+        mask = cv2.imread(mask_path, cv2.IMREAD_UNCHANGED) > 0
+        lit = read(Path(path).read_bytes()).max(axis=2) > 40
+        assert mask.shape == lit.shape and (mask == lit).mean() > 0.85
+
+
+def test_skin11_claims_in_its_names_and_shapes_tell_the_source() -> None:
+    manifest = listed("skin11")
+    counted = manifest.frame["label"].value_counts()
+    claims = manifest.facts["claimed_in_names"]
+    lies = {label for label, claim in claims.items() if claim != counted[label]}
+    assert lies == {"melanoma"} and claims["melanoma"] == 15_750 and len(claims) == 10
+    assert counted["normal skin"] == 12
+    sound = manifest.frame[~manifest.frame["image_id"].isin(manifest.facts["faults"]["unreadable"])]
+    upright = sound["path"].map(lambda path: np.greater(*read(Path(path).read_bytes()).shape[:2]))
+    dermoscopic = sound["label"].isin(["melanoma", "basal cell carcinoma", "melanocytic nevi"])
+    assert upright[~dermoscopic].any()
+
+
+# Shares
+
+
+@pytest.mark.parametrize("images", [150, 600, 10_000])
+@pytest.mark.parametrize("name", STUDIES)
+def test_shares_follow_the_claims_and_none_is_too_small(name: str, images: int) -> None:
+    small = drawn(name, images=images, fewest=5)
+    counts = shares(small)
+    assert sum(counts.values()) == images and min(counts.values()) >= 5
+    claimed = {key: small.dataset.claimed.get(class_of(key, small.dataset), 0) for key in counts}
+    by_claim = sorted(counts, key=lambda key: claimed[key])
+    assert all(counts[low] <= counts[high] + 1 for low, high in pairwise(by_claim) if claimed[low])
+    if not any(claimed.values()):
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_stand_in_that_is_not_drawn_is_one_line() -> None:
+    small = drawn("dermnet")
+    for block, message in (
+        (small.stand_in.model_copy(update={"classes": {"a": "clinical_plague"}}), "classes.a is 'clinical_plague'"),
+        (small.stand_in.model_copy(update={"classes": {}}), "has no stand-in"),
+        (None, "has no stand-in"),
+    ):
+        with pytest.raises(StudyError, match=message) as caught:
+            adapters.load(small.model_copy(update={"stand_in": block}))
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,203 @@
+"""A real Slurm of two nodes on this machine: munged, slurmctld and two slurmd, of a folder's own, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from benchmarks.parallel import free_ports
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+HOST = socket.gethostname().split(".")[0]
+NODES = (HOST, f"{HOST}-2")
+"""The processes of a job meet at its first node, whose name must be one that the system knows."""
+CONFIGURATION = """
+ClusterName=scanbook
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={room}/munge.socket
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={room}/state
+SlurmdSpoolDir={room}/spool-%n
+SlurmctldPidFile={room}/slurmctld.pid
+SlurmdPidFile={room}/slurmd-%n.pid
+SlurmctldLogFile={room}/slurmctld.log
+SlurmdLogFile={room}/slurmd-%n.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=batch_sched_delay=0,sched_interval=2
+SlurmdTimeout=10
+ReturnToService=2
+KillWait=3
+MailProg=/bin/true
+NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 State=UNKNOWN
+NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str:
+    """What keeps a cluster from being started here, "" for nothing."""
+    lacking = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=_path())]
+    if lacking:
+        return f"there is no {', no '.join(lacking)}; install slurm-wlm and munge"
+    try:
+        socket.gethostbyname(HOST)
+    except OSError:
+        return f"this machine does not know its own name, {HOST}, by which the processes of a job meet"
+    return "" if os.geteuid() == 0 else "its daemons are started as root"
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+class Cluster:
+    """Such a Slurm.
+
+    Args:
+        room: Its folder.
+    """
+
+    def __init__(self, room: Path) -> None:
+        self.room = room
+        self.environment = os.environ | {"SLURM_CONF": str(room / "slurm.conf"), "PATH": _path()}
+        (room / "state").mkdir()
+        (room / "slurm.conf").write_text(CONFIGURATION.format(room=room, host=HOST, nodes=NODES, ports=free_ports(3)))
+        key = room / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        files = {"key-file": key, "socket": room / "munge.socket", "pid-file": room / "munged.pid"}
+        files |= {"log-file": room / "munged.log", "seed-file": room / "munge.seed"}
+        # --force: the folder of a test is more open than a key likes
+        self.run("munged", "--force", *(f"--{name}={path}" for name, path in files.items()))
+        self.run("slurmctld", "-c")
+        for node in NODES:
+            self.start(node)
+        self.until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
+
+    def run(self, *words: str) -> str:
+        """What a command says; it must do well."""
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, (words, done.stdout, done.stderr, self.log())
+        return done.stdout
+
+    def start(self, node: str) -> None:
+        """Starts a node."""
+        self.run("slurmd", "-N", node)
+
+    def states(self) -> dict[str, str]:
+        """State of each node."""
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %t").splitlines()
+        return dict(line.split() for line in lines)
+
+    def submit(self, *command: str, nodes: str = "2", **variables: str) -> int:
+        """Hands in a batch job that may be run again, on whole nodes; returns its number. It writes `<number>.log`."""
+        script = self.room / "job.sh"
+        quoted = " ".join(f"'{word}'" for word in command)
+        script.write_text(f"#!/bin/sh\nexec {quoted}\n")
+        exported = ",".join(["ALL", *(f"{key}={value}" for key, value in variables.items())])
+        # open-mode: what it said before it was run again is kept
+        options = ["--requeue", f"--nodes={nodes}", "--exclusive", "--open-mode=append", f"--export={exported}"]
+        options += [f"--output={self.room}/%j.log"]
+        said = self.run("sbatch", *options, str(script))
+        return int(re.findall(r"\d+", said)[0])
+
+    def job(self, number: int) -> dict[str, str]:
+        """What Slurm says of a job, such as its JobState."""
+        shown = self.run("scontrol", "show", "job", str(number))
+        return dict(re.findall(r"(\w+)=(\S*)", shown))
+
+    def said(self, number: int) -> str:
+        """What a job has written so far."""
+        path = self.room / f"{number}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def ended(self, number: int, limit: float) -> str:
+        """Waits until a job has done well; returns what it wrote."""
+        self.until(lambda: self.job(number)["JobState"] not in _GOING, f"job {number} has ended", limit)
+        assert self.job(number)["JobState"] == "COMPLETED", (self.job(number), self.said(number), self.log())
+        return self.said(number)
+
+    def kill(self, node: str) -> None:
+        """Takes a node down as a power cut does: its daemon and everything that runs on it, with SIGKILL."""
+        for each in self._on(node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGKILL)
+
+    def running_on(self, node: str) -> bool:
+        """Whether anything of a job runs on a node."""
+        return len(self._on(node)) > 1
+
+    def _on(self, node: str) -> list[psutil.Process]:
+        found = []
+        for each in self._ours():
+            with contextlib.suppress(psutil.Error):
+                if each.cmdline() == ["slurmd", "-N", node]:
+                    found.append(each)
+                elif each.environ().get("SLURMD_NODENAME") == node:  # and the daemon of its job step
+                    found += [each, *(above for above in each.parents() if above.name() == "slurmstepd")]
+        return found
+
+    def _ours(self) -> Iterator[psutil.Process]:
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    yield each
+
+    def until(self, reached: Callable[[], bool], what: str, limit: float = 60) -> None:
+        """Waits until something is so."""
+        end = time.monotonic() + limit
+        while not reached():
+            assert time.monotonic() < end, f"not reached in {limit:.0f} s: {what}; {self.states()}\n{self.log()}"
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        """The last lines of all daemons."""
+        tails = []
+        for path in sorted(self.room.glob("*.log")):
+            tails += [f"== {path.name}", *path.read_text(errors="replace").splitlines()[-20:]]
+        return "\n".join(tails)
+
+    def stop(self) -> None:
+        """Ends everything: the daemons, and what jobs have left."""
+        for each in self._ours():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+_GOING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "NODE_FAIL", "SUSPENDED")
+
+
+@contextlib.contextmanager
+def started(room: Path) -> Iterator[Cluster]:
+    """A cluster while the block runs."""
+    cluster = Cluster(room)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+if __name__ == "__main__":
+    with started(Path(sys.argv[1])) as running:
+        print(f"export SLURM_CONF={running.environment['SLURM_CONF']}")
+        signal.pause()

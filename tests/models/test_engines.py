@@ -1,0 +1,456 @@
+"""Engines: one answer whatever the engine, the batch, the thread and the place, from Keras to HTTP."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from helpers import planted
+from scanbook import runtime
+from scanbook.data import images
+from scanbook.errors import ModelError, RunError
+from scanbook.inspection import grad_cam
+from scanbook.models import backbones, engines
+from scanbook.models.engines import KerasEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
+from scanbook.serving import client
+
+TEMPERATURE = 1.7
+FLOAT32 = 2e-4
+"""Largest difference that float32 explains in a deep network; bfloat16 moves its logits by more than 1e-2."""
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return planted.pixels()[::-1][:32]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return planted.network("mobilenet_v2_0.35")
+
+
+@pytest.fixture(scope="module")
+def converted(model):
+    return engines.to_openvino(model)
+
+
+@pytest.fixture(scope="module")
+def logits(model, photos):
+    found = KerasEngine(model).predict(photos)[0]
+    assert found.std(axis=0).min() > 1e-2 * np.abs(found).max()  # the answers differ from image to image
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return planted.export(tmp_path_factory.mktemp("export") / "bundle", model, TEMPERATURE)
+
+
+def from_probabilities(probabilities):
+    return TEMPERATURE * engines.centred_log(probabilities)
+
+
+# parity: each place answers RGB images as the Keras model does, and would be caught if it took them for BGR
+
+
+@pytest.fixture(scope="module")
+def saved(model, converted, tmp_path_factory):
+    """The network in every format, by suffix."""
+    folder = tmp_path_factory.mktemp("saved")
+    model.save(folder / "model.keras")
+    engines.save_openvino(converted, folder / "model.xml")
+    engines.to_onnx(model, folder / "model.onnx")
+    engines.to_saved_model(model, folder / "model")
+    names = {"model.keras", "model.xml", "model.bin", "model.onnx", "model"}
+    assert {path.name for path in folder.iterdir()} == names
+    return {path.suffix: path for path in folder.iterdir()}
+
+
+ENGINES = ("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput", "SavedModel")
+
+
+@pytest.fixture(scope="module")
+def every(model, converted, saved):
+    """Every engine in every mode, with the network itself or what was made of it."""
+    return {
+        "Keras": KerasEngine(model),
+        "OpenVINO latency": OpenVinoEngine(converted, "latency"),
+        "OpenVINO throughput": OpenVinoEngine(converted, "throughput"),
+        "ONNX latency": OnnxEngine(saved[".onnx"], "latency"),
+        "ONNX throughput": OnnxEngine(saved[".onnx"], "throughput"),
+        "SavedModel": SavedModelEngine(saved[""]),
+    }
+
+
+@pytest.fixture(scope="module")
+def places(every, saved, exported):
+    """Places that answer: each a function from uint8 images to logits, up to a constant an image."""
+    ends = every | {"Keras, saved": engines.open_saved(saved[".keras"])}
+    served = {
+        "bundle": OpenVinoEngine(exported.model),
+        "bundle, Keras": KerasEngine(exported.folder / exported.models["keras"]),
+    }
+    found = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
+    for name, engine in served.items():
+        found[name] = lambda x, engine=engine: from_probabilities(engine.predict(x, 8)[0])
+    return found
+
+
+PLACES = (*ENGINES, "Keras, saved", "bundle", "bundle, Keras")
+
+
+def centred(values):
+    return values - values.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_place_agrees_with_the_trained_model(places, logits, photos, place):
+    assert engines.parity(centred(logits), centred(places[place](photos))) <= engines.PARITY
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_swapped_channels_are_caught_at_every_place(places, logits, photos, place):
+    swapped = np.ascontiguousarray(photos[..., ::-1])
+    assert engines.parity(centred(logits), centred(places[place](swapped))) > 100 * engines.PARITY
+
+
+def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits, tmp_path):
+    paths = [Path(path) for path in planted.manifest().frame["path"]][::-1][:32]
+    assert images.read(paths[0]).shape[:2] != planted.SIZE  # files are of another size than the model's input
+    swapped = []
+    for path in paths[:8]:
+        swapped.append(tmp_path / path.name)
+        swapped[-1].write_bytes(images.encode_png(images.read(path)[..., ::-1].copy()))
+    with client.running(exported.folder) as address:
+        answers = client.ask(address, [*paths, *swapped])
+        with pytest.raises(RunError, match=r"refused image 1 of 1 with status 400") as refused:
+            empty = tmp_path / "nothing.png"
+            empty.write_bytes(b"no image")
+            client.ask(address, [empty])
+    assert "\n" not in str(refused.value)
+    assert all(list(answer["probabilities"]) == list(planted.CLASSES) for answer in answers)
+    assert all(answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get) for answer in answers)
+    found = from_probabilities(np.array([list(answer["probabilities"].values()) for answer in answers]))
+    assert engines.parity(centred(logits), found[:32]) <= engines.PARITY
+    assert engines.parity(centred(logits)[:8], found[32:]) > 100 * engines.PARITY
+
+
+def test_answers_over_http_keep_every_digit(exported, photos):
+    from scanbook.serving import create_app
+
+    service = create_app(exported.folder).test_client()
+    answer = service.post("/predict", data=images.encode_png(photos[0]), content_type="image/png").get_json()
+    [prediction] = answer["predictions"]
+    expected = OpenVinoEngine(exported.model).predict(photos[:1])[0][0]
+    np.testing.assert_array_equal(np.float32(list(prediction["probabilities"].values())), expected)
+    assert prediction["confidence"] == expected.max()
+
+
+def test_service_that_cannot_start_says_why_and_is_gone(tmp_path):
+    with pytest.raises(RunError, match=r"stopped: .*no bundle") as failed, client.running(tmp_path / "nowhere"):
+        pass
+    assert "\n" not in str(failed.value)
+    with pytest.raises(RunError, match="no service answers"):
+        client.ask("http://127.0.0.1:9", [Path(planted.manifest().frame["path"][0])])
+
+
+# engines
+
+
+@pytest.mark.parametrize("which", ENGINES)
+def test_sixteen_threads_get_their_own_answers(every, which):
+    engine = every[which]
+    photos = planted.pixels()
+    shares = [photos[start : start + 1 + start % 4] for start in range(0, 48, 3)]
+    alone = [engine.predict(share)[0] for share in shares]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda share: engine.predict(share, 2)[0], shares * 3))
+    assert len(shares) == 16
+    for found, expected in zip(together, alone * 3, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("which", ENGINES)
+@pytest.mark.parametrize("batch_size", [1, 7, 31, 32, 100])
+def test_batch_size_changes_nothing(every, logits, photos, which, batch_size):
+    found = every[which].predict(photos, batch_size)
+    assert len(found) == 1 and found[0].dtype == np.float32
+    assert engines.parity(logits, found[0]) < FLOAT32
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_openvino_computes_in_float32(converted, logits, photos, mode):
+    engine = OpenVinoEngine(converted, mode, threads=1)
+    assert engine._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx", ""])
+def test_saved_model_is_opened_by_its_suffix_and_keeps_float32(saved, logits, photos, suffix, mode):
+    engine = engines.open_saved(saved[suffix], mode, threads=1)
+    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime", "": "SavedModel"}
+    assert (engine.name, engine.precision) == (expected[suffix], "fp32") and engine.requests >= 1
+    assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
+
+
+def test_size_on_disk_counts_weights_that_lie_apart(saved):
+    assert engines.size_on_disk(saved[".xml"]) == saved[".xml"].stat().st_size + saved[".bin"].stat().st_size
+    assert engines.size_on_disk(saved[".onnx"]) == saved[".onnx"].stat().st_size
+    files = [path for path in saved[""].rglob("*") if path.is_file()]
+    assert engines.size_on_disk(saved[""]) == sum(path.stat().st_size for path in files)
+    weights = 4 * sum(int(np.prod(each.shape)) for each in planted.network("mobilenet_v2_0.35").weights)
+    for suffix in (".keras", ".xml", ".onnx"):
+        assert 0.9 * weights < engines.size_on_disk(saved[suffix]) < 1.5 * weights
+    # Keras lists the variables of a SavedModel twice, and TensorFlow writes both
+    assert 1.9 * weights < engines.size_on_disk(saved[""]) < 3.5 * weights
+
+
+@pytest.mark.parametrize(
+    "name", ["model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx", "missing", "broken"]
+)
+def test_what_is_no_saved_model_is_refused_in_a_line(tmp_path, name):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=name) as refused:
+        engines.open_saved(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_onnx_without_its_packages_says_what_to_install(monkeypatch, saved, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match=r'pip install "scanbook\[onnx\]"'):
+        engines.open_saved(saved[".onnx"])
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ModelError, match=r'pip install "scanbook\[onnx\]"'):
+        engines.to_onnx(planted.network(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_activation_with_a_gradient_of_its_own_is_no_output(photos):
+    keras = runtime.keras()
+    entry = keras.Input(photos.shape[1:], dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, activation="swish")(keras.layers.Rescaling(1 / 255)(entry))
+    outputs = [keras.layers.GlobalAveragePooling2D()(x), keras.layers.Conv2D(2, 1, activation="swish")(x)]
+    network = keras.Model(entry, outputs)
+    engine = OpenVinoEngine(engines.to_openvino(network))
+    assert engine.outputs == 2
+    for found, expected in zip(engine.predict(photos), network(photos), strict=True):
+        np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])
+def test_the_order_of_two_outputs_is_kept_and_nothing_is_said(photos, tmp_path, capfd, write, name):
+    exported = grad_cam.with_heat_maps(planted.network(), TEMPERATURE)
+    capfd.readouterr()
+    write(exported, tmp_path / name)
+    engine = engines.open_saved(tmp_path / name)
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    found = engine.predict(photos, 5)
+    for ours, theirs in zip(found, KerasEngine(exported).predict(photos), strict=True):
+        assert ours.shape == theirs.shape and engines.parity(theirs, ours) < FLOAT32
+
+
+def test_outputs_come_as_probabilities_then_heat_maps(model, exported, logits, photos):
+    bias = model.get_layer("logits").get_weights()[1]
+    for mode in ("latency", "throughput"):
+        probabilities, maps = OpenVinoEngine(exported.model, mode).predict(photos, 5)
+        np.testing.assert_allclose(probabilities, softmax(logits / TEMPERATURE, axis=1), atol=1e-5)
+        assert maps.shape == (32, 2, 2, 3)
+        assert engines.parity(logits, maps.mean((1, 2)) + bias) < FLOAT32
+
+
+@pytest.mark.parametrize("which", ENGINES)
+def test_views_and_read_only_arrays_are_taken_as_they_look(every, which):
+    engine = every[which]
+    view = planted.pixels()[:8, ::-1, :, ::-1]
+    assert not view.flags.c_contiguous and not view.flags.writeable
+    np.testing.assert_array_equal(engine.predict(view)[0], engine.predict(np.ascontiguousarray(view))[0])
+
+
+def test_rows_of_a_file_are_read_a_few_hundred_at_a_time():
+    seen = []
+
+    class Sums:
+        def predict(self, images):
+            seen.append(len(images))
+            return images.sum((1, 2, 3)), images[:, 0, 0]
+
+    pictures = np.random.default_rng(0).integers(0, 9, (1300, 2, 2, 3))
+    rows = np.random.default_rng(1).permutation(1300)[:1100]
+    sums, corners = engines.of_rows(Sums(), pictures, rows)
+    assert np.array_equal(sums, pictures[rows].sum((1, 2, 3))) and np.array_equal(corners, pictures[rows, 0, 0])
+    assert seen == [512, 512, 76]
+
+
+@given(arrays(np.float64, (5, 3), elements=st.floats(-30, 30)))
+def test_centred_log_undoes_softmax(logits):
+    found = engines.centred_log(softmax(logits, axis=1))
+    np.testing.assert_allclose(found, logits - logits.mean(1, keepdims=True), atol=1e-6)
+
+
+def test_centred_log_of_a_zero_is_finite():
+    assert np.isfinite(engines.centred_log(np.array([[1.0, 0.0]], np.float32))).all()
+
+
+def test_parity_is_a_share_of_the_spread():
+    reference = np.random.default_rng(0).normal(size=(32, 3))
+    assert engines.parity(reference, reference) == 0
+    shifted = reference.copy()
+    shifted[4, 1] += 0.01 * reference.std()
+    assert engines.parity(reference, shifted) == pytest.approx(0.01)
+    assert engines.parity(10 * reference, 10 * shifted) == pytest.approx(0.01)
+
+
+# int8
+
+
+DRAWN = 360
+"""Images of the planted colours to learn from, and as many to be tested on."""
+
+
+def draw(seed):
+    """Images of planted colours, which differ from image to image so much that the best answer is at times wrong."""
+    draws = np.random.default_rng(seed)
+    y = np.arange(DRAWN) % len(planted.CLASSES)
+    colours = planted.COLOURS[y] + draws.normal(0, 40, (DRAWN, 3))
+    texture = draws.normal(0, 25, (DRAWN, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(colours[:, None, None] + texture, 0, 255).astype(np.uint8), y
+
+
+def learned(name):
+    """A network whose head was fitted to synthetic images, and its features left as they came."""
+    x, y = draw(0)
+    network = backbones.keras.models.clone_model(planted.network(name))
+    network.set_weights(planted.network(name).get_weights())
+    features = KerasEngine(backbones.pooled(network)).predict(x)[0]
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features, y)
+    scaler, line = head[0], head[1]
+    kernel = (line.coef_ / scaler.scale_).T
+    network.get_layer(backbones.LOGITS).set_weights([kernel, line.intercept_ - scaler.mean_ @ kernel])
+    return network
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """As it is exported, with heat maps, and its answers to test images."""
+    exported = grad_cam.with_heat_maps(learned("baseline_cnn"), 1.0)
+    x, y = draw(1)
+    logits = engines.centred_log(KerasEngine(exported).predict(x)[0])
+    assert 0.8 < (logits.argmax(1) == y).mean() < 0.99
+    return exported, engines.to_openvino(exported), logits
+
+
+@pytest.fixture(scope="module")
+def quantised(trained):
+    return engines.quantise(trained[1], draw(0)[0][:48])
+
+
+def kinds(model):
+    return [node.get_type_name() for node in model.get_ops()]
+
+
+def test_int8_is_as_often_right_and_computes_in_integers(trained, quantised):
+    _, converted, logits = trained
+    x, y = draw(1)
+    engine = OpenVinoEngine(quantised, "throughput")
+    assert engine.precision == "int8" and OpenVinoEngine(converted).precision == "fp32"
+    probabilities, maps = engine.predict(x)
+    assert probabilities.shape == (DRAWN, 3) and maps.shape == (DRAWN, 4, 4, 3)
+    found = engines.centred_log(probabilities)
+    assert engines.parity(logits, found) > 10 * engines.PARITY  # another arithmetic
+    assert engines.refusal("int8", logits, found, y) == ""
+    layers = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ops()]
+    used = [each["runtimePrecision"] for each in layers if each["layerType"] == "Convolution"]
+    assert len(used) >= 4 and set(used) <= {"u8", "i8"}
+
+
+def test_same_images_give_the_same_int8_in_silence_and_leave_the_model_alone(trained, quantised, capfd, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
+    x, _ = draw(1)
+    capfd.readouterr()
+    again = engines.quantise(trained[1], draw(0)[0][:48])
+    assert capfd.readouterr() == ("", "")
+    for ours, theirs in zip(OpenVinoEngine(quantised).predict(x), OpenVinoEngine(again).predict(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert "FakeQuantize" in kinds(again) and "FakeQuantize" not in kinds(trained[1])
+    assert sys.modules["openvino_telemetry"] is None  # nothing is reported to anybody
+
+
+def test_int8_calibrated_on_grey_images_is_refused_with_the_figures(trained):
+    _, converted, logits = trained
+    x, y = draw(1)
+    grey = engines.quantise(converted, np.full_like(x[:4], 127))
+    found = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
+    said = engines.refusal("int8", logits, found, y)
+    right, expected = int((found.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
+    assert f"{right} of {DRAWN}" in said and f"{right / DRAWN:.1%}" in said and str(expected) in said
+    assert "\n" not in said
+
+
+def test_int8_is_written_and_read_again_smaller(trained, quantised, tmp_path):
+    x, _ = draw(1)
+    for name, each in {"fp32": trained[1], "int8": quantised}.items():
+        engines.save_openvino(each, tmp_path / f"{name}.xml")
+    fp32, int8 = (tmp_path / f"{name}.xml" for name in ("fp32", "int8"))
+    assert engines.size_on_disk(int8) < 0.5 * engines.size_on_disk(fp32)
+    assert int8.with_suffix(".bin").stat().st_size < 0.3 * fp32.with_suffix(".bin").stat().st_size
+    reopened = engines.open_saved(int8)
+    assert reopened.precision == "int8"
+    np.testing.assert_array_equal(reopened.predict(x)[0], OpenVinoEngine(quantised).predict(x)[0])
+
+
+# refusals
+
+
+def logits_of(right, n):
+    """Logits of two classes that are right on the first images, where the true class is 0 throughout."""
+    logits = np.tile([[0.0, 1.0]], (n, 1))
+    logits[:right] = [1.0, 0.0]
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("n", "reference", "other", "allowed"),
+    [
+        (50, 45, 45, True),
+        (50, 45, 44, False),
+        (100, 90, 89, True),
+        (100, 90, 88, False),
+        (700, 600, 593, True),
+        (700, 600, 592, False),
+        (50, 45, 48, True),
+    ],
+)
+def test_int8_may_lose_one_point_and_no_more(n, reference, other, allowed):
+    said = engines.refusal("int8", logits_of(reference, n), logits_of(other, n), np.zeros(n, int))
+    assert (said == "") == allowed
+    assert allowed or (f"{other} of {n} images" in said and f"{other / n:.1%}" in said and "1 %" in said)
+
+
+def test_fp32_is_refused_beyond_parity_however_often_it_is_right(logits, photos):
+    y_true = logits.argmax(1)
+    for share, allowed in ((0.5, True), (1.5, False)):
+        other = logits.copy()
+        other[5, 1] += share * engines.PARITY * logits.std()
+        said = engines.refusal("fp32", logits, other, y_true)
+        assert (said == "") == allowed and (allowed or ("0.0015" in said and "32 images" in said))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_logits_that_are_no_numbers_are_refused(precision):
+    broken = logits_of(20, 50)
+    broken[7] = np.nan
+    assert "1 of 50 images" in engines.refusal(precision, logits_of(20, 50), broken, np.zeros(50, int))

@@ -1,0 +1,368 @@
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy.special import softmax
+
+from scanbook import evaluation
+from scanbook.inspection import robustness
+from scanbook.reporting import plots
+from scanbook.reporting.plots import style
+
+CLASSES = ("naevus", "melanoma", "basal cell carcinoma")
+RANDOM = np.random.default_rng(0)
+
+
+def pictures(count, side=48):
+    """Discs of several colours on skin, and their masks."""
+    y, x = np.mgrid[:side, :side]
+    images, masks = [], []
+    for place in range(count):
+        mask = np.hypot(y - side / 2, x - side / 2 + place % 3) < side * (0.2 + 0.04 * (place % 5))
+        image = np.full((side, side, 3), (226, 180, 160), np.uint8)
+        image[mask] = (120 - 10 * (place % 4), 70, 50 + 8 * (place % 5))
+        images.append(np.clip(image + RANDOM.normal(0, 6, image.shape), 0, 255).astype(np.uint8))
+        masks.append(mask)
+    return images, masks
+
+
+def manifest(n=240):
+    label = RANDOM.choice(CLASSES, n, p=[0.7, 0.2, 0.1])
+    return pd.DataFrame(
+        {
+            "label": label,
+            "split": RANDOM.choice(["train", "validation", "test"], n, p=[0.7, 0.15, 0.15]),
+            "group": [f"p{i // 2}" for i in range(n)],
+            "age_years": np.where(RANDOM.random(n) < 0.1, np.nan, RANDOM.normal(50, 14, n) + 8 * (label == "melanoma")),
+            "sex": RANDOM.choice(["female", "male", None], n, p=[0.5, 0.42, 0.08]),
+            "brightness": RANDOM.normal(140, 20, n),
+            "sharpness": RANDOM.gamma(2, 40, n),
+            "width_px": RANDOM.choice([450, 600, 1024], n),
+        }
+    )
+
+
+def predicted(skill=1.5, scale=2.0, n=400, classes=CLASSES, seed=1):
+    random = np.random.default_rng(seed)
+    y = random.choice(len(classes), n)
+    logits = random.normal(size=(n, len(classes)))
+    logits[np.arange(n), y] += skill
+    ids = [f"i{i}" for i in range(n)]
+    groups = [f"p{i // 2}" for i in range(n)]
+    return evaluation.Predictions(ids, groups, y, softmax(logits * scale, axis=1), classes)
+
+
+def history(epochs, pace, gap):
+    epoch = np.arange(1, epochs + 1)
+    loss = 1.1 * np.exp(-epoch / pace) + 0.1
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "loss": loss,
+            "accuracy": 1 - 0.6 * loss,
+            "validation_loss": loss + gap * epoch / epochs,
+            "validation_accuracy": 1 - 0.6 * loss - gap / 3,
+            "seconds": epoch * pace * 1.7,
+        }
+    )
+
+
+def prevalence_figure(stated):
+    validation, test, malignant = predicted(seed=2), predicted(seed=1), ("melanoma", "basal cell carcinoma")
+    row = evaluation.targets_table(validation, test, {"malignant": malignant}, rounds=50).loc["malignant"]
+    table = evaluation.prevalence_curve(test, malignant, row["threshold"], rounds=100)
+    return plots.prevalence_curve(table, "Malignant or not (400 test images)", stated)
+
+
+def coverage_figure(wanted):
+    chosen = None
+    if wanted is not None:
+        chosen = evaluation.abstention(predicted(), evaluation.choose_abstention(predicted(seed=2), wanted), 100)
+    table = evaluation.coverage_curve(predicted(), rounds=100)
+    return plots.coverage_curve(table, "Accuracy when abstaining (400 test images)", chosen)
+
+
+def subgroups_of(metrics):
+    ages = pd.Series([22, 41, 58, 63, 77] * 79 + [np.nan] * 5, name="age_years")
+    return evaluation.subgroups(predicted(), evaluation.bands(ages), metrics, rounds=100)
+
+
+FRAME = manifest()
+IMAGES, MASKS = pictures(10)
+HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(7)])
+DRAWS = pd.DataFrame(
+    {
+        "rotation_degrees": RANDOM.uniform(-180, 180, 500),
+        "zoom": RANDOM.lognormal(0, 0.1, 500),
+        "flipped": RANDOM.random(500) < 0.5,
+        "brightness_shift": RANDOM.normal(0, 10, 500),
+    }
+)
+SIZES = FRAME.assign(height_px=RANDOM.choice([300, 450, 768], len(FRAME)))
+CORRUPTED = pd.DataFrame(
+    [
+        (kind, severity, 240, top - drop * severity, top - drop * severity - 0.04, top - drop * severity + 0.03)
+        for kind, drop in (("noise", 0.1), ("blur", 0.03), ("brightness", 0.06), ("jpeg", 0.02), ("contrast", 0.09))
+        for top in [0.85]
+        for severity in range(6)
+    ],
+    columns=["kind", "severity", "images", "accuracy", "low", "high"],
+)
+SHORTCUTS = pd.DataFrame(
+    {
+        "auc": [0.58, 0.5, 0.91, 0.52],
+        "low": [0.55, 0.5, 0.88, 0.47],
+        "high": [0.61, 0.5, 0.94, 0.58],
+        "images": 2400,
+        "above chance": [True, False, True, False],
+    },
+    index=["size, aspect and bytes", "format and mode", "file name", "mean colour"],
+)
+FIGURES = {
+    "class_counts": lambda: plots.class_counts(FRAME, CLASSES),
+    "class_counts_unsplit": lambda: plots.class_counts(FRAME.assign(split=""), CLASSES),
+    "montage": lambda: plots.montage(IMAGES[:7], [f"image_{i}, melanoma, patient {i // 2}" for i in range(7)]),
+    "flagged": lambda: plots.flagged(IMAGES[:3], ["a.jpg: blurred", "b.jpg: dark", "c.jpg: near-duplicate of a.jpg"]),
+    "flagged_none": lambda: plots.flagged([], []),
+    "image_statistics": lambda: plots.image_statistics(FRAME, ["brightness", "sharpness", "width_px"], CLASSES),
+    "image_sizes": lambda: plots.image_sizes(SIZES, CLASSES),
+    "image_sizes_of_many_classes": lambda: plots.image_sizes(
+        SIZES.assign(label=[f"kind {i % 14}" for i in range(len(SIZES))]), [f"kind {i}" for i in range(14)]
+    ),
+    "image_sizes_one": lambda: plots.image_sizes(SIZES.assign(width_px=200, height_px=150), CLASSES),
+    "shortcut_bars": lambda: plots.shortcut_bars(SHORTCUTS),
+    "shortcut_bars_none": lambda: plots.shortcut_bars(SHORTCUTS.iloc[:0]),
+    "numeric_by_class": lambda: plots.numeric_by_class(FRAME, "age_years", (*CLASSES, "dermatofibroma")),
+    "category_by_class": lambda: plots.category_by_class(FRAME, "sex", CLASSES),
+    "mask_overlays": lambda: plots.mask_overlays(
+        IMAGES[:6],
+        MASKS[:6],
+        [*(np.roll(m, 3, 1) for m in MASKS[:5]), 0 * MASKS[5]],
+        [f"Dice 0.9{i}" for i in range(6)],
+    ),
+    "metric_bars": lambda: plots.metric_bars(
+        evaluation.summary(predicted(), rounds=100), "Test results, MobileNetV2 (400 images of 200 patients)"
+    ),
+    "metric_bars_references": lambda: plots.metric_bars(
+        pd.DataFrame(
+            {"value": [0.71, 0.83, np.nan], "low": [0.67, 0.8, np.nan], "high": [0.74, 0.86, np.nan]},
+            index=pd.Index(["from scratch", "frozen", "no weights"], name="arm"),
+        ),
+        "Accuracy of the arms (400 test images)",
+        "accuracy",
+        {"majority class": 0.67, "Bayes": 0.93},
+    ),
+    "learning_curves": lambda: plots.learning_curves(
+        {"from scratch": history(20, 9, 0.4), "frozen": history(12, 4, 0.1), "fine-tuned": history(20, 5, 0.2)}
+    ),
+    "learning_curves_of_many_arms": lambda: plots.learning_curves(
+        {
+            f"{backbone}, frozen, {policy}": history(12, 4, 0.1)
+            for backbone in ("mobilenet_v2_0.35", "efficientnet_b0", "densenet121", "resnet50_v2")
+            for policy in ("none", "dermoscopy+mixup")
+        }
+    ),
+    "learning_curves_seconds": lambda: plots.learning_curves({"frozen": history(1, 4, 0.1)}, x="seconds"),
+    "policy_preview": lambda: plots.policy_preview(
+        IMAGES[:2], [[np.rot90(image, turn) for turn in range(4)] for image in IMAGES[:2]], "Policy dermoscopy"
+    ),
+    "mixed_batch": lambda: plots.mixed_batch(
+        np.stack(IMAGES[:8]), RANDOM.dirichlet([0.1, 0.1, 0.1], 8), CLASSES, "Policy dermoscopy+mixup"
+    ),
+    "corruption_preview": lambda: plots.corruption_preview(robustness.examples(IMAGES[0])),
+    "robustness_curves": lambda: plots.robustness_curves(CORRUPTED),
+    "parameter_distributions": lambda: plots.parameter_distributions(DRAWS),
+    "confusion_matrix": lambda: plots.confusion_matrix(evaluation.confusion(predicted())),
+    "confusion_matrix_many": lambda: plots.confusion_matrix(
+        evaluation.confusion(predicted(classes=tuple(f"kind {i}" for i in range(14)), skill=4, n=2000))
+    ),
+    "confusion_matrix_two": lambda: plots.confusion_matrix(evaluation.confusion(predicted(classes=("no", "yes")))),
+    "roc_curves": lambda: plots.roc_curves(predicted(), rounds=100),
+    "roc_curves_many": lambda: plots.roc_curves(predicted(classes=tuple(f"kind {i}" for i in range(9))), rounds=50),
+    "roc_curves_two": lambda: plots.roc_curves(predicted(classes=("no", "yes")), rounds=100),
+    "reliability_diagram": lambda: plots.reliability_diagram(predicted(scale=2.5), predicted(scale=1.0)),
+    "heat_maps": lambda: plots.heat_maps(IMAGES[:4], HEAT[:4], [f"melanoma, said naevus {i}" for i in range(4)], 3),
+    "difference_plot": lambda: plots.difference_plot(
+        {
+            "fine-tuned − frozen": evaluation.Difference("accuracy", 0.041, 0.018, 0.064, 0.002),
+            "frozen − from scratch": evaluation.Difference("accuracy", 0.004, -0.012, 0.02, 0.6),
+            "masked − whole": evaluation.Difference("accuracy", -0.05, -0.08, -0.01, 0.02),
+        },
+        "Accuracy of the arms against each other (400 test images)",
+    ),
+    "prevalence_curve": lambda: prevalence_figure(stated=0.0176),
+    "prevalence_curve_unmarked": lambda: prevalence_figure(stated=None),
+    "prevalence_curve_common": lambda: prevalence_figure(stated=0.3),
+    "coverage_curve": lambda: coverage_figure(0.85),
+    "coverage_curve_unmarked": lambda: coverage_figure(None),
+    "coverage_curve_impossible": lambda: coverage_figure(1.0),
+    "subgroup_bars": lambda: plots.subgroup_bars(
+        subgroups_of(("accuracy", "auroc")),
+        "By age (400 test images)",
+        evaluation.summary(predicted(), ("accuracy", "auroc"), 20),
+    ),
+    "subgroup_bars_one": lambda: plots.subgroup_bars(subgroups_of(("accuracy",)), "By age (400 test images)"),
+    "seed_dots": lambda: plots.seed_dots(
+        evaluation.over_seeds([predicted(seed=seed) for seed in (1, 2, 3)]), "Fine-tuned (3 seeds, 400 test images)"
+    ),
+    "seed_dots_one": lambda: plots.seed_dots(evaluation.over_seeds({5: predicted()}), "Fine-tuned (1 seed)"),
+}
+IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_preview", "heat_maps"} | {
+    "mixed_batch",
+    "corruption_preview",
+}
+
+
+def test_every_function_is_drawn():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
+    assert [name for name in plots.__all__ if name != "apply" and f"{name}(" not in tests] == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_renders_with_title_and_labels(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert not plt.get_fignums(), "an open figure is shown twice in a notebook"
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=50)
+    file.seek(0)
+    pixels = imread(file)[..., :3]
+    assert pixels.std() > 0.02
+    words = figure.get_suptitle() + "".join(axis.get_title(loc) for axis in figure.axes for loc in ("left", "center"))
+    notes = {"flagged_none": "no image", "image_sizes_one": "200 × 150 pixels", "shortcut_bars_none": "too few images"}
+    if name in notes:
+        assert notes[name] in figure.axes[0].texts[0].get_text()
+        return
+    assert any(digit in words for digit in "123456789"), f"the title {words!r} does not say how many"
+    if name not in IMAGES_ONLY:
+        panels = [axis for axis in figure.axes if axis.get_visible() and axis.has_data()]
+        assert panels
+        places = {axis: axis.get_subplotspec() for axis in panels}
+        first = [axis for axis, place in places.items() if place and place.is_first_col()]
+        last = [axis for axis, place in places.items() if place and place.is_last_row()]
+        assert first and all(axis.get_ylabel() for axis in first)
+        assert last and all(axis.get_xlabel() for axis in last)
+
+
+def test_style_leaves_settings_and_backend_alone():
+    before = dict(mpl.rcParams)
+    backend = mpl.get_backend()
+    FIGURES["class_counts"]()
+    with plots.apply():
+        assert mpl.rcParams["figure.constrained_layout.use"]
+    assert dict(mpl.rcParams) == before
+    assert mpl.get_backend() == backend
+
+
+def test_series_differ_without_colour():
+    """Within the first seven series no two share dash and marker, nor a hatch."""
+    looks = [style.line(i) for i in range(7)]
+    assert len({(str(look["linestyle"]), look["marker"]) for look in looks}) == 7
+    assert len({style.bar(i)["hatch"] for i in range(7)}) == 7
+    assert len({tuple(map(str, style.line(i).values())) for i in range(280)}) == 280
+
+
+def test_class_counts_show_every_number():
+    figure = FIGURES["class_counts"]()
+    shown = {text.get_text() for text in figure.axes[0].texts}
+    assert {str(count) for count in FRAME.groupby(["label", "split"]).size()} <= shown
+    assert "240 images in 120 groups" in figure.axes[0].get_title("left")
+
+
+def test_confusion_text_holds_counts_and_shares():
+    table = pd.DataFrame([[9, 1], [0, 10]], index=["a", "b"], columns=["a", "b"])
+    texts = [text.get_text() for text in plots.confusion_matrix(table).axes[0].texts]
+    assert texts == ["9\n90%", "1\n10%", "0\n0%", "10\n100%"]
+
+
+def test_whiskers_are_the_interval():
+    table = pd.DataFrame({"value": [0.5, 0.1], "low": [0.4, 0.2], "high": [0.7, 0.3]}, index=["accuracy", "ece"])
+    axis = plots.metric_bars(table, "Two of 1 image").axes[0]
+    segments = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
+    np.testing.assert_allclose(segments, [[0.4, 0.7], [0.2, 0.3]])
+    np.testing.assert_allclose(axis.lines[-1].get_xdata(), [0.5, 0.1])
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["accuracy", "calibration error (ECE)"]
+
+
+def test_noise_is_hollow():
+    axis = FIGURES["difference_plot"]().axes[0]
+    fills = [mpl.colors.to_hex(one.get_markerfacecolor()) for one in axis.lines if one.get_marker() == "o"]
+    assert fills == [style.COLOURS[0].lower(), "#ffffff", style.COLOURS[0].lower()]
+
+
+def test_roc_legend_holds_the_area_and_its_interval():
+    predictions = predicted()
+    legend = FIGURES["roc_curves"]().axes[0].get_legend()
+    row = evaluation.summary(predictions, ("auroc",), 100).loc["auroc"]
+    words = f"mean: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    assert words in [text.get_text() for text in legend.get_texts()]
+
+
+def test_absent_class_has_no_curve():
+    predictions = predicted()
+    figure = plots.roc_curves(predictions.subset(predictions.y_true != 1), rounds=20)
+    assert not any("melanoma" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+
+
+def test_shortcut_bars_say_which_are_above_chance():
+    axis = FIGURES["shortcut_bars"]().axes[0]
+    labels = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert labels == {"above chance", "not above chance"}
+    assert [len(container) for container in axis.containers[:2]] == [2, 2]
+    assert {"0.58", "0.91", "chance"} <= {text.get_text() for text in axis.texts}
+
+
+def test_mixed_images_say_what_remains_of_each_class():
+    shares = np.array([[1.0, 0, 0], [0.3, 0.7, 0], [0.001, 0.999, 0]])
+    axes = plots.mixed_batch(np.stack(IMAGES[:3]), shares, ("naevus", "mela_noma", "other")).axes
+    titles = [axis.get_title("center").replace("\n", " ") for axis in axes[:3]]
+    assert titles == ["1.00 naevus", "0.70 mela noma + 0.30 naevus", "1.00 mela noma"]
+
+
+def test_robustness_panels_share_their_axis_and_show_the_interval():
+    axes = FIGURES["robustness_curves"]().axes
+    assert [axis.get_title("left") for axis in axes] == ["Noise", "Blur", "Brightness", "JPEG", "Contrast"]
+    assert len({axis.get_ylim() for axis in axes}) == 1
+    band = axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [0.31, 0.88])
+    np.testing.assert_allclose(axes[4].lines[0].get_ydata(), 0.85 - 0.09 * np.arange(6))
+
+
+def test_stated_prevalence_is_marked_with_its_values():
+    words = [text.get_text() for text in FIGURES["prevalence_curve"]().legends[0].get_texts()]
+    validation, test = predicted(seed=2), predicted(seed=1)
+    malignant = {"malignant": ("melanoma", "basal cell carcinoma")}
+    row = evaluation.targets_table(validation, test, malignant, prevalence={"malignant": 0.0176}, rounds=50).loc[
+        "malignant"
+    ]
+    assert f"at 1.76%: {row['ppv']:.1%} (" in words[0] and f"at 1.76%: {row['npv']:.1%} (" in words[1]
+    assert words[2] == "stated prevalence: 1.76%"
+    assert len(FIGURES["prevalence_curve_unmarked"]().legends[0].get_texts()) == 2
+
+
+def test_subgroup_bars_name_counts_and_leave_few_out():
+    first, second = FIGURES["subgroup_bars"]().axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    assert labels[:2] == ["under 30 (n = 79)", "30–49 (n = 79)"] and labels[-1] == "not recorded (n = 5)"
+    assert [text.get_text() for text in second.texts] == ["too few images"]
+    assert first.get_xlabel().startswith("accuracy") and second.get_xlabel().startswith("macro AUROC")
+
+
+def test_seed_dots_hold_mean_and_deviation():
+    table = evaluation.over_seeds([predicted(seed=seed) for seed in (1, 2, 3)], ("accuracy",))
+    axis = plots.seed_dots(table, "Of 3 seeds").axes[0]
+    row = table.loc["accuracy"]
+    assert [text.get_text() for text in axis.texts] == [f"{row['mean']:.3f} ± {row['sd']:.3f}"]
+    dots = [one.get_xdata()[0] for one in axis.lines if one.get_label().startswith("seed")]
+    np.testing.assert_allclose(dots, row[["seed 0", "seed 1", "seed 2"]].astype(float) - row["mean"])
+
+
+def test_prevalence_beyond_the_curve_is_not_read_off_it():
+    words = [text.get_text() for text in prevalence_figure(stated=0.8).legends[0].get_texts()]
+    assert words[0].endswith("at 80%: not known") and words[1].endswith("at 80%: not known")

@@ -1,0 +1,63 @@
+"""What a notebook records of its run."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from helpers import planted
+from scanbook import runtime
+from scanbook.errors import DataError, NotebookError
+from scanbook.reporting import notebook, sections
+
+
+def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    session = notebook.Session("05_fine_tuning", planted.study())
+    logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    trained = SimpleNamespace(arm="a network", logits={"test": logits}.__getitem__)
+    found = session.on_test(trained, planted.manifest())
+    cooler = session.on_test(trained, planted.manifest(), temperature=2.0)
+    session.on_test(trained, planted.manifest(), arm="on cut-outs")
+    np.testing.assert_allclose(cooler.probabilities, found.with_temperature(2.0).probabilities)
+    session.finish()
+    recorded = json.loads((session.folder / "results.json").read_text())
+    assert recorded == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"targets": {"ill": ["fog"]}}, "finding 'ill' has class 'fog'"),
+        ({"prevalence": {"fog": 0.1}}, "prevalence names 'fog'"),
+        ({"subgroups": ["agee"]}, "no metadata 'agee' for subgroups"),
+    ],
+)
+def test_what_the_dataset_cannot_give_is_refused_before_training(asked, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    session = notebook.Session("05_fine_tuning", planted.study(evaluation=asked))
+    with pytest.raises(DataError, match=said):
+        sections.check(session, planted.manifest())
+
+
+def test_a_copy_of_a_notebook_does_not_overwrite_its_reports(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    whole = notebook.start("01_eda", "synthetic").folder / "metrics.json"
+    whole.parent.mkdir(parents=True)
+    whole.write_text("{}")
+    monkeypatch.setenv(runtime.NOTEBOOK, "01_eda_copy")
+    with pytest.raises(
+        NotebookError, match=r"01_eda_copy starts the session of 01_eda; write notebook\.start\('01_eda_copy'"
+    ):
+        notebook.start("01_eda", "synthetic")
+    assert whole.is_file()
+    notebook.start("01_eda_copy", "synthetic")
+
+
+def test_a_name_from_the_data_is_no_html(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(notebook, "_display", shown.append)
+    notebook.Session("01_eda", planted.study()).say("nevus <img src=x onerror=alert(1)>: **3** in `a<b`")
+    assert shown[0]["text/markdown"] == "nevus &lt;img src=x onerror=alert(1)>: **3** in `a<b`"

@@ -1,0 +1,212 @@
+"""What a command runs, what it says of reports and of the store, and what a terminal shows of running notebooks."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scanbook import cli, config, store
+from scanbook.errors import StudyError
+from scanbook.reporting import suite
+from scanbook.reporting.failure import Failure
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT
+from scanbook.runner import display, memory, planning, progress
+from scanbook.runner.freshness import Batch
+from scanbook.store import stages
+
+ONE = "05_fine_tuning"
+
+
+def pretend(batch: Batch) -> None:
+    """Makes all reports of a study look fresh."""
+    for name in suite.NOTEBOOKS:
+        store.write_json(batch.folder / name / METRICS, {"fingerprints": batch.fingerprints(name)})
+        (batch.folder / name / REPORT).write_text("")
+
+
+def drawn() -> Batch:
+    return Batch(config.load("synthetic"))
+
+
+def edit(project: Path, name: str, old: str, new: str) -> None:
+    path = project / "notebooks" / f"{name}.ipynb"
+    path.write_text(path.read_text().replace(old, new))
+
+
+# --- what is stale, and why
+
+
+def test_after_a_touch_nothing_is_stale_and_after_a_sentence_one_notebook_is(project: Path) -> None:
+    pretend(drawn())
+    for path in project.rglob("*"):
+        os.utime(path)
+    assert drawn().stale() == [] and planning.makefile([drawn()]) == ""
+    edit(project, ONE, "A question?", "Another one?")
+    assert drawn().stale() == [ONE]
+
+
+def test_status_says_in_a_line_how_each_report_stands(project: Path, capsys: pytest.CaptureFixture) -> None:
+    batch = drawn()
+    pretend(batch)
+    edit(project, ONE, "A question?", "Another one?")
+    (project / "requirements.lock").write_text("numpy==1\n")
+    failure = Failure("DataError", "no column", "2. Data", 4)
+    facts = {"fingerprints": drawn().fingerprints("02_segmentation"), "failure": vars(failure)}
+    (batch.folder / "02_segmentation" / METRICS).unlink()
+    store.write_json(batch.folder / "02_segmentation" / FAILURE, facts)
+    for name in ("03_augmentation", "04_transfer_learning", "07_export_flask"):
+        (batch.folder / name / METRICS).unlink()
+    (batch.folder / "03_augmentation" / NOTEBOOK).write_text("{}")
+    at = progress.Progress("synthetic/smoke/07_export_flask", section="3. Export", started=time.time() - 65)
+    at.write(batch.folder / "07_export_flask")
+    assert cli.main(["status"]) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
+    assert re.fullmatch(r"running 3\. Export, since 1 min \d\d s", lines.pop("07_export_flask"))
+    assert lines == {
+        "synthetic/smoke:": "3 stale, 1 failed, 3 missing",
+        "01_eda": "stale changed since: packages",
+        "02_segmentation": "failed section '2. Data', cell 4: no column",
+        "03_augmentation": "missing its run was stopped, or overwritten since",
+        "04_transfer_learning": "missing",
+        "05_fine_tuning": "stale changed since: notebook, packages",
+        "06_hardware_benchmark": "stale changed since: packages",
+    }
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_no_notebook_at_a_time_is_none(jobs: str, project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["reports", "--jobs", jobs]) == 1
+    assert f"scanbook: JOBS={jobs}; expected 1 or more runs side by side" in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(project: Path) -> None:
+    pretend(drawn())
+    (project / "notebooks" / "prices.yaml").write_text("a: {usd_per_our: 1}\n")
+    assert drawn().stale() == [suite.BENCHMARK]
+
+
+# --- several studies
+
+
+def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
+    text = (project / "notebooks" / "studies" / "synthetic.yaml").read_text()
+    (project / "notebooks" / "studies" / "other.yaml").write_text(text.replace("study: synthetic\n", "study: other\n"))
+    batches, excluded = planning.batches("drawn, other,drawn")
+    assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
+    rules = planning.makefile(batches, "srun -n1")
+    assert rules.count("\t@exec srun -n1 ") == 14 and rules.count("all:") == 1
+    assert re.search(rf"^other/{ONE}: other/01_eda other/02_segmentation", rules, re.MULTILINE)
+    with pytest.raises(StudyError, match="names several; name one"):
+        planning.batches("drawn,other", data="somewhere")
+    with pytest.raises(StudyError, match="quote"):
+        planning.makefile(batches, "srun '-n1")
+
+
+def test_all_leaves_out_studies_without_data_and_says_so(project: Path, capsys: pytest.CaptureFixture) -> None:
+    (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
+    assert cli.main(["plan", "--study", "all"]) == 0
+    out, error = capsys.readouterr()
+    assert "synthetic/01_eda:" in out and "folder" not in out
+    assert f"left out: folder (no data at {project / 'data' / 'folder'})" in error
+    assert "left out: broken (study broken: key" in error
+    with pytest.raises(StudyError, match="unknown profile 'fast'"):
+        planning.batches("all", profile="fast")
+
+
+# --- the store
+
+
+def test_the_cache_is_listed_and_pruned(project: Path, capsys: pytest.CaptureFixture) -> None:
+    for number, kind in enumerate(("pixels", "pixels", "features")):
+        store.stage(
+            kind, {"n": number}, lambda work: (work / "a").write_bytes(bytes(2**20)) and None, "scanbook.errors"
+        )
+    stages._visited.clear()
+    assert cli.main(["cache"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"pixels +2 +2\.0 MiB +\d s ago", lines[1]) and lines[2].startswith("features ")
+    assert "3.0 MiB of 20.0 GiB" in lines[3]
+    assert cli.main(["cache", "--to", "1.5MiB"]) == 0
+    assert "removed 2 stages, 2.0 MiB" in capsys.readouterr().out
+    assert cli.main(["cache", "--all"]) == 0
+    assert "removed 1 stages" in capsys.readouterr().out and not list((project / "store").glob("*/*"))
+    assert cli.main(["cache", "--to", "much"]) == 1
+    assert "--to is 'much', expected a size such as 2GiB" in capsys.readouterr().err
+
+
+# --- progress
+
+
+def shown(*found: progress.Progress, foot: str = "") -> list[str]:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(display.table(found, foot))
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_a_live_line_says_where_a_notebook_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(progress.time, "time", lambda: now)
+    first = progress.Progress("synthetic/smoke/01_eda", expected=130, started=now - 65, section="2. [x] y", memory=1.25)
+    second = progress.Progress("synthetic/smoke/05_fine_tuning", started=now)
+    assert shown(first, second, foot="1 of 3 done") == [
+        "synthetic/smoke/01_eda 2. [x] y 1 min 05 s of about 2 min 10 s 1.2 GiB",
+        "synthetic/smoke/05_fine_tuning starting 0 s 0.0 GiB",
+        "1 of 3 done",
+    ]
+
+
+def test_progress_is_read_as_long_as_somebody_writes_it(tmp_path: Path) -> None:
+    assert progress.running(tmp_path) is None
+    at = progress.Progress("a", room="/x", section="1.")
+    at.write(tmp_path)
+    assert progress.running(tmp_path) == at
+    os.utime(tmp_path / progress.RUNNING, (0, 0))
+    assert progress.running(tmp_path) is None and progress.read(tmp_path) == at
+    (tmp_path / progress.RUNNING).write_text('{"colour": 1}')
+    assert progress.read(tmp_path) is None
+    at.write(tmp_path / progress.RUNNING / "below a file")  # nobody sees it, and that is all
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="this system does not tell pages of files from others"
+)
+def test_memory_that_processes_map_from_one_file_counts_once(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    (tmp_path / "mapped").write_bytes(b"x" * size)
+    program = f"""
+import mmap, sys
+with open({str(tmp_path / "mapped")!r}, "rb") as file:
+    seen = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    own = bytearray({size // 2}), sum(seen[::4096])
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+    before = memory.memory_below()
+    with ExitStack() as stack:
+        for _ in range(2):
+            command = [sys.executable, "-S", "-c", program]
+            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert child.stdout.readline() == b"ready\n"
+        grown = (memory.memory_below() - before) * 2**30
+    assert 2 * size < grown < 2.75 * size, "one file and two halves, beside two interpreters"
+
+
+def test_kills_for_memory_are_counted_where_the_system_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = tmp_path / "memory.events"
+    monkeypatch.setattr(memory, "_group_files", lambda: [tmp_path / "none", counts])
+    for text, expected in (("low 0\noom 3\noom_kill 2\n", 2), ("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", 7)):
+        counts.write_text(text)
+        assert memory.kills() == expected

@@ -1,0 +1,364 @@
+"""The runner: what is stale, how a notebook runs and fails, what its report shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.projects import RECORD, make_project, write_notebook
+from scanbook import cli, config, runtime
+from scanbook.errors import DataError, RunError
+from scanbook.reporting import suite
+from scanbook.runner import execute, index, locks
+from scanbook.runner.freshness import Batch, check_data
+from scanbook.runner.planning import makefile
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of seven small notebooks, with reports and store of its own."""
+    monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path / "a project")))
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
+    return tmp_path / "a project"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    """One notebook, run once, in a home where a broken kernel is registered as python3."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_project(folder)
+    show = """
+import sys
+from IPython.display import HTML, Markdown, display
+display(HTML("<table border='1'><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>"))
+display(Markdown("A *sentence*."))
+block = bytearray(150 * 2**20)
+print("to stdout"); print("to stderr", file=sys.stderr)
+import time; time.sleep(0.6)
+"""
+    write_notebook(folder, "01_eda", show, RECORD.format(name="01_eda"))
+    rogue = folder / "jupyter" / "kernels" / "python3"
+    rogue.mkdir(parents=True)
+    rogue.joinpath("kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"})
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANBOOK_HOME", str(folder))
+        patch.setenv("SCANBOOK_REPORTS", str(folder / "reports"))
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+        patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+        batch = Batch(config.load("synthetic", "smoke", overrides="seed=3"), "seed=3")
+        before = dict(os.environ)
+        report = execute.run(batch, "01_eda")
+        assert dict(os.environ) == before
+        yield batch, report, json.loads(report.with_name("metrics.json").read_text())
+
+
+def smoke() -> Batch:
+    return Batch(config.load("synthetic", "smoke"))
+
+
+# --- a whole run
+
+
+def test_metrics_say_what_ran_and_on_what(whole) -> None:
+    batch, report, metrics = whole
+    assert metrics["results"] == {"headline": "answer <42>", "set": "seed=3"}
+    assert metrics["fingerprints"] == batch.fingerprints("01_eda")
+    assert metrics["study"]["seed"] == 3 and metrics["study"]["profile"] == "smoke"
+    assert metrics["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert metrics["hardware"]["cores"] >= 1
+    assert 0.5 < metrics["seconds"] < 60
+    assert 0.15 < metrics["peak memory (GiB)"] < 2
+    assert report.with_name("notebook.ipynb").is_file()
+    assert not report.with_name("failure.json").exists()
+
+
+def test_the_kernel_is_this_interpreter_in_the_projects_root(whole) -> None:
+    _, _, metrics = whole
+    measured = metrics["measurements"]
+    assert Path(measured["prefix"]) == Path(sys.prefix)
+    assert Path(measured["cwd"]) == runtime.project_root()
+    assert measured["headless"] == "1"
+
+
+def test_the_report_opens_offline(whole) -> None:
+    _, report, _ = whole
+    page = report.read_text()
+    loaded = re.findall(r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["'](?!data:)([^"']+)""", page)
+    assert loaded == []
+    assert "@import" not in page and not re.search(r"url\((?!data:)", page)
+    assert "Open in Colab" in page
+
+
+def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
+    _, report, metrics = whole
+    page = report.read_text()
+    assert '<html lang="en">' in page and "<title>Title of 01_eda · Drawn dermoscopy" in page
+    targets = re.findall(r'<a href="#([^"]+)">', page)
+    assert len(targets) >= 3 and all(f'id="{each}"' in page for each in targets)
+    assert page.count('<details class="code">') == 4  # parameters, those injected, two steps
+    assert '<details class="log"><summary>Messages</summary>' in page and "to stderr" in page
+    assert page.count('class="scroll"') == 1 and "<table>" in page
+    assert "<em>sentence</em>" in page
+    assert metrics["fingerprints"]["study"] in page and "seed=3" in page and 'href="../../../index.html"' in page
+
+
+def test_the_index_shows_the_key_figure_escaped(whole) -> None:
+    page = index.write().read_text()
+    assert "answer &lt;42&gt;" in page
+    assert "1 of 7 reports whole" in page
+    assert page.count("– not run") == 6
+    assert 'href="synthetic/smoke/01_eda/report.html"' in page
+
+
+# --- freshness
+
+
+def test_a_whole_run_is_fresh_until_what_it_depends_on_changes(whole) -> None:
+    batch, report, _ = whole
+    path = suite.path("01_eda")
+    kept = path.read_text()
+    assert batch.fresh("01_eda")
+    assert batch.stale() == [name for name in suite.NOTEBOOKS if name != "01_eda"]
+    os.utime(path)
+    assert batch.fresh("01_eda")
+    content = json.loads(kept)
+    content["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
+    path.write_text(json.dumps(content, indent=3))
+    assert batch.fresh("01_eda"), "outputs and layout of the file are no content"
+    path.write_text(kept.replace("A question?", "Another question?"))
+    assert not batch.fresh("01_eda")
+    path.write_text(kept)
+    assert not Batch(config.load("synthetic", "smoke")).fresh("01_eda"), "without the override"
+    assert not Batch(config.load("synthetic", "quick", overrides="seed=3"), "seed=3").fresh("01_eda")
+    lock = runtime.project_root() / "requirements.lock"
+    lock.write_text("numpy==1\n")
+    assert not Batch(config.load("synthetic", "smoke", overrides="seed=3"), "seed=3").fresh("01_eda")
+    lock.unlink()
+    report.rename(report.with_suffix(".gone"))
+    assert not batch.fresh("01_eda")
+    report.with_suffix(".gone").rename(report)
+    assert batch.fresh("01_eda")
+
+
+def test_data_count_by_content(project: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    (images / "a").mkdir(parents=True)
+    (images / "a" / "1.png").write_bytes(b"one")
+    prints = []
+    for content in (b"one", b"one", b"two"):
+        (images / "a" / "1.png").write_bytes(content)
+        prints.append(Batch(config.load("folder", "smoke", str(images))).fingerprints("01_eda")["data"])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def rules(text: str) -> dict[str, set[str]]:
+    """What each notebook waits for, by the rules of Make for one study."""
+    found = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
+    return {name: {each.removeprefix("synthetic/") for each in needs.split()} for name, needs in found}
+
+
+def test_make_gets_the_order_and_every_stale_notebook(project: Path) -> None:
+    found = rules(makefile([smoke()]))
+    assert set(found) == set(suite.NOTEBOOKS)
+    assert found["01_eda"] == set()
+    for name in ("02_segmentation", "03_augmentation", "04_transfer_learning"):
+        assert found[name] == {"01_eda"}
+    assert found["05_fine_tuning"] >= {"02_segmentation", "03_augmentation", "04_transfer_learning"}
+    # the benchmark keeps nobody from running where it fails; the machine is its own by a lock
+    assert not any(suite.BENCHMARK in needs for needs in found.values())
+    assert found["07_export_flask"] == found[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
+
+
+def test_make_skips_what_is_fresh_and_keeps_the_order_across_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batch, "fresh", lambda self, name: name not in ("01_eda", "05_fine_tuning"))
+    assert rules(makefile([smoke()])) == {"01_eda": set(), "05_fine_tuning": {"01_eda"}}
+    monkeypatch.setattr(Batch, "fresh", lambda self, name: True)
+    assert makefile([smoke()]) == ""
+
+
+def test_make_runs_what_the_plan_says(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoting: a folder with a space and a dollar sign reaches the command as it is."""
+    odd = project / "my $HOME images"
+    odd.mkdir()
+    monkeypatch.setattr(sys, "executable", "echo")
+    text = makefile(
+        [Batch(config.load("folder", "smoke", str(odd), "seed=1 limit=9"), "seed=1 limit=9")], "env A='b c'"
+    )
+    done = subprocess.run(["make", "-s", "-j2", "-f", "-"], input=text, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 7
+    assert all(f"--data {odd} --set seed=1 limit=9" in line for line in lines)
+    assert "run 01_eda" in lines[0] and "run 05_fine_tuning" in lines[4]
+
+
+def test_the_check_is_a_quick_start(project: Path) -> None:
+    heavy = "pandas keras tensorflow cv2 matplotlib sklearn scipy papermill nbconvert jupyter_client numpy"
+    code = (
+        "import sys; from scanbook import cli; status = cli.main(['plan', '--profile', 'smoke']);"
+        f"print('HEAVY', [name for name in '{heavy}'.split() if name in sys.modules]); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+    assert "synthetic/07_export_flask: synthetic/01_eda" in done.stdout
+
+
+# --- failures
+
+
+def fails(batch: Batch, name: str) -> tuple[str, str]:
+    """Message and report of a run that fails."""
+    folder = batch.folder / name
+    with pytest.raises(RunError) as caught:
+        execute.run(batch, name)
+    assert not (folder / "metrics.json").exists()
+    assert (folder / "notebook.ipynb").is_file()
+    assert not batch.fresh(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value), (folder / "report.html").read_text()
+
+
+def test_an_expected_error_is_one_line_in_terminal_and_report(project: Path) -> None:
+    raising = "from scanbook.errors import DataError\nraise DataError('no <column> dx in x.csv; expected one of a, b')"
+    write_notebook(project, "02_segmentation", "print('before')", raising, "print('never')")
+    batch = smoke()
+    folder = batch.folder / "02_segmentation"
+    (folder / "tables").mkdir(parents=True)
+    for stale in ("metrics.json", "results.json", "report.html", "tables/old.csv"):
+        (folder / stale).write_text("{}")
+    line, page = fails(batch, "02_segmentation")
+    assert "02_segmentation failed in section '2. Step 2', cell 4: no <column> dx in x.csv" in line
+    assert "not run because of it: 05_fine_tuning, 06_hardware_benchmark, 07_export_flask" in line
+    assert "This run failed" in page and "no &lt;column&gt; dx in x.csv" in page
+    assert "Traceback (most recent" not in page
+    assert "before" in page and "never" not in page and "Step 3" not in page
+    assert not (folder / "tables").exists() and not (folder / "results.json").exists()
+    assert "✗ failed" in (runtime.reports_dir() / "index.html").read_text()
+
+
+def test_an_unexpected_error_shows_its_last_lines(project: Path) -> None:
+    write_notebook(project, "03_augmentation", "def deep(n):\n    return 1 / n if n == 0 else deep(n - 1)\ndeep(30)")
+    line, page = fails(smoke(), "03_augmentation")
+    assert "section '1. Step 1', cell 3: ZeroDivisionError: division by zero" in line
+    assert '<pre class="error"' in page
+    shown = page.split('<pre class="error"')[1].split("</pre>")[0]
+    assert "ZeroDivisionError" in shown and shown.count("\n") < 20 and "\x1b" not in page
+
+
+def test_a_killed_kernel_is_told_from_one_that_crashed(project: Path) -> None:
+    write_notebook(project, "04_transfer_learning", "1 + 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    line, page = fails(smoke(), "04_transfer_learning")
+    said = r"the kernel was killed, as happens when memory runs out, at cell 4, peak \d+\.\d GiB; run one notebook"
+    assert re.search(said, line) and re.search(said, page)
+    assert "JOBS=1" in line and "image_size=32" in line and "fine_tuning.batch_size=" in line
+
+
+def test_a_notebook_that_records_nothing_is_no_whole_run(project: Path) -> None:
+    write_notebook(project, "01_eda", "1 + 1")
+    line, _ = fails(smoke(), "01_eda")
+    assert "must call finish()" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["plan", "--study", "nosuch"], "unknown study 'nosuch'; expected one of folder, synthetic"),
+        (["plan", "--profile", "fast"], "unknown profile 'fast'; expected one of smoke, quick, full"),
+        (["plan", "--set", "head.epoch=3"], "unknown key 'head.epoch'"),
+        (["plan", "--set", "backbones=[vgg99]"], "unknown backbone 'vgg99'"),
+        (["plan", "--study", "folder", "--data", "/no/such/place"], "no data at /no/such/place"),
+        (["run", "01_eda", "--study", "folder"], "study folder has no data at"),
+        (["run", "08_more"], "unknown notebook '08_more'"),
+        (["serve"], "no bundle at"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_status_1(project: Path, capsys, arguments: list[str], says: str) -> None:
+    assert cli.main(arguments) == 1
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("scanbook: ") and says in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert not runtime.reports_dir().exists(), "nothing is written"
+
+
+def test_the_traceback_is_there_when_asked(project: Path, capsys) -> None:
+    assert cli.main(["plan", "--study", "nosuch", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_broken_notebook_is_named(project: Path, capsys) -> None:
+    suite.path("01_eda").write_text("{not json")
+    assert cli.main(["run", "01_eda"]) == 1
+    assert "01_eda.ipynb is not a Jupyter notebook" in capsys.readouterr().err
+
+
+def test_a_study_that_downloads_its_data_needs_none_beforehand(project: Path) -> None:
+    source = {"adapter": "medmnist", "flag": "retinamnist"}
+    medmnist = config.load("synthetic").model_copy(update={"dataset": config.MedMnistData(**source), "study": "retina"})
+    check_data(medmnist)
+    with pytest.raises(DataError, match="check DATA"):
+        check_data(medmnist.model_copy(update={"data": "/no/such.npz"}))
+
+
+# --- locks
+
+
+def enter(context, entered: threading.Event, leave: threading.Event) -> threading.Thread:
+    def body() -> None:
+        with context:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_the_benchmark_has_the_machine_alone_and_is_not_starved(project: Path) -> None:
+    leave, first, second, alone, late = (threading.Event() for _ in range(5))
+    for event in (first, second):
+        enter(locks.machine(alone=False), event, leave)
+        assert event.wait(5), "notebooks share the machine"
+    finished = threading.Event()
+    waiting = threading.Event()
+    enter(locks.machine(alone=True, on_wait=waiting.set), alone, finished)
+    assert waiting.wait(5)
+    enter(locks.machine(alone=False), late, finished)
+    time.sleep(0.1)
+    assert not alone.is_set() and not late.is_set(), "a later run queues behind the benchmark"
+    leave.set()
+    assert alone.wait(5)
+    time.sleep(0.1)
+    assert not late.is_set()
+    finished.set()
+    assert late.wait(5)
+
+
+def test_a_run_that_waited_for_the_same_run_takes_its_report(project: Path, capsys) -> None:
+    batch = smoke()
+    entered, leave = threading.Event(), threading.Event()
+    holder = enter(locks.hold(batch.folder / "01_eda" / ".lock"), entered, leave)
+    assert entered.wait(5)
+    folder = batch.folder / "01_eda"
+    runner = threading.Thread(target=execute.run, args=(batch, "01_eda"))
+    runner.start()
+    (folder / "metrics.json").write_text(json.dumps({"fingerprints": batch.fingerprints("01_eda")}))
+    (folder / "report.html").write_text("theirs")
+    time.sleep(0.2)
+    leave.set()
+    holder.join(5)
+    runner.join(20)
+    assert (folder / "report.html").read_text() == "theirs"
+    assert "waiting for another run" in capsys.readouterr().out
+
+
+# --- all of it

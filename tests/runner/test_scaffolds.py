@@ -1,0 +1,239 @@
+"""New notebooks and new studies: what is written keeps the contract, validates and runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from scanbook import cli, config
+from scanbook.data import adapters
+from scanbook.reporting import suite
+from scanbook.runner.authoring import contract
+from scanbook.runner.freshness import Batch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the studies and no notebook."""
+    shutil.copytree(ROOT / "notebooks" / "studies", tmp_path / "project" / "notebooks" / "studies")
+    monkeypatch.setenv("SCANBOOK_HOME", str(tmp_path / "project"))
+    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
+    return tmp_path / "project"
+
+
+def draw(path: Path, seed: int) -> None:
+    """An image of noise round a level of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    pixels = generator.normal(generator.uniform(60, 200, 3), 20, (48, 48, 3))
+    assert cv2.imwrite(str(path), pixels.clip(0, 255).astype(np.uint8))
+
+
+def class_folders(folder: Path, each: int, *classes: str) -> Path:
+    for number, label in enumerate(classes):
+        for index in range(each):
+            draw(folder / label / f"{index}.png", 1000 * number + index)
+    return folder
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and error.startswith("scanbook: ")
+    return error
+
+
+# --- notebooks
+
+
+def test_a_new_notebook_keeps_the_contract_and_the_style(project: Path) -> None:
+    assert cli.main(["new-notebook", "08_my_question"]) == 0
+    path = project / "notebooks" / "08_my_question.ipynb"
+    assert contract.lint([path]) == []
+    assert contract.read(path).cells[0].source.startswith("# My question\n")
+    for command in (["ruff", "check"], ["ruff", "format", "--check"]):
+        done = subprocess.run(
+            [ROOT / ".venv" / "bin" / command[0], *command[1:], "--config", ROOT / "pyproject.toml", path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+    assert cli.main(["lint"]) == 0
+
+
+def test_make_names_the_new_notebook(project: Path) -> None:
+    command = ["make", "-n", "-C", str(ROOT), "new-notebook", "NAME=08_my_question"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-2 if "Leaving" in shown else -1].endswith('new-notebook "08_my_question"')
+
+
+@pytest.mark.parametrize("name", ["", "my_question", "8_mine", "08_Mine", "08 mine", "../08_mine", "08_mine.ipynb"])
+def test_a_notebook_has_a_number_and_words(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert cli.main(["new-notebook", name]) == 1
+    assert f"cannot be named {name!r}" in one_line(capsys)
+    assert list(project.rglob("*.ipynb")) == []
+
+
+def test_nothing_is_overwritten(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "notebooks" / "08_mine.ipynb"
+    path.write_text("mine")
+    assert cli.main(["new-notebook", "08_mine"]) == 1
+    assert "is there already; choose another name" in one_line(capsys)
+    assert path.read_text() == "mine"
+    images = class_folders(tmp_path / "images", 2, "a", "b")
+    assert cli.main(["new-study", "synthetic", "--data", str(images)]) == 1
+    assert "synthetic.yaml is there already; choose another name" in one_line(capsys)
+
+
+# --- studies
+
+
+def test_a_study_of_class_folders(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = class_folders(tmp_path / "my images", 3, "10. ill", "2. well [x]")
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    out = capsys.readouterr().out
+    assert "6 images (2. well [x]: 3, 10. ill: 3); run it with make reports STUDY=mine DATA='" in out
+    assert str(tmp_path) not in (project / "notebooks" / "studies" / "mine.yaml").read_text(), "no path of this machine"
+    resolved = config.load("mine", "smoke", str(images))
+    assert list(resolved.dataset.classes.values()) == ["2. well [x]", "10. ill"]
+    assert adapters.load(resolved).frame["label"].value_counts().to_dict() == {"10. ill": 3, "2. well [x]": 3}
+
+
+def test_a_study_of_a_folder_in_data_needs_no_path(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCANBOOK_DATA", str(project / "data"))
+    for split in ("train", "test"):
+        class_folders(project / "data" / "mine" / split, 2, "a", "b")
+    for name, content in (("notes.csv", b"what,why\nx,y\n"), ("broken.csv", b"\xff\xfe\x00,"), ("empty.csv", b"")):
+        (project / "data" / "mine" / name).write_bytes(content)
+    assert cli.main(["new-study", "mine"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("make reports STUDY=mine")
+    assert set(adapters.load(config.load("mine")).frame["split"]) == {"train", "test"}
+
+
+def table_folder(folder: Path, label: str = "Diagnosis", **columns: list[str]) -> Path:
+    """Twelve images in two folders, masks called as their image and a word more, and a table of them."""
+    names = [f"img_{number}" for number in range(1, 13)]
+    for number, name in enumerate(names):
+        draw(folder / ("first" if number < 6 else "second") / f"{name}.png", number)
+        draw(folder / "masks" / f"{name}_mask.png", number)
+    more = {label: ["a", "b"] * 6, **columns}
+    pd.DataFrame({"id": range(12), "file": [f"{name}.png" for name in names], **more}).to_csv(
+        folder / "images.csv", index=False
+    )
+    return folder
+
+
+def test_a_study_of_a_table(project: Path, tmp_path: Path) -> None:
+    more = {"patient_id": [f"p{number // 2}" for number in range(12)], "split": ["train"] * 8 + ["test"] * 4}
+    images = table_folder(tmp_path / "images", **more, sex=["f", "m"] * 6, note=["x"] * 12)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    written = yaml.safe_load((project / "notebooks" / "studies" / "mine.yaml").read_text())
+    assert written["dataset"] == {
+        **{"adapter": "table", "csv": "images.csv", "image_column": "file", "label_column": "Diagnosis"},
+        **{"group_column": "patient_id", "split_column": "split", "metadata": ["sex"]},
+        **{"image_folders": ["first", "second"], "mask_folder": "masks", "mask_suffix": "_mask"},
+        **{"source": "own images", "licence": "unknown", "classes": {"a": "a", "b": "b"}},
+    }
+    assert written["evaluation"] == {"subgroups": ["sex"]}
+    manifest = adapters.load(config.load("mine", data=str(images)))
+    assert len(manifest.frame) == 12 and manifest.frame["group"].nunique() == 6
+    assert (manifest.frame["mask_path"] != "").all() and set(manifest.frame["split"]) == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "gone", r"no folder of images at .*gone; put them there or name their place"),
+        (lambda folder: table_folder(folder, "what"), r"no column is known to hold their class; .* are id, what"),
+        (lambda folder: class_folders(folder, 2, "only"), r"only the class only in .*; expected at least two classes"),
+        (lambda folder: folder, r"holds no class folders; expected one folder of images for each class"),
+    ],
+    ids=["no folder", "no label", "one class", "empty"],
+)  # fmt: skip
+def test_what_is_no_dataset_is_said_and_nothing_is_written(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make, says: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    assert cli.main(["new-study", "mine", "--data", str(make(tmp_path / "images"))]) == 1
+    assert re.search(says, one_line(capsys))
+    assert not (project / "notebooks" / "studies" / "mine.yaml").exists()
+
+
+def test_of_several_tables_the_one_with_most_images_and_a_class_is_read(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As APTOS is laid out: answers to fill in, test images without a class, and the training images."""
+    images = class_folders(tmp_path / "images", 10, "segmented")
+    names = [str(number) for number in range(10)]
+    frame = pd.DataFrame({"id_code": names, "diagnosis": ["0", "1"] * 5})
+    frame.iloc[:6].to_csv(images / "a_first_table.csv", index=False)
+    frame[["id_code"]].to_csv(images / "test.csv", index=False)
+    frame.assign(diagnosis="0").to_csv(images / "sample_submission.csv", index=False)
+    frame.iloc[:8].to_csv(images / "train.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    out = capsys.readouterr().out
+    assert "8 images (0: 4, 1: 4), none from a_first_table.csv, sample_submission.csv, test.csv; run it" in out
+    dataset = yaml.safe_load((project / "notebooks" / "studies" / "mine.yaml").read_text())["dataset"]
+    assert (dataset["csv"], dataset["image_folders"]) == ("train.csv", ["segmented"])
+    assert "mask_folder" not in dataset, "the images were segmented, and have no masks"
+    (images / "train.csv").unlink()
+    (images / "a_first_table.csv").unlink()
+    assert cli.main(["new-study", "other", "--data", str(images)]) == 1
+    assert "diagnosis has 1 values; expected 2 to 100 classes" in one_line(capsys)
+
+
+def test_a_study_that_cannot_be_loaded_leaves_no_file(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = class_folders(tmp_path / "images", 2, "a", "b")
+    template = project / "notebooks" / "studies" / "folder.yaml"
+    template.write_text(template.read_text().replace("profiles:", "profiles:\n  tiny: {}", 1))
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
+    assert "unknown profile 'tiny'" in one_line(capsys)
+    assert not template.with_name("mine.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])
+def test_a_study_is_named_plainly(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert cli.main(["new-study", name]) == 1
+    assert f"cannot be named {name!r}" in one_line(capsys)
+
+
+@pytest.mark.slow
+def test_a_new_notebook_runs_on_a_new_study(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scanbook.runner import execute
+
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(path, project / "notebooks")
+    images = class_folders(tmp_path / "images", 20, "a", "b")
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert cli.main(["new-notebook", "08_my_question"]) == 0
+    report = execute.run(Batch(config.load("mine", "smoke", str(images))), "08_my_question")
+    assert json.loads(report.with_name("results.json").read_text()) == {"headline": "40 images of 2 classes"}
+    assert (report.parent / "tables" / "images.csv").is_file()
+
+
+def test_make_reports_runs_a_new_notebook_after_the_seven(project: Path) -> None:
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(path, project / "notebooks")
+    for name in ("Untitled", "01_eda-Copy1", "01_eda (1)"):
+        (project / "notebooks" / f"{name}.ipynb").touch()
+    batch = Batch(config.load("synthetic", "smoke"))
+    assert batch.stale() == list(suite.NOTEBOOKS)
+    assert cli.main(["new-notebook", "00_mine"]) == 0
+    assert batch.stale() == [*suite.NOTEBOOKS, "00_mine"]
+    assert suite.before("00_mine") >= {"01_eda", "07_export_flask"} and suite.after("07_export_flask") == ["00_mine"]

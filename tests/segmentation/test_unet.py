@@ -1,0 +1,141 @@
+"""The U-Net learns what is planted, in seconds, twice the same; and on real lesions it is as good as it must be."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scanbook import config, segmentation
+from scanbook.config import Study
+from scanbook.data import pixels, splits
+from scanbook.data.manifest import Manifest
+from scanbook.models import engines
+from scanbook.registry import POLICIES
+from scanbook.segmentation import unet
+
+SIDE = 32
+
+
+def planted(count: int = 48) -> tuple[Manifest, np.ndarray, np.ndarray]:
+    """Noisy images, each with a disc that is darker; two thirds for training."""
+    draw = np.random.default_rng(11)
+    rows, columns = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    images, masks = np.zeros((count, SIDE, SIDE, 3), np.uint8), np.zeros((count, SIDE, SIDE), bool)
+    for index in range(count):
+        x, y, radius = draw.uniform(-0.4, 0.4), draw.uniform(-0.4, 0.4), draw.uniform(0.3, 0.55)
+        masks[index] = np.hypot(columns - x, rows - y) < radius
+        noise = draw.normal(0, 20, (SIDE, SIDE, 1))
+        images[index] = (140 - 50 * masks[index][..., None] + noise).clip(0, 255)
+    splits = [("train", "train", "train", "train", "validation", "test")[index % 6] for index in range(count)]
+    names = [f"i{index}" for index in range(count)]
+    frame = pd.DataFrame(
+        {"image_id": names, "path": "", "label": "a", "group": names, "mask_path": "", "split": splits}
+    )
+    return Manifest("planted", frame, ("a", "b"), {"data": "discs"}), images, masks
+
+
+def plan(**changes: object) -> Study:
+    values = {"study": "planted", "title": "t", "question": "q?", "dataset": {"adapter": "folder"}}
+    learning = {"epochs": 5, "learning_rate": 0.01, "batch_size": 4} | changes
+    return Study.model_validate(
+        values | {"backbones": ["baseline_cnn"], "image_size": SIDE, "segmentation": {"unet": learning}}
+    )
+
+
+def trained(chosen: Study) -> tuple[unet.UNet, np.ndarray]:
+    manifest, images, masks = planted()
+    known = np.ones(len(images), bool)
+    held_out = manifest.rows("validation")
+    result = unet.train(chosen, manifest, images, truth=masks, known=known, held_out=held_out)
+    return result, result.engine().predict(images[manifest.rows("test")])[0]
+
+
+def test_it_learns_a_planted_disc() -> None:
+    manifest, images, masks = planted()
+    learned, logits = trained(plan())
+    assert segmentation.dice(masks[manifest.rows("test")], logits > 0).mean() > 0.85
+    best = learned.history["validation_dice"].max()
+    assert learned.history["epoch"].tolist() == [1, 2, 3, 4, 5] and learned.images == 32 and best > 0.85
+    rows = manifest.rows("validation")
+    kept = segmentation.dice(masks[rows], learned.engine().predict(images[rows])[0] > 0).mean()
+    assert kept == pytest.approx(best, abs=2e-3), "the best epoch is the one that is kept"
+
+
+@pytest.mark.slow
+def test_it_repeats_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    for folder in ("first", "second"):
+        monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / folder))
+        runs.append(trained(plan(epochs=2)))
+    (first, logits), (again, others) = runs
+    assert again.folder != first.folder and np.array_equal(logits, others)
+    pd.testing.assert_frame_equal(first.history.drop(columns="seconds"), again.history.drop(columns="seconds"))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 66)])
+def test_any_size_goes_through_and_openvino_agrees(size: tuple[int, int]) -> None:
+    model = unet.build(size)
+    images = np.random.default_rng(0).integers(0, 255, (3, *size, 3)).astype(np.uint8)
+    expected = engines.KerasEngine(model).predict(images)[0]
+    found = engines.OpenVinoEngine(engines.to_openvino(model)).predict(images)[0]
+    assert expected.shape == (3, *size) and engines.parity(expected, found) < 1e-3
+    assert 100_000 < model.count_params() < 500_000
+
+
+def test_loss_and_dice_are_those_of_the_formulas() -> None:
+    truth = np.zeros((2, 4, 5), np.uint8)
+    truth[0, :2] = 1
+    logits = np.random.default_rng(3).normal(0, 2, (2, 4, 5)).astype(np.float32)
+    inside = 1 / (1 + np.exp(-logits))
+    entropy = -(truth * np.log(inside) + (1 - truth) * np.log(1 - inside)).mean((1, 2))
+    soft = (2 * (inside * truth).sum((1, 2)) + 1) / (inside.sum((1, 2)) + truth.sum((1, 2)) + 1)
+    np.testing.assert_allclose(unet.ops.convert_to_numpy(unet.loss(truth, logits)), entropy + 1 - soft, rtol=1e-5)
+    found = unet.ops.convert_to_numpy(unet.dice(truth, logits))
+    np.testing.assert_allclose(found, segmentation.dice(truth.astype(bool), logits > 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", sorted(set(unet.AUGMENTATION.values())))
+def test_a_mask_goes_through_the_warp_of_its_image(policy: str) -> None:
+    """Images that are their own masks stay so, whatever is drawn."""
+    _, _, masks = planted(12)
+    images = np.repeat(masks[..., None].astype(np.uint8) * 200 + 20, 3, axis=3)
+    batches = unet.MaskedBatches(images, np.arange(12), masks, 5, unet.Augmenter(policy, 12, 4))
+    for _ in range(2):
+        for index in range(batches.num_batches):
+            warped, those = batches[index]
+            assert segmentation.dice(warped[..., 1] > 120, those > 0).min() > 0.9
+        batches.on_epoch_end()
+
+
+def test_a_chest_is_never_mirrored() -> None:
+    policy = POLICIES[unet.AUGMENTATION["lungs"]]
+    assert not policy.flip_horizontal and not policy.flip_vertical and policy.rotation < 15
+    assert all(POLICIES[name].fill == "reflect" for name in unet.AUGMENTATION.values()), "masks are warped that way"
+
+
+@pytest.mark.slow
+def test_real_lesions_are_found(real_data: Path, tmp_path: Path) -> None:
+    """HAM10000: parts that never share a lesion, everything chosen on validation, test touched once."""
+    with zipfile.ZipFile(real_data / "ham10000_200x150.zip") as file:
+        file.extractall(tmp_path)
+    root = next(tmp_path.rglob("HAM10000_metadata.csv")).parent
+    learning = "segmentation.unet.epochs=8 segmentation.unet.images=800 segmentation.unet.learning_rate=0.004"
+    chosen = config.load("ham10000", "quick", str(root), f"{learning} segmentation.methods=[Otsu,U-Net]")
+    manifest = splits.prepare(chosen)
+    images = pixels.load(manifest, chosen.size)
+    truth, known = pixels.masks(manifest, chosen.size)
+    names = chosen.segmentation.methods
+    found = {name: segmentation.segment(chosen, manifest, images, name, "test") for name in names}
+    scores = segmentation.scores(manifest, "test", truth, known, found).groupby("method")["dice"].mean()
+    assert known[manifest.rows("test")].sum() > 1900
+    assert scores["U-Net"] >= 0.90 and scores["Otsu"] >= 0.78, scores
+    native, _ = pixels.masks(manifest, (150, 200))
+    experts = native[manifest.rows("test")]
+    at_native = {
+        name: segmentation.dice(experts, segmentation.resized(found[name], (150, 200))).mean() for name in names
+    }
+    assert at_native["U-Net"] >= 0.90 and at_native["Otsu"] >= 0.78, at_native

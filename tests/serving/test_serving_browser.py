@@ -1,0 +1,410 @@
+"""What people do with the page, in headless Chromium against the real service.
+
+Every visit ends with the same questions: no error on the console, no breach of the content security policy, and no
+request to anything but the service.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, FileChooser, Page, TimeoutError, expect
+
+from helpers import pages
+from helpers.bundles import write
+from helpers.uploads import BAD, BLUE, GREEN, GREY, NAMES, RED
+from scanbook.serving import client
+
+pytestmark = [pytest.mark.slow, pages.needs_chromium]
+
+Visit = Callable[..., Page]
+WATCH = """
+window.breaches = [];
+document.addEventListener("securitypolicyviolation", (event) => window.breaches.push(event.violatedDirective));
+"""
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+HANDED = """([how, files]) => {
+  const transfer = new DataTransfer();
+  for (const [name, kind, bytes] of files)
+    transfer.items.add(new File([Uint8Array.from(atob(bytes), (each) => each.charCodeAt(0))], name, { type: kind }));
+  const about = { bubbles: true, cancelable: true };
+  document.querySelector("main").dispatchEvent(how === "drop"
+    ? new DragEvent("drop", { ...about, dataTransfer: transfer })
+    : new ClipboardEvent("paste", { ...about, clipboardData: transfer }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    about = {"title": "Which colour?", "question": "Which colour does most of the image have?", "data": "plain images"}
+    card = "---\nlicense: cc0-1.0\n---\n# Colours\n\nPlain images of three colours.\n\n- red\n- green\n- blue\n"
+    bundle = write(tmp_path_factory.mktemp("seen") / "bundle", about=about, names=NAMES, dataset_card=card)
+    with client.running(bundle.folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with pages.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(chromium: Browser, address: str) -> Iterator[Visit]:
+    """Opens a page of the service, by default as a reader of English at a desk."""
+    opened, messages, requests = [], [], []
+
+    def open_page(path: str = "/", **options: object) -> Page:
+        context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 900}} | options)
+        context.set_default_timeout(10_000)
+        context.add_init_script(WATCH)
+        page = context.new_page()
+        page.on("console", lambda message: messages.append((message.type, message.text)))
+        page.on("pageerror", lambda error: messages.append(("error", str(error))))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address + path)
+        opened.append((page, options.get("java_script_enabled", True)))
+        return page
+
+    yield open_page
+    for page, scripted in opened:
+        if scripted:
+            assert page.evaluate("window.breaches") == []
+        page.context.close()
+    # Chromium writes a refused upload's status to the console, and what a test has cut off
+    said = [text for kind, text in messages if kind in ("error", "warning")]
+    assert [text for text in said if not text.startswith("Failed to load resource")] == []
+    assert requests
+    assert [url for url in requests if not url.startswith((address, "data:", f"blob:{address}"))] == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "large.png"
+    path.write_bytes(RED + bytes(17 * 2**20))
+    return path
+
+
+def file(name: str, data: bytes, kind: str = "image/png") -> dict:
+    return {"name": name, "mimeType": kind, "buffer": data}
+
+
+def choose(page: Page, *files: dict, selector: str = "#image") -> None:
+    page.set_input_files(selector, list(files))
+
+
+def hand(page: Page, how: str, *files: dict) -> None:
+    """Drops or pastes files."""
+    page.evaluate(
+        HANDED, [how, [[each["name"], each["mimeType"], base64.b64encode(each["buffer"]).decode()] for each in files]]
+    )
+
+
+def verdicts(page: Page) -> list[str]:
+    return [text.strip() for text in page.locator("article h2").all_inner_texts()]
+
+
+def classify(page: Page, *files: dict) -> None:
+    """Sends images and waits until the page was replaced by that with the answers."""
+    choose(page, *files)
+    page.locator("form").evaluate("(form) => form.setAttribute('data-before', '')")
+    page.click("#send")
+    expect(page.locator("form[data-before]")).to_have_count(0)
+    expect(page.locator("#answer")).to_be_focused()
+
+
+# one image
+
+
+def test_answers_have_the_names_of_what_was_sent_whatever_is_chosen_meanwhile(visit: Visit) -> None:
+    page, held = visit(), []
+    page.route("**/", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    choose(page, file("a.png", RED), file("b.png", BLUE))
+    page.click("#send")
+    expect(page.locator("main")).to_have_attribute("aria-busy", "true")
+    page.locator("#chosen button").first.click()
+    choose(page, file("c.png", GREEN))
+    expect(page.locator("#send")).to_be_disabled()
+    [route] = held
+    route.continue_()
+    expect(page.locator("#answer")).to_be_focused()
+    assert [page.locator(f'[data-image="{number}"]').first.inner_text() for number in (1, 2)] == ["a.png", "b.png"]
+    expect(page.locator("#chosen .file")).to_have_text(["c.png"])
+    expect(page.locator("#send")).to_be_enabled()
+
+
+def test_a_chosen_image_is_shown_then_answered(visit: Visit) -> None:
+    page = visit()
+    choose(page, file("mole.png", RED))
+    preview = page.locator("#chosen img")
+    expect(preview).to_be_visible()
+    page.wait_for_function("document.querySelector('#chosen img').naturalWidth === 60")
+    assert page.locator("#chosen .file").inner_text() == "mole.png"
+    expect(page.locator("#status")).to_have_text("Images chosen: 1")
+    page.click("#send")
+    expect(page.locator("article h2")).to_have_text("red")
+    expect(page.locator("#answer")).to_be_focused()
+    assert page.title().startswith("Answer") and page.locator("#chosen li").count() == 0
+    assert page.locator(".bars .share").all_inner_texts()[0] == "98.7 %"
+    fill, track = (page.locator(f".top .{part}").bounding_box()["width"] for part in ("fill", "track"))
+    assert fill / track == pytest.approx(0.987, abs=0.01)
+    heat = page.locator(".heat")
+    assert heat.bounding_box() == page.locator(".stack img").first.bounding_box()
+    expect(heat).to_be_visible()
+    page.get_by_role("switch").click()
+    expect(heat).to_be_hidden()
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_images_are_taken_as_they_are_handed_over(visit: Visit, how: str) -> None:
+    page = visit()
+    hand(page, how, file("a.png", BLUE))
+    expect(page.locator("#send")).to_be_focused()
+    hand(page, how, file("b.png", RED))
+    expect(page.locator("#chosen li")).to_have_count(2)
+    page.click("#send")
+    expect(page.locator("article")).to_have_count(2)
+    assert verdicts(page) == ["blue", "red"]
+
+
+def test_text_that_is_dropped_is_no_image(visit: Visit) -> None:
+    page = visit()
+    hand(page, "drop")
+    expect(page.locator("#status")).to_contain_text("That is no file")
+    page.click("#send")
+    expect(page.locator("#status")).to_have_text("Choose an image first.")
+    expect(page.locator("#image")).to_be_focused()
+
+
+def test_a_phone_can_take_a_photo_and_a_desk_is_not_asked_twice(visit: Visit) -> None:
+    desk = visit()
+    expect(desk.locator(".camera")).to_be_hidden()
+    phone = visit(**PHONE)
+    expect(phone.locator(".camera")).to_be_visible()
+    assert phone.locator("#camera").get_attribute("capture") == "environment"
+    choose(phone, file("photo.jpg", RED), selector="#camera")
+    choose(phone, file("photo.jpg", BLUE), selector="#camera")
+    expect(phone.locator("#chosen li")).to_have_count(2)
+    phone.tap("#send")
+    expect(phone.locator("article")).to_have_count(2)
+    assert verdicts(phone) == ["red", "blue"]
+
+
+def test_unsure_model_says_so(visit: Visit) -> None:
+    page = visit()
+    classify(page, file("grey.png", GREY))
+    assert verdicts(page) == ["Not sure"]
+    expect(page.locator(".reading")).to_contain_text("33.3 %")
+
+
+# several, and what goes wrong
+
+
+def test_one_bad_image_among_several_spoils_no_other(visit: Visit) -> None:
+    page = visit()
+    classify(page, file("a.png", RED), file("notes.png", BAD["text"]), file("c.png", BLUE))
+    assert verdicts(page) == ["red", "Not answered", "blue"]
+    refused = page.locator("article").nth(1)
+    expect(refused).to_contain_text("notes.png")
+    assert len(refused.locator(".why").inner_text()) > 20
+    page.click(".overview li:nth-child(3) a")
+    expect(page.locator("article").nth(2)).to_be_in_viewport()
+    assert page.locator("article .file").all_inner_texts() == ["a.png", "notes.png", "c.png"]
+
+
+def test_bad_image_is_refused_and_can_be_replaced(visit: Visit) -> None:
+    page = visit()
+    classify(page, file("notes.png", BAD["text"]))
+    expect(page.get_by_role("alert")).to_be_focused()
+    assert page.locator("article").count() == 0
+    page.get_by_role("button", name="Remove notes.png").click()
+    classify(page, file("a.png", BLUE))
+    expect(page.locator("article h2")).to_have_text("blue")
+
+
+def test_too_much_is_said_before_it_is_sent(visit: Visit, large: Path) -> None:
+    page = visit()
+    limits = page.locator("form").evaluate("(form) => ({ ...form.dataset })")
+    assert large.stat().st_size > int(limits["maxBytes"])
+    page.set_input_files("#image", large)
+    expect(page.locator("#status")).to_contain_text("at most 16 MB")
+    expect(page.locator("#send")).to_be_disabled()
+    page.get_by_role("button", name="Remove large.png").click()
+    expect(page.locator("#send")).to_be_enabled()
+    expect(page.locator("#image")).to_be_focused()
+    many = int(limits["maxImages"]) + 1
+    choose(page, *(file(f"{number}.png", RED) for number in range(many)))
+    expect(page.locator("#status")).to_contain_text(f"These are {many} images")
+    expect(page.locator("#send")).to_be_disabled()
+
+
+def test_lost_service_is_said_and_nothing_chosen_is_lost(visit: Visit) -> None:
+    page = visit()
+    page.route("**/*", lambda route: route.abort())
+    choose(page, file("a.png", RED))
+    page.click("#send")
+    expect(page.locator("#status")).to_contain_text("cannot be reached")
+    page.unroute_all()
+    page.click("#send")
+    expect(page.locator("article h2")).to_have_text("red")
+
+
+# without JavaScript
+
+
+def submit(page: Page) -> None:
+    with page.expect_navigation():
+        page.click("#send")
+
+
+def test_form_works_without_javascript(visit: Visit, large: Path) -> None:
+    page = visit(java_script_enabled=False)
+    expect(page.get_by_text("drop them here")).to_be_hidden()
+    choose(page, file("a.png", RED))
+    submit(page)
+    assert verdicts(page) == ["red"]
+    page.get_by_role("switch").click()
+    expect(page.locator(".heat")).to_be_hidden()
+    choose(page, file("a.png", BLUE), file("b.png", BAD["text"]))
+    submit(page)
+    assert verdicts(page) == ["blue", "Not answered"]
+    submit(page)
+    expect(page.get_by_role("alert")).to_contain_text("No image")
+    page.set_input_files("#image", large)
+    submit(page)
+    expect(page.get_by_role("alert")).to_contain_text("16 MB")
+    expect(page.locator("form")).to_be_visible()
+
+
+def test_phone_without_javascript_can_send_a_photo(visit: Visit) -> None:
+    page = visit(java_script_enabled=False, **PHONE)
+    choose(page, file("photo.jpg", BLUE), selector="#camera")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    submit(page)
+    assert verdicts(page) == ["blue"]
+
+
+# languages
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "call"),
+    [("ko-KR", "ko", "이미지 선택"), ("pt-BR", "pt", "Escolha imagens"), ("de-DE", "en", "Choose images")],
+)
+def test_page_speaks_the_readers_language(visit: Visit, locale: str, language: str, call: str) -> None:
+    page = visit(locale=locale)
+    assert page.locator("html").get_attribute("lang") == language
+    expect(page.locator(".call")).to_have_text(call)
+    current = page.locator(".languages [aria-current]")
+    assert current.get_attribute("hreflang") == language and current.count() == 1
+
+
+def test_language_switch_lasts_and_keeps_the_answer(visit: Visit) -> None:
+    page = visit()
+    classify(page, file("a.png", RED), file("b.png", BAD["text"]))
+    page.get_by_role("link", name="한국어").click()
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
+    assert verdicts(page) == ["빨강", "답하지 않음"]
+    assert page.locator("article .file").all_inner_texts() == ["a.png", "b.png"]
+    page.goto(page.url.split("?")[0])
+    assert page.locator("html").get_attribute("lang") == "ko"
+    page.get_by_role("link", name="Português").click()
+    expect(page.locator("html")).to_have_attribute("lang", "pt")
+    choose(page, file("a.png", BLUE))
+    page.click("#send")
+    expect(page.locator("article h2")).to_have_text("azul")
+    assert page.locator(".bars .share").first.inner_text() == "98,7 %"
+    page.locator("header").get_by_role("link", name="Ficha do modelo").click()
+    assert page.locator("html").get_attribute("lang") == "pt"
+    assert page.locator("main section").first.get_attribute("lang") == "en"
+
+
+def test_language_can_be_changed_before_anything_is_sent(visit: Visit) -> None:
+    page = visit()
+    choose(page, file("a.png", RED))
+    page.get_by_role("link", name="한국어").click()
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
+    expect(page.locator("#chosen li")).to_have_count(1)
+    page.click("#send")
+    expect(page.locator("article h2")).to_have_text("빨강")
+
+
+# keyboard, widths, accessibility
+
+
+def open_chooser(page: Page) -> FileChooser:
+    """Enter on the focused field; a busy Chromium now and then drops the first."""
+    for limit in (3_000, 10_000):
+        with suppress(TimeoutError):
+            with page.expect_file_chooser(timeout=limit) as chooser:
+                page.keyboard.press("Enter")
+            return chooser.value
+    raise AssertionError("no file chooser opened")
+
+
+def test_keyboard_is_enough(visit: Visit) -> None:
+    page = visit()
+    press = page.keyboard.press
+    press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_in_viewport()
+    press("Enter")
+    press("Tab")
+    expect(page.locator("#image")).to_be_focused()
+    assert page.locator(".drop").evaluate("(each) => getComputedStyle(each).outlineStyle") == "solid"
+    open_chooser(page).set_files([file("a.png", RED), file("b.png", BLUE)])
+    expect(page.locator("#chosen li")).to_have_count(2)
+    press("Tab")
+    expect(page.get_by_role("button", name="Remove a.png")).to_be_focused()
+    press("Enter")
+    expect(page.get_by_role("button", name="Remove b.png")).to_be_focused()
+    press("Tab")
+    press("Enter")
+    expect(page.locator("#answer")).to_be_focused()
+    assert verdicts(page) == ["blue"]
+    press("Tab")
+    expect(page.get_by_role("switch")).to_be_focused()
+    press("Space")
+    expect(page.locator(".heat")).to_be_hidden()
+
+
+def states(page: Page, address: str) -> Iterator[str]:
+    """Leads a page through everything that the service shows, and names each."""
+    yield "empty"
+    classify(page, file("a.png", GREY))
+    yield "answer"
+    classify(page, file("a.png", RED), file("b-with-a-rather-long-name-from-a-camera.png", BAD["text"]))
+    choose(page, file("c.png", BLUE))
+    yield "several"
+    page.goto(f"{address}/")
+    classify(page, file("a.png", BAD["text"]))
+    yield "problem"
+    for path in ("/model-card", "/dataset-card", "/nothing-here"):
+        page.goto(address + path)
+        yield path
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "pt-BR", "ko-KR"])
+def test_nothing_scrolls_sideways(visit: Visit, address: str, locale: str) -> None:
+    page = visit(locale=locale)
+    for state in states(page, address):
+        for width in (360, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (state, width)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-GB", "ko-KR"])
+def test_axe_finds_nothing(visit: Visit, address: str, locale: str, scheme: str) -> None:
+    """In the dark on a phone, where a photo can be taken, in the light at a desk."""
+    page, axe = visit(locale=locale, color_scheme=scheme, **(PHONE if scheme == "dark" else {})), Axe()
+    for state in states(page, address):
+        result = axe.run(page, options={"rules": {"target-size": {"enabled": True}}})
+        assert len(result.response["passes"]) > 10, state
+        found = [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in result.response["violations"]]
+        assert found == [], state
