@@ -107,7 +107,7 @@ def _data(run: Run) -> Step:
     if "exact_copies" in found:
         near = found["near_copies_across_splits"]
         details.append(f"{found['exact_copies']:,} byte-identical files, {near:,} near-duplicates across parts")
-    return Step("Data", (report,), "1. Images by class and part", report.headline, tuple(details))
+    return Step("Data", (report,), "1. Images by class and split", report.headline, tuple(details))
 
 
 def _model(run: Run) -> Step:
@@ -122,7 +122,7 @@ def _model(run: Run) -> Step:
     if final or tuned.status:
         return Step("Best model", (tuned, transfer), "1. Training", final, tuple(details))
     return Step(
-        "Best model", (transfer, tuned), "6. Does transfer win?", frozen, ("not fine-tuned yet",) if frozen else ()
+        "Best model", (transfer, tuned), "6. Transfer learning compared with training from scratch", frozen, ("not fine-tuned yet",) if frozen else ()
     )
 
 
@@ -163,7 +163,7 @@ def _service(run: Run) -> Step:
     if below is not None:
         details.append(f"says “not sure” below a confidence of {below:.2f}")
     command = run.command("serve") if (run.folder / bundle.PLACE).is_dir() else ""
-    return Step("Deploy", (report,), "4. Do all agree?", report.headline, tuple(details), command)
+    return Step("Deploy", (report,), "4. Parity", report.headline, tuple(details), command)
 
 
 def comparisons(run: Run) -> list[Comparison]:

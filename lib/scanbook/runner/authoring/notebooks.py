@@ -38,7 +38,7 @@ How many images of each class there are in each part."""
 
 _CALL = """\
 counts = splits.table(manifest)
-session.table("images", counts, "Images by class and part")"""
+session.table("images", counts, "Images by class and split")"""
 
 _RECORD = """\
 session.result("headline", f"{len(manifest.frame)} images of {len(manifest.classes)} classes")
