@@ -355,7 +355,12 @@ def test_files_in_folders_become_a_dataset(made, tmp_path):
     for index in range(4):
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), np.zeros((8, 8, 3), np.uint8))
     alone = ours.listed(str(tmp_path), 4, {"train": 50, "test": 50})
-    assert alone.classes == ("class 0", "class 1") and sorted(alone.frame["split"]) == ["test", "test", "train", "train"]
+    assert alone.classes == ("class 0", "class 1") and sorted(alone.frame["split"]) == [
+        "test",
+        "test",
+        "train",
+        "train",
+    ]
 
 
 def test_a_form_is_one_that_flask_reads():

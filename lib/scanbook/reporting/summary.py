@@ -121,9 +121,8 @@ def _model(run: Run) -> Step:
         details.append(f"fine-tuning: {value:+.3f} accuracy ({low:+.3f} to {high:+.3f}){noise}")
     if final or tuned.status:
         return Step("Best model", (tuned, transfer), "1. Training", final, tuple(details))
-    return Step(
-        "Best model", (transfer, tuned), "6. Transfer learning compared with training from scratch", frozen, ("not fine-tuned yet",) if frozen else ()
-    )
+    heading = "6. Transfer learning compared with training from scratch"
+    return Step("Best model", (transfer, tuned), heading, frozen, ("not fine-tuned yet",) if frozen else ())
 
 
 def _result(run: Run) -> Step:
