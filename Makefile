@@ -37,6 +37,13 @@ WANTED = { pwd; cat requirements.lock pyproject.toml; }
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
+# settings of glibc's malloc for processes that compute, unless the user set others: those of runtime.processes.MALLOC
+COMPUTING = test check check-cluster lab
+$(COMPUTING): export MALLOC_ARENA_MAX ?= 1
+$(COMPUTING): export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+$(COMPUTING): export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
+$(COMPUTING): export MALLOC_TOP_PAD_ ?= 268435456
+
 .PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
 .DEFAULT_GOAL = help
 

@@ -177,7 +177,7 @@ def test_the_command_prints_what_it_finds_and_fails(
     assert cli.main(["lint", "notebooks", "gone.ipynb"]) == 1
     out, error = capsys.readouterr()
     assert out.startswith("notebooks/01_eda.ipynb: is no Jupyter notebook (") and "gone.ipynb: no such file" in out
-    assert error == "scanbook: 2 findings in 3 notebooks; mend them as the lines above say\n"
+    assert error == "scanbook: 2 violations in 3 notebooks; correct them as the lines above say\n"
 
 
 # --- before a commit

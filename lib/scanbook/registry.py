@@ -1,7 +1,7 @@
 """What a study can name: backbones, augmentation policies and segmentation methods, as plain data.
 
-No module is imported for it, so that a study is checked in milliseconds. `backbones` builds from these entries and
-`augmentation` draws from them.
+It imports no heavy module, so that a study is checked in milliseconds. `models.backbones` builds networks from these
+entries, and `augmentation` samples from their ranges.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ Pooling = Literal["mean", "max", "token"]
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One backbone: where its builder is and what it expects.
+    """One backbone: its builder and the input that it expects.
 
     Attributes:
         name: Name in studies and reports.
-        builder: `module:attribute` of the builder; empty for scanbook's own.
+        builder: `module:attribute` of the builder; empty for scanbook's own networks.
         scaling: Range of values that the pretrained weights expect: [-1, 1]; [0, 255]; "caffe", BGR minus the ImageNet
-            mean; or "imagenet", [0, 1] minus the ImageNet mean over its deviation.
+            mean; or "imagenet", [0, 1] minus the ImageNet mean, divided by its standard deviation.
         arguments: Further arguments of the builder.
-        pretrained: Whether ImageNet weights exist for it.
-        shipped: File of weights that come with scanbook, in `lib/scanbook/weights/`.
-        pooling: What the features are of the last feature map: its mean, its maximum, or the class token beside it.
+        pretrained: Whether ImageNet weights exist.
+        shipped: Name of the weights file that comes with scanbook; empty where there is none.
+        pooling: How features are made of the last feature map: its mean, its maximum, or the class token beside it.
         smallest: Smallest side of an image, in pixels.
-        patch: Both sides are multiples of it, in pixels.
+        patch: Side of a patch, in pixels; both sides of an image are multiples of it.
     """
 
     name: str
@@ -51,8 +51,6 @@ def _kerashub(name: str, builder: str, scaling: Scaling, preset: str, **values: 
     return BackboneSpec(name, f"keras_hub.models:{builder}", scaling, {"preset": preset}, **values)
 
 
-_SHIPPED = {"mobilenet_v2_0.35": "mobilenet_v2_0.35_synthetic.npz"}
-
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
@@ -60,10 +58,12 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("small_cnn", "", "-1..1", pretrained=False, smallest=4, pooling="max"),
         # the widths that have ImageNet weights
         *(_application(f"mobilenet_{alpha}", "MobileNet", "-1..1", alpha=alpha) for alpha in (0.25, 0.5, 0.75, 1.0)),
+        _application(
+            "mobilenet_v2_0.35", "MobileNetV2", "-1..1", shipped="mobilenet_v2_0.35_synthetic.npz", alpha=0.35
+        ),
         *(
-            _application(name, "MobileNetV2", "-1..1", alpha=alpha, shipped=_SHIPPED.get(name, ""))
-            for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-            for name in (f"mobilenet_v2_{alpha}",)
+            _application(f"mobilenet_v2_{alpha}", "MobileNetV2", "-1..1", alpha=alpha)
+            for alpha in (0.5, 0.75, 1.0, 1.3, 1.4)
         ),
         *(_application(f"efficientnet_b{i}", f"EfficientNetB{i}", "0..255") for i in range(6)),
         _application("vgg16", "VGG16", "caffe"),
@@ -74,12 +74,11 @@ BACKBONES: dict[str, BackboneSpec] = {
         _application("resnet50", "ResNet50", "caffe"),
         _application("resnet50_v2", "ResNet50V2", "-1..1"),
         _application("resnet152_v2", "ResNet152V2", "-1..1"),
-        # its own preprocessing is left out: scanbook's does the same
+        # without its own preprocessing: scanbook's does the same
         _application("convnext_tiny", "ConvNeXtTiny", "imagenet", include_preprocessing=False),
         _kerashub("resnet18", "ResNetBackbone", "imagenet", "resnet_18_imagenet"),
         _kerashub(
-            *("vit_b16", "ViTBackbone", "-1..1", "vit_base_patch16_224_imagenet"),
-            **{"pooling": "token", "smallest": 16, "patch": 16},
+            "vit_b16", "ViTBackbone", "-1..1", "vit_base_patch16_224_imagenet", pooling="token", smallest=16, patch=16
         ),
     )
 }
@@ -87,23 +86,23 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 @dataclass(frozen=True)
 class Policy:
-    """Ranges that one augmentation draws from, uniformly, for every training image.
+    """Ranges from which the values of an augmentation are sampled, uniformly, for every training image.
 
     Attributes:
         rotation: Largest angle, in degrees, to either side.
         shift: Largest shift, as a share of the side, along each axis.
         shear: Largest shear angle, in degrees.
-        zoom: Scale is drawn between 1 - zoom and 1 + zoom.
+        zoom: The scale is sampled between 1 - zoom and 1 + zoom.
         flip_horizontal: Mirror left to right with probability one half.
         flip_vertical: Mirror top to bottom with probability one half.
         brightness: Largest change of brightness, as a share of 255.
-        contrast: Contrast factor is drawn between 1 - contrast and 1 + contrast.
+        contrast: The contrast factor is sampled between 1 - contrast and 1 + contrast.
         colour: Largest gain of one channel relative to the others.
-        fill: What shows beyond the edge: the mirrored image, or its nearest pixel.
-        mixup: Images of a batch are blended in pairs, labels too, by shares of Beta(mixup, mixup); 0 blends none (Zhang
-            et al., ICLR 2018).
-        cutmix: A box of one image replaces that of another, its area drawn from Beta(cutmix, cutmix), labels by area; 0
-            cuts none (Yun et al., ICCV 2019).
+        fill: What is shown beyond the edge: the mirrored image, or its nearest pixel.
+        mixup: Images of a batch are blended in pairs, labels too, with weights sampled from Beta(mixup, mixup); 0
+            blends none (Zhang et al., ICLR 2018).
+        cutmix: A box of one image replaces that of another, its area sampled from Beta(cutmix, cutmix), labels by area;
+            0 cuts none (Yun et al., ICCV 2019).
     """
 
     rotation: float = 0.0
@@ -144,18 +143,18 @@ POLICIES: dict[str, Policy] = {
 
 
 def policy(name: str) -> Policy:
-    """The policy of that name; of several joined by "+", such as "dermoscopy+mixup", all that any of them does.
+    """Return a policy by its name, or the combination of several joined by "+", such as "dermoscopy+mixup".
 
-    Where two of them draw the same from different ranges, the last one's holds.
+    Where two of them set the same range, the last one counts.
 
     Raises:
         KeyError: There is no such policy.
     """
-    changes: dict[str, Any] = {}
-    for part in name.split("+"):
-        changes |= {key: value for key, value in asdict(POLICIES[part]).items() if value != getattr(Policy, key)}
-    return Policy(**changes)
+    ranges: dict[str, Any] = {}
+    for single in name.split("+"):
+        ranges |= {key: value for key, value in asdict(POLICIES[single]).items() if value != getattr(Policy, key)}
+    return Policy(**ranges)
 
 
 SEGMENTATION_METHODS: tuple[str, ...] = ("k-means RGB", "k-means Lab", "Otsu", "GrabCut", "U-Net")
-"""What a study can name under `segmentation.methods`."""
+"""Methods that a study can name under `segmentation.methods`."""

@@ -26,6 +26,7 @@ from scanbook.benchmark import inference, layers, worker
 from scanbook.data.manifest import VALIDATION
 from scanbook.errors import ModelError, RunError
 from scanbook.models import engines
+from scanbook.runtime import machine
 
 KEYS = [("Keras", "fp32"), ("OpenVINO", "fp32"), ("OpenVINO", "int8"), ("ONNX Runtime", "fp32")]
 
@@ -292,7 +293,7 @@ def test_machine_is_described():
     assert found["cores"] == runtime.cores() <= found["logical processors"]
     assert found["physical cores"] <= found["logical processors"] and found["memory (GiB)"] > 0
     flags = set(found["instruction sets"].split())
-    assert flags <= set(runtime._INSTRUCTIONS) and found["processor"]
+    assert flags <= set(machine.INSTRUCTION_SETS) and found["processor"]
 
 
 # --- models and tables

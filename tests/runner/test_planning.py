@@ -118,8 +118,8 @@ def test_all_leaves_out_studies_without_data_and_says_so(project: Path, capsys: 
     assert cli.main(["plan", "--study", "all"]) == 0
     out, error = capsys.readouterr()
     assert "synthetic/01_eda:" in out and "folder" not in out
-    assert f"left out: folder (no data at {project / 'data' / 'folder'})" in error
-    assert "left out: broken (study broken: key" in error
+    assert f"excluded: folder (no data at {project / 'data' / 'folder'})" in error
+    assert "excluded: broken (study broken: key" in error
     with pytest.raises(StudyError, match="unknown profile 'fast'"):
         planning.batches("all", profile="fast")
 

@@ -54,14 +54,14 @@ To fix this you could try to:
 1. loosen the range of package versions you've specified
 """
     assert (
-        colab.reason(conflict)
+        colab.failure_reason(conflict)
         == "scanbook 0.1.0 depends on traitlets>=5.14, The user requested (constraint) traitlets==5.7.1"
     )
     lost = (
         "WARNING: x\nERROR: Could not find a version that satisfies y\nERROR: No matching distribution found for y>=2\n"
     )
-    assert colab.reason(lost) == "ERROR: No matching distribution found for y>=2"
-    assert colab.reason("") == "pip said nothing"
+    assert colab.failure_reason(lost) == "ERROR: No matching distribution found for y>=2"
+    assert colab.failure_reason("") == "pip wrote nothing"
 
 
 def test_where_scanbook_is_installed_nothing_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,37 +1,53 @@
-"""Processes that answer: whole answers, one line for what failed, and nothing left behind."""
+"""Child processes: whole answers, one line for a failure, nothing left behind, and glibc's settings for all of them."""
 
 from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from helpers.ending import ended
 from scanbook.errors import RunError
-from scanbook.runtime.processes import Child
+from scanbook.runner import execute
+from scanbook.runtime.processes import MALLOC, Child
+from scanbook.serving.client import plain_environment
 
+ROOT = Path(__file__).resolve().parents[2]
 ECHO = """
-import json, subprocess, sys
+import json, os, subprocess, sys
 from scanbook.runtime.processes import answering
 answer = answering()
 print("noise that a library prints")
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 for line in sys.stdin:
-    answer({"asked": json.loads(line), "other": other.pid})
+    answer({"asked": json.loads(line), "other": other.pid, "environment": dict(os.environ)})
 """
 
 
-def test_it_answers_every_line_and_takes_what_it_started_with_it() -> None:
+def test_a_child_answers_every_line_and_ends_with_the_processes_that_it_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in MALLOC:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
     with Child("echo", ["-c", ECHO], {}) as child:
-        answers = [child.ask(each) for each in (1, {"a": ["ü"]}, None)]
+        answers = [child.ask(message) for message in (1, {"a": ["ü"]}, None)]
         pids = [child.process.pid, answers[0]["other"]]
         assert all(psutil.pid_exists(pid) for pid in pids)
-    assert [each["asked"] for each in answers] == [1, {"a": ["ü"]}, None]
+    assert [answer["asked"] for answer in answers] == [1, {"a": ["ü"]}, None]
+    environment = answers[0]["environment"]
+    assert {name: environment[name] for name in MALLOC} == MALLOC | {"MALLOC_ARENA_MAX": "7"}, "the user's value stays"
     assert all(ended(pid) for pid in pids)
     child.stop()
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "reason"),
     [
         ("import sys; print('first', file=sys.stderr); sys.exit('the last line')", "the last line"),
         (
@@ -42,14 +58,42 @@ def test_it_answers_every_line_and_takes_what_it_started_with_it() -> None:
         ("pass", "no message"),
     ],
 )
-def test_what_failed_is_one_line(code: str, said: str) -> None:
-    child = Child("a thing", ["-c", code], {}, hint="do less")
-    with pytest.raises(RunError, match=f"^a thing failed: {said}; do less$"):
+def test_a_failure_is_one_line(code: str, reason: str) -> None:
+    child = Child("a thing", ["-S", "-c", code], {}, hint="do less")
+    with pytest.raises(RunError, match=f"^a thing failed: {reason}; do less$"):
         child.ask("anything")
 
 
 def test_an_answer_that_never_comes_is_not_waited_for() -> None:
-    with Child("sleeper", ["-c", "import time; time.sleep(600)"], {}, limit=0.2) as child:
+    with Child("sleeper", ["-S", "-c", "import time; time.sleep(600)"], {}, limit=0.2) as child:
         with pytest.raises(RunError, match=r"^sleeper failed: no answer in 0\.2 s$"):
             child.ask()
         assert not psutil.pid_exists(child.process.pid)
+
+
+def test_a_kernel_has_the_settings_of_malloc_and_a_service_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in MALLOC:
+        monkeypatch.delenv(name, raising=False)
+    with execute._surroundings("01_eda"):  # papermill starts the kernel with this environment
+        assert {name: os.environ[name] for name in MALLOC} == MALLOC
+        assert not MALLOC.keys() & plain_environment().keys()
+        os.environ["MALLOC_ARENA_MAX"] = "7"
+        assert plain_environment()["MALLOC_ARENA_MAX"] == "7", "the user's value reaches a service, too"
+    assert not MALLOC.keys() & os.environ.keys()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_a_program_that_computes_starts_again_with_the_settings_of_malloc() -> None:
+    code = (
+        "import os, sys; from scanbook.runtime import processes; processes.restart_with_malloc(); "
+        "print(os.getpid(), *sys.argv[1:], *(os.environ[name] for name in processes.MALLOC))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in MALLOC}
+    started = subprocess.Popen([sys.executable, "-c", code, "a b"], env=environment, stdout=subprocess.PIPE, text=True)
+    output = started.communicate(timeout=60)[0]
+    assert output == f"{started.pid} a b {' '.join(MALLOC.values())}\n"
+
+
+def test_the_makefile_has_the_same_settings() -> None:
+    lines = re.findall(r"^\$\(COMPUTING\): export (\w+) \?= (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert dict(lines) == MALLOC

@@ -104,13 +104,13 @@ def test_how_to_train_follows_from_where_one_is(monkeypatch):
 )
 def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(monkeypatch, step, seen, expected):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert distribution._of_slurm() == {}
+    assert distribution._slurm_settings() == {}
     for key, value in (step | {"SLURM_JOB_ID": "70001", "CUDA_VISIBLE_DEVICES": seen}).items():
         monkeypatch.delenv(key, raising=False) if value is None else monkeypatch.setenv(key, value)
     ports = set()
     for number in ("0", "1"):
         monkeypatch.setenv("SLURM_STEP_ID", number)
-        found = distribution._of_slurm()
+        found = distribution._slurm_settings()
         assert found.get("JAX_LOCAL_DEVICE_IDS") == expected
         ports.add(int(found["JAX_COORDINATOR_PORT"]))
     assert len(ports) == 2 and all(1 << 15 < port < 1 << 16 for port in ports), "two steps of a job do not meet"

@@ -1,8 +1,9 @@
-"""What the blocks of a study share: no unknown keys, no changes, the types of their values, and what describes them."""
+"""What the blocks of a study share: a base class, the types of values, and the check of names."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -25,20 +26,34 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _name(what: str, known: Collection[str], more: str = "") -> tuple[AfterValidator, Any]:
-    """Refuses a name that is not among the known ones; with `more`, several known ones may be joined by "+"."""
-
-    def check(name: str) -> str:
-        for part in name.split("+") if more else [name]:
-            if part not in known:
-                raise ValueError(f"unknown {what} {part!r}; expected one of {', '.join(known)}{more}")
-        return name
-
-    # what a schema can say of it: a joined name is none of the enumeration
-    return AfterValidator(check), Field(json_schema_extra={"examples" if more else "enum": list(known)})
+_NAMES: dict[str, Collection[str]] = {"backbone": BACKBONES, "method": SEGMENTATION_METHODS, "policy": POLICIES}
 
 
-Backbone = Annotated[str, *_name("backbone", BACKBONES)]
-Method = Annotated[str, *_name("method", SEGMENTATION_METHODS)]
-Augmentation = Annotated[str, *_name("policy", POLICIES, ", or several joined by +")]
+def check_name(kind: str, name: str) -> str:
+    """Return a name that a study may use.
+
+    Args:
+        kind: "backbone", "method" or "policy".
+        name: The name; of policies, several may be joined by "+".
+
+    Raises:
+        ValueError: The name, or one of those joined, is unknown.
+    """
+    joined = kind == "policy"
+    for single in name.split("+") if joined else [name]:
+        if single not in _NAMES[kind]:
+            more = ", or several joined by +" if joined else ""
+            raise ValueError(f"unknown {kind} {single!r}; expected one of {', '.join(_NAMES[kind])}{more}")
+    return name
+
+
+def _name(kind: str) -> tuple[AfterValidator, Any]:
+    # a joined name is not in a schema's enumeration, so that policies are its examples
+    schema = {"examples" if kind == "policy" else "enum": list(_NAMES[kind])}
+    return AfterValidator(partial(check_name, kind)), Field(json_schema_extra=schema)
+
+
+Backbone = Annotated[str, *_name("backbone")]
+Method = Annotated[str, *_name("method")]
+Augmentation = Annotated[str, *_name("policy")]
 """Name of a policy, or of several, joined by "+"."""

@@ -27,7 +27,7 @@ from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
 from scanbook.runner import display, index, kernel, locks, memory, progress
 from scanbook.runner.freshness import Batch
-from scanbook.runtime.processes import Peak, interruptible
+from scanbook.runtime.processes import Peak, interruptible, with_malloc
 
 # what it logs of a kernel that died is part of the one line that says why; a logger without a handler would print it
 logging.getLogger("papermill").addHandler(logging.NullHandler())
@@ -229,6 +229,7 @@ def _surroundings(notebook: str) -> Iterator[str]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix=kernel.PREFIX, dir=base) as short:
         os.environ |= {
+            **with_malloc(),
             "SCANBOOK_HEADLESS": "1",
             "SCANBOOK_HOME": str(runtime.project_root()),
             "SCANBOOK_DATA": str(runtime.data_dir()),

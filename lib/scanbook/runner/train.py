@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanbook import registry, store
+from scanbook import store
 from scanbook.config import Study
+from scanbook.config.block import check_name
 from scanbook.data.manifest import TRAIN, VALIDATION
 from scanbook.errors import RunError, ScanbookError, StudyError
 from scanbook.runtime import distribution
@@ -38,9 +39,9 @@ def choose_distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
     Raises:
         RunError: One process was asked for, and this is one of several.
     """
-    several = len(addresses) > 1 or distribution.tasks() > 1
+    several = len(addresses) > 1 or distribution.slurm_tasks() > 1
     if wanted == "none" and several:
-        count = len(addresses) or distribution.tasks()
+        count = len(addresses) or distribution.slurm_tasks()
         raise RunError(
             f"{count} processes were started to train with --distribute none, and each would train it all; "
             "start one, or leave --distribute out"
@@ -60,6 +61,9 @@ class Wanted:
         policy: Augmentation of the training images; "" for the study's.
         seed: Seed of the one network that is wanted; None for one of each of the study's seeds. What the study draws
             beside training, such as its sample of images, stays.
+
+    Raises:
+        StudyError: The backbone or the policy is unknown.
     """
 
     backbone: str = ""
@@ -67,12 +71,20 @@ class Wanted:
     policy: str = ""
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            for kind, name in (("backbone", self.backbone), ("policy", self.policy)):
+                if name:
+                    check_name(kind, name)
+        except ValueError as error:
+            raise StudyError(str(error)) from None
+
 
 def networks(study: Study, wanted: Wanted) -> list[Whole]:
     """What is to be trained, a network a seed. What it starts from is made now if it is missing.
 
     Raises:
-        StudyError: There are no pretrained weights for the backbone, or the policy is unknown.
+        StudyError: There are no pretrained weights for the backbone.
     """
     from scanbook import segmentation, training
     from scanbook.data import pixels
@@ -82,7 +94,6 @@ def networks(study: Study, wanted: Wanted) -> list[Whole]:
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
     if wanted.policy:
-        registry.policy(wanted.policy)
         study = study.model_copy(update={"augmentation": wanted.policy})
     if wanted.seed is not None:
         study = study.model_copy(update={"seed": wanted.seed, "seeds": 1})
@@ -158,7 +169,7 @@ def train_together(
         with ExitStack() as held:
             for network in networks(study, wanted):
                 network.train_together(held)
-            distribution.part()
+            distribution.leave()
     except Exception as error:
         if share.processes == 1:
             raise

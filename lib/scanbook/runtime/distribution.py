@@ -1,6 +1,6 @@
 """Processes and devices that train one network together, by Keras's data parallelism on JAX.
 
-Every process holds the whole network and takes its part of each batch; gradients are averaged over all devices.
+Every process holds the whole network and takes its share of each batch; gradients are averaged over all devices.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from scanbook import runtime
 from scanbook.errors import RunError
 
 TASKS = "SLURM_STEP_NUM_TASKS"
-"""Variable in which Slurm's `srun` says how many processes it started."""
-_PORTS = 4096  # JAX takes a port of the last so many, by the job's number, which two steps of one job would share
+"""Variable in which Slurm's `srun` states how many processes it started."""
+_PORTS = 4096  # JAX takes one of the last 4,096 ports by the job's number, which two steps of one job would share
 _NVIDIA = Path("/proc/driver/nvidia/version")
-_COUNT = "import jax; print(jax.local_device_count('gpu'))"
 
 
 @dataclass(frozen=True)
 class Share:
-    """What of every batch is for this process.
+    """The share of every batch that this process takes.
 
     Attributes:
-        process: Number of this process, from 0; the first one writes.
-        processes: How many train together.
-        devices: How many devices they have, all together, each process as many.
+        process: Number of this process, from 0; process 0 writes files and log lines.
+        processes: Number of processes that train together.
+        devices: Number of devices of all processes together; each process has equally many.
     """
 
     process: int
@@ -42,32 +41,32 @@ _shares: list[Share] = []
 
 
 def installed() -> bool:
-    """Whether JAX is, an extra."""
+    """Return whether JAX, an optional dependency, is installed."""
     return find_spec("jax") is not None
 
 
 def share() -> Share | None:
-    """What of every batch is for this process; None where it trains alone."""
+    """Return the share of every batch that this process takes; None where it trains alone."""
     return _shares[0] if _shares else None
 
 
 def first_process() -> bool:
-    """Whether this process is the one that writes and speaks for all that train together."""
+    """Return whether this process is the first of those that train together, which writes files and log lines."""
     return not _shares or _shares[0].process == 0
 
 
 def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
-    """Lets this process train with others; before Keras is imported.
+    """Let this process train with others; call it before Keras is imported.
 
-    They are the processes of the job step, which JAX knows of Slurm; those with `addresses`; or this one alone, with
-    all GPUs of the machine.
+    The others are the processes of the job step, which JAX knows from Slurm, or those at `addresses`. Otherwise this
+    process trains alone, on all GPUs of the machine.
 
     Args:
-        addresses: `host:port` of every process, the same and in the same order in each of them.
+        addresses: `host:port` of every process, in the same order in each of them.
         process: Number of this process among them, from 0.
 
     Raises:
-        RunError: JAX is not installed or does not see the GPUs, Keras has another backend already, the others do not
+        RunError: JAX is not installed or does not see the GPUs, Keras already has another backend, the others do not
             answer, or the processes have unequal numbers of devices.
     """
     if not installed():
@@ -80,8 +79,8 @@ def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
         raise RunError(f"Keras runs on {imported.backend.backend()} already; train together in a fresh process")
     os.environ["KERAS_BACKEND"] = "jax"
     keras = runtime.keras()
-    if addresses or tasks() > 1:
-        os.environ.update({key: value for key, value in _of_slurm().items() if key not in os.environ})
+    if addresses or slurm_tasks() > 1:
+        os.environ |= {**_slurm_settings(), **os.environ}
         try:
             keras.distribution.initialize(",".join(addresses) or None, len(addresses) or None, process)
         except (RuntimeError, ValueError) as error:
@@ -89,59 +88,59 @@ def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
             raise RunError(f"the processes that train together did not meet: {reason}") from error
     import jax
 
-    platform = jax.default_backend()
-    if platform == "cpu" and _NVIDIA.exists() and "JAX_PLATFORMS" not in os.environ:
+    if jax.default_backend() == "cpu" and _NVIDIA.exists() and "JAX_PLATFORMS" not in os.environ:
         raise RunError(
             f"this machine has an NVIDIA GPU that JAX does not see; .venv/bin/python -m pip install "
-            f"'jax[cuda12]=={jax.__version__}', or set JAX_PLATFORMS=cpu to train on processors"
+            f"'jax[cuda12]=={jax.__version__}', or set JAX_PLATFORMS=cpu to train on CPUs"
         )
     devices = keras.distribution.list_devices()
     if len(devices) != jax.local_device_count() * jax.process_count():
         raise RunError(
             f"process {jax.process_index()} has {jax.local_device_count()} of {len(devices)} devices, and there are "
-            f"{jax.process_count()} processes; expected as many devices for each"
+            f"{jax.process_count()} processes; expected equally many devices for each"
         )
     keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)  # a batch is this process's part
+        keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)  # a batch is this process's share
     )
     _shares[:] = [Share(jax.process_index(), jax.process_count(), len(devices))]
     return _shares[0]
 
 
-def _of_slurm() -> dict[str, str]:
-    """Settings of JAX for a step of a job of Slurm, in which it would take the GPU of each task's number on its node.
+def _slurm_settings() -> dict[str, str]:
+    """Return JAX's settings for one step of a Slurm job; empty outside of Slurm.
 
-    A task that sees one GPU alone takes that one, and the only task of a node all that it sees. And each step has a
-    port of its own.
+    By default JAX takes the GPU whose number is that of the task on its node. A task that sees one GPU takes that one
+    instead, and the only task of a node takes all that it sees. Each step has its own port.
     """
     if "SLURM_JOB_ID" not in os.environ:
         return {}
     job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ.get("SLURM_STEP_ID", "0"))
-    found = {"JAX_COORDINATOR_PORT": str(65536 - _PORTS + (job * 61 + step) % _PORTS)}
-    seen = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-    if seen and (len(seen) == 1 or os.environ.get("SLURM_STEP_NUM_NODES") == os.environ.get(TASKS)):
-        found["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(len(seen))))
-    return found
+    settings = {"JAX_COORDINATOR_PORT": str(65536 - _PORTS + (job * 61 + step) % _PORTS)}
+    visible = [number for number in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if number]
+    if visible and (len(visible) == 1 or os.environ.get("SLURM_STEP_NUM_NODES") == os.environ.get(TASKS)):
+        settings["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(len(visible))))
+    return settings
 
 
-def tasks() -> int:
-    """How many processes Slurm's `srun` started with this one; 1 outside of Slurm."""
+def slurm_tasks() -> int:
+    """Return how many processes Slurm's `srun` started with this one; 1 outside of Slurm."""
     return int(os.environ.get(TASKS, "1"))
 
 
 def gpus() -> int:
-    """How many GPUs JAX sees on this machine; 0 without JAX.
+    """Return how many GPUs JAX sees on this machine; 0 without JAX.
 
-    Another process looks: JAX takes most of a GPU's memory when it opens it, which TensorFlow may be about to use.
+    Another process counts them: JAX takes most of a GPU's memory when it opens it, which TensorFlow may need.
     """
-    if not installed() or find_spec("jax_plugins") is None:  # it was built for processors alone
+    if not installed() or find_spec("jax_plugins") is None:  # JAX was installed for CPUs alone
         return 0
-    done = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.returncode == 0 else 0
+    count = "import jax; print(jax.local_device_count('gpu'))"
+    counted = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=False)
+    return int(counted.stdout) if counted.returncode == 0 else 0
 
 
-def agreed(value: bool) -> bool:
-    """What the first of the processes that train together says."""
+def value_of_first_process(value: bool) -> bool:
+    """Return the value that the first of the processes that train together passed, in all of them."""
     if _shares and _shares[0].processes > 1:
         from jax.experimental import multihost_utils
 
@@ -150,30 +149,30 @@ def agreed(value: bool) -> bool:
 
 
 def check_same(digest: str, what: str) -> None:
-    """Makes sure that all processes start from the same.
+    """Raise an error where the processes do not start from the same files.
 
     Args:
-        digest: Of what this process has, in hexadecimal digits.
-        what: It is, in words.
+        digest: Digest of this process's files, in hexadecimal digits.
+        what: Name of the files, for the error.
 
     Raises:
-        RunError: In every process, where one has another.
+        RunError: In every process, where one has another digest.
     """
     if not (_shares and _shares[0].processes > 1):
         return
     import numpy as np
     from jax.experimental import multihost_utils
 
-    found = multihost_utils.process_allgather(np.uint32(int(digest[:8], 16)))
-    if len(set(found.tolist())) > 1:
+    digests = multihost_utils.process_allgather(np.uint32(int(digest[:8], 16)))
+    if len(set(digests.tolist())) > 1:
         raise RunError(
             f"the processes have different {what} in {runtime.store_dir()}; "
             "expected one store for all: set SCANBOOK_STORE to a folder on a shared file system"
         )
 
 
-def part() -> None:
-    """Leaves those that this process has trained with, once all of them are here; training ends for this process."""
+def leave() -> None:
+    """Wait for the other processes that this one has trained with, then end training for this process."""
     if _shares and _shares[0].processes > 1:
         import jax
 

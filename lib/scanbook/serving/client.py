@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scanbook.errors import RunError
+from scanbook.runtime.processes import MALLOC
 from scanbook.serving.settings import VARIABLES
 
 # without a proxy that the environment names: it would be asked for this machine's own address
@@ -66,8 +67,8 @@ def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> I
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what it says of a service: one that is started here runs as it is told here."""
-    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    """Return the environment without settings of a service or, from a notebook's kernel, of processes that compute."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES and MALLOC.get(name) != value}
 
 
 def _answers(address: str) -> bool:

@@ -74,7 +74,7 @@ class Whole:
         address = store.address(self.kind, self._inputs(), __name__)
         if distribution.first_process():
             held.enter_context(store.building(address))
-        if distribution.agreed(address.is_dir()):
+        if distribution.value_of_first_process(address.is_dir()):
             return
         begun = sorted(checkpoint(address).glob("*.npz"))
         begun += [self.frozen.folder / kept.MODEL] if self.frozen else []

@@ -1,0 +1,99 @@
+"""Keras's backend, threads, seeds and precision.
+
+`configure` is the only function that sets them, and must run before Keras is imported. Modules that need Keras take it
+from `keras`, which chooses the backend first.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+
+from scanbook.errors import ScanbookError
+
+# `import openvino` reports itself to Google Analytics and leaves an identifier in the home folder; where this package
+# cannot be imported it does neither
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def configure(seed: int = 0, threads: int | None = None) -> None:
+    """Set backend, threads and seeds, once in a process and before Keras is imported.
+
+    Args:
+        seed: Seeds Python's, NumPy's and Keras's generators.
+        threads: Threads for one operation; None leaves the number to the backend.
+
+    Raises:
+        ScanbookError: TensorFlow has already started with another number of threads.
+    """
+    if threads is not None:
+        for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+            os.environ[variable] = str(threads)
+        os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    random.seed(seed)
+    module = keras()
+    module.utils.set_random_seed(seed)
+    if threads is not None and module.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:
+            raise ScanbookError(
+                f"threads={threads} came after TensorFlow started; set threads in a fresh process"
+            ) from error
+
+
+@cache
+def keras() -> ModuleType:
+    """Return Keras, imported after its backend was chosen, with results that repeat from one run to the next."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
+    with _without_native_messages():
+        import keras as module
+
+        if module.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # some gradients have no deterministic kernel on a GPU, and would stop training there
+            if not tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.enable_op_determinism()
+    return module
+
+
+@contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Drop what TensorFlow's native code writes to the error stream as it starts: a page, at any log level."""
+    stream = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stream, 2)
+        os.close(stream)
+
+
+def gpus() -> int:
+    """Return how many GPUs Keras's backend sees."""
+    module = keras()
+    if module.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    try:
+        return len(module.distribution.list_devices("gpu"))
+    except RuntimeError:  # JAX was installed for CPUs alone
+        return 0
+
+
+def training_precision() -> str:
+    """Return Keras's name of the precision to train in: "mixed_float16" on a GPU, else "float32"."""
+    return "mixed_float16" if gpus() else "float32"
