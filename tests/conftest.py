@@ -50,3 +50,15 @@ def real_data() -> Path:
     if not named:
         pytest.skip("SCANBOOK_REAL_DATA does not name the folder of the real datasets")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a network that one process trained; beside it, as `devices`, that of one process with two devices."""
+    from helpers import together
+
+    folder = tmp_path_factory.mktemp("one_process")
+    words = ("--distribute", "data-parallel")
+    counts = {folder / "one": 1, folder / "devices": 2}
+    together.outputs(*(together.start(place, *words, devices=count) for place, count in counts.items()))
+    return folder / "one"

@@ -38,15 +38,16 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-def check_reports(reports: Path, *, axe: bool = False) -> None:
-    """Every page of a reports folder: as a file and, where there is one, in Chromium.
+def check_reports(reports: Path, count: int = 7, *, axe: bool = False) -> None:
+    """Check every page of a reports folder: as a file and, where there is one, in Chromium.
 
     Args:
         reports: The folder.
+        count: Reports that it must have at least, beside the pages above them.
         axe: Also by axe, each page in a view of its own; some seconds a page.
     """
     found = [reports / "index.html", *sorted(reports.glob("*/*/*.html")), *sorted(reports.glob("*/*/*/report.html"))]
-    assert len(found) >= 1 + 2 + 7
+    assert len(found) >= 1 + 2 + count
     for path in found:
         check_file(path)
     if not CHROMIUM:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
+import psutil
 import pytest
 
-from helpers import cluster
+from helpers import cluster, pages
 from helpers.cluster import NODES, Cluster
-from helpers.together import history, same_curve
+from helpers.projects import ROOT, make_project
+from helpers.together import TRAIN, check_same_curve, history, own_folders
+from scanbook.runner.sweeps import page
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing())]
-STUDIES = "drawn,skin11"
 LAUNCH = "LAUNCH=srun --nodes=1 --ntasks=1 --cpus-per-task=1"
-SHORTER = "benchmark.windows=3 benchmark.images=16"
-TRAIN = (
-    *("-m", "scanbook.cli", "train", "synthetic", "--profile", "smoke", "--backbone", "baseline_cnn", "--from-scratch"),
-    *("--set", "scratch.epochs=8 scratch.learning_rate=0.003 augmentation=dermoscopy"),
-)
+STUDIES = ("synthetic", "skin11")
+WHOLE_NOTEBOOKS = ("01_eda", "03_augmentation", "07_export_flask")
+"""What trains in every way, and what does not; notebooks that compute nothing stand in for the others."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def _whole(slurm: Cluster) -> None:
+def _both_nodes(slurm: Cluster) -> None:
     """Both nodes are there when a test begins."""
     for node, state in slurm.states().items():
         if state.startswith("down"):
@@ -42,72 +41,88 @@ def _whole(slurm: Cluster) -> None:
     slurm.until(lambda: set(slurm.states().values()) == {"idle"}, "both nodes are idle")
 
 
-def own(room: Path) -> dict[str, str]:
-    room.mkdir(exist_ok=True)
-    folders = {f"SCANBOOK_{name.upper()}": str(room / name) for name in ("store", "reports")}
-    return folders | {"JAX_PLATFORMS": "cpu", "SCANBOOK_DATA": str(room / "data")}
+def results(folder: Path) -> dict[str, dict]:
+    paths = sorted((folder / "reports").glob("*/smoke/*/results.json"))
+    return {path.relative_to(folder).as_posix(): json.loads(path.read_text()) for path in paths}
 
 
-def results(room: Path) -> dict[str, dict]:
-    found = sorted((room / "reports").glob("*/smoke/*/results.json"))
-    return {path.relative_to(room).as_posix(): json.loads(path.read_text()) for path in found}
+def test_a_job_of_two_nodes_trains_what_one_process_does(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
+    number = slurm.submit("srun", *TRAIN, **own_folders(tmp_path / "job"))
+    text = slurm.ended(number, 300)
+    assert "epoch 8/8" in text and "images/s; validation loss" in text
+    check_same_curve(history(tmp_path / "job"), history(one_process))
 
 
-@pytest.fixture(scope="module")
-def trained_here(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    room = tmp_path_factory.mktemp("here") / "room"
-    command = [sys.executable, *TRAIN, "--distribute", "data-parallel"]
-    subprocess.run(command, cwd=ROOT, env=os.environ | own(room), check=True, capture_output=True)
-    return history(room)
-
-
-def test_a_job_of_two_nodes_trains_what_one_process_does(slurm: Cluster, tmp_path: Path, trained_here) -> None:
-    number = slurm.submit("srun", sys.executable, *TRAIN, **own(tmp_path / "room"))
-    said = slurm.ended(number, 300)
-    assert "epoch 8/8" in said and "images/s; validation loss" in said
-    same_curve(history(tmp_path / "room"), trained_here)
-
-
-def test_training_goes_on_when_a_node_is_lost(slurm: Cluster, tmp_path: Path, trained_here) -> None:
-    room = tmp_path / "room"
+def test_training_goes_on_when_a_node_is_lost(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
+    folder = tmp_path / "job"
     # on as many nodes as there are: on two at first, then on the one that is left, where "auto" would take TensorFlow
-    command = ("srun", "--kill-on-bad-exit=1", sys.executable, *TRAIN, "--distribute", "data-parallel")
-    number = slurm.submit(*command, nodes="1-2", **own(room))
-    slurm.until(lambda: bool(list((room / "store").glob("scratch/.*/scratch.npz"))), "an epoch is done", 300)
+    command = ("srun", "--kill-on-bad-exit=1", *TRAIN, "--distribute", "data-parallel")
+    number = slurm.submit(*command, nodes="1-2", **own_folders(folder))
+    slurm.until(lambda: bool(list((folder / "store").glob("scratch/.*/scratch.npz"))), "an epoch is done", 300)
     slurm.kill(NODES[1])
-    said = slurm.ended(number, 300)
+    text = slurm.ended(number, 300)
     assert slurm.job(number)["Restarts"] == "1" and slurm.states()[NODES[1]].startswith("down")
-    assert "continues after epoch" in said and said.count("epoch 1/8") == 1, said
-    same_curve(history(room), trained_here)
+    assert "continues after epoch" in text and text.count("epoch 1/8") == 1, text
+    check_same_curve(history(folder), history(one_process))
 
 
 def test_reports_are_whole_though_a_node_is_lost(slurm: Cluster, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    words = ["make", "-j2", "reports", f"STUDY={STUDIES}", "PROFILE=smoke", f"SET={SHORTER}"]
-    number = slurm.submit(*words, LAUNCH, **own(there))
+    home, here, there = make_project(tmp_path / "home"), tmp_path / "here", tmp_path / "there"
+    for name in STUDIES:
+        shutil.copy(ROOT / "notebooks" / "studies" / f"{name}.yaml", home / "notebooks" / "studies")
+    for name in WHOLE_NOTEBOOKS:
+        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", home / "notebooks")
+    project = {"SCANBOOK_HOME": str(home)}
+    words = ["make", "-j2", "reports", f"STUDY={','.join(STUDIES)}", "PROFILE=smoke"]
+    number = slurm.submit(*words, LAUNCH, **own_folders(there), **project)
     slurm.until(lambda: len(list(there.glob("reports/*/smoke/*/metrics.json"))) >= 2, "two reports are whole", 600)
     slurm.until(lambda: slurm.running_on(NODES[1]), "a notebook runs on the second node", 120)
     slurm.kill(NODES[1])
-    # Slurm runs a requeued job after two minutes, in which the same is run here
-    run_here = subprocess.Popen(words, cwd=ROOT, env=os.environ | own(here), stdout=subprocess.PIPE, text=True)
+    # Slurm waits before it runs a requeued job; meanwhile the same is run here
+    environment = os.environ | own_folders(here) | project
+    run_here = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     slurm.until(lambda: slurm.job(number)["Restarts"] == "1", "the job is requeued", 120)
     whole = {path: path.stat().st_mtime_ns for path in there.glob("reports/*/smoke/*/metrics.json")}
     slurm.start(NODES[1])  # it comes back
-    said = slurm.ended(number, 1800)
-    assert "all 14 reports are whole" in said, said
+    text = slurm.ended(number, 1800)
+    assert "all 14 reports are whole" in text, text
     assert {path: path.stat().st_mtime_ns for path in whole} == whole, "what was whole is not run again"
 
-    said = run_here.communicate(timeout=1800)[0]
-    assert run_here.returncode == 0, said
+    text = run_here.communicate(timeout=1800)[0]
+    assert run_here.returncode == 0, text
     assert len(results(there)) == 14 and results(there) == results(here)
+    assert results(there)["reports/synthetic/smoke/07_export_flask/results.json"]["parity"]["HTTP"] is True
     assert (there / "reports" / "index.html").is_file()
 
 
-def test_a_sweep_on_two_nodes_is_one_on_this_machine(slurm: Cluster, tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_is_one_on_two_nodes_and_what_notebooks_find(slurm: Cluster, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    plan = "sweep.backbones=[baseline_cnn] sweep.policies=[none,dermoscopy] sweep.seeds=2 scratch.epochs=2"
+    plan = "sweep.backbones=[baseline_cnn] sweep.policies=[none,dermoscopy] sweep.seeds=1 scratch.epochs=6"
     words = ["make", "-j2", "sweep", "STUDY=synthetic", "PROFILE=smoke", f"SET={plan}"]
-    said = slurm.ended(slurm.submit(*words, LAUNCH, **own(there)), 600)
-    assert "4 of 4 trials run" in said, said
-    subprocess.run(words, cwd=ROOT, env=os.environ | own(here), capture_output=True, check=True)
+    environment = os.environ | own_folders(here)
+
+    run = subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    slurm.until(lambda: bool(list(here.glob("store/scratch/.*/scratch.npz"))), "an epoch is done", 240)
+    assert run.poll() is None
+    sweep = "reports/synthetic/smoke/sweep"
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(here / sweep) in word for word in process.info["cmdline"] or ()):
+            process.kill()
+    assert run.wait(60) != 0 and not list((here / sweep).glob("trials/*.json"))
+
+    number = slurm.submit(*words, LAUNCH, **own_folders(there))
+    again = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "continues after epoch" in again.stdout, again.stdout + again.stderr
+    text = slurm.ended(number, 600)
+    assert "2 of 2 trials run" in text, text
     assert results(there) == results(here) != {}
+    for name in (page.RESULTS, "standings.svg"):
+        assert (here / sweep / name).read_bytes() == (there / sweep / name).read_bytes()
+    if pages.CHROMIUM:
+        with pages.browser() as chromium:
+            pages.check_shown(chromium, here / sweep / page.PAGE)
+
+    command = [sys.executable, "-m", "scanbook.cli", "train", "synthetic", "--profile=smoke", f"--set={plan}"]
+    command += ["--backbone=baseline_cnn", "--policy=dermoscopy", "--from-scratch"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "epoch 1/6" not in done.stdout, "the notebooks find what a trial trained"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import psutil
 import pytest
 
 from helpers import pages
@@ -22,77 +26,87 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 MAKE = ("make", "--no-print-directory", "reports")
 Done = subprocess.CompletedProcess[str]
+Job = Callable[[Path, int], Done]
+"""What runs in a folder, on a core; returns how its last command ended."""
 
 
-def run(*words: str, room: Path, core: int | None = None, **variables: str) -> Done:
-    """A command with folders of its own below `room`, on one core or on all; no Keras cache but one that is named."""
-    environment = {key: value for key, value in os.environ.items() if key != "KERAS_HOME"} | {
-        "HOME": str(room / "home"),
-        "SCANBOOK_REPORTS": str(room / "reports"),
-        "SCANBOOK_STORE": str(room / "store"),
-    }
-    (room / "home").mkdir(exist_ok=True)
-    command = [*_pinned(core), *words]
-    return subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True, check=False)
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Variables of a process with all its folders below one, and without a Keras cache unless one is named."""
+    (folder / "home").mkdir(exist_ok=True)
+    own = {"HOME": str(folder / "home")}
+    own |= {f"SCANBOOK_{name.upper()}": str(folder / name) for name in ("reports", "store", "data")}
+    return {key: value for key, value in os.environ.items() if key != "KERAS_HOME"} | own | variables
 
 
-def _pinned(core: int | None) -> list[str]:
+def run(*words: str, folder: Path, core: int | None = None, cwd: Path = ROOT, **variables: str) -> Done:
+    """Run a command on one core, or on all."""
+    command, own = [*pinned(core), *words], environment(folder, **variables)
+    return subprocess.run(command, cwd=cwd, env=own, capture_output=True, text=True, check=False)
+
+
+def pinned(core: int | None) -> list[str]:
     return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
 
 
 def notebooks(names: Iterable[str], study: str, *options: str) -> list[list[str]]:
-    """The commands that run some notebooks of a study in smoke, one after the other."""
+    """Return the commands that run some notebooks of a study in smoke, one after the other."""
     command = [str(ROOT / ".venv" / "bin" / "scanbook"), "run"]
     return [[*command, name, "--study", study, "--profile", "smoke", *options] for name in names]
 
 
-def run_each(jobs: Sequence[Sequence[Sequence[str]]], rooms: Sequence[Path]) -> list[Done]:
-    """Several jobs at a time, each on a core of its own: side by side on all cores they would be slower.
+def run_in_turn(commands: Sequence[Sequence[str]], folder: Path, core: int, **variables: str) -> Done:
+    """Run commands that follow each other until one fails."""
+    for words in commands:
+        done = run(*words, folder=folder, core=core, **variables)
+        if done.returncode:
+            break
+    return done
 
-    A job is the commands that follow each other until one fails; what the last did is returned.
-    """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
+
+def run_side_by_side(jobs: dict[str, Job], folders: dict[str, Path]) -> dict[str, Done]:
+    """Run two jobs at a time, each on a core of its own: side by side on all cores they would be slower."""
+    cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else [0, 1]
     free: SimpleQueue[int] = SimpleQueue()
-    for core in cores[:2]:
+    for core in cores:
         free.put(core)
 
-    def work(job: Sequence[Sequence[str]], room: Path) -> Done:
+    def work(name: str) -> Done:
         core = free.get()
         try:
-            for words in job:
-                done = run(*words, room=room, core=core, SCANBOOK_DATA=str(room / "data"))
-                if done.returncode:
-                    break
-            return done
+            return jobs[name](folders[name], core)
         finally:
             free.put(core)
 
-    with ThreadPoolExecutor(len(cores[:2])) as pool:
-        return list(pool.map(work, jobs, rooms))
+    with ThreadPoolExecutor(len(cores)) as pool:
+        return dict(zip(jobs, pool.map(work, jobs), strict=True))
 
 
-def results(room: Path, study: str, profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, dict[str, Any]]:
-    folder = room / "reports" / study / profile
-    return {name: json.loads((folder / name / "metrics.json").read_text())["results"] for name in names}
+def results(folder: Path, study: str, profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, dict[str, Any]]:
+    reports = folder / "reports" / study / profile
+    return {name: json.loads((reports / name / "results.json").read_text()) for name in names}
 
 
-def files(folder: Path) -> dict[Path, int]:
-    """When each file below a folder was last written, in ns."""
+def written(folder: Path) -> dict[Path, int]:
+    """Return when each file below a folder was last written, in ns."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-SHORTER = "benchmark.images=128 benchmark.windows=6 segmentation.unet.epochs=2"
-"""What notebooks 02 and 06 find is no part of what the default study must show."""
+# --- the default study
+
+SHORTER = (
+    "benchmark.images=64 benchmark.windows=2 segmentation.methods=[Otsu,U-Net] "
+    "segmentation.unet.epochs=1 segmentation.unet.images=128"
+)
+"""What notebooks 02 and 06 find is not part of what the default study must show."""
 
 
 def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     words = [*MAKE, "PROFILE=quick", f"SET={SHORTER}"]
-    done = run(*words, room=tmp_path)
+    done = run(*words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(tmp_path, "synthetic", "quick")
+    reports = tmp_path / "reports" / "synthetic" / "quick"
     assert (tmp_path / "reports" / "index.html").is_file()
-    for name in NOTEBOOKS:
-        assert (tmp_path / "reports" / "synthetic" / "quick" / name / "report.html").stat().st_size > 10_000
 
     transfer, tuned = found["04_transfer_learning"], found["05_fine_tuning"]
     assert transfer["weights"] == {"mobilenet_v2_0.35": "scanbook"}
@@ -110,123 +124,172 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     parity = found["07_export_flask"]["parity"]
     assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
     assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
-    looks = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
-    assert all(looks[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
-    assert {count for each in looks.values() for count in each.values()} == {1}, "no network is scored twice on test"
+    evaluations = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
+    assert all(evaluations[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
+    counts = {count for networks in evaluations.values() for count in networks.values()}
+    assert counts == {1}, "no network is scored twice on test"
     for name in NOTEBOOKS:
-        metrics = json.loads((tmp_path / "reports" / "synthetic" / "quick" / name / "metrics.json").read_text())
+        assert (reports / name / "report.html").stat().st_size > 10_000
+        metrics = json.loads((reports / name / "metrics.json").read_text())
+        assert metrics["results"] == found[name]
         # two run side by side, but for the benchmark
         assert metrics["peak memory (GiB)"] < (4 if name == BENCHMARK else 4 / 2), name
 
     pages.check_reports(tmp_path / "reports", axe=True)
 
-    written = files(tmp_path / "reports")
-    again = run(*words, room=tmp_path)
+    before = written(tmp_path / "reports")
+    again = run(*words, folder=tmp_path)
     assert again.returncode == 0 and "starts:" not in again.stdout and "all 7 reports are fresh" in again.stderr
-    assert files(tmp_path / "reports") == written, "a fresh report is left alone"
+    assert written(tmp_path / "reports") == before, "a fresh report is left alone"
 
 
-STAND_INS = ("dermnet", "melanoma", "chest_xray", "retinopathy", "skin11")
-AGAIN = f"{STAND_INS[-1]} again"
-REPEATED = ("04_transfer_learning", "05_fine_tuning")
-"""Notebooks that train in every way; tests/test_unet.py repeats the U-Net's training."""
+# --- every other study, its notebooks in smoke
 
-
+STAND_INS = {
+    "dermnet": ("01_eda", "03_augmentation"),  # after 07, which runs alone
+    "melanoma": ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask"),
+    "chest_xray": ("01_eda", "07_export_flask"),
+    "retinopathy": ("01_eda", "05_fine_tuning", BENCHMARK, "07_export_flask"),
+    "skin11": ("01_eda", "04_transfer_learning", "05_fine_tuning", "07_export_flask"),
+}
+"""Notebooks of each published study; the default study, and class folders of real images, give all seven reports."""
+ALONE, REPEATED = "dermnet", "skin11"
+AGAIN = f"{REPEATED} again"
+TRAINS = ("04_transfer_learning", "05_fine_tuning")
+"""Notebooks that train in every way; tests/segmentation/test_unet.py repeats the U-Net's training."""
+SIX_EPOCHS = ("--set", "fine_tuning.epochs=6")
 TABLE = "ham10000"
 ON_A_TABLE = ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask")
 """Notebooks that see what a table has and class folders have not: groups, masks and metadata."""
 
 
+def run_alone(folder: Path, core: int) -> Done:
+    """Run a copy of notebook 07 in another folder, with an empty store, as Jupyter does; then the other notebooks."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    copy = elsewhere / "07_export_flask.ipynb"
+    source = (ROOT / "notebooks" / copy.name).read_text(encoding="utf-8")
+    copy.write_text(source.replace('STUDY = \\"synthetic\\"', f'STUDY = \\"{ALONE}\\"'), encoding="utf-8")
+    words = [str(ROOT / ".venv/bin/python"), "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(copy)]
+    done = run(*words, folder=folder, core=core, cwd=elsewhere, SCANBOOK_PROFILE="smoke")
+    return done if done.returncode else run_in_turn(notebooks(STAND_INS[ALONE], ALONE), folder, core)
+
+
+def run_again(folder: Path, core: int) -> Done:
+    """Run what trains once more; all processes of fine-tuning are killed in the middle of it, and it goes on."""
+    transfer, tuning = notebooks(TRAINS, REPEATED, *SIX_EPOCHS)
+    done = run(*transfer, folder=folder, core=core)
+    if done.returncode:
+        return done
+    words, pipes = [*pinned(core), *tuning], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    killed = subprocess.Popen(words, cwd=ROOT, env=environment(folder), **pipes)
+    tuned, until = folder / "store" / "fine_tuning", time.monotonic() + 600
+    while not list(tuned.glob(".*-checkpoint/all.npz")) and time.monotonic() < until:
+        assert killed.poll() is None, killed.stdout.read()
+        time.sleep(0.01)
+    kill_all(killed)
+    assert list(tuned.glob(".*-checkpoint/all.npz")), "it was to be killed in the middle"
+    assert [path for path in tuned.iterdir() if path.is_dir() and not path.name.startswith(".")] == []
+    return run(*tuning, folder=folder, core=core)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill a command and every kernel below it, as when a machine loses power."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family)
+    process.communicate()
+
+
 @pytest.fixture(scope="module")
 def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
-    """All five studies on their stand-ins, one of them again, and a real dataset where there is one.
+    """Every published study on its stand-in, what one of them trains again, and a real dataset where there is one.
 
-    The room of each, and how its last command ended.
+    The folder of each, and how its last command ended.
     """
-    jobs = {study: [[*MAKE, "JOBS=1", f"STUDY={study}", "PROFILE=smoke"]] for study in STAND_INS}
-    jobs[AGAIN] = notebooks(REPEATED, STAND_INS[-1])
-    rooms = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
+    jobs: dict[str, Job] = {}
+    for study, names in STAND_INS.items():
+        options = SIX_EPOCHS if study == REPEATED else ()
+        jobs[study] = partial(run_in_turn, notebooks(names, study, *options))
+    jobs |= {ALONE: run_alone, AGAIN: run_again}
+    folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
     if os.environ.get("SCANBOOK_REAL_DATA"):
-        images = unpacked("ham10000_200x150.zip", rooms[TABLE] / "images")
-        weights = f"KERAS_HOME={keras_home(rooms[TABLE])}"
-        jobs[TABLE] = [["env", weights, *words] for words in notebooks(ON_A_TABLE, TABLE, "--data", str(images))]
-    done = run_each([*jobs.values()], [rooms[name] for name in jobs])
-    return {name: (rooms[name], each) for name, each in zip(jobs, done, strict=True)}
+        images = unpacked("ham10000_200x150.zip", folders[TABLE] / "images")
+        commands = notebooks(ON_A_TABLE, TABLE, "--data", str(images))
+        jobs[TABLE] = partial(run_in_turn, commands, KERAS_HOME=keras_home(folders[TABLE]))
+    return {name: (folders[name], done) for name, done in run_side_by_side(jobs, folders).items()}
 
 
 @pytest.mark.parametrize("study", STAND_INS)
 def test_a_published_study_runs_on_its_stand_in(study: str, side_by_side: dict[str, tuple[Path, Done]]) -> None:
-    room, done = side_by_side[study]
+    folder, done = side_by_side[study]
     assert done.returncode == 0, done.stdout + done.stderr
-    found = results(room, study, "smoke")
+    found = results(folder, study, "smoke", ("01_eda", "07_export_flask"))
     assert found["07_export_flask"]["parity"]["HTTP"] is True
     faults = found["01_eda"]["planted_faults"]
     for kind in ("unreadable", "exact duplicates", "near duplicates"):
         assert faults[kind]["found"] == faults[kind]["planted"] > 0, kind
-    for name in NOTEBOOKS:
-        folder = room / "reports" / study / "smoke" / name
-        assert "synthetic images that stand in for the real ones" in (folder / "report.html").read_text()
-    assert (room / "reports" / study / "smoke" / "01_eda" / "dataset_card.md").is_file()
-    told = (room / "reports" / study / "smoke" / "index.html").read_text()
-    assert "this run is on synthetic ones" in told
-    pages.check_reports(room / "reports")
+    reports = folder / "reports" / study / "smoke"
+    for name in STAND_INS[study]:
+        assert "synthetic images that stand in for the real ones" in (reports / name / "report.html").read_text()
+    assert (reports / "01_eda" / "dataset_card.md").is_file()
+    assert "this run is on synthetic ones" in (reports / "index.html").read_text()
+    pages.check_reports(folder / "reports", len(STAND_INS[study]))
 
 
-def test_two_runs_with_one_seed_give_identical_results(side_by_side: dict[str, tuple[Path, Done]]) -> None:
-    study = STAND_INS[-1]
-    assert side_by_side[AGAIN][1].returncode == 0, side_by_side[AGAIN][1]
-    rooms = [side_by_side[name][0] / "reports" / study / "smoke" for name in (study, AGAIN)]
-    first, second = ({name: (each / name / "results.json").read_bytes() for name in REPEATED} for each in rooms)
+def test_a_notebook_runs_alone_from_any_directory(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    folder, done = side_by_side[ALONE]
+    assert done.returncode == 0, done.stderr
+    run_notebook = json.loads((folder / "elsewhere" / "07_export_flask.ipynb").read_text())
+    assert any(cell.get("outputs") for cell in run_notebook["cells"])
+    assert results(folder, ALONE, "smoke", ["07_export_flask"])["07_export_flask"]["parity"]["HTTP"] is True
+
+
+def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    """Two runs with one seed give identical results, though one of them was killed while it fine-tuned."""
+    folder, done = side_by_side[AGAIN]
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (folder / "reports" / REPEATED / "smoke" / TRAINS[1] / "report.html").read_text()
+    assert "fine-tuned: continues after epoch" in report and "epoch 6/6" in report
+    assert "epoch 1/6" not in report, "trained anew"
+    assert not list((folder / "store" / "fine_tuning").glob(".*-checkpoint"))
+    reports = [side_by_side[name][0] / "reports" / REPEATED / "smoke" for name in (REPEATED, AGAIN)]
+    first, second = ({name: (each / name / "results.json").read_bytes() for name in TRAINS} for each in reports)
     assert first == second
 
 
-def test_a_notebook_runs_alone_from_any_directory(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    copy = shutil.copy(ROOT / "notebooks" / "07_export_flask.ipynb", elsewhere)
-    environment = os.environ | {
-        "SCANBOOK_PROFILE": "smoke",
-        "SCANBOOK_REPORTS": str(tmp_path / "reports"),
-        "SCANBOOK_STORE": str(tmp_path / "store"),
-    }
-    command = [ROOT / ".venv/bin/python", "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", copy]
-    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    recorded = json.loads((tmp_path / "reports/synthetic/smoke/07_export_flask/results.json").read_text())
-    assert recorded["parity"]["HTTP"] is True
-
-
 def unpacked(archive: str, folder: Path) -> Path:
-    """Folder of the images of an archive of real ones."""
+    """Unpack an archive of real images; return its folder."""
     with zipfile.ZipFile(Path(os.environ["SCANBOOK_REAL_DATA"]) / archive) as packed:
         packed.extractall(folder)
     return folder
 
 
-def keras_home(room: Path) -> str:
-    """Where ImageNet weights are, or an empty place."""
-    return os.environ.get("KERAS_HOME", str(room / "home" / ".keras"))
+def keras_home(folder: Path) -> str:
+    """Return where ImageNet weights are, or an empty place."""
+    return os.environ.get("KERAS_HOME", str(folder / "home" / ".keras"))
 
 
-def agree(room: Path, study: str, classes: int) -> None:
+def check_all_classes(folder: Path, study: str, classes: int) -> None:
     """Every class of a dataset was learned, and the service gives the network's answers."""
-    found = results(room, study, "smoke", ("05_fine_tuning", "07_export_flask"))
+    found = results(folder, study, "smoke", ("05_fine_tuning", "07_export_flask"))
     assert len(found["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
     assert found["07_export_flask"]["parity"]["HTTP"] is True
 
 
 @pytest.mark.usefixtures("real_data")
 def test_a_table_of_real_images_goes_all_the_way(side_by_side: dict[str, tuple[Path, Done]]) -> None:
-    room, done = side_by_side[TABLE]
+    folder, done = side_by_side[TABLE]
     assert done.returncode == 0, done.stdout + done.stderr
-    agree(room, TABLE, 7)
+    check_all_classes(folder, TABLE, 7)
 
 
 @pytest.mark.usefixtures("real_data")
 def test_class_folders_of_real_images_give_all_reports(tmp_path: Path) -> None:
     images = unpacked("covid19_small.zip", tmp_path / "images")
-    done = run(*MAKE, f"DATA={images}", "PROFILE=smoke", room=tmp_path, KERAS_HOME=keras_home(tmp_path))
+    done = run(*MAKE, f"DATA={images}", "PROFILE=smoke", folder=tmp_path, KERAS_HOME=keras_home(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(results(tmp_path, "folder", "smoke")) == len(NOTEBOOKS)
-    agree(tmp_path, "folder", 3)
+    check_all_classes(tmp_path, "folder", 3)
     pages.check_reports(tmp_path / "reports")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from helpers import pages
@@ -20,7 +16,7 @@ from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.runner import sweeps
 from scanbook.runner.freshness import Batch
-from scanbook.runner.sweeps import page, running, table
+from scanbook.runner.sweeps import running, table
 from scanbook.runner.sweeps.grid import Done, Grid, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,45 +225,3 @@ def test_what_is_said_of_one_configuration_and_of_grades(project: Path) -> None:
         "Best on validation: small_cnn, from scratch, augmentation none, qua"
     )
     assert np.isnan(table.standings(ordered, done[:1])[0].sd("kappa"))
-
-
-# --- the real thing
-
-
-@pytest.mark.cluster
-def test_a_sweep_that_was_killed_goes_on_and_is_what_notebooks_find(tmp_path: Path) -> None:
-    plan = "sweep.backbones=[baseline_cnn] sweep.policies=[none,dermoscopy] sweep.seeds=1 scratch.epochs=6"
-    words = ["make", "sweep", "STUDY=synthetic", "PROFILE=smoke", f"SET={plan}", "JOBS=2"]
-
-    def own(name: str) -> dict[str, str]:
-        folders = {f"SCANBOOK_{each.upper()}": str(tmp_path / name / each) for each in ("store", "reports")}
-        return os.environ | folders
-
-    def folder(name: str) -> Path:
-        return tmp_path / name / "reports" / "synthetic" / "smoke" / "sweep"
-
-    run = subprocess.Popen(words, cwd=ROOT, env=own("killed"), start_new_session=True, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 240
-    while not list(tmp_path.glob("killed/store/scratch/.*/scratch.npz")) and time.monotonic() < until:
-        assert run.poll() is None
-        time.sleep(0.05)
-    for each in psutil.process_iter(["cmdline"]):
-        if any(str(folder("killed")) in word for word in each.info["cmdline"] or ()):
-            each.kill()
-    run.wait(60)
-    assert run.returncode != 0 and not list(folder("killed").glob("trials/*.json"))
-
-    again = subprocess.run(words, cwd=ROOT, env=own("killed"), capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and "continues after epoch" in again.stdout, again.stdout + again.stderr
-    done = subprocess.run(words, cwd=ROOT, env=own("whole"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for name in (page.RESULTS, "standings.svg"):
-        assert (folder("killed") / name).read_bytes() == (folder("whole") / name).read_bytes()
-    if pages.CHROMIUM:
-        with pages.browser() as chromium:
-            pages.check_shown(chromium, folder("whole") / page.PAGE)
-
-    command = [sys.executable, "-m", "scanbook.cli", "train", "synthetic", "--profile=smoke", f"--set={plan}"]
-    command += ["--backbone=baseline_cnn", "--policy=dermoscopy", "--from-scratch"]
-    found = subprocess.run(command, cwd=ROOT, env=own("whole"), capture_output=True, text=True, check=False)
-    assert found.returncode == 0 and "epoch 1/6" not in found.stdout, "the notebooks find what a trial trained"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.parallel import free_ports
-from helpers.together import history, same_curve
+from helpers.together import check_same_curve, history, outputs, start
 from scanbook import runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.errors import RunError, ScanbookError
@@ -24,10 +21,7 @@ from scanbook.runtime import distribution
 from scanbook.runtime.distribution import Share
 from scanbook.training import fitting
 
-ROOT = Path(__file__).parents[2]
 keras = runtime.keras()
-PLAN = "augmentation=dermoscopy+mixup scratch.balance=class_weights scratch.epochs=8 scratch.learning_rate=0.003"
-WORDS = ("train", "synthetic", "--profile", "smoke", "--backbone", "baseline_cnn", "--from-scratch")
 
 
 def batches(**options):
@@ -128,93 +122,53 @@ def test_what_keeps_processes_from_training_together_is_one_line(monkeypatch):
 # whole runs of the command
 
 
-def start(room: Path, *words: str, plan: str = PLAN, devices: int = 1) -> subprocess.Popen[str]:
-    own = {
-        "SCANBOOK_STORE": str(room / "store"),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    command = [sys.executable, "-m", "scanbook.cli", *WORDS, "--set", plan, *words]
-    room.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def start_together(room: Path, count: int, plan: str = PLAN) -> list[subprocess.Popen[str]]:
+def start_together(folder: Path, count: int) -> list[subprocess.Popen[str]]:
     addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
-    words = [("--addresses", addresses, "--process", str(number)) for number in range(count)]
-    return [start(room, *each, plan=plan) for each in words]
-
-
-def ended(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """What each said, once all are done; each must have done well."""
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    for process, text in zip(processes, said, strict=True):
-        assert process.returncode == 0, text
-    return said
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> pd.DataFrame:
-    """Losses and accuracies of one process with one device, on JAX."""
-    room = tmp_path_factory.mktemp("alone") / "one"
-    ended([start(room, "--distribute", "data-parallel")])
-    return history(room)
+    return [start(folder, "--addresses", addresses, "--process", str(number)) for number in range(count)]
 
 
 @pytest.mark.cluster
-def test_two_processes_train_what_one_does(tmp_path, alone):
-    said = ended(start_together(tmp_path / "two", 2))
-    assert "epoch 8/8" in said[0] and "images/s; validation loss" in said[0]
-    assert "epoch" not in said[1], "one process speaks"
-    same_curve(history(tmp_path / "two"), alone)
-    (again,) = ended([start(tmp_path / "two", "--distribute", "none")])
-    assert "epoch 1/8" not in again and "images/s" in again, "found in the store, trained by whom it may be"
+def test_two_devices_of_one_process_train_what_one_does(one_process):
+    check_same_curve(history(one_process.with_name("devices")), history(one_process))
+
+
+@pytest.mark.cluster
+def test_two_processes_train_what_one_does(tmp_path, one_process):
+    first, second = outputs(*start_together(tmp_path / "two", 2))
+    assert "epoch 8/8" in first and "images/s; validation loss" in first
+    assert first.count("epoch 1/8") == 1, "the command that follows, in one process, finds it in the store"
+    assert "epoch" not in second, "one process speaks"
+    check_same_curve(history(tmp_path / "two"), history(one_process))
     assert not list((tmp_path / "two" / "store" / "scratch").glob(".*")), "a checkpoint outlived its training"
 
 
-@pytest.mark.cluster
-def test_two_devices_of_one_process_train_what_one_does(tmp_path, alone):
-    ended([start(tmp_path / "devices", "--distribute", "data-parallel", devices=2)])
-    same_curve(history(tmp_path / "devices"), alone)
-
-
-def begun(room: Path, *processes: subprocess.Popen[str]) -> None:
-    """Waits until an epoch is done and kept."""
+def wait_for_an_epoch(folder: Path, *processes: subprocess.Popen[str]) -> None:
+    """Wait until a checkpoint is written."""
     until = time.monotonic() + 240
-    while not list((room / "store" / "scratch").glob(".*/scratch.npz")) and time.monotonic() < until:
-        assert all(each.poll() is None for each in processes)
+    while not list((folder / "store" / "scratch").glob(".*/scratch.npz")) and time.monotonic() < until:
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.02)
 
 
 @pytest.mark.cluster
-def test_processes_that_do_not_start_from_the_same_say_so(tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    alone = start(here, "--distribute", "data-parallel")
-    begun(here, alone)
-    alone.kill()
-    alone.communicate()
-    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
-    for process in [start(each, "--addresses", addresses, "--process", str(i)) for i, each in enumerate((here, there))]:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 1 and "different checkpoints or heads of baseline_cnn, from scratch in" in said, (
-            said
-        )
-        assert "expected one store for all" in said and "Traceback" not in said
-
-
-@pytest.mark.cluster
-def test_a_lost_process_costs_no_finished_epoch(tmp_path, alone):
-    room = tmp_path / "lost"
-    first, second = start_together(room, 2)
-    begun(room, first, second)
+def test_a_lost_process_costs_no_finished_epoch_and_another_store_is_refused(tmp_path, one_process):
+    folder, other = tmp_path / "lost", tmp_path / "other"
+    first, second = start_together(folder, 2)
+    wait_for_an_epoch(folder, first, second)
     second.send_signal(signal.SIGKILL)
-    said, _ = first.communicate(timeout=60)
+    text, _ = first.communicate(timeout=60)
     second.communicate()
-    assert first.returncode == 1 and "scanbook: process 0 of 2 lost another one" in said, said
-    assert "Traceback" not in said and not list((room / "store" / "scratch").glob("*/history.csv"))
+    assert first.returncode == 1 and "scanbook: process 0 of 2 lost another one" in text, text
+    assert "Traceback" not in text and not list((folder / "store" / "scratch").glob("*/history.csv"))
 
-    (said,) = ended([start(room, "--distribute", "data-parallel")])
-    assert "continues after epoch" in said and "epoch 1/" not in said, "trained anew"
-    same_curve(history(room), alone)
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    words = [("--addresses", addresses, "--process", str(number)) for number in range(2)]
+    for process in [start(place, *options) for place, options in zip((folder, other), words, strict=True)]:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 1, text
+        assert "different checkpoints or heads of baseline_cnn, from scratch in" in text, text
+        assert "expected one store for all" in text and "Traceback" not in text
+
+    (text,) = outputs(start(folder, "--distribute", "data-parallel"))
+    assert "continues after epoch" in text and "epoch 1/" not in text, "trained anew"
+    check_same_curve(history(folder), history(one_process))
