@@ -13,7 +13,7 @@ from scanbook.config import Splits, Study
 from scanbook.data import adapters, quality
 from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import DataError
-from scanbook.evaluation.folds import of_groups
+from scanbook.evaluation import group_folds
 
 _Log = list[tuple[str, str, str]]
 
@@ -174,7 +174,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
     if len(set(groups)) == len(groups):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
-        splits = of_groups(y, groups, folds, seed)
+        splits = group_folds(y, groups, folds, seed)
     return rows[next(splits)[1]]
 
 

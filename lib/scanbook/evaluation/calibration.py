@@ -1,4 +1,4 @@
-"""Making a stated confidence of 80 % mean right in 80 % of cases, and showing whether it does."""
+"""Calibration: a stated confidence of 80 % should mean correct in 80 % of cases."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 from scanbook.errors import DataError
@@ -17,18 +17,18 @@ from scanbook.evaluation.predictions import Predictions
 
 
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
-    """The temperature that makes softmax(logits / t) fit the labels best (Guo et al., 2017).
+    """Return the temperature with which softmax(logits / t) fits the labels best (Guo et al., 2017).
 
-    Fit it on validation images. It changes no prediction, only the confidence.
+    Fit it on validation images. It changes no predicted class, only the confidence.
 
     Args:
         logits: (n, k) float; logarithms of probabilities serve as well.
         y: (n,) int, true class.
 
     Returns:
-        t > 0. Where the labels cannot tell (no image is wrong, so that the likelihood asks for boundless confidence; or
-        all logits of each image are equal) t is 1: the model is left as it is. Where the model knows nothing, t ends at
-        100 times the logits' spread, which is as good as uniform probabilities.
+        t > 0. Two cases do not determine t, and 1 is returned: every image is classified correctly (the likelihood
+        then asks for unlimited confidence), or all logits of each image are equal. Where the logits are unrelated to
+        the labels, t ends at 100 times their spread, which is practically a uniform distribution.
 
     Raises:
         DataError: shapes do not match, there is no image, or a logit is not finite.
@@ -52,23 +52,8 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
-def apply_temperature(logits: ArrayLike, t: float) -> NDArray[np.float64]:
-    """softmax(logits / t); (n, k) float64, rows sum to 1.
-
-    Args:
-        logits: (n, k) float.
-        t: temperature, above 0; above 1 it lowers the confidence.
-
-    Raises:
-        DataError: t is not a positive number.
-    """
-    if not (np.isfinite(t) and t > 0):
-        raise DataError(f"temperature is {t}: expected a positive number; fit it with fit_temperature")
-    return softmax(np.asarray(logits, dtype=np.float64) / t, axis=1)
-
-
 def reliability(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
-    """Stated confidence against the share that was right, in equal bins of confidence.
+    """Return the stated confidence and the share of correct predictions, in equal bins of confidence.
 
     Args:
         predictions: n images.
@@ -78,15 +63,15 @@ def reliability(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
         One row per bin, empty ones included: bin ("0.8–0.9"), confidence (mean), accuracy, count, and low, high: 95 %
         Wilson interval of the accuracy, which takes images as independent. Empty bins are NaN.
     """
-    edges = np.linspace(0, 1, bins + 1)
-    frame = pd.DataFrame({"confidence": predictions.confidence, "right": predictions.correct})
+    frame = pd.DataFrame({"confidence": predictions.confidence, "correct": predictions.correct})
     grouped = frame.groupby(confidence_bin(predictions.confidence, bins))
-    table = grouped.agg(confidence=("confidence", "mean"), accuracy=("right", "mean"), count=("right", "size"))
+    table = grouped.agg(confidence=("confidence", "mean"), accuracy=("correct", "mean"), count=("correct", "size"))
     table[["low", "high"]] = [
-        binomtest(int(right), int(count)).proportion_ci(method="wilson")
-        for right, count in zip(grouped["right"].sum(), table["count"], strict=True)
+        binomtest(int(correct), int(count)).proportion_ci(method="wilson")
+        for correct, count in zip(grouped["correct"].sum(), table["count"], strict=True)
     ]
     table = table.reindex(range(bins))
     table["count"] = table["count"].fillna(0).astype(np.int64)
-    table.insert(0, "bin", [f"{below:.2g}–{above:.2g}" for below, above in pairwise(edges)])
+    edges = np.linspace(0, 1, bins + 1)
+    table.insert(0, "bin", [f"{lower:.2g}–{upper:.2g}" for lower, upper in pairwise(edges)])
     return table

@@ -1,15 +1,15 @@
-"""Point metrics, each computed for many weightings of the same images at once.
+"""Metrics, each computed for many weightings of the same images at once.
 
-scikit-learn's functions take one weight vector a call; a bootstrap needs thousands. Here weights are (rounds, n), every
-metric returns (rounds,) and equals scikit-learn's result with the same `sample_weight`.
+scikit-learn's functions take one weight vector per call; a bootstrap needs thousands. Here weights are (rounds, n),
+every metric returns (rounds,) and equals scikit-learn's result with the same `sample_weight`.
 
-A class that a weighting leaves without images has no sensitivity, AUROC or AUPRC: the macro mean of that round is taken
-over the other classes. Macro precision and F1 leave a class out only where it is neither true nor predicted; a class
-that has images and is never predicted counts as a precision of zero. These are scikit-learn's defaults. A round in
-which nothing is defined is NaN.
+A class without images under a weighting has no sensitivity, AUROC or AUPRC: the macro mean of that round is taken over
+the other classes. Macro precision and F1 exclude a class only where it is neither true nor predicted; a class that has
+images and is never predicted counts as a precision of zero. These are scikit-learn's defaults. A round in which nothing
+is defined is NaN.
 
-Macro sensitivity is balanced accuracy, and sensitivity weighted by the classes' images is accuracy: neither has a
-second name here.
+Macro sensitivity is balanced accuracy, and sensitivity weighted by the classes' images is accuracy, so neither has a
+second metric here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scanbook.errors import DataError
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 ECE_BINS = 15
 
 
 def confusions(y_true: Labels, y_pred: Labels, k: int, weights: Floats | None = None) -> Floats:
-    """Weighted confusion matrices.
+    """Return weighted confusion matrices.
 
     Args:
         y_true: (n,) int, true class.
@@ -42,7 +44,7 @@ def confusions(y_true: Labels, y_pred: Labels, k: int, weights: Floats | None = 
 
 
 def class_rates(matrices: Floats) -> dict[str, Floats]:
-    """Sensitivity, specificity, precision and F1 of each class against the rest.
+    """Return sensitivity, specificity, precision and F1 of each class against the rest.
 
     Args:
         matrices: (rounds, k, k) from `confusions`.
@@ -54,15 +56,15 @@ def class_rates(matrices: Floats) -> dict[str, Floats]:
     true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
     negatives = true.sum(axis=1, keepdims=True) - true
     return {
-        "sensitivity": _ratio(hits, true),
-        "specificity": _ratio(negatives - (predicted - hits), negatives),
-        "precision": _ratio(hits, predicted),
-        "f1": _ratio(2 * hits, true + predicted),
+        "sensitivity": ratio(hits, true),
+        "specificity": ratio(negatives - (predicted - hits), negatives),
+        "precision": ratio(hits, predicted),
+        "f1": ratio(2 * hits, true + predicted),
     }
 
 
 def counted_precision(matrices: Floats) -> Floats:
-    """Precision as means over classes count it: zero for a class that has images and is never predicted.
+    """Return the precision that enters means over classes: zero for a class that has images and is never predicted.
 
     Args:
         matrices: (rounds, k, k) from `confusions`.
@@ -75,27 +77,27 @@ def counted_precision(matrices: Floats) -> Floats:
 
 
 def macro(values: Floats) -> Floats:
-    """Mean over the classes that are defined: (rounds, k) to (rounds,), NaN where none is."""
+    """Return the mean over the classes that are defined: (rounds, k) to (rounds,), NaN where none is."""
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
 
 
 def by_support(values: Floats, matrices: Floats) -> Floats:
-    """Mean over the classes, each counted by its true images.
+    """Return the mean over the classes, each weighted by its true images.
 
     Args:
-        values: (rounds, k); a class without images counts nothing, whatever its value.
+        values: (rounds, k); a class without images has weight 0, whatever its value.
         matrices: (rounds, k, k) from `confusions` under the same weights.
 
     Returns:
         (rounds,) float64, NaN where no class has images.
     """
     support = matrices.sum(axis=2)
-    return _ratio((np.where(support > 0, values, 0.0) * support).sum(axis=1), support.sum(axis=1))
+    return ratio((np.where(support > 0, values, 0.0) * support).sum(axis=1), support.sum(axis=1))
 
 
 def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Area under each class's one-vs-rest ROC curve: the chance that a positive outranks a negative, ties half.
+    """Return the area under each class's one-vs-rest ROC curve: how often a positive outranks a negative, ties half.
 
     Args:
         y_true: (n,) int.
@@ -107,19 +109,18 @@ def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
     """
     weights = _rounds(weights, len(y_true))
     areas = np.empty((len(weights), probabilities.shape[1]))
-    for c in range(probabilities.shape[1]):
-        scores = probabilities[:, c]
+    for c, scores in enumerate(probabilities.T):
         positive, negative = _ascending(scores, y_true == c), _ascending(scores, y_true != c)
         below = _cumulative(weights, negative)
         wins = below[:, np.searchsorted(scores[negative], scores[positive], side="left")]
         wins += below[:, np.searchsorted(scores[negative], scores[positive], side="right")]
         mass = weights[:, positive]
-        areas[:, c] = _ratio(np.einsum("rn,rn->r", mass, wins) / 2, mass.sum(axis=1) * below[:, -1])
+        areas[:, c] = ratio(np.einsum("rn,rn->r", mass, wins) / 2, mass.sum(axis=1) * below[:, -1])
     return areas
 
 
 def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Average precision of each class against the rest (the step-wise sum, without interpolation).
+    """Return the average precision of each class against the rest (the step-wise sum, without interpolation).
 
     Args and result as for `class_auroc`.
     """
@@ -132,79 +133,79 @@ def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
         false = _cumulative(weights, negative)[:, np.searchsorted(falling[negative], falling[positive], side="right")]
         precision = np.divide(hits, hits + false, out=np.zeros_like(hits), where=hits > 0)
         mass = weights[:, positive]
-        areas[:, c] = _ratio(np.einsum("rn,rn->r", mass, precision), mass.sum(axis=1))
+        areas[:, c] = ratio(np.einsum("rn,rn->r", mass, precision), mass.sum(axis=1))
     return areas
 
 
 def accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Share of images whose most probable class is the true one; (rounds,)."""
+    """Return the share of images whose most probable class is the true one; (rounds,)."""
     return _mean(probabilities.argmax(axis=1) == y_true, weights)
 
 
 def balanced_accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Mean sensitivity of the classes; (rounds,)."""
+    """Return the mean sensitivity of the classes; (rounds,)."""
     return macro(class_rates(_confusions(y_true, probabilities, weights))["sensitivity"])
 
 
 def macro_precision(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Mean precision of the classes; (rounds,)."""
+    """Return the mean precision of the classes; (rounds,)."""
     return macro(counted_precision(_confusions(y_true, probabilities, weights)))
 
 
 def weighted_precision(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Precision of the classes, each counted by its true images; (rounds,)."""
+    """Return the precision of the classes, each weighted by its true images; (rounds,)."""
     matrices = _confusions(y_true, probabilities, weights)
     return by_support(counted_precision(matrices), matrices)
 
 
 def macro_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Mean F1 of the classes; (rounds,)."""
+    """Return the mean F1 of the classes; (rounds,)."""
     return macro(class_rates(_confusions(y_true, probabilities, weights))["f1"])
 
 
 def weighted_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """F1 of the classes, each counted by its true images; (rounds,)."""
+    """Return the F1 of the classes, each weighted by its true images; (rounds,)."""
     matrices = _confusions(y_true, probabilities, weights)
     return by_support(class_rates(matrices)["f1"], matrices)
 
 
 def auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Mean one-vs-rest AUROC of the classes; (rounds,)."""
+    """Return the mean one-vs-rest AUROC of the classes; (rounds,)."""
     return macro(class_auroc(y_true, probabilities, weights))
 
 
 def auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Mean average precision of the classes, both of them where there are two; (rounds,)."""
+    """Return the mean average precision of the classes, both of them where there are two; (rounds,)."""
     return macro(class_auprc(y_true, probabilities, weights))
 
 
 def brier(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier, 1950); (rounds,)."""
+    """Return the squared error of the probabilities, summed over classes: 0 to 2 (Brier, 1950); (rounds,)."""
     truth = np.eye(probabilities.shape[1])[y_true]
     return _mean(((probabilities - truth) ** 2).sum(axis=1), weights)
 
 
 def ece(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Expected calibration error of the top label, 15 equal bins (Guo et al., 2017, equation 3); (rounds,)."""
+    """Return the expected calibration error of the top label, 15 equal bins (Guo et al., 2017, eq. 3); (rounds,)."""
     confidence = probabilities.max(axis=1)
     gap = (probabilities.argmax(axis=1) == y_true) - confidence
     weights = _rounds(weights, len(y_true))
     gaps = _sums(confidence_bin(confidence, ECE_BINS), ECE_BINS, weights, gap)
-    return _ratio(np.abs(gaps).sum(axis=1), weights.sum(axis=1))
+    return ratio(np.abs(gaps).sum(axis=1), weights.sum(axis=1))
 
 
 def kappa(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Quadratic weighted kappa, for classes in their natural order (Cohen, 1968); (rounds,)."""
+    """Return the quadratic weighted kappa, for classes in their natural order (Cohen, 1968); (rounds,)."""
     matrices = _confusions(y_true, probabilities, weights)
-    place = np.arange(probabilities.shape[1])
-    cost = (place[:, None] - place) ** 2
+    grade = np.arange(probabilities.shape[1])
+    cost = (grade[:, None] - grade) ** 2
     expected = np.einsum("ri,rj,ij->r", matrices.sum(axis=2), matrices.sum(axis=1), cost)
-    return 1 - _ratio(np.einsum("rij,ij->r", matrices, cost) * matrices.sum(axis=(1, 2)), expected)
+    return 1 - ratio(np.einsum("rij,ij->r", matrices, cost) * matrices.sum(axis=(1, 2)), expected)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to score predictions.
+    """A metric of predictions.
 
     Attributes:
         name: key in `METRICS`.
@@ -219,7 +220,7 @@ class Metric:
     compute: Callable[[Labels, Floats, Floats | None], Floats]
 
     def point(self, y_true: Labels, probabilities: Floats) -> float:
-        """The metric with every image counted once."""
+        """Return the metric with every image counted once."""
         return float(self.compute(y_true, probabilities, None)[0])
 
 
@@ -242,7 +243,7 @@ METRICS: dict[str, Metric] = {
 
 
 def metrics_for(ordered: bool) -> tuple[str, ...]:
-    """Names in `METRICS` that a report on test images shows: all, kappa only where the classes have an order.
+    """Return the names in `METRICS` that a report on test images shows: all, but kappa only of ordered classes.
 
     Args:
         ordered: whether the class order is a grading, such as the stages of a disease.
@@ -250,9 +251,25 @@ def metrics_for(ordered: bool) -> tuple[str, ...]:
     return tuple(name for name in METRICS if ordered or name != "kappa")
 
 
+def find_metric(name: str) -> Metric:
+    """Return the metric of that name.
+
+    Raises:
+        DataError: the name is unknown.
+    """
+    if name not in METRICS:
+        raise DataError(f"metric {name!r} is unknown: expected one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
 def confidence_bin(confidence: Floats, bins: int) -> NDArray[np.int64]:
-    """Which of `bins` equal bins, open below and closed above, each confidence in [0, 1] falls into; (n,) int64."""
+    """Return the bin of each confidence in [0, 1], of `bins` equal bins open below and closed above; (n,) int64."""
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def ratio(above: Floats, below: Floats) -> Floats:
+    """Return above / below, NaN where `below` is 0."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
 
 def _confusions(y_true: Labels, probabilities: Floats, weights: Floats | None) -> Floats:
@@ -264,7 +281,7 @@ def _rounds(weights: Floats | None, n: int) -> Floats:
 
 
 def _sums(cells: Labels, count: int, weights: Floats, values: Floats | None = None) -> Floats:
-    """Sum of the weights (times values) of each of `count` cells: (rounds, count), whatever the number of cells."""
+    """Return the sum of the weights (times values) in each of `count` cells; (rounds, count)."""
     order = np.argsort(cells, kind="stable")
     present, starts = np.unique(cells[order], return_index=True)
     masses = weights[:, order] if values is None else weights[:, order] * values[order]
@@ -273,22 +290,18 @@ def _sums(cells: Labels, count: int, weights: Floats, values: Floats | None = No
     return sums
 
 
-def _ascending(scores: Floats, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
-    rows = np.flatnonzero(chosen)
+def _ascending(scores: Floats, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    rows = np.flatnonzero(mask)
     return rows[np.argsort(scores[rows])]
 
 
 def _cumulative(weights: Floats, rows: NDArray[np.intp]) -> Floats:
-    """Running sums of the chosen weights with a leading zero: (rounds, len(rows) + 1)."""
+    """Return cumulative sums of the weights of some rows with a leading zero; (rounds, len(rows) + 1)."""
     sums = np.zeros((len(weights), len(rows) + 1))
     np.cumsum(weights[:, rows], axis=1, out=sums[:, 1:])
     return sums
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
-
-
 def _mean(values: NDArray[np.generic], weights: Floats | None) -> Floats:
     weights = _rounds(weights, len(values))
-    return _ratio(weights @ values.astype(np.float64), weights.sum(axis=1))
+    return ratio(weights @ values.astype(np.float64), weights.sum(axis=1))

@@ -1,4 +1,4 @@
-"""What one model said about one set of images: the table every metric, test and figure starts from."""
+"""The predictions of one model for one set of images: the input of every metric, test and figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROBABILITY = "p_"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The class probabilities one model gave to n images of k classes.
+    """The class probabilities that one model predicts for n images of k classes.
 
     Attributes:
         image_id: (n,) str, one name per image, each once.
@@ -44,7 +44,7 @@ class Predictions:
         probabilities = np.asarray(self.probabilities, dtype=np.float64)
         n, k = len(image_id), len(classes)
         if n == 0:
-            raise DataError("predictions hold no image: expected at least one; check that the part is not empty")
+            raise DataError("predictions hold no image: expected at least one; check that the split is not empty")
         if k < 2 or len(set(classes)) != k:
             raise DataError(f"classes are {classes}: expected two or more different names")
         if probabilities.shape != (n, k):
@@ -55,16 +55,10 @@ class Predictions:
         if len(np.unique(image_id)) != n:
             names, counts = np.unique(image_id, return_counts=True)
             raise DataError(f"image_id {str(names[counts > 1][0])!r} occurs twice: predict each image once")
-        y_true = _labels(self.y_true, k)
         _check_probabilities(probabilities, image_id)
-        for field, value in {
-            "image_id": image_id,
-            "group": group,
-            "y_true": y_true,
-            "probabilities": probabilities,
-            "classes": classes,
-        }.items():
-            object.__setattr__(self, field, value)
+        self.__dict__.update(  # the dataclass is frozen
+            image_id=image_id, group=group, y_true=_labels(self.y_true, k), probabilities=probabilities, classes=classes
+        )
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -85,7 +79,7 @@ class Predictions:
         return self.y_pred == self.y_true
 
     def subset(self, chosen: ArrayLike) -> Predictions:
-        """The same model on some of the images.
+        """Return the predictions for some of the images.
 
         Args:
             chosen: (n,) bool, or positions.
@@ -96,7 +90,7 @@ class Predictions:
         )
 
     def with_temperature(self, t: float) -> Predictions:
-        """The same model after calibration: softmax(log p / t), which is softmax(logits / t) (Guo et al., 2017).
+        """Return the predictions after calibration: softmax(log p / t) = softmax(logits / t) (Guo et al., 2017).
 
         Args:
             t: temperature, above 0, from `fit_temperature` on validation images. No prediction changes.
@@ -111,7 +105,7 @@ class Predictions:
         return replace(self, probabilities=softmax(logits / t, axis=1))
 
     def single(self, image_id: str) -> str:
-        """One image in words, to check by hand: "True: 5, Predicted: 5, 0.87".
+        """Return the prediction for one image in words, to check by hand: "True: 5, Predicted: 5, 0.87".
 
         Args:
             image_id: name of the image.
@@ -120,40 +114,34 @@ class Predictions:
             True class, predicted class, and the probability of the predicted class with two decimals.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the image is unknown.
         """
-        found = np.flatnonzero(self.image_id == str(image_id))
-        if len(found) == 0:
+        rows = np.flatnonzero(self.image_id == str(image_id))
+        if len(rows) == 0:
             raise DataError(f"image_id {image_id!r} is not among the {len(self)} images, such as {self.image_id[0]!s}")
-        row = found[0]
+        row = rows[0]
         true, predicted = self.classes[self.y_true[row]], self.classes[self.y_pred[row]]
         return f"True: {true}, Predicted: {predicted}, {self.confidence[row]:.2f}"
 
     def captions(self, positions: ArrayLike) -> list[str]:
-        """What is true and what the model says, with its probability, of some of the images, for figures."""
-        rows = np.asarray(positions)
-        return [
-            f"true {self.classes[self.y_true[row]]}\nsaid {self.classes[self.y_pred[row]]} {self.confidence[row]:.2f}"
-            for row in rows
-        ]
+        """Return true class, predicted class and its probability of some of the images, for figures."""
+        chosen = self.subset(positions)
+        rows = zip(chosen.y_true, chosen.y_pred, chosen.confidence, strict=True)
+        return [f"true {self.classes[y]}\npredicted {self.classes[p]} {confidence:.2f}" for y, p, confidence in rows]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per image: image_id, group, true, predicted (class names), then `p_<class>` in class order."""
+        """Return one row per image: image_id, group, true, predicted (class names), `p_<class>` in class order."""
         names = np.array(self.classes)
-        frame = pd.DataFrame(
-            {
-                "image_id": self.image_id,
-                "group": self.group,
-                "true": names[self.y_true],
-                "predicted": names[self.y_pred],
-            }
-        )
+        frame = pd.DataFrame({"image_id": self.image_id, "group": self.group})
+        frame = frame.assign(true=names[self.y_true], predicted=names[self.y_pred])
         columns = [_PROBABILITY + name for name in self.classes]
         return pd.concat([frame, pd.DataFrame(self.probabilities, columns=columns)], axis=1)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Predictions:
-        """Inverse of `to_frame`; the order of the `p_` columns is the class order, `predicted` may be missing.
+        """Return the predictions that `to_frame` wrote; the order of the `p_` columns is the class order.
+
+        The column `predicted` may be missing.
 
         Raises:
             DataError: a column is missing, or a true class has no column.
@@ -167,16 +155,11 @@ class Predictions:
         if (y_true < 0).any():
             unknown = frame["true"].astype(str)[y_true < 0].iloc[0]
             raise DataError(f"true class {unknown!r} has no column p_{unknown}: found {', '.join(columns) or 'none'}")
-        return cls(
-            frame["image_id"].to_numpy(object),
-            frame["group"].to_numpy(object),
-            y_true,
-            frame[columns].to_numpy(np.float64),
-            classes,
-        )
+        image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
+        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), classes)
 
     def save(self, path: Path) -> None:
-        """Write as CSV, which other statistics packages read too; `load` gives back the same bits."""
+        """Write a CSV file, which other statistics packages read too; `load` returns the same bits."""
         atomic_write(Path(path), self.to_frame().to_csv(index=False, lineterminator="\n"))
 
     @classmethod
@@ -184,10 +167,10 @@ class Predictions:
         """Read what `save` wrote.
 
         Raises:
-            DataError: the file is not there or is not a table of predictions.
+            DataError: the file does not exist or is not a table of predictions.
         """
         try:
-            # As text: names such as "NA" and "007" must come back as they were, and pandas versions round differently.
+            # As text: names such as "NA" and "007" must be read unchanged, and pandas versions round differently.
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
             columns = [name for name in frame.columns if name.startswith(_PROBABILITY)]
             frame = frame.astype(dict.fromkeys(columns, np.float64))
@@ -198,29 +181,25 @@ class Predictions:
 
 
 def failures(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
-    """Positions of the wrong answers that the model was surest of, the surest first.
+    """Return the positions of the most confident incorrect predictions, in descending order of confidence.
 
     Args:
         predictions: n images.
-        count: the most positions.
+        count: largest number of positions.
 
     Returns:
-        (count or fewer,) int64; of equally sure images the earlier comes first.
+        (count or fewer,) int64; of images with equal confidence the earlier comes first.
     """
-    return _surest(predictions, ~predictions.correct, count)
+    return _most_confident(predictions, ~predictions.correct, count)
 
 
 def successes(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
-    """Positions of the right answers that the model was surest of, the surest first; arguments as for `failures`."""
-    return _surest(predictions, predictions.correct, count)
+    """Return the positions of the most confident correct predictions; arguments and order as for `failures`."""
+    return _most_confident(predictions, predictions.correct, count)
 
 
 def check_same(a: Predictions, b: Predictions) -> None:
-    """That two models saw the same images.
-
-    Raises:
-        DataError: images, labels, groups or classes differ, or their order.
-    """
+    """Raise a `DataError` where images, labels, groups or classes of two models differ, or their order."""
     if a.classes != b.classes:
         raise DataError(f"classes differ, {a.classes} and {b.classes}: compare models of one class order")
     if len(a) != len(b):
@@ -235,8 +214,8 @@ def check_same(a: Predictions, b: Predictions) -> None:
             )
 
 
-def _surest(predictions: Predictions, chosen: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    rows = np.flatnonzero(chosen)
+def _most_confident(predictions: Predictions, mask: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    rows = np.flatnonzero(mask)
     return rows[np.argsort(-predictions.confidence[rows], kind="stable")][:count]
 
 
@@ -245,10 +224,11 @@ def _names(values: ArrayLike, field: str) -> NDArray[np.str_]:
     if array.ndim != 1:
         raise DataError(f"{field} has shape {array.shape}: expected one name per image")
     names = array.astype(str)
-    bad = pd.isna(array) | (names == "")
-    if bad.any():
-        # Silently pooled, images without a patient would be resampled as if they were one patient.
-        raise DataError(f"{field} of row {int(bad.argmax())} is empty: give each image a name, and a group of its own")
+    empty = pd.isna(array) | (names == "")
+    if empty.any():
+        # Pooled under one empty name, images without a patient would be resampled as one patient.
+        row = int(empty.argmax())
+        raise DataError(f"{field} of row {row} is empty: give each image a name, and a separate group")
     return names
 
 
@@ -256,9 +236,9 @@ def _labels(values: ArrayLike, k: int) -> NDArray[np.int64]:
     array = np.asarray(values)
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"y_true has dtype {array.dtype}: expected integers from 0 to {k - 1}")
-    bad = (array < 0) | (array >= k)
-    if bad.any():
-        raise DataError(f"y_true holds {array[bad][0]}: expected 0 to {k - 1}, the positions of the {k} classes")
+    outside = (array < 0) | (array >= k)
+    if outside.any():
+        raise DataError(f"y_true holds {array[outside][0]}: expected 0 to {k - 1}, the positions of the {k} classes")
     return array.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a model's results, every number with its 95 % interval over patients."""
+"""Tables of one model's metrics, each with its 95 % interval over patients."""
 
 from __future__ import annotations
 
@@ -8,48 +8,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scanbook.errors import DataError
-from scanbook.evaluation.bootstrap import interval, resample
-from scanbook.evaluation.metrics import (
-    METRICS,
-    Metric,
-    by_support,
-    class_auprc,
-    class_auroc,
-    class_rates,
-    confusions,
-    counted_precision,
-    macro,
-)
+from scanbook.evaluation import metrics as measures
+from scanbook.evaluation.metrics import find_metric
 from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation.resampling import interval, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
-
-
-def find_metric(name: str) -> Metric:
-    """The metric of that name.
-
-    Raises:
-        DataError: there is none.
-    """
-    if name not in METRICS:
-        raise DataError(f"metric {name!r} is unknown: expected one of {', '.join(METRICS)}")
-    return METRICS[name]
 
 
 def summary(
     predictions: Predictions, metrics: Sequence[str] = DEFAULT_METRICS, rounds: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Metrics of one model with 95 % percentile intervals from the group bootstrap.
+    """Return the metrics of one model with 95 % percentile intervals from the group bootstrap.
 
     Args:
         predictions: n images.
         metrics: names in `METRICS`; add "kappa" where the classes have an order.
-        rounds: resamples.
-        seed: of the resamples.
+        rounds: number of resamples.
+        seed: seed of the resamples.
 
     Returns:
-        Index `metric` (names, in the order asked for); columns value, low, high.
+        Index `metric` (names, in the requested order); columns value, low, high.
 
     Raises:
         DataError: a metric is unknown.
@@ -68,60 +47,64 @@ def summary(
 
 
 def by_backbone(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Metrics of several arms as one table, to stand beside published ones.
+    """Return the metrics of several arms in one table, for comparison with published ones.
 
     Args:
-        summaries: Tables of `summary` by arm, "<backbone>, <how it was trained>".
+        summaries: tables of `summary` by arm, "<backbone>, <training>".
 
     Returns:
-        Index: backbones; one column a metric. Of several arms of one backbone it is the first.
+        Index: backbones; one column per metric. Of several arms of one backbone the first is used.
     """
     values = {name.split(", ")[0]: table["value"] for name, table in reversed(summaries.items())}
     return pd.DataFrame.from_dict(values, orient="index")
 
 
 def per_class(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How well each class is told from the rest, with 95 % percentile intervals from the group bootstrap.
+    """Return the rates of each class against the rest, with 95 % percentile intervals from the group bootstrap.
 
     Args:
         predictions: n images.
-        rounds: resamples.
-        seed: of the resamples.
+        rounds: number of resamples.
+        seed: seed of the resamples.
 
     Returns:
         Index `class`, in class order; columns support (images), then sensitivity, specificity, precision, f1, auroc and
-        auprc, each followed by its `_low` and `_high`. Not defined (no image, never predicted) is NaN.
+        auprc, each followed by its `_low` and `_high`. A rate that is not defined (no image, never predicted) is NaN.
     """
     return class_report(predictions, rounds, seed).iloc[:-2]
 
 
 def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """`per_class` with the means over the classes below: scikit-learn's `classification_report`, with intervals.
+    """Return `per_class` followed by the means over classes: scikit-learn's `classification_report`, with intervals.
 
-    Every class of the dataset has its row, in class order, whether it has images here or not. The sensitivity of
-    "macro" is balanced accuracy, that of "weighted" is accuracy. A class that has images and is never predicted, whose
-    own precision is not defined, counts as zero in the means of precision, as scikit-learn counts it.
+    Every class of the dataset has a row, in class order, with or without images here. The sensitivity of "macro
+    average" is balanced accuracy, that of "weighted average" is accuracy. A class that has images and is never
+    predicted has no precision; in the means of precision it counts as zero, as in scikit-learn.
 
     Args:
         predictions: n images.
-        rounds: resamples.
-        seed: of the resamples.
+        rounds: number of resamples.
+        seed: seed of the resamples.
 
     Returns:
-        Index `class`: the classes, "macro" (each counts the same) and "weighted" (each counts by its images); columns
-        as in `per_class`.
+        Index `class`: the classes, "macro average" (equal weights) and "weighted average" (weights are the numbers of
+        images); columns as in `per_class`.
     """
     y_true, y_pred, k = predictions.y_true, predictions.y_pred, len(predictions.classes)
 
     def rates(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
-        matrices = confusions(y_true, y_pred, k, weights)
-        classes = class_rates(matrices) | {
-            "auroc": class_auroc(y_true, predictions.probabilities, weights),
-            "auprc": class_auprc(y_true, predictions.probabilities, weights),
+        matrices = measures.confusions(y_true, y_pred, k, weights)
+        classes = measures.class_rates(matrices) | {
+            "auroc": measures.class_auroc(y_true, predictions.probabilities, weights),
+            "auprc": measures.class_auprc(y_true, predictions.probabilities, weights),
         }
-        counted = classes | {"precision": counted_precision(matrices)}
-        means_of = {name: [macro(values), by_support(values, matrices)] for name, values in counted.items()}
-        return {name: np.column_stack([values, *means_of[name]]) for name, values in classes.items()}
+        averaged = classes | {"precision": measures.counted_precision(matrices)}
+        return {
+            name: np.column_stack(
+                [values, measures.macro(averaged[name]), measures.by_support(averaged[name], matrices)]
+            )
+            for name, values in classes.items()
+        }
 
     value = rates(None)
     low, high = interval(
@@ -136,8 +119,8 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:
-    """Counts of images: true class down, predicted class across, both in class order; int64."""
-    counts = confusions(predictions.y_true, predictions.y_pred, len(predictions.classes))[0].astype(np.int64)
+    """Return counts of images: true class down, predicted class across, both in class order; int64."""
+    counts = measures.confusions(predictions.y_true, predictions.y_pred, len(predictions.classes))[0].astype(np.int64)
     return pd.DataFrame(
         counts,
         index=pd.Index(predictions.classes, name="true"),
@@ -146,24 +129,22 @@ def confusion(predictions: Predictions) -> pd.DataFrame:
 
 
 def means(frame: pd.DataFrame, column: str, by: str, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Mean of a per-image figure, such as Dice, with 95 % percentile intervals from the group bootstrap.
+    """Return the mean of a per-image score, such as Dice, with 95 % percentile intervals from the group bootstrap.
 
     Args:
         frame: one row per image and kind, with a column `group`.
-        column: the figure.
-        by: the column that names the kind, such as the method.
-        rounds: resamples.
-        seed: of the resamples.
+        column: the column of the score.
+        by: the column that names the kind, such as the segmentation method.
+        rounds: number of resamples.
+        seed: seed of the resamples.
 
     Returns:
         Index `by`, in order of appearance; columns value, low, high, images.
     """
     rows = {}
-    for kind, part in frame.groupby(by, sort=False):
-        values = part[column].to_numpy(np.float64)
-        sampled = resample(
-            lambda weights, v=values: weights @ v / weights.sum(axis=1), part["group"].to_numpy(), rounds, seed
-        )
-        low, high = interval(sampled)
+    for kind, scores in frame.groupby(by, sort=False):
+        values = scores[column].to_numpy(np.float64)
+        resampled = resample(lambda weights, v=values: weights @ v / weights.sum(axis=1), scores["group"], rounds, seed)
+        low, high = interval(resampled)
         rows[kind] = {"value": values.mean(), "low": float(low), "high": float(high), "images": len(values)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)

@@ -1,9 +1,9 @@
-"""Yes-or-no decisions from class probabilities, and what they are worth where the finding is rare.
+"""Targets: groups of classes with a threshold of their own, and their predictive values at a stated prevalence.
 
-A finding is a set of classes, such as all that call for a biopsy; its score is the sum of their probabilities. The
-threshold comes from validation images, sensitivity and specificity from test images, and the predictive values follow
-from these by Bayes' rule at a stated prevalence (Altman and Bland, 1994): a test part with half of its images positive
-says nothing about a clinic in which one in sixty is.
+A target is a set of classes, such as all that call for a biopsy; its score is the sum of their probabilities. The
+threshold is chosen on validation images. Sensitivity and specificity come from test images, and the predictive values
+follow from them by Bayes' rule at a stated prevalence (Altman and Bland, 1994): a test split with half of its images
+positive does not represent a clinic in which one image in sixty is.
 """
 
 from __future__ import annotations
@@ -13,87 +13,126 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
 
 from scanbook.errors import DataError
-from scanbook.evaluation.bootstrap import interval, resample
-from scanbook.evaluation.operating_points import choose_threshold
+from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation.resampling import interval, resample
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
 PREVALENCES = tuple(np.geomspace(0.001, 0.5, 109).tolist())
-_RATES = ("sensitivity", "specificity")
-_VALUES = ("ppv", "npv")
+_RATES = ("sensitivity", "specificity", "ppv", "npv")
+
+
+def choose_threshold(y_true: ArrayLike, score: ArrayLike, specificity: float = 0.9) -> float:
+    """Return the threshold with the highest sensitivity among those with at least the requested specificity.
+
+    An image is called positive where its score is at or above the threshold. The threshold lies half way to the next
+    lower score, so that the rounding of another inference engine does not change a decision.
+
+    Args:
+        y_true: (n,) bool or 0 and 1, on validation images.
+        score: (n,) float, higher for positives.
+        specificity: requested share of negatives that are called negative, 0 to 1.
+
+    Returns:
+        A finite threshold; just above the highest score where only calling nothing positive is specific enough.
+
+    Raises:
+        DataError: there is no positive or no negative, or the shapes differ.
+    """
+    positive, scores = np.asarray(y_true).astype(bool), np.asarray(score, dtype=np.float64)
+    if positive.ndim != 1 or positive.shape != scores.shape or len(positive) == 0:
+        raise DataError(f"labels have shape {positive.shape}, scores {scores.shape}: expected one of each per image")
+    if not 0 <= specificity <= 1:
+        raise DataError(f"specificity is {specificity}: expected 0 to 1")
+    if positive.all() or not positive.any():
+        raise DataError(f"all {len(positive)} images are of one kind: a threshold needs positives and negatives")
+    false, _, thresholds = roc_curve(positive, scores, drop_intermediate=False)
+    # roc_curve lowers the threshold step by step: the last one specific enough is the most sensitive.
+    last = np.flatnonzero(1 - false >= specificity - 1e-12)[-1]
+    if last == 0:
+        return float(np.nextafter(scores.max(), np.inf))
+    if last == len(thresholds) - 1:
+        return float(thresholds[last])
+    between = (thresholds[last] + thresholds[last + 1]) / 2
+    return float(between if between > thresholds[last + 1] else thresholds[last])
 
 
 def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[Floats, Floats]:
-    """Share of the called positive that are (PPV) and of the called negative that are not (NPV), by Bayes' rule.
+    """Return the positive and the negative predictive value (PPV, NPV), by Bayes' rule.
 
     Args:
         sensitivity: share of positives called positive; any shape.
-        specificity: share of negatives called negative; of a shape that fits.
+        specificity: share of negatives called negative; of a shape that broadcasts.
         prevalence: share of positives among all; likewise.
 
     Returns:
         PPV and NPV, float64 of the common shape; NaN where nothing is called positive (negative).
     """
-    true, false, share = np.broadcast_arrays(
-        *(np.asarray(each, dtype=np.float64) for each in (sensitivity, specificity, prevalence))
+    sensitivities, specificities, prevalences = np.broadcast_arrays(
+        *(np.asarray(share, dtype=np.float64) for share in (sensitivity, specificity, prevalence))
     )
-    found, alarms = true * share, (1 - false) * (1 - share)
-    missed, cleared = (1 - true) * share, false * (1 - share)
-    return _share(found, found + alarms), _share(cleared, cleared + missed)
+    true_positive, false_positive = sensitivities * prevalences, (1 - specificities) * (1 - prevalences)
+    false_negative, true_negative = (1 - sensitivities) * prevalences, specificities * (1 - prevalences)
+    ppv = ratio(true_positive, true_positive + false_positive)
+    return ppv, ratio(true_negative, true_negative + false_negative)
 
 
 def targets_table(
     validation: Predictions,
     test: Predictions,
-    findings: Mapping[str, Sequence[str]] | None = None,
+    targets: Mapping[str, Sequence[str]] | None = None,
     *,
     specificity: float = 0.9,
     prevalence: Mapping[str, float] | None = None,
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One decision for each finding, then for each class against the rest, with 95 % intervals over groups.
+    """Return the operating point of each target, then of each class against the rest, with 95 % intervals over groups.
 
     Args:
-        validation: images on which each threshold is chosen: the most sensitive of at least the wanted specificity.
-        test: images on which it is reported.
-        findings: the classes of each finding, by its name.
-        specificity: wanted on validation, 0 to 1.
-        prevalence: share of positives where the model is to be used, above 0 and below 1, by finding or class; where
+        validation: images on which each threshold is chosen: the most sensitive one of at least the specificity.
+        test: images on which the rates are reported.
+        targets: the classes of each target, by its name.
+        specificity: requested specificity on validation images, 0 to 1.
+        prevalence: share of positives where the model is to be used, above 0 and below 1, by target or class; where
             none is stated, the share among the test images.
-        rounds: resamples.
-        seed: of the resamples.
+        rounds: number of resamples.
+        seed: seed of the resamples.
 
     Returns:
-        Index `finding`: those named, then the classes (one that is a finding already, by the same name, once); columns
+        Index `target`: the targets, then the classes (a class that is also a target of the same name, once); columns
         threshold, positives (test images), sensitivity, specificity, prevalence, ppv and npv; the four rates are each
         followed by their `_low` and `_high`. The intervals of ppv and npv are those of sensitivity and specificity
-        carried through Bayes' rule, the prevalence held fixed. Where the validation images hold no positive, or no
-        negative, there is no threshold: NaN. A rate of exactly 0 or 1 has an interval without width, however few the
-        images: read it beside `positives`.
+        carried through Bayes' rule at a fixed prevalence. Where the validation images have no positive, or no negative,
+        the threshold and the rates are NaN. A rate of exactly 0 or 1 has an interval without width, however few the
+        images: read it together with `positives`.
 
     Raises:
-        DataError: a finding has an unknown class, none or all classes, or the name of another class; a prevalence names
-            no row or is not a share; the specificity is not 0 to 1; or the classes of the two parts differ.
+        DataError: a target has an unknown class, no class or all classes, or the name of another class; a prevalence
+            names no row or is not a share; the specificity is not 0 to 1; or the classes of the two splits differ.
     """
     if validation.classes != test.classes:
-        raise DataError(f"classes differ, {validation.classes} and {test.classes}: compare parts of one dataset")
-    stated = dict(prevalence or {})
-    members = _members(test.classes, findings or {})
+        raise DataError(f"classes differ, {validation.classes} and {test.classes}: compare splits of one dataset")
+    stated = prevalence or {}
+    members = _members(test.classes, targets or {})
     _check_prevalence(stated, members)
     thresholds = np.array([_threshold(validation, columns, specificity) for columns in members.values()])
-    truth, score = (np.column_stack(each) for each in zip(*(_one(test, c) for c in members.values()), strict=True))
-    shares = np.array([stated.get(name, truth[:, place].mean()) for place, name in enumerate(members)])
-    value, low, high = _with_intervals(test, truth, score, thresholds, shares[:, None], rounds=rounds, seed=seed)
-    columns: dict[str, NDArray[np.generic]] = {"threshold": thresholds, "positives": truth.sum(axis=0)}
-    for place, name in enumerate((*_RATES, *_VALUES)):
+    truth, score = _truth_and_score(test, members)
+    prevalences = np.array([stated.get(name, truth[:, place].mean()) for place, name in enumerate(members)])
+    value, low, high = _rates(test, truth, score, thresholds, prevalences[:, None], rounds=rounds, seed=seed)
+    table = pd.DataFrame(
+        {"threshold": thresholds, "positives": truth.sum(axis=0)}, pd.Index(list(members), name="target")
+    )
+    for place, name in enumerate(_RATES):
         if name == "ppv":
-            columns["prevalence"] = shares
-        columns |= {name: value[place][:, 0], f"{name}_low": low[place][:, 0], f"{name}_high": high[place][:, 0]}
-    return pd.DataFrame(columns, index=pd.Index(list(members), name="finding"))
+            table["prevalence"] = prevalences
+        for column, rates in {name: value, f"{name}_low": low, f"{name}_high": high}.items():
+            table[column] = rates[place][:, 0]
+    return table
 
 
 def prevalence_curve(
@@ -105,15 +144,15 @@ def prevalence_curve(
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Predictive values of one decision over prevalences, with 95 % intervals over groups.
+    """Return the predictive values of one target over prevalences, with 95 % intervals over groups.
 
     Args:
         test: n images.
-        classes: those of the finding.
-        threshold: of the sum of their probabilities, from `targets_table`.
+        classes: classes of the target.
+        threshold: threshold of the sum of their probabilities, from `targets_table`.
         prevalences: m shares of positives.
-        rounds: resamples.
-        seed: of the resamples; with those of `targets_table` the intervals are the same.
+        rounds: number of resamples.
+        seed: seed of the resamples; with those of `targets_table` the intervals are the same.
 
     Returns:
         Index `prevalence`; columns ppv and npv, each followed by its `_low` and `_high`.
@@ -121,94 +160,90 @@ def prevalence_curve(
     Raises:
         DataError: a class is unknown, or there are none or all.
     """
-    columns = _members(test.classes, {", ".join(map(str, classes)): classes}, every=False).popitem()[1]
-    truth, score = (each[:, None] for each in _one(test, columns))
+    members = {"": _columns(test.classes, ", ".join(map(str, classes)), classes)}
+    truth, score = _truth_and_score(test, members)
     shares = np.asarray(prevalences, dtype=np.float64)
-    value, low, high = _with_intervals(
-        test, truth, score, np.array([threshold]), shares[None], rounds=rounds, seed=seed
-    )
-    found: dict[str, Floats] = {}
-    for place, name in enumerate(_VALUES, start=len(_RATES)):
-        found |= {name: value[place][0], f"{name}_low": low[place][0], f"{name}_high": high[place][0]}
-    return pd.DataFrame(found, index=pd.Index(shares, name="prevalence"))
+    value, low, high = _rates(test, truth, score, np.array([threshold]), shares[None], rounds=rounds, seed=seed)
+    columns: dict[str, Floats] = {}
+    for place, name in enumerate(_RATES[2:], start=2):
+        columns |= {name: value[place][0], f"{name}_low": low[place][0], f"{name}_high": high[place][0]}
+    return pd.DataFrame(columns, index=pd.Index(shares, name="prevalence"))
 
 
-def _with_intervals(
+def check_targets(
+    classes: tuple[str, ...], targets: Mapping[str, Sequence[str]], prevalence: Mapping[str, float]
+) -> None:
+    """Raise a `DataError` where a target or a prevalence does not fit the classes."""
+    _check_prevalence(prevalence, _members(classes, targets))
+
+
+def _rates(
     test: Predictions,
     truth: NDArray[np.bool_],
     score: Floats,
     thresholds: Floats,
-    shares: Floats,
+    prevalences: Floats,
     *,
     rounds: int,
     seed: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Sensitivity, specificity, PPV and NPV of every finding at its prevalences: (4, findings, prevalences) each."""
+    """Return (4, targets, prevalences): the rates of every target at its prevalences; value, low and high."""
     called = score >= thresholds
-    counted = [each.astype(np.float64) for each in (truth & called, truth, ~truth & ~called, ~truth)]
+    counts = [mask.astype(np.float64) for mask in (truth & called, truth, ~truth & ~called, ~truth)]
 
     def rates(weights: NDArray[np.floating]) -> Floats:
-        found, positives, cleared, negatives = (weights @ each for each in counted)
-        return np.stack([_share(found, positives), _share(cleared, negatives)], axis=1)
+        true_positives, positives, true_negatives, negatives = (weights @ count for count in counts)
+        return np.stack([ratio(true_positives, positives), ratio(true_negatives, negatives)], axis=1)
 
-    def all_four(of_rates: Floats) -> Floats:
-        sensitivity, specificity = (of_rates[:, place, :, None] for place in range(2))
-        wide = np.broadcast_to(of_rates[..., None], (*of_rates.shape, shares.shape[1]))
-        both = np.stack(predictive_values(sensitivity, specificity, shares), axis=1)
-        # Without a threshold nothing was decided.
-        return np.where(np.isnan(thresholds)[:, None], np.nan, np.concatenate([wide, both], axis=1))
+    def with_predictive_values(measured: Floats) -> Floats:
+        sensitivity, specificity = measured[:, 0, :, None], measured[:, 1, :, None]
+        both = np.broadcast_to(measured[..., None], (*measured.shape, prevalences.shape[1]))
+        values = np.stack(predictive_values(sensitivity, specificity, prevalences), axis=1)
+        # Without a threshold no image was classified.
+        return np.where(np.isnan(thresholds)[:, None], np.nan, np.concatenate([both, values], axis=1))
 
-    point = all_four(rates(np.ones((1, len(test)))))[0]
-    return point, *interval(all_four(resample(rates, test.group, rounds, seed)))
-
-
-def check_targets(
-    classes: tuple[str, ...], findings: Mapping[str, Sequence[str]], prevalence: Mapping[str, float]
-) -> None:
-    """Raises a `DataError` where a finding or a prevalence does not fit the classes."""
-    _check_prevalence(prevalence, _members(classes, findings))
+    point = with_predictive_values(rates(np.ones((1, len(test)))))[0]
+    return point, *interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
 
 
-def _members(
-    classes: tuple[str, ...], findings: Mapping[str, Sequence[str]], every: bool = True
-) -> dict[str, list[int]]:
-    members = {}
-    for name, given in findings.items():
-        chosen = [given] if isinstance(given, str) else [str(each) for each in given]
-        unknown = [each for each in chosen if each not in classes]
-        if unknown:
-            raise DataError(f"finding {name!r} has class {unknown[0]!r}: expected some of {', '.join(classes)}")
-        columns = sorted({classes.index(each) for each in chosen})
-        if not 0 < len(columns) < len(classes):
-            raise DataError(
-                f"finding {name!r} has {len(columns)} of {len(classes)} classes: expected some, but not all"
-            )
-        if every and name in classes and columns != [classes.index(name)]:
-            raise DataError(f"finding {name!r} is called as a class is, but holds others: give it another name")
-        members[name] = columns
-    if every:
-        members |= {name: [place] for place, name in enumerate(classes) if name not in members}
-    return members
+def _members(classes: tuple[str, ...], targets: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Return the class positions of each target, then of each class that is not a target."""
+    members = {name: _columns(classes, name, chosen) for name, chosen in targets.items()}
+    for name, columns in members.items():
+        if name in classes and columns != [classes.index(name)]:
+            raise DataError(f"target {name!r} has the name of a class, but holds others: give it another name")
+    return members | {name: [place] for place, name in enumerate(classes) if name not in members}
+
+
+def _columns(classes: tuple[str, ...], target: str, chosen: str | Sequence[str]) -> list[int]:
+    """Return the positions of the classes of one target, in class order."""
+    names = [chosen] if isinstance(chosen, str) else [str(name) for name in chosen]
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise DataError(f"target {target!r} has class {unknown[0]!r}: expected some of {', '.join(classes)}")
+    columns = sorted({classes.index(name) for name in names})
+    if not 0 < len(columns) < len(classes):
+        raise DataError(f"target {target!r} has {len(columns)} of {len(classes)} classes: expected some, but not all")
+    return columns
 
 
 def _check_prevalence(stated: Mapping[str, float], members: Mapping[str, list[int]]) -> None:
     for name, share in stated.items():
         if name not in members:
-            raise DataError(f"prevalence names {name!r}: expected a finding or class, one of {', '.join(members)}")
+            raise DataError(f"prevalence names {name!r}: expected a target or class, one of {', '.join(members)}")
         if not 0 < share < 1:
             raise DataError(f"prevalence of {name!r} is {share}: expected a share above 0 and below 1")
 
 
 def _threshold(validation: Predictions, columns: list[int], specificity: float) -> float:
-    truth, score = _one(validation, columns)
+    truth, score = _truth_and_score(validation, {"": columns})
     if truth.all() or not truth.any():
         return float("nan")
-    return choose_threshold(truth, score, specificity)
+    return choose_threshold(truth[:, 0], score[:, 0], specificity)
 
 
-def _one(predictions: Predictions, columns: list[int]) -> tuple[NDArray[np.bool_], Floats]:
-    return np.isin(predictions.y_true, columns), predictions.probabilities[:, columns].sum(axis=1)
-
-
-def _share(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+def _truth_and_score(predictions: Predictions, members: Mapping[str, list[int]]) -> tuple[NDArray[np.bool_], Floats]:
+    """Return (n, targets): whether each image is positive, and its score."""
+    truth = [np.isin(predictions.y_true, columns) for columns in members.values()]
+    score = [predictions.probabilities[:, columns].sum(axis=1) for columns in members.values()]
+    return np.column_stack(truth), np.column_stack(score)

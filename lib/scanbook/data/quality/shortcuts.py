@@ -13,8 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from scanbook.data.manifest import TRAIN, Manifest
-from scanbook.evaluation import group_weights
-from scanbook.evaluation.folds import of_groups
+from scanbook.evaluation import group_folds, group_weights
 from scanbook.evaluation.metrics import class_auroc
 
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -55,7 +54,7 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
     rows = {}
     if folds >= 2:
         y, group = pd.Categorical(table["label"]).codes, pd.factorize(table["group"])[0]
-        parts = list(of_groups(y, group, folds, seed))
+        parts = list(group_folds(y, group, folds, seed))
         weights = np.concatenate([np.ones((1, len(y)), np.float32), group_weights(group, _ROUNDS, seed)])
         # resamples of the images tested do not vary the models: Nadeau and Bengio's correction (2003) of the variance
         widened = np.sqrt(1 + folds / (folds - 1))

@@ -1,0 +1,107 @@
+"""Resampling of whole groups: the bootstrap, its intervals, and cross-validation folds.
+
+A group is a patient or a lesion. Images of one patient are alike, so resampling them one by one would make intervals
+too narrow (Field and Welsh, 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from scanbook.errors import DataError
+
+# Weights in memory at a time (rounds × images): 24 MB as float64, small beside the images and large enough for BLAS.
+_CHUNK = 3_000_000
+
+
+def group_weights(group: ArrayLike, rounds: int, seed: int) -> NDArray[np.float32]:
+    """Return how often each image occurs in each of `rounds` resamples of whole groups.
+
+    Args:
+        group: (n,) names; images of one group get one count.
+        rounds: number of resamples.
+        seed: seed of the random numbers.
+
+    Returns:
+        (rounds, n) float32 of whole numbers.
+
+    Raises:
+        DataError: there is no image or no round.
+    """
+    return np.concatenate(list(_chunks(group, rounds, seed)))
+
+
+def resample(
+    statistic: Callable[[NDArray[np.float32]], NDArray[np.float64]], group: ArrayLike, rounds: int, seed: int
+) -> NDArray[np.float64]:
+    """Return the values of a statistic over the resamples, in bounded memory.
+
+    Args:
+        statistic: function of weights (some rounds, n) that returns (the same rounds, ...).
+        group: (n,) names.
+        rounds: number of resamples.
+        seed: seed of the random numbers; the same groups and seed give the same resamples.
+
+    Returns:
+        (rounds, ...) float64; NaN where all images are of one group, because its resamples are all the same.
+
+    Raises:
+        DataError: there is no image or no round.
+    """
+    values = np.concatenate([statistic(weights) for weights in _chunks(group, rounds, seed)])
+    return values if len(np.unique(np.asarray(group))) > 1 else np.full_like(values, np.nan, np.float64)
+
+
+def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the 95 % percentile interval over the first axis, without rounds in which the statistic is not defined.
+
+    Args:
+        values: (rounds, ...) float.
+
+    Returns:
+        Lower and upper ends, (...) float64 each; NaN where no round is defined.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    undefined = np.isnan(array).all(axis=0)
+    ends = np.nanquantile(np.where(undefined, 0.0, array), [0.025, 0.975], axis=0)
+    low, high = np.where(undefined, np.nan, ends)
+    return low, high
+
+
+def group_folds(y: np.ndarray, group: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield shuffled folds of whole groups, stratified by class, as scikit-learn 1.8 and later make them.
+
+    Earlier versions, of which Colab has one, mix up the class counts of the groups where they shuffle
+    (scikit-learn#32540).
+
+    Args:
+        y: (n,) class of each row.
+        group: (n,) group of each row.
+        folds: number of folds.
+        seed: seed of the shuffling.
+
+    Yields:
+        Positions of the rows outside the fold and of those in it.
+    """
+    codes = np.unique(group, return_inverse=True)[1]
+    order = np.random.RandomState(seed).permutation(codes.max() + 1)
+    yield from StratifiedGroupKFold(folds).split(y, y, np.argsort(order)[codes])
+
+
+def _chunks(group: ArrayLike, rounds: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    names = np.asarray(group)
+    if len(names) == 0 or rounds < 1:
+        raise DataError(f"cannot resample {len(names)} images in {rounds} rounds: expected at least one of each")
+    unique, member = np.unique(names, return_inverse=True)
+    count = len(unique)
+    random = np.random.default_rng(seed)
+    step = max(1, _CHUNK // len(names))
+    for start in range(0, rounds, step):
+        size = min(step, rounds - start)
+        sampled = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        counts = np.bincount(sampled.ravel(), minlength=size * count).reshape(size, count)
+        yield counts.astype(np.float32)[:, member]
