@@ -207,7 +207,7 @@ FIGURES = {
     ),
     "subgroup_bars_one": lambda: plots.subgroup_bars(subgroups_of(("accuracy",)), "By age (400 test images)"),
     "seed_dots": lambda: plots.seed_dots(
-        evaluation.over_seeds({seed: predicted(seed=seed) for seed in (1, 2, 3)}), "Fine-tuned (3 seeds, 400 test images)"
+        evaluation.over_seeds({seed: predicted(seed=seed) for seed in (1, 2, 3)}), "Fine-tuned (3 seeds, 400 images)"
     ),
     "seed_dots_one": lambda: plots.seed_dots(evaluation.over_seeds({5: predicted()}), "Fine-tuned (1 seed)"),
 }
