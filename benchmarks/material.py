@@ -77,7 +77,7 @@ def _lesions(path: Path, count: int, size: int, seed: int = 0) -> None:
 def _drawn(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng([seed, count])
     labels = draw.choice(len(dermoscopy.CLASSES), count, p=dermoscopy.PRIORS).astype(np.int64)
-    latent = dermoscopy.draw_latent(labels, draw)
+    latent = dermoscopy.sample_latent(labels, draw)
     seeds = draw.integers(2**31, size=(count, 2))
     images = np.empty((count, size, size, 3), np.uint8)
 

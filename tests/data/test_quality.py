@@ -167,7 +167,7 @@ def test_pairs_do_not_depend_on_how_many_are_looked_at_at_a_time(
     for place, how in enumerate([*faults.NEAR_DUPLICATES, *faults.NEAR_DUPLICATES]):
         name = list(files)[place // 3]  # families of four
         pixels = images.read(files[name]) if len(files[name]) > 500 else scene(place)
-        files[f"copy {place}"], _ = faults.near_duplicate(how, pixels, None, np.random.default_rng(place))
+        files[f"copy {place}"], _ = faults.make_near_duplicate(how, pixels, None, np.random.default_rng(place))
     manifest = make_manifest(tmp_path, files)
     scanned, small = quality.scan(manifest), scanning.pictures(manifest)
     whole = copies._near_copies(scanned, small)
@@ -214,7 +214,7 @@ def test_near_duplicates_are_found_whatever_was_done_to_them(tmp_path: Path, siz
     for place, name in enumerate(sound[:100]):
         how = faults.NEAR_DUPLICATES[place % len(faults.NEAR_DUPLICATES)]
         pixels = images.read(files[name])
-        files[f"copy {name}"], _ = faults.near_duplicate(how, pixels, None, np.random.default_rng([place, size]))
+        files[f"copy {name}"], _ = faults.make_near_duplicate(how, pixels, None, np.random.default_rng([place, size]))
         kinds[name, f"copy {name}"] = how
     manifest = make_manifest(tmp_path, files)
     near = quality.near_copies(manifest)

@@ -1,4 +1,4 @@
-"""Stand-ins: what is drawn in a dataset's layout is what its adapter lists."""
+"""Stand-ins: the adapter of a dataset lists exactly the synthetic images that were written in its layout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scanbook import config
 from scanbook.config import Study
 from scanbook.data import adapters
 from scanbook.data.adapters import stand_in
-from scanbook.data.adapters.synthetic import eruptions, faults
+from scanbook.data.adapters.synthetic import clinical, faults
 from scanbook.data.adapters.synthetic.kinds import KINDS, modality
 from scanbook.data.adapters.synthetic.lesion import Skin
-from scanbook.data.adapters.synthetic.plan import class_of, shares
+from scanbook.data.adapters.synthetic.plan import class_of, class_sizes
 from scanbook.data.images import read
 from scanbook.data.manifest import TEST, TRAIN, Manifest
 from scanbook.errors import StudyError
@@ -26,8 +26,8 @@ from scanbook.errors import StudyError
 STUDIES = ("dermnet", "melanoma", "chest_xray", "retinopathy", "skin11")
 
 
-def drawn(name: str, **stand_in_keys: int) -> Study:
-    """The study on its stand-in, as small as smoke draws it, and not sampled further."""
+def stand_in_study(name: str, **stand_in_keys: int) -> Study:
+    """The study on its stand-in, as small as in the smoke profile, and not sampled further."""
     small = config.load(name, "smoke")
     block = small.stand_in.model_copy(update={"size": 32, **stand_in_keys})
     return small.model_copy(update={"stand_in": block, "limit": None, "data": "", "on_stand_in": True})
@@ -35,41 +35,41 @@ def drawn(name: str, **stand_in_keys: int) -> Study:
 
 @cache
 def listed(name: str) -> Manifest:
-    return adapters.load(drawn(name))
+    return adapters.load(stand_in_study(name))
 
 
-def picture(manifest: Manifest, name: str) -> np.ndarray:
+def pixels_of(manifest: Manifest, name: str) -> np.ndarray:
     paths = manifest.frame.set_index("image_id")["path"]
     return cv2.imread(paths[name], cv2.IMREAD_UNCHANGED)
 
 
-# Kinds of picture
+# Kinds of image
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_drawn_from_its_seed_alone(kind: str) -> None:
+def test_a_kind_depends_on_its_seed_alone(kind: str) -> None:
     first, again, other = (KINDS[kind](np.random.default_rng(seed), 48, None) for seed in (1, 1, 2))
     grey = modality(kind) == "xray"
-    assert first.picture.shape == ((48, 48) if grey else (48, 48, 3)) and first.picture.dtype == np.uint8
+    assert first.image.shape == ((48, 48) if grey else (48, 48, 3)) and first.image.dtype == np.uint8
     assert first.mask.shape == (48, 48) and set(np.unique(first.mask)) <= {0, 255}
-    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.mask, again.mask)
-    assert not np.array_equal(first.picture, other.picture)
-    assert first.picture.std() > 5
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.mask, again.mask)
+    assert not np.array_equal(first.image, other.image)
+    assert first.image.std() > 5
     assert bool(first.mask.any()) == (kind != "clinical_normal_skin")
 
 
-def test_a_patients_pictures_share_the_skin() -> None:
+def test_the_images_of_a_patient_share_the_skin() -> None:
     dark, fair = Skin(0.6, 0.1, 0.0), Skin(0.05, 0.1, 0.0)
     for seed in range(3):
-        pictures = [KINDS["dermoscopy_benign"](np.random.default_rng(seed), 48, skin).picture for skin in (dark, fair)]
-        assert pictures[0].mean() < pictures[1].mean() - 10
+        images = [KINDS["dermoscopy_benign"](np.random.default_rng(seed), 48, skin).image for skin in (dark, fair)]
+        assert images[0].mean() < images[1].mean() - 10
 
 
-def test_strengths_of_the_looks_are_ranges_of_known_names() -> None:
-    known = set(eruptions.LOOKS["acne"]) | set(eruptions._GENERAL)
-    for name, look in eruptions.LOOKS.items():
-        assert set(look) <= known, name
-        assert all(low <= high for low, high in look.values()), name
+def test_the_strengths_of_a_disease_are_ranges_of_known_names() -> None:
+    known = set(clinical.DISEASES["acne"]) | set(clinical._GENERAL)
+    for name, strengths in clinical.DISEASES.items():
+        assert set(strengths) <= known, name
+        assert all(low <= high for low, high in strengths.values()), name
 
 
 def test_lungs_are_darker_than_what_is_around_them_and_the_retina_brighter() -> None:
@@ -78,7 +78,7 @@ def test_lungs_are_darker_than_what_is_around_them_and_the_retina_brighter() -> 
             shown = KINDS[kind](np.random.default_rng(seed), 64, None)
             inside = shown.mask > 0
             assert 0.15 < inside.mean() < 0.75
-            assert sign * (shown.picture[inside].mean() - shown.picture[~inside].mean()) > 15
+            assert sign * (shown.image[inside].mean() - shown.image[~inside].mean()) > 15
 
 
 def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
@@ -86,7 +86,7 @@ def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
 
     def signs(grade: int, seed: int) -> float:
         shown = KINDS[f"fundus_grade_{grade}"](np.random.default_rng([grade, seed]), 80, None)
-        green = shown.picture[..., 1].astype(np.float32)
+        green = shown.image[..., 1].astype(np.float32)
         rough = np.abs(green - cv2.GaussianBlur(green, (0, 0), 3.5)) / (green[shown.mask > 0].mean() + 1)
         return float(rough[cv2.erode(shown.mask, np.ones((9, 9))) > 0].mean())
 
@@ -98,7 +98,7 @@ def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
 # Layouts
 
 
-def test_every_kind_that_a_study_draws_exists_and_every_class_is_drawn() -> None:
+def test_every_class_of_a_stand_in_has_an_existing_kind() -> None:
     for name in STUDIES:
         block = config.load(name).stand_in
         layout = config.load(name).dataset
@@ -108,11 +108,12 @@ def test_every_kind_that_a_study_draws_exists_and_every_class_is_drawn() -> None
     assert len(config.load("dermnet").stand_in.classes) == 23
 
 
-def test_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+def test_same_bytes_whatever_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("melanoma", "chest_xray"):
-        small = drawn(name, images=70, fewest=12)
+        small = stand_in_study(name, images=70, fewest=12)
         for workers in (1, 3):
-            stand_in.write(tmp_path / name / str(workers), small, workers=workers)
+            monkeypatch.setattr(stand_in.runtime, "cores", lambda workers=workers: workers)
+            stand_in.write(tmp_path / name / str(workers), small)
         one, three = (
             {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
             for root in (tmp_path / name / "1", tmp_path / name / "3")
@@ -121,17 +122,17 @@ def test_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_adapter_lists_what_was_drawn(name: str) -> None:
-    small, manifest = drawn(name), listed(name)
+def test_the_adapter_lists_what_was_written(name: str) -> None:
+    small, manifest = stand_in_study(name), listed(name)
     expected: dict[str, int] = {}
-    for key, count in shares(small).items():
+    for key, count in class_sizes(small).items():
         label = class_of(key, small.dataset)
         if label:
             expected[label] = expected.get(label, 0) + count
     assert manifest.frame["label"].value_counts().to_dict() == expected
     assert set(manifest.classes) == set(expected)
     unreadable = set(manifest.facts["faults"]["unreadable"])
-    assert {each for each in manifest.frame["image_id"] if picture(manifest, each) is None} == unreadable
+    assert {each for each in manifest.frame["image_id"] if pixels_of(manifest, each) is None} == unreadable
     assert len(unreadable) == 2
 
 
@@ -151,14 +152,14 @@ def test_planted_faults_are_there(name: str) -> None:
         undo = faults.ORIENTATIONS[
             manifest.facts["near_duplicate_kinds"][copy].replace("90", "x").replace("270", "90").replace("x", "270")
         ]
-        one, other = undo(picture(manifest, copy)).astype(float), picture(manifest, source)
+        one, other = undo(pixels_of(manifest, copy)).astype(float), pixels_of(manifest, source)
         assert one.shape == other.shape and np.abs(one - other).mean() < 6
         assert frame.loc[copy, "label"] == frame.loc[source, "label"]
-    assert max(picture(manifest, each).mean() for each in found["dark"]) < 12
+    assert max(pixels_of(manifest, each).mean() for each in found["dark"]) < 12
     assert set(manifest.facts["near_duplicate_kinds"]) == {copy for copy, _ in found["near_duplicates"]}
 
 
-def test_dermnet_has_parts_of_every_class_and_a_copy_across_them() -> None:
+def test_dermnet_has_every_class_in_both_splits_and_a_copy_across_them() -> None:
     manifest = listed("dermnet")
     counts = pd.crosstab(manifest.frame["label"], manifest.frame["split"])
     assert len(counts) == 23 and counts[TRAIN].min() >= 8 and counts[TEST].min() >= 2
@@ -189,13 +190,13 @@ def listed_pairs(manifest: Manifest) -> list[tuple[str, str]]:
     return list(pairs.itertuples(index=False, name=None))
 
 
-def test_chest_x_rays_leave_a_class_out_and_have_masks_of_another_size_and_tinted_films() -> None:
-    manifest = adapters.load(drawn("chest_xray", images=200, seed=1))
+def test_chest_x_rays_exclude_a_class_and_have_masks_of_another_size_and_tinted_films() -> None:
+    manifest = adapters.load(stand_in_study("chest_xray", images=200, seed=1))
     frame = manifest.frame
     assert not frame["path"].str.contains("Lung_Opacity").any() and (frame["mask_path"] != "").all()
     shape = {cv2.imread(path, cv2.IMREAD_UNCHANGED).shape for path in frame["mask_path"].iloc[:20]}
     assert min(side for each in shape for side in each) < 32
-    coloured = {each for each in frame["image_id"] if np.ndim(picture(manifest, each)) == 3}
+    coloured = {each for each in frame["image_id"] if np.ndim(pixels_of(manifest, each)) == 3}
     assert coloured and coloured == set(manifest.facts["tinted"])
     assert set(frame.set_index("image_id").loc[sorted(coloured), "label"]) == {"COVID-19"}
 
@@ -210,7 +211,7 @@ def test_the_retinas_mask_covers_what_is_lit() -> None:
         assert mask.shape == lit.shape and (mask == lit).mean() > 0.85
 
 
-def test_skin11_claims_in_its_names_and_shapes_tell_the_source() -> None:
+def test_skin11_claims_counts_in_its_names_and_shapes_depend_on_the_source() -> None:
     manifest = listed("skin11")
     counted = manifest.frame["label"].value_counts()
     claims = manifest.facts["claimed_in_names"]
@@ -228,9 +229,9 @@ def test_skin11_claims_in_its_names_and_shapes_tell_the_source() -> None:
 
 @pytest.mark.parametrize("images", [150, 600, 10_000])
 @pytest.mark.parametrize("name", STUDIES)
-def test_shares_follow_the_claims_and_none_is_too_small(name: str, images: int) -> None:
-    small = drawn(name, images=images, fewest=5)
-    counts = shares(small)
+def test_class_sizes_follow_the_claims_and_none_is_too_small(name: str, images: int) -> None:
+    small = stand_in_study(name, images=images, fewest=5)
+    counts = class_sizes(small)
     assert sum(counts.values()) == images and min(counts.values()) >= 5
     claimed = {key: small.dataset.claimed.get(class_of(key, small.dataset), 0) for key in counts}
     by_claim = sorted(counts, key=lambda key: claimed[key])
@@ -239,8 +240,8 @@ def test_shares_follow_the_claims_and_none_is_too_small(name: str, images: int) 
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_a_stand_in_that_is_not_drawn_is_one_line() -> None:
-    small = drawn("dermnet")
+def test_a_missing_or_unknown_stand_in_is_one_line() -> None:
+    small = stand_in_study("dermnet")
     for block, message in (
         (small.stand_in.model_copy(update={"classes": {"a": "clinical_plague"}}), "classes.a is 'clinical_plague'"),
         (small.stand_in.model_copy(update={"classes": {}}), "has no stand-in"),

@@ -1,4 +1,4 @@
-"""The synthetic dataset: everything its `truth.json` says must be so, and nothing else may tell the classes apart."""
+"""The synthetic dataset: `truth.json` is true of the files, and nothing but the lesions depends on the class."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _sharpness(image: np.ndarray) -> float:
 def test_posterior_is_bayes_rule_on_the_densities_that_are_sampled() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 20_000)
-    latent = dermoscopy.draw_latent(labels, rng)
+    latent = dermoscopy.sample_latent(labels, rng)
     points = latent[::2000]
     joint = np.stack(
         [
@@ -78,19 +78,19 @@ def test_bayes_accuracy_is_what_the_bayes_rule_gets() -> None:
     assert 0 < best.standard_error < 0.001
     rng = np.random.default_rng(123)
     labels = rng.choice(5, 100_000, p=dermoscopy.PRIORS)
-    hits = dermoscopy.posterior(dermoscopy.draw_latent(labels, rng)).argmax(1) == labels
+    hits = dermoscopy.posterior(dermoscopy.sample_latent(labels, rng)).argmax(1) == labels
     assert abs(hits.mean() - best.value) < 4 * np.hypot(hits.std() / np.sqrt(hits.size), best.standard_error)
 
 
 def test_no_class_is_hopeless_or_certain() -> None:
     rng = np.random.default_rng(5)
     labels = np.repeat(np.arange(5), 10_000)
-    hits = dermoscopy.posterior(dermoscopy.draw_latent(labels, rng)).argmax(1) == labels
+    hits = dermoscopy.posterior(dermoscopy.sample_latent(labels, rng)).argmax(1) == labels
     recall = hits.reshape(5, -1).mean(1)
     assert ((recall > 0.8) & (recall < 0.97)).all()
 
 
-# Pictures
+# Images
 
 
 def test_render_depends_on_its_arguments_alone() -> None:
@@ -103,9 +103,9 @@ def test_render_depends_on_its_arguments_alone() -> None:
         assert not np.array_equal(first, other[0]) and not np.array_equal(mask, other[1])
 
 
-def test_drawing_stays_in_single_precision() -> None:
-    plate = lesion.draw_plate(dermoscopy.look_of(np.full(9, 1.0)), np.random.default_rng(0), 48)
-    assert plate.pigment.dtype == plate.overlay.dtype == np.float32  # double would halve the speed
+def test_lesions_are_in_single_precision() -> None:
+    synthetic = lesion.build_lesion(dermoscopy.appearance_of(np.full(9, 1.0)), np.random.default_rng(0), 48)
+    assert synthetic.pigment.dtype == synthetic.overlay.dtype == np.float32  # double would halve the speed
 
 
 @pytest.mark.parametrize("component", range(9), ids=dermoscopy.LATENT)
@@ -125,23 +125,23 @@ def test_each_latent_component_shows(component: int) -> None:
 
 
 def test_nuisance_is_independent_of_the_lesion() -> None:
-    """Outside the lesions nothing changes when the class does: skin, pose, light, hairs and camera take no notice."""
+    """Outside the lesions nothing changes with the class: not the skin, pose, light, hairs or camera."""
     kernel = np.ones((9, 9), np.uint8)
-    latent = dermoscopy.draw_latent(np.arange(5), np.random.default_rng(2))
+    latent = dermoscopy.sample_latent(np.arange(5), np.random.default_rng(2))
     for view in range(6):
-        drawn = [dermoscopy.render(z, 10 + k, view, 96) for k, z in enumerate(latent)]
-        outside = cv2.dilate(np.max([mask for _, mask in drawn], axis=0), kernel) == 0
+        rendered = [dermoscopy.render(z, 10 + k, view, 96) for k, z in enumerate(latent)]
+        outside = cv2.dilate(np.max([mask for _, mask in rendered], axis=0), kernel) == 0
         assert outside.mean() > 0.1
-        for image, _ in drawn[1:]:
-            assert np.abs(image[outside].astype(int) - drawn[0][0][outside]).max() <= 1
+        for image, _ in rendered[1:]:
+            assert np.abs(image[outside].astype(int) - rendered[0][0][outside]).max() <= 1
 
 
 def test_mask_is_where_the_lesion_is() -> None:
     """A dark, plain lesion found by Otsu's threshold is the mask; every mask is one lesion of a sensible area."""
     dark = np.array([-1.5, -2, 2.0, -2, -2, -3, -3, -3, -1])
     for seed in range(8):
-        plate = dermoscopy.draw_lesion(dark, np.random.default_rng(seed), 128)
-        image, mask = lesion.photograph(plate, lesion.Skin(0.1, 0.1, 0.0), np.random.default_rng(seed), 128)
+        synthetic = lesion.build_lesion(dermoscopy.appearance_of(dark), np.random.default_rng(seed), 128)
+        image, mask = lesion.photograph(synthetic, lesion.Skin(0.1, 0.1, 0.0), np.random.default_rng(seed), 128)
         x, y = np.meshgrid(np.linspace(-1, 1, 128), np.linspace(-1, 1, 128))
         middle = x * x + y * y < 0.9
         level, _ = cv2.threshold(image[..., 1][middle].reshape(1, -1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -149,7 +149,7 @@ def test_mask_is_where_the_lesion_is() -> None:
         truth = mask > 0
         assert (found & truth).sum() / (found | truth).sum() > 0.75
     rng = np.random.default_rng(0)
-    for seed, latent in enumerate(dermoscopy.draw_latent(rng.integers(0, 5, 30), rng)):
+    for seed, latent in enumerate(dermoscopy.sample_latent(rng.integers(0, 5, 30), rng)):
         _, mask = dermoscopy.render(latent, seed, seed, 64)
         assert set(np.unique(mask)) == {0, 255}
         assert 0.08 < (mask > 0).mean() < 0.65
@@ -170,7 +170,7 @@ def test_views_of_one_lesion_share_its_outline() -> None:
 
 
 def test_a_lesion_looks_alike_at_every_size() -> None:
-    latent = dermoscopy.draw_latent(np.arange(5), np.random.default_rng(1))
+    latent = dermoscopy.sample_latent(np.arange(5), np.random.default_rng(1))
     for seed, z in enumerate(latent):
         small, small_mask = dermoscopy.render(z, seed, seed, 64)
         large, large_mask = dermoscopy.render(z, seed, seed, 256)
@@ -224,7 +224,7 @@ def test_patients_have_lesions_and_lesions_have_views(table: pd.DataFrame, truth
 
 @pytest.mark.parametrize(("count", "digits"), [(90_000, 5), (130_000, 6)])
 def test_there_are_enough_numbers_for_every_lesion(count: int, digits: int) -> None:
-    found = dataset._numbers(np.random.default_rng(0), 100_000, count)
+    found = dataset._distinct_numbers(np.random.default_rng(0), 100_000, count)
     assert len(set(found.tolist())) == count and len(str(found.max())) == digits
 
 
@@ -240,7 +240,7 @@ def test_rows_and_names_say_nothing_of_the_class(many: Path) -> None:
     assert (table["patient_id"].to_numpy()[1:] == table["patient_id"].to_numpy()[:-1]).mean() < 0.05
 
 
-def test_demographics_do_not_enter_the_drawing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demographics_do_not_affect_the_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infants = dict.fromkeys(dermoscopy.CLASSES, (5, 0, 1.0, (1.0, 0, 0, 0, 0, 0)))
     monkeypatch.setattr(dataset, "DEMOGRAPHICS", infants)
     dataset.write(tmp_path, IMAGES, seed=7, size=SIZE)
@@ -249,7 +249,7 @@ def test_demographics_do_not_enter_the_drawing(folder: Path, tmp_path: Path, mon
     assert changed == {"metadata.csv"}
 
 
-def test_posteriors_are_those_of_the_labels_drawn(table: pd.DataFrame, truth: dict) -> None:
+def test_posteriors_agree_with_the_labels(table: pd.DataFrame, truth: dict) -> None:
     names = list(table.index)
     posterior = np.array([truth["posterior"][name] for name in names])
     assert np.allclose(posterior.sum(1), 1, atol=3e-4)
@@ -322,7 +322,7 @@ def test_near_duplicates_are_what_their_names_say(how: str, extension: str) -> N
     rng = np.random.default_rng(3)
     picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
     mask = np.where(picture[..., 0] > 128, np.uint8(255), np.uint8(0))
-    data, outline = faults.near_duplicate(how, picture, mask, np.random.default_rng(0), extension)
+    data, outline = faults.make_near_duplicate(how, picture, mask, np.random.default_rng(0), extension)
     copy, shown, expected = _decoded(data).astype(int), picture, mask
     if how in faults.ORIENTATIONS:
         undo = faults.ORIENTATIONS[INVERSE.get(how, how)]
@@ -339,7 +339,7 @@ def test_near_duplicates_are_what_their_names_say(how: str, extension: str) -> N
     assert np.abs(copy - shown).mean() < (0.01 if extension == ".png" and how != faults.JPEG_50 else 12)
     assert np.array_equal(outline, expected)
     assert data != faults.encode(picture, extension)
-    assert faults.near_duplicate(how, picture, None, np.random.default_rng(0), extension) == (data, None)
+    assert faults.make_near_duplicate(how, picture, None, np.random.default_rng(0), extension) == (data, None)
 
 
 def test_orientations_are_seven_and_crops_differ() -> None:
@@ -347,9 +347,9 @@ def test_orientations_are_seven_and_crops_differ() -> None:
     turned = {name: turn(picture).tobytes() for name, turn in faults.ORIENTATIONS.items()}
     assert len({picture.tobytes(), *turned.values()}) == 8
     rng = np.random.default_rng(0)
-    assert len({faults.near_duplicate(faults.CROP, picture, None, rng, ".png")[0] for _ in range(20)}) > 4
-    with pytest.raises(ValueError, match="no near-duplicate is called 'sheared'"):
-        faults.near_duplicate("sheared", picture, None, rng)
+    assert len({faults.make_near_duplicate(faults.CROP, picture, None, rng, ".png")[0] for _ in range(20)}) > 4
+    with pytest.raises(ValueError, match="unknown near-duplicate 'sheared'"):
+        faults.make_near_duplicate("sheared", picture, None, rng)
 
 
 # Pretraining images
@@ -357,29 +357,16 @@ def test_orientations_are_seven_and_crops_differ() -> None:
 
 def test_pretraining_images_are_balanced_and_reproducible() -> None:
     count = 2 * len(pretraining.CLASSES)
-    images, labels = pretraining.draw(count, 48, seed=4)
+    images, labels = pretraining.synthesise(count, 48, seed=4)
     assert images.shape == (count, 48, 48, 3) and images.dtype == np.uint8 and labels.dtype == np.int64
     assert np.bincount(labels).tolist() == [2] * len(pretraining.CLASSES)
-    fewer, _ = pretraining.draw(7, 48, seed=4)
+    fewer, _ = pretraining.synthesise(7, 48, seed=4)
     assert np.array_equal(fewer, images[:7])
     assert len({image.tobytes() for image in images}) == count
     assert images.std(axis=(1, 2, 3)).min() > 8
-    assert not np.array_equal(pretraining.draw(7, 48, seed=5)[0], fewer)
+    assert not np.array_equal(pretraining.synthesise(7, 48, seed=5)[0], fewer)
 
 
 def test_pretraining_classes_are_other_classes() -> None:
     assert len(set(pretraining.CLASSES)) == len(pretraining.CLASSES)
     assert not set(pretraining.CLASSES) & set(dermoscopy.CLASSES)
-
-
-def test_progress_wraps_the_loop() -> None:
-    seen = []
-
-    def progress(items, description, total):
-        seen.append((description, total))
-        for item in items:
-            seen.append(item)
-            yield item
-
-    pretraining.draw(5, 32, seed=0, progress=progress)
-    assert seen[0] == ("drawing", 5) and len(seen) == 6

@@ -106,9 +106,9 @@ def _drawn() -> bytes:
     """A clinical photograph as scanbook draws it: JPEG, 640 × 480."""
     import cv2
 
-    from scanbook.data.adapters.synthetic import eruptions
+    from scanbook.data.adapters.synthetic import clinical
 
-    picture, _ = eruptions.draw("eczema", np.random.default_rng(0), 640)
+    picture, _ = clinical.render("eczema", np.random.default_rng(0), 640)
     return cv2.imencode(".jpg", picture[80:560, :, ::-1])[1].tobytes()
 
 

@@ -1,67 +1,63 @@
-"""Stand-ins: pictures of a dataset's modality, drawn as files in the layout of its download.
+"""Stand-ins: synthetic images of a dataset's modality, as files in the layout of its download.
 
-They are read by the adapter that reads the download, so a study runs end to end where its dataset is not, and what its
-layout asks of the adapter is asked here too.
+The adapter of the download reads them. A study therefore runs end to end without its dataset, and the adapter is
+exercised on the same layout.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from scanbook import runtime
 from scanbook.config import StandIn, Study, TableData
 from scanbook.data.adapters.synthetic import faults
-from scanbook.data.adapters.synthetic.canvas import Rng
-from scanbook.data.adapters.synthetic.kinds import KINDS, Drawing, modality
-from scanbook.data.adapters.synthetic.lesion import draw_skin
+from scanbook.data.adapters.synthetic.kinds import KINDS, SyntheticImage, modality
+from scanbook.data.adapters.synthetic.lesion import sample_skin
 from scanbook.data.adapters.synthetic.plan import (
+    EXTRAS,
     FEWEST_WITH_FAULTS,
-    HABITS,
-    Files,
-    Habit,
-    Picture,
-    blocks,
+    Extras,
+    FileLayout,
+    PlannedImage,
+    class_sizes,
     name_files,
-    plant,
-    shares,
-    splits,
+    plant_faults,
+    split_sizes,
+    stand_in_blocks,
 )
+from scanbook.data.adapters.synthetic.primitives import Rng
 from scanbook.data.manifest import Manifest
 from scanbook.store import fingerprint, stage
 
-Progress = Callable[[Iterable, str, int], Iterable]
-
 _EXTENSIONS = {"clinical": ".jpg", "dermoscopy": ".jpg", "xray": ".png", "fundus": ".png"}
-_XRAY_MASK = 256 / 299  # the size of a mask of COVID-19 Radiography, in sizes of its image
+_XRAY_MASK = 256 / 299  # side of a mask of COVID-19 Radiography, relative to its image
 _SITES = ("torso", "lower extremity", "upper extremity", "head/neck", "palms/soles", "oral/genital")
 _SITE_SHARES = (0.51, 0.26, 0.15, 0.06, 0.01, 0.01)  # of ISIC 2020, rounded
 
 
 def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
-    """Draws the study's stand-in, unless it lies in the store, and lists it with its dataset's own adapter.
+    """Return the manifest of the study's stand-in, which is written into the store if it is missing.
 
     Args:
         study: A study with a `stand_in`, of class folders or a table.
-        read: The adapter; it is given the study with `data` naming the drawn files.
+        read: The adapter of the dataset; its argument is the study with the stand-in as `data`.
 
     Returns:
-        The manifest. Its facts say what was planted: `faults` {kind: image ids, or pairs of them},
+        The manifest. Its facts state what was planted: `faults` {kind: image ids, or pairs of them},
         `near_duplicate_kinds` {copy: one of `faults.NEAR_DUPLICATES`}, and `tinted`, image ids.
 
     Raises:
-        StudyError: The study has no stand-in, or names a picture that the library does not draw.
+        StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
     """
-    block, layout = blocks(study)
+    block, layout = stand_in_blocks(study)
     inputs = {"study": study.study, "dataset": layout.model_dump(mode="json"), "stand_in": block.model_dump()}
-    folder = stage("stand_in", inputs, lambda work: write(work, study, runtime.progress), __name__)
+    folder = stage("stand_in", inputs, lambda work: write(work, study), __name__)
     root = folder / "dataset"
     manifest = read(study.model_copy(update={"data": str(root)}))
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
@@ -70,50 +66,51 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         for path, name in zip(manifest.frame["path"], manifest.frame["image_id"], strict=True)
     }
     planted = {
-        kind: [ids[each] if isinstance(each, str) else [ids[path] for path in each] for each in members]
-        for kind, members in truth["faults"].items()
+        kind: [ids[item] if isinstance(item, str) else [ids[path] for path in item] for item in items]
+        for kind, items in truth["faults"].items()
     }
     facts = {
         "data": fingerprint(inputs, folder.name),
         "faults": planted,
-        "near_duplicate_kinds": {ids[path]: how for path, how in truth["near_duplicate_kinds"].items()},
+        "near_duplicate_kinds": {ids[path]: kind for path, kind in truth["near_duplicate_kinds"].items()},
         "tinted": [ids[path] for path in truth["tinted"]],
     }
     return Manifest(manifest.name, manifest.frame, manifest.classes, manifest.facts | facts)
 
 
-def write(folder: Path, study: Study, progress: Progress | None = None, *, workers: int | None = None) -> None:
-    """Write the stand-in; the same study gives the same bytes, whatever the number of workers.
+def write(folder: Path, study: Study) -> None:
+    """Write the stand-in; the same study gives the same bytes, whatever the number of threads.
 
-    The files lie in `dataset/`; `truth.json` says what was planted: `faults`, `near_duplicate_kinds` and `tinted`, as
+    The files lie in `dataset/`. `truth.json` states what was planted: `faults`, `near_duplicate_kinds` and `tinted`, as
     in `load`, with paths relative to `dataset/` for image ids.
 
     Args:
         folder: Where to write.
         study: A study with a `stand_in`.
-        progress: Wraps the loop, as `runtime.progress` does: called with an iterable, a description and a total.
-        workers: Threads; all cores that the process may use, unless given.
     """
-    block, layout = blocks(study)
-    habit = HABITS.get(study.study, Habit())
-    counts = shares(study)
+    block, layout = stand_in_blocks(study)
+    extras = EXTRAS.get(study.study, Extras())
+    counts = class_sizes(study)
     rng = np.random.default_rng([block.seed, 0])
-    pictures = [
-        Picture(key, split) for key, count in counts.items() for split, n in splits(layout, count) for _ in range(n)
+    images = [
+        PlannedImage(key, split)
+        for key, count in counts.items()
+        for split, size in split_sizes(layout, count).items()
+        for _ in range(size)
     ]
-    if len(pictures) >= FEWEST_WITH_FAULTS:
-        plant(pictures, layout, habit, rng)
-    name_files(pictures, block, layout, rng)
+    if len(images) >= FEWEST_WITH_FAULTS:
+        plant_faults(images, layout, extras, rng)
+    name_files(images, block, layout, rng)
     root = folder / "dataset"
-    paths = [_path(picture, block, layout, habit, counts) for picture in pictures]
-    masks = [_mask_path(path, picture, block, layout, habit) for path, picture in zip(paths, pictures, strict=True)]
+    paths = [_image_path(image, block, layout, extras, counts) for image in images]
+    masks = [_mask_path(path, image, layout, extras) for path, image in zip(paths, images, strict=True)]
     for path in {Path(path).parent for path in (*paths, *masks) if path}:
         (root / path).mkdir(parents=True, exist_ok=True)
     copies: dict[int, list[int]] = {}
-    for index, picture in enumerate(pictures):
-        if picture.source >= 0:
-            copies.setdefault(picture.source, []).append(index)
-    diagnoses = [""] * len(pictures)
+    for index, image in enumerate(images):
+        if image.source >= 0:
+            copies.setdefault(image.source, []).append(index)
+    diagnoses = [""] * len(images)
 
     def save(index: int, data: bytes, mask: np.ndarray | None, diagnosis: str) -> None:
         (root / paths[index]).write_bytes(data)
@@ -121,133 +118,126 @@ def write(folder: Path, study: Study, progress: Progress | None = None, *, worke
             (root / masks[index]).write_bytes(faults.encode(mask, ".png"))
         diagnoses[index] = diagnosis
 
-    def work(index: int) -> None:
-        picture = pictures[index]
-        drawing = _draw(picture, index, block)
-        pixels, mask, extension = drawing.picture, drawing.mask, Path(paths[index]).suffix
-        data = faults.spoil(pixels, picture.fault, extension)
-        save(index, data, mask, drawing.diagnosis)
+    def write_original(index: int) -> None:
+        synthetic, extension = _synthesise(images[index], index, block), Path(paths[index]).suffix
+        pixels, mask = synthetic.image, synthetic.mask
+        data = faults.encode_with_fault(pixels, images[index].fault, extension)
+        save(index, data, mask, synthetic.diagnosis)
         for copy in copies.get(index, ()):
-            how, place = pictures[copy].how, np.random.default_rng([block.seed, 2, copy])
-            same = (data, mask) if not how else faults.near_duplicate(how, pixels, mask, place, extension)
-            save(copy, *same, drawing.diagnosis)
+            copied = (data, mask)
+            if kind := images[copy].near_duplicate:
+                crop_rng = np.random.default_rng([block.seed, 2, copy])
+                copied = faults.make_near_duplicate(kind, pixels, mask, crop_rng, extension)
+            save(copy, *copied, synthetic.diagnosis)
 
-    originals = [index for index, picture in enumerate(pictures) if picture.source < 0]
-    with ThreadPoolExecutor(workers or runtime.cores()) as pool:
-        done: Iterable = pool.map(work, originals)
-        for _ in progress(done, "drawing", len(originals)) if progress else done:
-            pass
-    for name, content in habit.strays.items():
+    originals = [index for index, image in enumerate(images) if image.source < 0]
+    for _ in runtime.progress(runtime.in_threads(write_original, originals), "synthesising images", len(originals)):
+        pass
+    for name, content in extras.other_files.items():
         (root / name).write_bytes(content)
     if isinstance(layout, TableData):
-        _write_tables(root, pictures, diagnoses, study, rng)
-    (folder / "truth.json").write_text(json.dumps(_truth(pictures, paths), indent=1) + "\n", encoding="utf-8")
+        _write_tables(root, images, diagnoses, layout=layout, extras=extras, rng=rng)
+    (folder / "truth.json").write_text(json.dumps(_truth(images, paths), indent=1) + "\n", encoding="utf-8")
 
 
-def _path(picture: Picture, block: StandIn, layout: Files, habit: Habit, counts: dict[str, int]) -> str:
-    """Where a picture lies, relative to the dataset."""
-    file = picture.name + _EXTENSIONS[modality(block.classes[picture.key])]
-    if picture.key in layout.extra_classes:
-        return f"{layout.extra_classes[picture.key]}/{file}"
+def _image_path(image: PlannedImage, block: StandIn, layout: FileLayout, extras: Extras, counts: dict[str, int]) -> str:
+    """Return the path of an image, relative to the dataset."""
+    file = image.name + _EXTENSIONS[modality(block.classes[image.key])]
+    if image.key in layout.extra_classes:
+        return f"{layout.extra_classes[image.key]}/{file}"
     if isinstance(layout, TableData):
         return f"{layout.image_folders[0]}/{file}"
-    above = [layout.root, picture.split, picture.key.replace("{count}", str(counts[picture.key]))]
-    return Path(*above, "images" if habit.subfolders else "", file).as_posix()
+    folders = [layout.root, image.split, image.key.replace("{count}", str(counts[image.key]))]
+    return Path(*folders, "images" if extras.subfolders else "", file).as_posix()
 
 
-def _mask_path(path: str, picture: Picture, block: StandIn, layout: Files, habit: Habit) -> str:
-    """Where its mask lies, or "" where the layout has none."""
+def _mask_path(path: str, image: PlannedImage, layout: FileLayout, extras: Extras) -> str:
+    """Return the path of the mask of the image at `path`, or "" where the layout has no masks."""
     if isinstance(layout, TableData):
-        return f"{layout.mask_folder}/{picture.name}{layout.mask_suffix}.png" if layout.mask_folder else ""
-    return f"{Path(path).parents[1].as_posix()}/masks/{picture.name}.png" if habit.subfolders else ""
+        return f"{layout.mask_folder}/{image.name}{layout.mask_suffix}.png" if layout.mask_folder else ""
+    return f"{Path(path).parents[1].as_posix()}/masks/{image.name}.png" if extras.subfolders else ""
 
 
-def _draw(picture: Picture, index: int, block: StandIn) -> Drawing:
-    """Draw an original, and frame it as its camera does."""
-    kind = block.classes[picture.key]
-    skin = draw_skin(np.random.default_rng([block.seed, 3, picture.patient])) if picture.patient >= 0 else None
-    drawing = KINDS[kind](np.random.default_rng([block.seed, 1, index]), block.size, skin)
-    pixels, mask = drawing.picture, drawing.mask
+def _synthesise(image: PlannedImage, index: int, block: StandIn) -> SyntheticImage:
+    """Return the pixels of an original, in the format of its camera."""
+    kind = block.classes[image.key]
+    skin = sample_skin(np.random.default_rng([block.seed, 3, image.patient])) if image.patient >= 0 else None
+    synthetic = KINDS[kind](np.random.default_rng([block.seed, 1, index]), block.size, skin)
+    pixels, mask = synthetic.image, synthetic.mask
     rng = np.random.default_rng([block.seed, 4, index])
     ratio, upright = rng.choice((2 / 3, 3 / 4)), rng.uniform() < 0.3
-    of = modality(kind)
-    if of == "xray":
+    if modality(kind) == "xray":
         side = max(1, round(block.size * _XRAY_MASK))
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-        if picture.tinted:
-            pixels = _tint(pixels, rng)
-        return Drawing(pixels, mask, drawing.diagnosis)
-    if of == "fundus":  # one of two cameras cuts the field off above and below
+        return SyntheticImage(_tint(pixels, rng) if image.tinted else pixels, mask, synthetic.diagnosis)
+    if modality(kind) == "fundus":  # one of two cameras cuts the field off above and below
         ratio, upright = 1.0 if rng.uniform() < 0.5 else 0.8, False
-    elif of == "dermoscopy":
+    elif modality(kind) == "dermoscopy":
         ratio, upright = 3 / 4, False
     short = round(block.size * ratio)
     start = (block.size - short) // 2
-    kept = np.s_[:, start : start + short] if upright else np.s_[start : start + short]
-    return Drawing(np.ascontiguousarray(pixels[kept]), np.ascontiguousarray(mask[kept]), drawing.diagnosis)
+    box = np.s_[:, start : start + short] if upright else np.s_[start : start + short]
+    return SyntheticImage(np.ascontiguousarray(pixels[box]), np.ascontiguousarray(mask[box]), synthetic.diagnosis)
 
 
 def _tint(grey: np.ndarray, rng: Rng) -> np.ndarray:
-    """A film photographed in coloured light: bluish or yellowish."""
+    """Return a film with a colour cast, bluish or yellowish, uint8 RGB (h, w, 3)."""
     strength = rng.uniform(0.04, 0.12) * (1.0 if rng.uniform() < 0.5 else -1.0)
     gains = (1.0 - strength, 1.0, 1.0 + strength)
     return np.stack([np.clip(grey * gain, 0, 255).astype(np.uint8) for gain in gains], axis=-1)
 
 
-def _write_tables(root: Path, pictures: list[Picture], diagnoses: list[str], study: Study, rng: Rng) -> None:
+def _write_tables(
+    root: Path, images: list[PlannedImage], diagnoses: list[str], *, layout: TableData, extras: Extras, rng: Rng
+) -> None:
     """Write the CSV, rows in random order, and the one of known duplicates: every second pair of copies."""
-    layout, habit = study.dataset, HABITS.get(study.study, Habit())
-    assert isinstance(layout, TableData)
     named = (layout.image_column, layout.label_column, layout.group_column, layout.split_column, *layout.metadata)
-    columns = habit.columns or tuple(dict.fromkeys(column for column in named if column))
+    columns = extras.columns or tuple(dict.fromkeys(column for column in named if column))
     people: dict[int, tuple[str, str]] = {}
     rows = []
-    for picture, diagnosis in zip(pictures, diagnoses, strict=True):
+    for image, diagnosis in zip(images, diagnoses, strict=True):
         sex, age = "female" if rng.uniform() < 0.48 else "male", str(5 * round(rng.normal(50, 14) / 5))
         missing = rng.uniform(size=3)
         person = ("" if missing[0] < 0.01 else sex, "" if missing[0] < 0.02 else age)
-        sex, age = people.setdefault(picture.patient, person) if picture.patient >= 0 else person
+        sex, age = people.setdefault(image.patient, person) if image.patient >= 0 else person
         row = {
             "sex": sex,
             "age_approx": age,
             "anatom_site_general_challenge": "" if missing[1] < 0.03 else rng.choice(_SITES, p=_SITE_SHARES),
-            "diagnosis": _diagnosis(picture.key, diagnosis, told=missing[2] < 0.2),
-            "target": int(picture.key == "malignant"),
+            "diagnosis": _stated_diagnosis(image.key, diagnosis, excised=missing[2] < 0.2),
+            "target": int(image.key == "malignant"),
         }
-        row |= {layout.image_column: picture.name, layout.label_column: picture.key}
-        row |= {layout.group_column: f"IP_{picture.patient:07d}"} if layout.group_column else {}
+        row |= {layout.image_column: image.name, layout.label_column: image.key}
+        row |= {layout.group_column: f"IP_{image.patient:07d}"} if layout.group_column else {}
         rows.append([row.get(column, "") for column in columns])
     _write_csv(root / layout.csv, columns, [rows[index] for index in rng.permutation(len(rows))])
     if layout.duplicates_csv:
-        pairs = [(pictures[each.source].name, each.name) for each in pictures if each.source >= 0]
+        pairs = [(images[image.source].name, image.name) for image in images if image.source >= 0]
         _write_csv(root / layout.duplicates_csv, ("image_name_1", "image_name_2"), pairs[::2])
 
 
-def _diagnosis(label: str, drawn: str, *, told: bool) -> str:
-    """What the table says: all malignant lesions were excised and named, most benign ones were not."""
+def _stated_diagnosis(label: str, diagnosis: str, *, excised: bool) -> str:
+    """Return the table's diagnosis: every malignant lesion was excised and has one, most benign lesions have none."""
     if label == "malignant":
         return "melanoma"
-    return drawn.replace("_", " ") if told and drawn != "melanoma" else "unknown"
+    return diagnosis.replace("_", " ") if excised and diagnosis != "melanoma" else "unknown"
 
 
-def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+def _write_csv(path: Path, columns: Iterable[str], rows: list[Iterable]) -> None:
+    pd.DataFrame(rows, columns=list(columns)).to_csv(path, index=False, lineterminator="\n")
 
 
-def _truth(pictures: list[Picture], paths: list[str]) -> dict[str, object]:
-    found: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
-    found |= {"exact_duplicates": [], "near_duplicates": [], "conflicting_labels": []}
-    for picture, path in zip(pictures, paths, strict=True):
-        if picture.fault:
-            found["unreadable" if picture.fault in faults.UNREADABLE else picture.fault].append(path)
-        if picture.source >= 0:
-            conflict = picture.key != pictures[picture.source].key
-            kind = "near_duplicates" if picture.how else "conflicting_labels" if conflict else "exact_duplicates"
-            found[kind].append([path, paths[picture.source]])
-    kinds = {path: picture.how for picture, path in zip(pictures, paths, strict=True) if picture.how}
-    tinted = [path for picture, path in zip(pictures, paths, strict=True) if picture.tinted]
-    return {"faults": found, "near_duplicate_kinds": kinds, "tinted": tinted}
+def _truth(images: list[PlannedImage], paths: list[str]) -> dict[str, object]:
+    """Return what `truth.json` holds."""
+    kinds = ("unreadable", "dark", "blurred", "exact_duplicates", "near_duplicates", "conflicting_labels")
+    planted: dict[str, list] = {kind: [] for kind in kinds}
+    for image, path in zip(images, paths, strict=True):
+        if image.fault:
+            planted["unreadable" if image.fault in faults.UNREADABLE else image.fault].append(path)
+        if image.source >= 0:
+            conflict = image.key != images[image.source].key
+            copied = "conflicting_labels" if conflict else "exact_duplicates"
+            planted["near_duplicates" if image.near_duplicate else copied].append([path, paths[image.source]])
+    near = {path: image.near_duplicate for image, path in zip(images, paths, strict=True) if image.near_duplicate}
+    tinted = [path for image, path in zip(images, paths, strict=True) if image.tinted]
+    return {"faults": planted, "near_duplicate_kinds": near, "tinted": tinted}

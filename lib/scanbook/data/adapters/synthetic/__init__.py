@@ -1,1 +1,1 @@
-"""Images drawn by the library: a dataset whose every answer is known, and what the shipped backbone learnt from."""
+"""Images that the library synthesises: the default dataset, whose truth is known, and the kinds of a stand-in."""

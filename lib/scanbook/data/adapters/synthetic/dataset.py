@@ -1,13 +1,13 @@
-"""Writes the drawn dermoscopy dataset as files: pictures, masks, a table, and the truth about all of it.
+"""The synthetic dermoscopy dataset: images, masks and a table, written into the store once and listed as a manifest.
 
-What is planted, and where, is in `truth.json`, so that whatever a notebook finds can be checked.
+`truth.json` holds what was planted and where, so every result of a notebook can be checked against it.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,16 @@ import numpy as np
 import pandas as pd
 
 from scanbook import runtime
+from scanbook.config import Study, SyntheticData
 from scanbook.data.adapters.synthetic import dermoscopy, faults
-from scanbook.data.adapters.synthetic.canvas import Rng
-from scanbook.data.adapters.synthetic.lesion import Skin, draw_skin, photograph
+from scanbook.data.adapters.synthetic.lesion import Skin, build_lesion, photograph, sample_skin
+from scanbook.data.adapters.synthetic.primitives import Rng
+from scanbook.data.manifest import Manifest
+from scanbook.store import fingerprint, stage
 
 SITES: tuple[str, ...] = ("back", "trunk", "face", "scalp", "upper extremity", "lower extremity")
 # Per class: mean and standard deviation of the age in years, fraction of women, and probability of each site. After
-# the tables of HAM10000 (Tschandl et al., Scientific Data 2018), rounded. None of it enters the drawing.
+# the tables of HAM10000 (Tschandl et al., Scientific Data 2018), rounded. None of it affects the images.
 DEMOGRAPHICS: dict[str, tuple[float, float, float, tuple[float, ...]]] = {
     "nevus": (43, 15, 0.49, (0.28, 0.30, 0.05, 0.02, 0.15, 0.20)),
     "melanoma": (60, 15, 0.40, (0.32, 0.18, 0.11, 0.04, 0.19, 0.16)),
@@ -30,10 +33,10 @@ DEMOGRAPHICS: dict[str, tuple[float, float, float, tuple[float, ...]]] = {
     "vascular_lesion": (51, 17, 0.52, (0.14, 0.38, 0.10, 0.04, 0.14, 0.20)),
 }
 _MISSING_AGES = 0.03  # fraction of patients
-_SEVERAL = (0.60, 0.28, 0.12)  # probability of 1, 2 or 3 lesions per patient, and of pictures per lesion
+_SEVERAL = (0.60, 0.28, 0.12)  # probability of 1, 2 or 3 lesions per patient, and of images per lesion
 _FEWEST_WITH_FAULTS = 40
-# One fault of each kind for every so many pictures, rounded up.
-_ONE_IN = {
+# Images per planted fault of each kind; the number of faults is rounded up.
+_IMAGES_PER_FAULT = {
     "truncated": 400,
     "zero_byte": 800,
     "dark": 250,
@@ -41,8 +44,6 @@ _ONE_IN = {
     "exact_duplicates": 200,
     "near_duplicates": 150,
 }
-
-Progress = Callable[[Iterable, str, int], Iterable]
 
 
 @dataclass(frozen=True)
@@ -52,164 +53,181 @@ class _Lesion:
     label: int
     latent: np.ndarray
     skin: Skin
-    pictures: range  # their numbers among the originals
+    images: range  # their numbers among the originals
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """One more row made from an original: byte for byte ('exact'), or one of `faults.NEAR_DUPLICATES`."""
+    """A further row made from an original: the same bytes (kind "exact"), or one of `faults.NEAR_DUPLICATES`."""
 
     source: int
-    how: str
+    kind: str
     label: int
     same_patient: bool
 
 
-def write(
-    folder: Path,
-    images: int,
-    seed: int,
-    size: int = 192,
-    progress: Progress | None = None,
-    *,
-    workers: int | None = None,
-) -> None:
+def load(study: Study) -> Manifest:
+    """Return the manifest of the study's synthetic images, which are written into the store if they are missing.
+
+    The manifest's facts hold the Bayes accuracy, the planted faults, and the kind of each near-duplicate.
+    """
+    layout = study.dataset
+    assert isinstance(layout, SyntheticData)
+    inputs = {"images": layout.images, "size": layout.size, "seed": layout.seed}
+    folder = stage("synthetic", inputs, lambda work: write(work, **inputs), __name__)
+    source = pd.read_csv(folder / "metadata.csv")
+    truth = json.loads((folder / "truth.json").read_text())
+    frame = pd.DataFrame(
+        {
+            "image_id": source["image_id"],
+            "path": [str(folder / "images" / f"{name}.jpg") for name in source["image_id"]],
+            "label": source["diagnosis"],
+            "group": source["patient_id"],
+            "mask_path": [str(folder / "masks" / f"{name}.png") for name in source["image_id"]],
+            "split": "",
+        }
+    )
+    frame = frame.join(source[["lesion_id", "age", "sex", "site"]])
+    facts = {name: truth[name] for name in ("bayes_accuracy", "faults", "near_duplicate_kinds")}
+    facts |= {"data": fingerprint(inputs, folder.name), "grouped": True}
+    return Manifest(study.study, frame, dermoscopy.CLASSES, facts)
+
+
+def write(folder: Path, images: int, seed: int, size: int = 192, *, workers: int | None = None) -> None:
     """Write the dataset; the same arguments give the same bytes, whatever the number of workers.
 
-    `images/<image_id>.jpg`, `masks/<image_id>.png` (0 or 255; also for pictures that cannot be read),
-    `metadata.csv` (image_id, patient_id, lesion_id, diagnosis, age in years, sex, site) and, last, `truth.json`
-    (bayes_accuracy, bayes_standard_error, classes, class_priors, faults {kind: image ids, or pairs [copy, source]},
+    `images/<image_id>.jpg`, `masks/<image_id>.png` (0 or 255; also for unreadable images), `metadata.csv` (image_id,
+    patient_id, lesion_id, diagnosis, age in years, sex, site) and, last, `truth.json` (bayes_accuracy,
+    bayes_standard_error, classes, class_priors, faults {kind: image ids, or pairs [copy, source]},
     near_duplicate_kinds {copy: one of `faults.NEAR_DUPLICATES`}, posterior {image_id: probability of each class given
     the true latent vector}).
 
     Args:
-        folder: Where to write; made if missing.
-        images: Rows of the table. From 40 on every kind of fault is planted.
-        seed: Seed of everything.
-        size: Side of the pictures in pixels.
-        progress: Wraps the loop, as `runtime.progress` does: called with an iterable, a description and a total.
-        workers: Threads; all cores that the process may use, unless given.
+        folder: Where to write; created if missing.
+        images: Number of rows of the table. From 40 on, every kind of fault is planted.
+        seed: Seed of all random numbers.
+        size: Side of the images in pixels.
+        workers: Number of threads; by default all cores that the process may use.
     """
     rng = np.random.default_rng([seed, 0])
-    counts = {kind: math.ceil(images / one_in) for kind, one_in in _ONE_IN.items()}
+    counts = {kind: math.ceil(images / ratio) for kind, ratio in _IMAGES_PER_FAULT.items()}
     if images < _FEWEST_WITH_FAULTS:
         counts = dict.fromkeys(counts, 0)
     conflicts = int(images >= _FEWEST_WITH_FAULTS)
     originals = images - counts["exact_duplicates"] - counts["near_duplicates"] - conflicts
-    lesions = _lesions(rng, originals, seed)
-    lesion_of = {picture: lesion for lesion in lesions for picture in lesion.pictures}
-    spoilt, copies = _faults(rng, counts, conflicts, lesion_of)
-    names = [f"DRW_{number:06d}" for number in _numbers(rng, 1_000_000, images)]
+    lesions = _sample_lesions(rng, originals)
+    lesion_of = {image: lesion for lesion in lesions for image in lesion.images}
+    file_faults, copies = _sample_faults(rng, counts, conflicts, lesion_of)
+    names = [f"DRW_{number:06d}" for number in _distinct_numbers(rng, 1_000_000, images)]
 
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    for subfolder in ("images", "masks"):
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
     copies_of: dict[int, list[int]] = {}
     for index, copy in enumerate(copies):
         copies_of.setdefault(copy.source, []).append(index)
 
-    def work(lesion: _Lesion) -> None:
-        for number, (picture, mask) in zip(lesion.pictures, _views(lesion, seed, size), strict=True):
-            data = faults.spoil(picture, spoilt.get(number, ""))
+    def write_lesion(lesion: _Lesion) -> None:
+        for number, (image, mask) in zip(lesion.images, _views(lesion, seed, size), strict=True):
+            data = faults.encode_with_fault(image, file_faults.get(number, ""))
             _save(folder, names[number], data, mask)
             for index in copies_of.get(number, ()):
                 copied = (data, mask)
-                if copies[index].how != "exact":
-                    place = np.random.default_rng([seed, 2, index])
-                    copied = faults.near_duplicate(copies[index].how, picture, mask, place)
+                if copies[index].kind != "exact":
+                    crop_rng = np.random.default_rng([seed, 2, index])
+                    copied = faults.make_near_duplicate(copies[index].kind, image, mask, crop_rng)
                 _save(folder, names[originals + index], *copied)
 
-    done = runtime.in_threads(work, lesions, workers)
-    for _ in progress(done, "drawing", len(lesions)) if progress else done:
+    results = runtime.in_threads(write_lesion, lesions, workers)
+    for _ in runtime.progress(results, "synthesising images", len(lesions)):
         pass
     table = _table(rng, lesions, copies, names)
     table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
-    truth = _truth(lesion_of, spoilt, copies, names)
+    truth = _truth(lesion_of, file_faults, copies, names)
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
 
-def _lesions(rng: Rng, originals: int, seed: int) -> list[_Lesion]:
-    """Patients with one to three lesions with one to three pictures each; classes in proportion to the priors."""
-    sizes: list[tuple[int, int]] = []  # patient, pictures
-    left, patient = originals, 0
-    while left:
+def _sample_lesions(rng: Rng, originals: int) -> list[_Lesion]:
+    """Return lesions: one to three per patient, one to three images each, classes in proportion to the priors."""
+    sizes: list[tuple[int, int]] = []  # patient, number of images
+    remaining, patient = originals, 0
+    while remaining:
         for _ in range(int(rng.choice(3, p=_SEVERAL)) + 1):
-            pictures = min(left, int(rng.choice(3, p=_SEVERAL)) + 1)
-            if pictures:
-                sizes.append((patient, pictures))
-            left -= pictures
+            images = min(remaining, int(rng.choice(3, p=_SEVERAL)) + 1)
+            if images:
+                sizes.append((patient, images))
+            remaining -= images
         patient += 1
     expected = np.asarray(dermoscopy.PRIORS) * len(sizes)
     quota = np.floor(expected).astype(int)
     quota[np.argsort(quota - expected, kind="stable")[: len(sizes) - quota.sum()]] += 1
     labels = rng.permutation(np.repeat(np.arange(len(quota)), quota))
-    latent = dermoscopy.draw_latent(labels, rng)
-    skins = [draw_skin(rng) for _ in range(patient)]
-    starts = np.cumsum([0] + [pictures for _, pictures in sizes])
+    latent = dermoscopy.sample_latent(labels, rng)
+    skins = [sample_skin(rng) for _ in range(patient)]
+    ends = np.cumsum([images for _, images in sizes])
     return [
-        _Lesion(
-            number, owner, int(labels[number]), latent[number], skins[owner], range(starts[number], starts[number + 1])
-        )
-        for number, (owner, _) in enumerate(sizes)
+        _Lesion(number, owner, int(labels[number]), latent[number], skins[owner], range(end - images, end))
+        for number, ((owner, images), end) in enumerate(zip(sizes, ends.tolist(), strict=True))
     ]
 
 
-def _faults(
+def _sample_faults(
     rng: Rng, counts: dict[str, int], conflicts: int, lesion_of: dict[int, _Lesion]
 ) -> tuple[dict[int, str], list[_Copy]]:
-    """Which originals are spoilt, and how, and which others are copied; no picture has two faults."""
+    """Return the file fault by original, and the copies of other originals; no image has two faults."""
     order = iter(rng.permutation(len(lesion_of)).tolist())
-    spoilt = {next(order): kind for kind in faults.SPOILT for _ in range(counts[kind])}
+    file_faults = {next(order): kind for kind in faults.FILE_FAULTS for _ in range(counts[kind])}
     copies = []
     for _ in range(counts["exact_duplicates"]):
         source = next(order)
         copies.append(_Copy(source, "exact", lesion_of[source].label, same_patient=False))
     for index in range(counts["near_duplicates"]):
         source = next(order)
-        how = faults.NEAR_DUPLICATES[index % len(faults.NEAR_DUPLICATES)]
-        copies.append(_Copy(source, how, lesion_of[source].label, same_patient=True))
+        kind = faults.NEAR_DUPLICATES[index % len(faults.NEAR_DUPLICATES)]
+        copies.append(_Copy(source, kind, lesion_of[source].label, same_patient=True))
     for _ in range(conflicts):
         source = next(order)
         other = (lesion_of[source].label + int(rng.integers(1, len(dermoscopy.CLASSES)))) % len(dermoscopy.CLASSES)
         copies.append(_Copy(source, "exact", other, same_patient=False))
-    return spoilt, copies
+    return file_faults, copies
 
 
 def _views(lesion: _Lesion, seed: int, size: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Pictures of one lesion with their masks: one drawing, several poses and lights."""
-    plate_rng, *view_rngs = np.random.default_rng([seed, 1, lesion.number]).spawn(1 + len(lesion.pictures))
-    plate = dermoscopy.draw_lesion(lesion.latent, plate_rng, size)
+    """Yield the images of one lesion with their masks: the same lesion in several poses and lights."""
+    lesion_rng, *view_rngs = np.random.default_rng([seed, 1, lesion.number]).spawn(1 + len(lesion.images))
+    synthetic = build_lesion(dermoscopy.appearance_of(lesion.latent), lesion_rng, size)
     for rng in view_rngs:
-        yield photograph(plate, lesion.skin, rng, size)
+        yield photograph(synthetic, lesion.skin, rng, size)
 
 
-def _save(folder: Path, name: str, picture: bytes, mask: np.ndarray) -> None:
-    (folder / "images" / f"{name}.jpg").write_bytes(picture)
+def _save(folder: Path, name: str, image: bytes, mask: np.ndarray) -> None:
+    (folder / "images" / f"{name}.jpg").write_bytes(image)
     (folder / "masks" / f"{name}.png").write_bytes(faults.encode(mask, ".png"))
 
 
 def _table(rng: Rng, lesions: list[_Lesion], copies: list[_Copy], names: list[str]) -> pd.DataFrame:
-    """The table, rows in random order. A copy without its patient is somebody else, of the same age, sex and site."""
+    """Return the table, rows in random order. A copy of another patient has the age, sex and site of its source."""
     patients = lesions[-1].patient + 1
-    strangers = sum(not copy.same_patient for copy in copies)
-    patient_ids = [f"PAT_{number:05d}" for number in _numbers(rng, 100_000, patients + strangers)]
-    lesion_ids = [f"LES_{number:05d}" for number in _numbers(rng, 100_000, len(lesions) + strangers)]
+    others = sum(not copy.same_patient for copy in copies)
+    patient_ids = [f"PAT_{number:05d}" for number in _distinct_numbers(rng, 100_000, patients + others)]
+    lesion_ids = [f"LES_{number:05d}" for number in _distinct_numbers(rng, 100_000, len(lesions) + others)]
     people: dict[int, tuple[float, str]] = {}
     rows: list[list] = []
     for lesion in lesions:
-        mean, spread, women, sites = DEMOGRAPHICS[dermoscopy.CLASSES[lesion.label]]
+        label = dermoscopy.CLASSES[lesion.label]
+        mean, spread, women, sites = DEMOGRAPHICS[label]
         age = 5.0 * round(float(np.clip(rng.normal(mean, spread), 5, 90)) / 5)
         sex = "female" if rng.uniform() < women else "male"
         age, sex = people.setdefault(lesion.patient, (age, sex))
         site = SITES[int(rng.choice(len(SITES), p=sites))]
-        who = [patient_ids[lesion.patient], lesion_ids[lesion.number], dermoscopy.CLASSES[lesion.label], age, sex, site]
-        rows += [[names[picture], *who] for picture in lesion.pictures]
-    stranger = 0
+        row = [patient_ids[lesion.patient], lesion_ids[lesion.number], label, age, sex, site]
+        rows += [[names[image], *row] for image in lesion.images]
+    other = 0
     for index, copy in enumerate(copies):
         row = [names[len(names) - len(copies) + index], *rows[copy.source][1:]]
         row[3] = dermoscopy.CLASSES[copy.label]
         if not copy.same_patient:
-            row[1], row[2] = patient_ids[patients + stranger], lesion_ids[len(lesions) + stranger]
-            stranger += 1
+            row[1], row[2] = patient_ids[patients + other], lesion_ids[len(lesions) + other]
+            other += 1
         rows.append(row)
     table = pd.DataFrame(rows, columns=["image_id", "patient_id", "lesion_id", "diagnosis", "age", "sex", "site"])
     unknown = rng.choice(patients, math.ceil(_MISSING_AGES * patients), replace=False)
@@ -217,36 +235,37 @@ def _table(rng: Rng, lesions: list[_Lesion], copies: list[_Copy], names: list[st
     return table.iloc[rng.permutation(len(table))]
 
 
-def _numbers(rng: Rng, below: int, count: int) -> np.ndarray:
-    """As many different numbers as asked for, below a limit that is ten times as high as often as they need it."""
+def _distinct_numbers(rng: Rng, below: int, count: int) -> np.ndarray:
+    """Return `count` distinct random numbers below a limit, which is raised tenfold until it is high enough."""
     while below < count:
         below *= 10
     return rng.choice(below, count, replace=False)
 
 
 def _truth(
-    lesion_of: dict[int, _Lesion], spoilt: dict[int, str], copies: list[_Copy], names: list[str]
+    lesion_of: dict[int, _Lesion], file_faults: dict[int, str], copies: list[_Copy], names: list[str]
 ) -> dict[str, object]:
+    """Return what `truth.json` holds."""
     originals = len(names) - len(copies)
     sources = [*range(originals), *(copy.source for copy in copies)]
     probabilities = dermoscopy.posterior(np.stack([lesion_of[source].latent for source in sources]))
-    found: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
-    for number, kind in spoilt.items():
-        found["unreadable" if kind in faults.UNREADABLE else kind].append(names[number])
-    found |= {"exact_duplicates": [], "near_duplicates": [], "conflicting_labels": []}
-    for index, copy in enumerate(copies):
+    planted: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
+    for number, kind in file_faults.items():
+        planted["unreadable" if kind in faults.UNREADABLE else kind].append(names[number])
+    planted |= {"exact_duplicates": [], "near_duplicates": [], "conflicting_labels": []}
+    for name, copy in zip(names[originals:], copies, strict=True):
         conflict = copy.label != lesion_of[copy.source].label
         kind = "conflicting_labels" if conflict else "near_duplicates" if copy.same_patient else "exact_duplicates"
-        found[kind].append([names[originals + index], names[copy.source]])
+        planted[kind].append([name, names[copy.source]])
     best = dermoscopy.bayes_accuracy()
     return {
         "bayes_accuracy": round(best.value, 5),
         "bayes_standard_error": round(best.standard_error, 5),
         "classes": list(dermoscopy.CLASSES),
         "class_priors": dict(zip(dermoscopy.CLASSES, dermoscopy.PRIORS, strict=True)),
-        "faults": found,
+        "faults": planted,
         "near_duplicate_kinds": {
-            names[originals + index]: copy.how for index, copy in enumerate(copies) if copy.how != "exact"
+            name: copy.kind for name, copy in zip(names[originals:], copies, strict=True) if copy.kind != "exact"
         },
         "posterior": {name: np.round(row, 4).tolist() for name, row in zip(names, probabilities, strict=True)},
     }

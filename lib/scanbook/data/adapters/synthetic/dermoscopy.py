@@ -1,9 +1,9 @@
 """Five kinds of skin lesion with a known best possible accuracy.
 
-A lesion is a latent vector z of nine standardised appearances. Within a class z is Gaussian, with a mean and a
-covariance of its own; the classes overlap. A picture is drawn from z and from nuisance (place of the structures,
-skin, pose, light, hairs, ruler, camera) that is independent of the class given z. So class → z → picture is a
-Markov chain, and no classifier of pictures can beat the Bayes rule on z, whose accuracy is computed here.
+A lesion is a latent vector z of nine standardised features. Within a class z is Gaussian, with a mean and a covariance
+of its own; the classes overlap. An image depends on z and on nuisance variables (place of the structures, skin, pose,
+light, hairs, ruler, camera) that are independent of the class given z. Therefore class → z → image is a Markov chain,
+and no classifier of the images can beat the Bayes rule on z. This module computes the accuracy of that rule.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from scanbook.data.adapters.synthetic.canvas import Rng
-from scanbook.data.adapters.synthetic.lesion import Look, Plate, Skin, draw_plate, draw_skin, photograph
+from scanbook.data.adapters.synthetic.lesion import Appearance, Skin, build_lesion, photograph, sample_skin
+from scanbook.data.adapters.synthetic.primitives import Rng
 
 CLASSES: tuple[str, ...] = (
     "nevus",
@@ -36,7 +36,7 @@ LATENT: tuple[str, ...] = (
     "redness",
 )
 
-# How far the class means lie apart. The one knob of difficulty: 1.06 gives a Bayes accuracy near 0.90.
+# Distance of the class means, which sets the difficulty: 1.06 gives a Bayes accuracy near 0.90.
 _SEPARATION = 1.06
 _MEANS = _SEPARATION * np.array(
     [
@@ -48,7 +48,7 @@ _MEANS = _SEPARATION * np.array(
         [-0.5, -0.3, -0.1, -1.0, -0.9, 0.0, -0.1, -0.6, 1.7],
     ]
 )
-# Appearances that go together in every class (correlation), and how much each class varies (standard deviation).
+# Correlations of the features within every class, and the standard deviation of each class.
 _CORRELATIONS = {
     ("irregularity", "colours"): 0.35,
     ("colours", "veil"): 0.25,
@@ -59,7 +59,7 @@ _CORRELATIONS = {
 _SPREADS = (0.90, 1.10, 1.00, 0.95, 0.95)
 
 
-# The logistic curve from a component to a strength: a structure is half as strong as it gets at z = 0.6.
+# The logistic curve from a feature to a strength: a structure has half its maximal strength at z = 0.6.
 _STEEPNESS, _MIDDLE = 1.5, 0.6
 
 
@@ -73,7 +73,7 @@ class BayesAccuracy:
 
 @cache
 def _densities() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cholesky factors (5, d, d), their inverses, and log prior minus log determinant of the factors (5,)."""
+    """Return Cholesky factors (5, d, d), their inverses, and log prior minus log determinant of the factors (5,)."""
     correlation = np.eye(len(LATENT))
     for (first, second), value in _CORRELATIONS.items():
         i, j = LATENT.index(first), LATENT.index(second)
@@ -83,8 +83,8 @@ def _densities() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return factors, np.linalg.inv(factors), offsets
 
 
-def draw_latent(labels: np.ndarray, rng: Rng) -> np.ndarray:
-    """Draw a latent vector for each class index.
+def sample_latent(labels: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return a sampled latent vector for each class index.
 
     Args:
         labels: Class indices into `CLASSES`, (n,).
@@ -119,30 +119,30 @@ def posterior(latent: np.ndarray) -> np.ndarray:
 
 @cache
 def bayes_accuracy(samples: int = 250_000, seed: int = 0) -> BayesAccuracy:
-    """Return the accuracy no classifier of these pictures can exceed in expectation.
+    """Return the accuracy that no classifier of these images can exceed in expectation.
 
-    It is E[max_k p(k | z)] over z from the mixture; the mean of the posterior's maximum estimates it with less
-    variance than counting hits does.
+    It is E[max_k p(k | z)] over z from the mixture. The mean of the posterior's maximum estimates it with less variance
+    than the share of correct answers does.
 
     Args:
         samples: Monte Carlo samples.
         seed: Seed of the samples.
     """
     rng = np.random.default_rng(seed)
-    best = posterior(draw_latent(rng.choice(len(CLASSES), samples, p=PRIORS), rng)).max(axis=1)
+    best = posterior(sample_latent(rng.choice(len(CLASSES), samples, p=PRIORS), rng)).max(axis=1)
     return BayesAccuracy(float(best.mean()), float(best.std(ddof=1) / np.sqrt(samples)))
 
 
-def look_of(latent: np.ndarray) -> Look:
-    """Return the strengths that a latent vector (9,) stands for.
+def appearance_of(latent: np.ndarray) -> Appearance:
+    """Return the strengths of the structures that a latent vector (9,) encodes.
 
-    Each component goes through a logistic curve; streaks, regression, leaf-like areas and cobblestones are products
-    of these, and so add nothing to what z says of the class.
+    Each feature goes through a logistic curve. Streaks, regression, leaf-like areas and cobblestones are products of
+    the results, so they add no information on the class to z.
     """
     strength = dict(
         zip(LATENT, (1.0 / (1.0 + np.exp(-_STEEPNESS * (np.asarray(latent) - _MIDDLE)))).tolist(), strict=True)
     )
-    return Look(
+    return Appearance(
         **strength,
         streaks=strength["irregularity"] * strength["network"] * strength["darkness"],
         regression=0.8 * strength["veil"] * strength["colours"] * (1 - strength["darkness"]),
@@ -151,26 +151,22 @@ def look_of(latent: np.ndarray) -> Look:
     )
 
 
-def draw_lesion(latent: np.ndarray, rng: Rng, size: int) -> Plate:
-    """Draw the lesion with a latent vector (9,) on a plate of `size` pixels."""
-    return draw_plate(look_of(latent), rng, size)
-
-
 def render(
     latent: np.ndarray, lesion_seed: int, view_seed: int, size: int, skin: Skin | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture of one lesion.
+    """Return one image of one lesion.
 
     Args:
         latent: (9,), in the order of `LATENT`.
-        lesion_seed: Places the lesion's structures; keep it for another view of the same lesion.
-        view_seed: Draws the pose, light and camera (and the skin, unless given).
+        lesion_seed: Places the lesion's structures; the same seed gives the same lesion in another view.
+        view_seed: Samples the pose, light and camera, and the skin unless `skin` is given.
         size: Side in pixels.
         skin: The patient's skin.
 
     Returns:
-        The picture, uint8 RGB (size, size, 3), and the exact lesion mask, uint8 (size, size), 0 or 255.
+        The image, uint8 RGB (size, size, 3), and the exact lesion mask, uint8 (size, size), 0 or 255.
     """
     view = np.random.default_rng(view_seed)
-    own = draw_skin(view)
-    return photograph(draw_lesion(latent, np.random.default_rng(lesion_seed), size), skin or own, view, size)
+    sampled = sample_skin(view)
+    lesion = build_lesion(appearance_of(latent), np.random.default_rng(lesion_seed), size)
+    return photograph(lesion, skin or sampled, view, size)

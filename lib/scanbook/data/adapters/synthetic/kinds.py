@@ -1,4 +1,4 @@
-"""Every kind of picture that a stand-in can be made of, by name."""
+"""Every kind of synthetic image that a stand-in can hold, by name."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanbook.data.adapters.synthetic import dermoscopy, eruptions, fundus, lesion, xray
-from scanbook.data.adapters.synthetic.canvas import Rng
+from scanbook.data.adapters.synthetic import clinical, dermoscopy, fundus, lesion, xray
 from scanbook.data.adapters.synthetic.lesion import Skin
+from scanbook.data.adapters.synthetic.primitives import Rng
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """One picture and what is known of it.
+class SyntheticImage:
+    """A synthetic image with its mask and diagnosis.
 
     Attributes:
-        picture: uint8, RGB (size, size, 3), or grey (size, size) for X-rays.
-        mask: What segmentation looks for (lesion, affected skin, lungs, retina), uint8 (size, size), 0 or 255.
-        diagnosis: What was drawn, where the kind is a mixture; else the kind's own name.
+        image: uint8, RGB (size, size, 3), or grey (size, size) for X-rays.
+        mask: The structure to segment (lesion, affected skin, lungs, retina), uint8 (size, size), 0 or 255.
+        diagnosis: The class of the lesion where the kind is a mixture; else the kind's own name.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     mask: np.ndarray
     diagnosis: str
 
 
-# Classes that are several kinds of lesion: how often each of `dermoscopy.CLASSES` is drawn. The benign lesions are
-# mostly nevi, as in ISIC 2020.
+Generator = Callable[[Rng, int, Skin | None], SyntheticImage]
+
+# Kinds that mix lesions: the share of each of `dermoscopy.CLASSES`. Benign lesions are mostly nevi, as in ISIC 2020.
 _LESIONS: dict[str, dict[str, float]] = {
     "benign": {"nevus": 0.80, "seborrheic_keratosis": 0.14, "vascular_lesion": 0.06},
     "melanoma": {"melanoma": 1.0},
@@ -40,37 +41,37 @@ _LESIONS: dict[str, dict[str, float]] = {
 }
 
 
-def _clinical(look: str) -> Callable[[Rng, int, Skin | None], Drawing]:
-    return lambda rng, size, subject: Drawing(*eruptions.draw(look, rng, size), look)
+def _clinical(disease: str) -> Generator:
+    return lambda rng, size, skin: SyntheticImage(*clinical.render(disease, rng, size), disease)
 
 
-def _dermoscopy(mixture: dict[str, float]) -> Callable[[Rng, int, Skin | None], Drawing]:
-    def draw(rng: Rng, size: int, subject: Skin | None) -> Drawing:
-        which_rng, plate_rng, view_rng = rng.spawn(3)
-        name = str(which_rng.choice(list(mixture), p=list(mixture.values())))
-        latent = dermoscopy.draw_latent(np.array([dermoscopy.CLASSES.index(name)]), which_rng)[0]
-        own = lesion.draw_skin(which_rng)
-        plate = dermoscopy.draw_lesion(latent, plate_rng, size)
-        return Drawing(*lesion.photograph(plate, subject or own, view_rng, size), name)
+def _dermoscopy(mixture: dict[str, float]) -> Generator:
+    def generate(rng: Rng, size: int, skin: Skin | None) -> SyntheticImage:
+        class_rng, lesion_rng, view_rng = rng.spawn(3)
+        name = str(class_rng.choice(list(mixture), p=list(mixture.values())))
+        latent = dermoscopy.sample_latent(np.array([dermoscopy.CLASSES.index(name)]), class_rng)[0]
+        sampled_skin = lesion.sample_skin(class_rng)
+        synthetic = lesion.build_lesion(dermoscopy.appearance_of(latent), lesion_rng, size)
+        return SyntheticImage(*lesion.photograph(synthetic, skin or sampled_skin, view_rng, size), name)
 
-    return draw
-
-
-def _xray(finding: str) -> Callable[[Rng, int, Skin | None], Drawing]:
-    return lambda rng, size, subject: Drawing(*xray.draw_finding(finding, rng, size), finding)
+    return generate
 
 
-def _fundus(grade: int) -> Callable[[Rng, int, Skin | None], Drawing]:
-    return lambda rng, size, subject: Drawing(*fundus.draw_grade(grade, rng, size), f"grade {grade}")
+def _xray(label: str) -> Generator:
+    return lambda rng, size, skin: SyntheticImage(*xray.render(label, rng, size), label)
 
 
-KINDS: dict[str, Callable[[Rng, int, Skin | None], Drawing]] = {
-    **{f"clinical_{look}": _clinical(look) for look in eruptions.LOOKS},
+def _fundus(grade: int) -> Generator:
+    return lambda rng, size, skin: SyntheticImage(*fundus.render(grade, rng, size), f"grade {grade}")
+
+
+KINDS: dict[str, Generator] = {
+    **{f"clinical_{disease}": _clinical(disease) for disease in clinical.DISEASES},
     **{f"dermoscopy_{name}": _dermoscopy(mixture) for name, mixture in _LESIONS.items()},
-    **{f"xray_{finding}": _xray(finding) for finding in xray.FINDINGS},
+    **{f"xray_{label}": _xray(label) for label in xray.CLASSES},
     **{f"fundus_grade_{grade}": _fundus(grade) for grade in range(fundus.GRADES)},
 }
-"""What draws each kind: a random generator, a side in pixels, and the patient's skin where the patient is known."""
+"""Generators by kind. Each takes a random generator, a side in pixels, and the patient's skin or None."""
 
 
 def modality(kind: str) -> str:

@@ -1,72 +1,88 @@
-"""What a stand-in consists of: how many pictures of which class and part, whose they are, what is wrong with them."""
+"""The plan of a stand-in: how many images of which class and split, whose they are, and which faults they have."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from scanbook.config import FolderData, StandIn, Study, TableData
 from scanbook.data.adapters.synthetic import faults
-from scanbook.data.adapters.synthetic.canvas import Rng
 from scanbook.data.adapters.synthetic.kinds import KINDS, modality
+from scanbook.data.adapters.synthetic.primitives import Rng
 from scanbook.errors import StudyError
 from scanbook.store import fingerprint
 
-Files = FolderData | TableData
+FileLayout = FolderData | TableData
 FEWEST_WITH_FAULTS = 60
-_ROOMY = 6  # files of a class in a part, more than which it can spare one for a fault
-# one fault of each kind for every so many pictures, rounded up
-_ONE_IN = {
+_FEWEST_INTACT = 6  # a class keeps at least so many images of a split without a fault
+# Images per planted fault of each kind; the number of faults is rounded up.
+_IMAGES_PER_FAULT = {
     **{"truncated": 500, "zero_byte": 1000, "dark": 250, "blurred": 200},
     **{"exact_duplicates": 150, "near_duplicates": 80, "conflicting_labels": 300},
 }
-_PICTURES_OF_A_PATIENT = 4  # on average
-_TEST_FEWEST = 2
+_IMAGES_PER_PATIENT = 4  # on average
+_FEWEST_IN_TEST = 2
 
 
 @dataclass(frozen=True)
-class Habit:
-    """What a download is like that its study does not say.
+class Extras:
+    """Properties of a published dataset that its study does not state.
 
-    `subfolders`: a class folder holds `images` and `masks`. `columns`: the table's, in order. `tinted`: the class of
-    which some pictures have a colour cast. `strays`: files that are no images. `rates`: faults that are more frequent.
+    Attributes:
+        subfolders: Whether a class folder holds the folders `images` and `masks`.
+        columns: Columns of the table, in order.
+        tinted: The class of which some images have a colour cast.
+        other_files: Files that are not images, by path.
+        images_per_fault: Faults that are more frequent than `_IMAGES_PER_FAULT` states.
     """
 
     subfolders: bool = False
     columns: tuple[str, ...] = ()
     tinted: str = ""
-    strays: dict[str, bytes] = field(default_factory=dict)
-    rates: dict[str, int] = field(default_factory=dict)
+    other_files: dict[str, bytes] = field(default_factory=dict)
+    images_per_fault: dict[str, int] = field(default_factory=dict)
 
 
 _NOTE = b"Drawn by scanbook in the layout of this dataset. No patient was photographed.\n"
 _EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 _COVID = "COVID-19_Radiography_Dataset"
-HABITS = {
-    "chest_xray": Habit(
+EXTRAS = {
+    "chest_xray": Extras(
         subfolders=True,
         tinted="COVID",
-        strays={f"{_COVID}/README.md.txt": _NOTE, f"{_COVID}/COVID.metadata.xlsx": _EMPTY_ZIP},
+        other_files={f"{_COVID}/README.md.txt": _NOTE, f"{_COVID}/COVID.metadata.xlsx": _EMPTY_ZIP},
     ),
-    "melanoma": Habit(
+    "melanoma": Extras(
         columns=(
             *("image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge", "diagnosis"),
             *("benign_malignant", "target"),
         )
     ),
-    # 123 byte-identical groups in 3,662 images, 30 of them with conflicting labels
-    "retinopathy": Habit(rates={"exact_duplicates": 40, "conflicting_labels": 120}),
-    "skin11": Habit(strays={"IMG_CLASSES/Thumbs.db": b"", "normal_skin/Thumbs.db": b""}),
+    # 123 groups of identical files in 3,662 images, 30 of them with conflicting labels
+    "retinopathy": Extras(images_per_fault={"exact_duplicates": 40, "conflicting_labels": 120}),
+    "skin11": Extras(other_files={"IMG_CLASSES/Thumbs.db": b"", "normal_skin/Thumbs.db": b""}),
 }
-_TINTED = 0.15  # of the pictures of that class
+_TINTED = 0.15  # share of the images of that class
 
 
 @dataclass
-class Picture:
-    """One file to be: its class folder or label, its part, name and patient, and what is done to it."""
+class PlannedImage:
+    """One file of a stand-in.
+
+    Attributes:
+        key: Class folder or label.
+        split: Split, "" where the source has none.
+        name: File name without extension.
+        patient: Number of the patient; -1 where the source names none.
+        fault: One of `faults.FILE_FAULTS`, or "".
+        tinted: Whether it has a colour cast.
+        source: Index of the image that it copies; -1 for an original.
+        near_duplicate: One of `faults.NEAR_DUPLICATES` for such a copy, or "".
+    """
 
     key: str
     split: str
@@ -74,29 +90,29 @@ class Picture:
     patient: int = -1
     fault: str = ""
     tinted: bool = False
-    source: int = -1  # the picture that it copies
-    how: str = ""
+    source: int = -1
+    near_duplicate: str = ""
 
 
-def shares(study: Study) -> dict[str, int]:
-    """Return how many files each of `stand_in.classes` gets, copies included.
+def class_sizes(study: Study) -> dict[str, int]:
+    """Return the number of files of each of `stand_in.classes`, copies included.
 
-    In proportion to what the dataset claims for its class, and at least `fewest`; evenly where nothing is claimed. A
-    class without a claim beside others that have one gets `fewest`.
+    The numbers are in proportion to what the dataset claims for each class, and at least `fewest`; equal where nothing
+    is claimed. A class without a claim beside others that have one gets `fewest`.
     """
-    block, layout = blocks(study)
+    block, layout = stand_in_blocks(study)
     claimed = {key: layout.claimed.get(class_of(key, layout) or "", 0) for key in block.classes}
     if not any(claimed.values()):
         claimed = dict.fromkeys(claimed, 1)
     counts = dict.fromkeys(claimed, block.fewest)
     large = {key: claim for key, claim in claimed.items() if claim}
     while large:
-        left = block.images - sum(counts[key] for key in counts if key not in large)
-        exact = {key: left * claim / sum(large.values()) for key, claim in large.items()}
+        available = block.images - sum(counts[key] for key in counts if key not in large)
+        exact = {key: available * claim / sum(large.values()) for key, claim in large.items()}
         small = [key for key, share in exact.items() if share < block.fewest]
         if not small:
             counts |= {key: int(share) for key, share in exact.items()}
-            rest = max(left - sum(counts[key] for key in large), 0)
+            rest = max(available - sum(counts[key] for key in large), 0)
             for key in sorted(large, key=lambda key: int(exact[key]) - exact[key])[:rest]:
                 counts[key] += 1
             break
@@ -104,11 +120,11 @@ def shares(study: Study) -> dict[str, int]:
     return counts
 
 
-def blocks(study: Study) -> tuple[StandIn, Files]:
-    """Return the blocks that say what is drawn, and how it is laid out.
+def stand_in_blocks(study: Study) -> tuple[StandIn, FileLayout]:
+    """Return the study's blocks `stand_in` and `dataset`.
 
     Raises:
-        StudyError: The study has no stand-in, or names a picture that the library does not draw.
+        StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
     """
     block, layout = study.stand_in, study.dataset
     if block is None or not block.classes or not isinstance(layout, FolderData | TableData):
@@ -124,102 +140,100 @@ def blocks(study: Study) -> tuple[StandIn, Files]:
     return block, layout
 
 
-def class_of(key: str, layout: Files) -> str | None:
-    """The class of a class folder or label, as the adapter reads it; None for one that the study leaves out."""
+def class_of(key: str, layout: FileLayout) -> str | None:
+    """Return the class of a class folder or label, as the adapter reads it; None where the study excludes it."""
     if key in layout.extra_classes or not layout.classes:
         return key
-    named = (name for pattern, name in layout.classes.items() if fnmatchcase(key.lower(), pattern.lower()))
-    return next(named, None)
+    matching = (name for pattern, name in layout.classes.items() if fnmatchcase(key.lower(), pattern.lower()))
+    return next(matching, None)
 
 
-def splits(layout: Files, count: int) -> list[tuple[str, int]]:
-    """Files of a class of `count` in each part that the source has."""
+def split_sizes(layout: FileLayout, count: int) -> dict[str, int]:
+    """Return the number of files in each split of the source, of a class of `count` files."""
     if not layout.claimed_splits or isinstance(layout, TableData):
-        return [("", count)]
+        return {"": count}
     total, (first, *others) = sum(layout.claimed_splits.values()), layout.claimed_splits
-    sizes = {split: max(_TEST_FEWEST, round(count * layout.claimed_splits[split] / total)) for split in others}
-    return [(first, count - sum(sizes.values())), *sizes.items()]
+    sizes = {split: max(_FEWEST_IN_TEST, round(count * layout.claimed_splits[split] / total)) for split in others}
+    return {first: count - sum(sizes.values()), **sizes}
 
 
-def plant(pictures: list[Picture], layout: Files, habit: Habit, rng: Rng) -> None:
-    """Decide which pictures are spoilt, and which are copies of which; no picture has two faults."""
-    cells: dict[tuple[str, str], int] = {}
-    for picture in pictures:
-        cells[picture.key, picture.split] = cells.get((picture.key, picture.split), 0) + 1
-    free = [index for index in rng.permutation(len(pictures)).tolist() if class_of(pictures[index].key, layout)]
-    counts = {kind: math.ceil(len(pictures) / one_in) for kind, one_in in (_ONE_IN | habit.rates).items()}
+def plant_faults(images: list[PlannedImage], layout: FileLayout, extras: Extras, rng: Rng) -> None:
+    """Choose the images with a file fault and the copies of other images; no image has two faults."""
+    cells = Counter((image.key, image.split) for image in images)
+    free = [index for index in rng.permutation(len(images)).tolist() if class_of(images[index].key, layout)]
+    ratios = _IMAGES_PER_FAULT | extras.images_per_fault
+    counts = {kind: math.ceil(len(images) / ratio) for kind, ratio in ratios.items()}
 
-    def take(fits: Callable[[Picture], bool]) -> int:
-        """The next picture without a fault that fits; -1 when there is none."""
-        found = next((index for index in free if fits(pictures[index])), -1)
-        if found >= 0:
-            free.remove(found)
-        return found
+    def take(fits: Callable[[PlannedImage], bool]) -> int:
+        """Return the index of the next image without a fault that fits; -1 when there is none."""
+        index = next((index for index in free if fits(images[index])), -1)
+        if index >= 0:
+            free.remove(index)
+        return index
 
-    def spare(picture: Picture) -> bool:
-        return cells[picture.key, picture.split] > _ROOMY
+    def can_spare(image: PlannedImage) -> bool:
+        return cells[image.key, image.split] > _FEWEST_INTACT
 
-    for kind in faults.SPOILT:
+    for kind in faults.FILE_FAULTS:
         for _ in range(counts[kind]):
-            if (index := take(spare)) >= 0:
-                pictures[index].fault = kind
+            if (index := take(can_spare)) >= 0:
+                images[index].fault = kind
     for kind in ("exact_duplicates", "near_duplicates", "conflicting_labels"):
         for number in range(counts[kind]):
-            source = take(spare)
-            copy = take(_partner(pictures[source], kind, bool(number % 2), layout)) if source >= 0 else -1
+            source = take(can_spare)
+            copy = take(_copy_filter(images[source], kind, bool(number % 2), layout)) if source >= 0 else -1
             if copy < 0:
                 continue
-            pictures[copy].source = source
+            images[copy].source = source
             if kind == "near_duplicates":
-                pictures[copy].how = faults.NEAR_DUPLICATES[number % len(faults.NEAR_DUPLICATES)]
-    if habit.tinted:
-        for picture in pictures:
+                images[copy].near_duplicate = faults.NEAR_DUPLICATES[number % len(faults.NEAR_DUPLICATES)]
+    if extras.tinted:
+        for image in images:
             chosen = bool(rng.uniform() < _TINTED)
-            picture.tinted = chosen and picture.key == habit.tinted and not picture.fault and picture.source < 0
-        for picture in pictures:
-            if picture.source >= 0:
-                picture.tinted = pictures[picture.source].tinted
+            image.tinted = chosen and image.key == extras.tinted and not image.fault and image.source < 0
+        for image in images:
+            if image.source >= 0:
+                image.tinted = images[image.source].tinted
 
 
-def _partner(source: Picture, kind: str, same_split: bool, layout: FolderData | TableData) -> Callable[[Picture], bool]:
-    """Whether a picture may be the copy of `source`; every second pair crosses the parts, where there are some."""
-    parted = bool(layout.claimed_splits) and isinstance(layout, FolderData)
-    conflict = kind == "conflicting_labels"
+def _copy_filter(
+    source: PlannedImage, kind: str, same_split: bool, layout: FileLayout
+) -> Callable[[PlannedImage], bool]:
+    """Return whether an image may be the copy of `source`; every second pair crosses the splits of the source."""
+    has_splits = bool(layout.claimed_splits) and isinstance(layout, FolderData)
 
-    def fits(picture: Picture) -> bool:
-        if conflict:
-            return picture.key != source.key and class_of(picture.key, layout) != class_of(source.key, layout)
-        return picture.key == source.key and (not parted or (picture.split == source.split) == same_split)
+    def fits(image: PlannedImage) -> bool:
+        if kind == "conflicting_labels":
+            return image.key != source.key and class_of(image.key, layout) != class_of(source.key, layout)
+        return image.key == source.key and (not has_splits or (image.split == source.split) == same_split)
 
     return fits
 
 
-def name_files(pictures: list[Picture], block: StandIn, layout: Files, rng: Rng) -> None:
-    """Name the files, and give each to a patient where the source knows patients."""
-    numbers = iter(rng.choice(10_000_000, len(pictures), replace=False).tolist())
-    order: dict[str, Iterable[int]] = {}
-    for key in block.classes:
-        order[key] = iter(1 + rng.permutation(sum(picture.key == key for picture in pictures)))
-    for picture in pictures:
-        number, kind = next(numbers), modality(block.classes[picture.key])
-        if kind == "dermoscopy":
-            picture.name = f"ISIC_{number:07d}"
+def name_files(images: list[PlannedImage], block: StandIn, layout: FileLayout, rng: Rng) -> None:
+    """Name the files, and assign each to a patient where the source names patients."""
+    numbers = rng.choice(10_000_000, len(images), replace=False).tolist()
+    sizes = Counter(image.key for image in images)
+    order = {key: iter(1 + rng.permutation(sizes[key])) for key in block.classes}
+    for image, number in zip(images, numbers, strict=True):
+        if modality(block.classes[image.key]) == "dermoscopy":
+            image.name = f"ISIC_{number:07d}"
         elif isinstance(layout, TableData):
-            picture.name = fingerprint(number)[:12]
+            image.name = fingerprint(number)[:12]
         else:
-            words = re.sub(r"[^A-Za-z]+", "-", picture.key.replace("{count}", "")).strip("-")
-            picture.name = f"{words}-{next(order[picture.key])}"
+            words = re.sub(r"[^A-Za-z]+", "-", image.key.replace("{count}", "")).strip("-")
+            image.name = f"{words}-{next(order[image.key])}"
     if not (isinstance(layout, TableData) and layout.group_column):
         return
-    left, patient = rng.permutation(len(pictures)).tolist(), 0
-    while left:
-        size = int(rng.geometric(1 / _PICTURES_OF_A_PATIENT))
-        for index in left[:size]:
-            pictures[index].patient = patient
-        left, patient = left[size:], patient + 1
-    for picture in pictures:
-        if picture.how:
-            picture.patient = pictures[picture.source].patient
-        elif picture.source >= 0 and picture.patient == pictures[picture.source].patient:
-            picture.patient = patient
+    unassigned, patient = rng.permutation(len(images)).tolist(), 0
+    while unassigned:
+        size = int(rng.geometric(1 / _IMAGES_PER_PATIENT))
+        for index in unassigned[:size]:
+            images[index].patient = patient
+        unassigned, patient = unassigned[size:], patient + 1
+    for image in images:
+        if image.near_duplicate:
+            image.patient = images[image.source].patient
+        elif image.source >= 0 and image.patient == images[image.source].patient:
+            image.patient = patient
             patient += 1
