@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks import material, requests
 from benchmarks.material import BATCH
-from scanbook import bundle, runtime, serving, training
+from scanbook import bundle, runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.config import Study, Training
 from scanbook.data import pixels
@@ -25,6 +25,7 @@ from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import Weights
 from scanbook.serving import client
+from scanbook.serving.uploads import FIELD
 from scanbook.store import file_digest
 from scanbook.training.head import Rows, fit_head
 
@@ -302,18 +303,18 @@ def network(
 def service(folder: str, photograph: str, count: int) -> Iterator[Callable[[], float]]:
     """Requests to scanbook's service, seconds of the median one."""
     picture = Path(photograph).read_bytes()
-    with client.running(Path(folder)) as address:
+    with client.run_service(Path(folder)) as address:
         port = urlsplit(address).port
         assert port
-        requests.median_seconds(port, "/predict", serving.app.FIELD, picture, requests.WARM_UP)
-        yield lambda: requests.median_seconds(port, "/predict", serving.app.FIELD, picture, count)
+        requests.median_seconds(port, "/predict", FIELD, picture, requests.WARM_UP)
+        yield lambda: requests.median_seconds(port, "/predict", FIELD, picture, count)
 
 
 @contextmanager
 def engine_alone(folder: str, count: int) -> Iterator[Callable[[], float]]:
     """The service's engine on one image in memory, seconds of the median call."""
     loaded = bundle.load(Path(folder))
-    engine = engines.OpenVinoEngine(loaded.model)
+    engine = engines.OpenVinoEngine(loaded.model_path())
     image = np.random.default_rng(0).integers(0, 256, (1, *loaded.image_size, 3), dtype=np.uint8)
 
     def once() -> float:

@@ -33,7 +33,7 @@ from helpers.bundles import write as write_bundle
 from helpers.documents import DOCUMENTS, ROOT
 from helpers.latencies import fine, serving
 from helpers.projects import shipped, write_notebook
-from helpers.services import Served, free_port, ready
+from helpers.services import Service, free_port
 from scanbook import cli, config, evaluation, runtime
 from scanbook.config import reference
 from scanbook.config.loading import NOT_KEYS
@@ -524,7 +524,7 @@ def started(clone: Clone, command: str, at: Path) -> Iterator[int]:
             start_new_session=True,
         )
     try:
-        while not ready(Served(process, port, log)):
+        while not Service(process, port, log).ready():
             assert process.poll() is None, log.read_text()
         yield port
     finally:

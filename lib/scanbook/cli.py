@@ -148,7 +148,7 @@ def _export(options: argparse.Namespace) -> None:
     study = _load(options)
     from scanbook import bundle, export
 
-    default = bundle.of_study(study.study, study.profile)
+    default = bundle.study_folder(study.study, study.profile)
     folder = _path(options.to) if options.to else default
     from scanbook.runner import locks
 
@@ -191,19 +191,20 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from scanbook import bundle, serving
+    from scanbook import bundle
+    from scanbook.serving.server import serve
 
     if options.bundle:
         folder = _path(options.bundle)
     else:
         study = config.load(options.study, options.profile)
-        folder = bundle.of_study(study.study, study.profile)
+        folder = bundle.study_folder(study.study, study.profile)
     if not folder.is_dir():
         raise RunError(
             f"no bundle at {folder}; export one with make reports STUDY={options.study}, "
             "or name another folder with make serve BUNDLE=path"
         )
-    serving.serve(folder, settings.chosen(options))
+    serve(folder, settings.from_options(options))
 
 
 def _latency(options: argparse.Namespace) -> None:

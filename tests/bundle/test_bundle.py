@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.bundles import CLASSES, SIZE, colour_graph, whole_models, write
+from helpers.bundles import CLASSES, SIZE, colour_graph, write, write_all_formats
 from scanbook import bundle
 from scanbook.errors import BundleError
 from scanbook.store import file_digest, write_json
@@ -41,7 +41,7 @@ def refused(folder: Path, about: str) -> str:
 def test_what_is_written_is_read_back(whole):
     read = bundle.load(whole.folder)
     assert asdict(read) == asdict(whole)
-    assert read.classes == CLASSES and read.image_size == SIZE and read.model.is_file()
+    assert read.classes == CLASSES and read.image_size == SIZE and read.model_path().is_file()
     assert read.metrics["kappa"] == {"value": None}
 
 
@@ -158,7 +158,7 @@ def test_model_that_does_not_fit_is_never_written(tmp_path, graph, about):
 def every(tmp_path_factory):
     folder = tmp_path_factory.mktemp("every")
     names = {"pt": ("vermelho", "verde", "azul")}
-    return write(folder / "bundle", models=whole_models(folder), names=names, dataset_card="# Colours\n")
+    return write(folder / "bundle", models=write_all_formats(folder), names=names, dataset_card="# Colours\n")
 
 
 @pytest.fixture
@@ -170,7 +170,9 @@ def test_every_format_has_its_name_and_its_checksums(every):
     read = bundle.load(every.folder)
     assert read == every and read.models == bundle.FILES and read.precisions == ("fp32", "int8")
     assert (every.folder / "saved_model" / "variables" / "variables.index").read_bytes() == b"index"
-    assert read.model_of("int8") == every.folder / "model_int8.xml" and read.model == every.folder / "model.xml"
+    assert (
+        read.model_path("int8") == every.folder / "model_int8.xml" and read.model_path() == every.folder / "model.xml"
+    )
     assert (every.folder / "model_int8.bin").is_file()
     assert (every.folder / "DATASET_CARD.md").read_text() == "# Colours\n"
     sums = json.loads((every.folder / "checksums.json").read_text())
@@ -207,17 +209,17 @@ def test_formats_that_no_service_runs_may_be_missing_each_as_a_whole(every_copy)
 )
 def test_int8_model_that_does_not_fit_is_never_written(tmp_path, graph, about):
     with pytest.raises(BundleError, match=re.escape(about)):
-        write(tmp_path / "bundle", models=whole_models(tmp_path, **graph))
+        write(tmp_path / "bundle", models=write_all_formats(tmp_path, **graph))
     assert not (tmp_path / "bundle").exists()
 
 
 def test_a_precision_that_is_not_there_says_why(tmp_path):
     made = write(tmp_path / "bundle", excluded={"openvino_int8": "int8: right on 8 of 10"})
     with pytest.raises(BundleError, match=r"no int8 model \(int8: right on 8 of 10\); expected one of fp32"):
-        made.model_of("int8")
+        made.model_path("int8")
     with pytest.raises(BundleError, match="no fp16 model; expected"):
-        made.model_of("fp16")
-    assert "OpenVINO int8 is not there: int8: right on 8 of 10." in (made.folder / "MODEL_CARD.md").read_text()
+        made.model_path("fp16")
+    assert "OpenVINO int8 is not available: int8: right on 8 of 10." in (made.folder / "MODEL_CARD.md").read_text()
 
 
 def test_everybody_may_read_and_nobody_else_write(every):
@@ -229,7 +231,7 @@ def test_failed_export_keeps_the_old_bundle_and_a_good_one_replaces_it(tmp_path)
     folder = tmp_path / "bundle"
     write(folder)
     with pytest.raises(BundleError, match="temperature"):
-        write(folder, temperature=0)
+        write(folder, temperature=0.0)
     assert bundle.load(folder).temperature == 1.5
     write(folder, temperature=2.0)
     assert bundle.load(folder).temperature == 2.0
@@ -240,10 +242,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "thesis.tex").write_text("text")
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         write(folder)
     assert (folder / "thesis.tex").read_text() == "text"
-    refused(folder, "no bundle")
+    refused(folder, "not a bundle")
 
 
 def test_missing_model_files_are_named(tmp_path):
@@ -271,7 +273,7 @@ def test_bundle_runs_on_its_own_code(whole):
     """From inside the bundle, the copied code is what runs, and it is complete."""
     code = (
         "import scanbook, sys\n"
-        "from scanbook.serving import create_app\n"
+        "from scanbook.serving.app import create_app\n"
         "answer = create_app('.').test_client().get('/healthz').get_json()\n"
         "print(scanbook.__file__, answer['model'], sorted({'tensorflow', 'keras', 'pandas'} & set(sys.modules)))\n"
     )

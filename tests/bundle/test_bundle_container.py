@@ -20,9 +20,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.bundles import whole_models, write
+from helpers.bundles import write, write_all_formats
 from scanbook import bundle, export
 from scanbook.bundle import container
+from scanbook.bundle.writing import CODE
 
 PACKAGE = Path(bundle.__file__).parents[1]
 
@@ -31,7 +32,7 @@ PACKAGE = Path(bundle.__file__).parents[1]
 def made(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     folder = tmp_path_factory.mktemp("container")
     about = {"title": 'Which "colour", for $HOME?\nAny', "licence": "CC0"}
-    return write(folder / "bundle", models=whole_models(folder), about=about, packages=export.DICOM_PACKAGES)
+    return write(folder / "bundle", models=write_all_formats(folder), about=about, packages=export.DICOM_PACKAGES)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_the_image_holds_all_that_the_service_runs_and_no_more(made: bundle.Bund
     found = bundle.load(image)
     assert set(found.models) == {"openvino", "openvino_int8"} and found.classes == made.classes
     code = (
-        "import scanbook; from scanbook import bundle; from scanbook.serving import create_app; "
+        "import scanbook; from scanbook import bundle; from scanbook.serving.app import create_app; "
         "print(create_app('.').test_client().get('/healthz').status_code, scanbook.__file__)"
     )
     clean = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
@@ -151,7 +152,7 @@ def test_what_travels_imports_nothing_that_is_not_required() -> None:
     direct = {canonicalize_name(name) for name in bundle.PACKAGES}
     needs = {canonicalize_name(Requirement(need).name) for name in direct for need in requires(name) or ()}
     owners = packages_distributions()
-    paths = [PACKAGE / name for name in bundle.CODE]
+    paths = [PACKAGE / name for name in CODE]
     files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
     assert len(files) > 25
     for file in files:

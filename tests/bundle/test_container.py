@@ -25,7 +25,6 @@ import pytest
 from helpers.bundles import write
 from helpers.services import free_port
 from helpers.uploads import jpeg
-from scanbook import bundle as bundles
 from scanbook.data import images
 
 NOBODY = 65534
@@ -82,7 +81,7 @@ def test_the_dockerfile_copies_what_a_bundle_has(made):
             assert (made / source).exists(), copy
             assert not any(fnmatch.fnmatch(source, each) for each in ignored), copy
     # nothing that the service needs stays out
-    needed = [bundles.DESCRIPTION, bundles.CHECKSUMS, bundles.REQUIREMENTS, "model.xml", "model.bin", "scanbook"]
+    needed = ["bundle.json", "checksums.json", "requirements.txt", "model.xml", "model.bin", "scanbook"]
     assert all((made / name).exists() and not any(fnmatch.fnmatch(name, each) for each in ignored) for name in needed)
     assert [user.split(":")[0] for user in steps["USER"]] not in (["0"], ["root"]) and steps["EXPOSE"] == ["8080"]
     assert json.loads(steps["ENTRYPOINT"][0]) + json.loads(steps["CMD"][0]) == [

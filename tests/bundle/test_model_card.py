@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard
 from helpers import planted
 from helpers.bundles import write
 from scanbook import bundle
+from scanbook.bundle.card import front_matter
 from scanbook.data import cards
 
 METRICS = {
@@ -94,9 +95,9 @@ def test_a_person_reads_classes_decisions_and_formats(text: str) -> None:
     assert "| warm (red + green) | 0.250 | 0.900 (0.800 to 1.000) | not defined |" in text
     assert "| blue | no threshold | 0.500 (0.400 to 0.600) | 0.750 (0.700 to 0.800) |" in text
     assert "| OpenVINO | 2.4e-06 | 32 of 32 | yes |" in text and "| ONNX | not defined | 31 of 32 | no |" in text
-    assert "int8 is right on 90.5% of 200 validation images" in text and "-0.5 points" in text
+    assert "int8 classifies 90.5% of 200 validation images correctly" in text and "-0.5 points" in text
     assert "-2.0 to +1.0" in text
-    assert 'ONNX is not there: ONNX needs onnx: pip install "scanbook[onnx]".' in text
+    assert 'ONNX is not available: ONNX needs onnx: pip install "scanbook[onnx]".' in text
     assert "python -m scanbook.serving serve" in text
 
 
@@ -117,5 +118,5 @@ def test_both_cards_name_the_licence_alike() -> None:
     expected = {"license": "other", "license_name": "see-the-source", "license_link": "https://example.org"}
     assert cards.licence(chosen) == expected and cards.tags(chosen) == ["medical", "photograph"]
     made = bundle.Bundle(Path(), "a", ("a", "b"), (8, 8), 1.0, 0.5, {}, hub={**expected, "tags": [], "datasets": ["a"]})
-    front = bundle.front_matter(made)
+    front = front_matter(made)
     assert {key: value for key, value in front.items() if key.startswith("license")} == expected

@@ -22,7 +22,7 @@ def exported(tmp_path_factory):
 
 
 def test_parity_table_tells_same_from_swapped(exported):
-    engine, photos = OpenVinoEngine(exported.model), planted.pixels()
+    engine, photos = OpenVinoEngine(exported.model_path()), planted.pixels()
     reference = engine.predict(photos)[0]
     swapped = engine.predict(np.ascontiguousarray(photos[..., ::-1]))[0]
     table = export.parity_table(reference, {"same": reference, "swapped": swapped})
@@ -60,7 +60,9 @@ def test_keras_model_of_the_bundle_answers_as_its_openvino_model(exported):
     keras_model = runtime.keras().models.load_model(exported.folder / exported.models["keras"], compile=False)
     photos = planted.pixels()
     for ours, theirs in zip(
-        OpenVinoEngine(exported.model).predict(photos), engines.KerasEngine(keras_model).predict(photos), strict=True
+        OpenVinoEngine(exported.model_path()).predict(photos),
+        engines.KerasEngine(keras_model).predict(photos),
+        strict=True,
     ):
         assert engines.parity(theirs, ours) <= 1e-4
 
@@ -125,7 +127,7 @@ def test_int8_is_kept_with_its_loss_or_left_out_with_the_reason(whole):
     assert whole.int8["images"] == 11 and whole.int8["change"] == whole.int8["accuracy"] - whole.int8["reference"]
     assert ("openvino_int8" in whole.models) != ("openvino_int8" in whole.excluded)
     if "openvino_int8" in whole.models:
-        assert OpenVinoEngine(whole.model_of("int8")).precision == "int8"
+        assert OpenVinoEngine(whole.model_path("int8")).precision == "int8"
     assert ("OpenVINO int8" in export.said(whole)) and "validation images" in export.said(whole)
 
 
@@ -161,8 +163,9 @@ def test_a_bundle_without_onnx_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     made = write(tmp_path / "bundle")
     assert "onnx" not in made.models and not (made.folder / "model.onnx").exists()
-    assert 'ONNX is not there: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".' in export.said(
-        made
+    assert (
+        'ONNX is not available: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".'
+        in export.said(made)
     )
 
 
@@ -212,7 +215,7 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     (folder / "thesis.tex").write_text("text")
     command = ["export", "--study", "synthetic", "--set", SMALL, "--to", str(folder)]
     assert cli.main(command) == 1  # before anything is trained
-    assert "is no bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
     (folder / "thesis.tex").unlink()
     assert cli.main(command) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A bundle whose network tells which channel of an image is brightest."""
+"""Bundles whose model predicts the brightest channel of an image."""
 
 from pathlib import Path
 
@@ -7,14 +7,60 @@ import numpy as np
 from scanbook import bundle
 
 CLASSES = ("red", "green", "blue")
-
-
+NAMES = {"pt": ("vermelho", "verde", "azul"), "ko": ("빨강", "초록", "파랑")}
+"""Names of the classes in Portuguese and Korean."""
 SIZE = (16, 24)
 
 
+def write(
+    folder: Path,
+    *,
+    graph: dict | None = None,
+    models: dict[str, Path] | None = None,
+    dataset_card="",
+    packages=(),
+    **changes,
+) -> bundle.Bundle:
+    """Write a bundle.
+
+    Args:
+        folder: Folder of the bundle.
+        graph: Arguments of `colour_graph`.
+        models: Model of each format; by default only an OpenVINO model.
+        dataset_card: Markdown of the dataset card.
+        packages: Further packages of the service.
+        changes: Attributes of the bundle that differ from the defaults here.
+    """
+    values = {
+        "name": "colours",
+        "classes": CLASSES,
+        "image_size": SIZE,
+        "temperature": 1.5,
+        "abstain_below": 0.6,
+        "metrics": {
+            "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95},
+            "images": 40,
+            "kappa": {"value": float("nan")},
+        },
+        "about": {"title": "Which colour?", "data": "plain | images", "licence": "CC0"},
+    }
+    models = models or {"openvino": colour_graph(folder.parent / "model.xml", **(graph or {}))}
+    return bundle.write(bundle.Bundle(folder, **values | changes), models, dataset_card=dataset_card, packages=packages)
+
+
 def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC", swap=False) -> Path:
-    """Says which channel is brightest: a known answer, and another one where RGB and BGR are swapped."""
-    import openvino as ov  # after scanbook, which keeps it from reporting home
+    """Write an OpenVINO graph that predicts the brightest channel; swapping RGB and BGR changes its prediction.
+
+    Args:
+        path: Path of the `.xml` file.
+        size: Height and width of the input, in pixels.
+        width: Number of probabilities.
+        map_width: Number of heat maps; 0 for no such output.
+        kind: Type of the input.
+        layout: "NHWC" or "NCHW".
+        swap: Whether the heat maps come first.
+    """
+    import openvino as ov  # after scanbook, which turns off its telemetry
     from openvino import opset13 as ops
 
     shape = [-1, *size, 3] if layout == "NHWC" else [-1, 3, *size]
@@ -33,36 +79,23 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
     return path
 
 
-def write(folder: Path, **changes) -> bundle.Bundle:
-    graph = changes.pop("graph", {})
-    models = changes.pop("models", None) or {"openvino": colour_graph(folder.parent / "model.xml", **graph)}
-    values = {
-        "name": "colours",
-        "classes": CLASSES,
-        "image_size": SIZE,
-        "temperature": 1.5,
-        "abstain_below": 0.6,
-        "models": models,
-        "metrics": {
-            "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95},
-            "images": 40,
-            "kappa": {"value": float("nan")},
-        },
-        "about": {"title": "Which colour?", "data": "plain | images", "licence": "CC0"},
-    }
-    return bundle.write(folder, **values | changes)
+def write_all_formats(folder: Path, **int8) -> dict[str, Path]:
+    """Write a model in every format. Only the OpenVINO models are real: a bundle does not open the others.
 
-
-def whole_models(folder: Path, **int8) -> dict[str, Path]:
-    """A file or folder for every format; all but OpenVINO's are bytes, which a bundle does not open."""
-    saved = folder / "written"
-    (saved / "variables").mkdir(parents=True)
-    (saved / "saved_model.pb").write_bytes(b"graph")
-    (saved / "variables" / "variables.index").write_bytes(b"index")
+    Args:
+        folder: Where to write the models.
+        int8: Arguments of `colour_graph` for the int8 model.
+    """
+    saved_model = folder / "written"
+    (saved_model / "variables").mkdir(parents=True)
+    (saved_model / "saved_model.pb").write_bytes(b"graph")
+    (saved_model / "variables" / "variables.index").write_bytes(b"index")
     for name in ("a.keras", "a.onnx"):
         (folder / name).write_bytes(name.encode())
-    graphs = {
+    return {
         "openvino": colour_graph(folder / "a.xml"),
         "openvino_int8": colour_graph(folder / "b.xml", **int8),
+        "keras": folder / "a.keras",
+        "saved_model": saved_model,
+        "onnx": folder / "a.onnx",
     }
-    return graphs | {"keras": folder / "a.keras", "saved_model": saved, "onnx": folder / "a.onnx"}

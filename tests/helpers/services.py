@@ -1,4 +1,4 @@
-"""A real service in a process of its own, and clients that speak to its socket byte by byte."""
+"""A running service in a separate process, and requests to its socket byte by byte."""
 
 from __future__ import annotations
 
@@ -19,23 +19,32 @@ from scanbook.serving.client import plain_environment
 
 
 @dataclass
-class Served:
-    """A service that runs."""
+class Service:
+    """A running service.
+
+    Attributes:
+        process: Its main process.
+        port: Its port on this machine.
+        log: File with its output.
+    """
 
     process: subprocess.Popen
     port: int
     log: Path
 
     def connect(self, timeout: float = 15) -> socket.socket:
+        """Open a connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def get(self, path: str, timeout: float = 15) -> tuple[int, bytes]:
+        """Return status and body of a page."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read()
 
     def classify(self, image: bytes, timeout: float = 15) -> str:
+        """Return the class that the service predicts for an image."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         connection.request("POST", "/predict", image, {"Content-Type": "image/png"})
         response = connection.getresponse()
@@ -43,10 +52,19 @@ class Served:
         return json.load(response)["predictions"][0]["class"]
 
     def workers(self) -> list[psutil.Process]:
+        """Return the worker processes."""
         return psutil.Process(self.process.pid).children()
+
+    def ready(self) -> bool:
+        """Return whether the service accepts images."""
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
 
 
 def free_port() -> int:
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -55,8 +73,16 @@ def free_port() -> int:
 @contextmanager
 def running(
     folder: Path, log: Path, *options: str, command: tuple[str, ...] = (), **variables: str
-) -> Iterator[Served]:
-    """Starts a service and kills it at the end, unless it has stopped."""
+) -> Iterator[Service]:
+    """Start a service and kill it at the end, unless it has stopped.
+
+    Args:
+        folder: Folder of the bundle.
+        log: File for its output; the service runs in the folder of this file.
+        options: Options of its command.
+        command: Arguments of the Python interpreter that replace the usual command.
+        variables: Further environment variables.
+    """
     port = free_port()
     words = command or ("-m", "scanbook.serving", str(folder), *options)
     environment = plain_environment() | {"SCANBOOK_PORT": str(port), "PORT": str(port)} | variables
@@ -64,33 +90,26 @@ def running(
         process = subprocess.Popen(
             [sys.executable, *words], stdout=output, stderr=output, env=environment, cwd=log.parent
         )
-    served = Served(process, port, log)
+    service = Service(process, port, log)
     try:
         deadline = time.monotonic() + 30
-        while not ready(served):
+        while not service.ready():
             assert time.monotonic() < deadline and process.poll() is None, log.read_text()
             time.sleep(0.05)
-        yield served
+        yield service
     finally:
         process.kill()
         process.wait()
 
 
-def ready(served: Served) -> bool:
-    try:
-        return served.get("/readyz")[0] == 200
-    except OSError:
-        return False
-
-
-def read_answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """One answer with a length: status, header fields in lower case, body; continuations are skipped."""
+def read_response(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one response with a length: status, header fields in lower case, and body; continuations are skipped."""
     data = b""
     while True:
         while b"\r\n\r\n" not in data:
-            more = sock.recv(1)
-            assert more, f"the connection ended after {data!r}"
-            data += more
+            byte = sock.recv(1)
+            assert byte, f"the connection ended after {data!r}"
+            data += byte
         lines = data.decode("latin-1").split("\r\n")
         if " 100 " not in lines[0]:
             break

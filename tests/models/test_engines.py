@@ -96,7 +96,7 @@ def places(every, saved, exported):
     """Places that answer: each a function from uint8 images to logits, up to a constant an image."""
     ends = every | {"Keras, saved": engines.open_saved(saved[".keras"])}
     served = {
-        "bundle": OpenVinoEngine(exported.model),
+        "bundle": OpenVinoEngine(exported.model_path()),
         "bundle, Keras": KerasEngine(exported.folder / exported.models["keras"]),
     }
     found = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
@@ -130,12 +130,12 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
     for path in paths[:8]:
         swapped.append(tmp_path / path.name)
         swapped[-1].write_bytes(images.encode_png(images.read(path)[..., ::-1].copy()))
-    with client.running(exported.folder) as address:
-        answers = client.ask(address, [*paths, *swapped])
+    with client.run_service(exported.folder) as address:
+        answers = client.classify(address, [*paths, *swapped])
         with pytest.raises(RunError, match=r"refused image 1 of 1 with status 400") as refused:
             empty = tmp_path / "nothing.png"
             empty.write_bytes(b"no image")
-            client.ask(address, [empty])
+            client.classify(address, [empty])
     assert "\n" not in str(refused.value)
     assert all(list(answer["probabilities"]) == list(planted.CLASSES) for answer in answers)
     assert all(answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get) for answer in answers)
@@ -145,22 +145,22 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
 
 
 def test_answers_over_http_keep_every_digit(exported, photos):
-    from scanbook.serving import create_app
+    from scanbook.serving.app import create_app
 
     service = create_app(exported.folder).test_client()
     answer = service.post("/predict", data=images.encode_png(photos[0]), content_type="image/png").get_json()
     [prediction] = answer["predictions"]
-    expected = OpenVinoEngine(exported.model).predict(photos[:1])[0][0]
+    expected = OpenVinoEngine(exported.model_path()).predict(photos[:1])[0][0]
     np.testing.assert_array_equal(np.float32(list(prediction["probabilities"].values())), expected)
     assert prediction["confidence"] == expected.max()
 
 
 def test_service_that_cannot_start_says_why_and_is_gone(tmp_path):
-    with pytest.raises(RunError, match=r"stopped: .*no bundle") as failed, client.running(tmp_path / "nowhere"):
+    with pytest.raises(RunError, match=r"stopped: .*not a bundle") as failed, client.run_service(tmp_path / "nowhere"):
         pass
     assert "\n" not in str(failed.value)
     with pytest.raises(RunError, match="no service answers"):
-        client.ask("http://127.0.0.1:9", [Path(planted.manifest().frame["path"][0])])
+        client.classify("http://127.0.0.1:9", [Path(planted.manifest().frame["path"][0])])
 
 
 # engines
@@ -266,7 +266,7 @@ def test_the_order_of_two_outputs_is_kept_and_nothing_is_said(photos, tmp_path, 
 def test_outputs_come_as_probabilities_then_heat_maps(model, exported, logits, photos):
     bias = model.get_layer("logits").get_weights()[1]
     for mode in ("latency", "throughput"):
-        probabilities, maps = OpenVinoEngine(exported.model, mode).predict(photos, 5)
+        probabilities, maps = OpenVinoEngine(exported.model_path(), mode).predict(photos, 5)
         np.testing.assert_allclose(probabilities, softmax(logits / TEMPERATURE, axis=1), atol=1e-5)
         assert maps.shape == (32, 2, 2, 3)
         assert engines.parity(logits, maps.mean((1, 2)) + bias) < FLOAT32

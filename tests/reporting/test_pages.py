@@ -178,7 +178,7 @@ def make(room: Path, *without: str) -> records.Run:
     for name in suite.NOTEBOOKS:
         if name not in without:
             record(folder / name, facts(name, of, RECORDED[name]))
-    (folder / bundle.PLACE).mkdir(parents=True, exist_ok=True)
+    (folder / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(folder)
 
@@ -190,7 +190,7 @@ def make_whole(room: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> re
             made = Notebook(name, study_of(profile="quick"), monkeypatch)
             fill(made.session)
             made.write(RECORDED[name])
-    (room / "planted" / "quick" / bundle.PLACE).mkdir(parents=True, exist_ok=True)
+    (room / "planted" / "quick" / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(room / "planted" / "quick")
 

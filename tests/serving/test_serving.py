@@ -35,8 +35,8 @@ from helpers.uploads import (
 from scanbook import bundle as bundles
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError
-from scanbook.serving import Predictor, create_app, wsgi
-from scanbook.serving.predictor import SHOWN, overlay
+from scanbook.serving.app import create_app
+from scanbook.serving.predictor import SHOWN, Predictor, overlay
 from scanbook.serving.state import EXTENSION
 from scanbook.serving.uploads import MAX_BYTES, MAX_IMAGES
 
@@ -270,7 +270,7 @@ def test_security_headers(client, path):
 
 def test_app_imports_no_training_library(bundle):
     code = (
-        "import sys; from scanbook.serving import create_app; create_app(sys.argv[1]).test_client().get('/')\n"
+        "import sys; from scanbook.serving.app import create_app; create_app(sys.argv[1]).test_client().get('/')\n"
         "print(sorted({'tensorflow', 'keras', 'pandas', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code, str(bundle.folder)], capture_output=True, text=True, check=True)
@@ -279,17 +279,17 @@ def test_app_imports_no_training_library(bundle):
 
 def test_altered_bundle_does_not_start(bundle, tmp_path, monkeypatch):
     changed = write(tmp_path / "bundle")
-    changed.model.write_bytes(changed.model.read_bytes() + b" ")
+    changed.model_path().write_bytes(changed.model_path().read_bytes() + b" ")
     run = subprocess.run(
         [sys.executable, "-m", "scanbook.serving", str(changed.folder)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 1 and run.stderr.count("\n") == 1 and "model.xml was changed" in run.stderr
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match="is no bundle"):
-        wsgi.create()
+    with pytest.raises(BundleError, match="is not a bundle"):
+        create_app()
 
 
-WSGI = ("-m", "gunicorn", "--no-control-socket", "scanbook.serving.wsgi:create()")
+WSGI = ("-m", "gunicorn", "--no-control-socket", "scanbook.serving.app:create_app()")
 
 
 @pytest.mark.parametrize("command", [(), WSGI], ids=["module", "wsgi"])

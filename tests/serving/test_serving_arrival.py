@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanbook.serving.arrival import MAX_CHUNKS, MAX_HEAD, Arrival, State
-from scanbook.serving.exchange import Arrived, refusal, status_of
+from scanbook.serving.exchange import RequestReader, refusal, status_of
 
 MOST = 10_000
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -37,9 +37,9 @@ def test_requests_in_one_piece_are_taken_apart():
     arrival = Arrival(MOST)
     arrival.feed(GET + POST + CHUNKED + GET[:10])
     for expected in (GET, POST, CHUNKED):
-        assert arrival.look() is State.WHOLE
+        assert arrival.parse() is State.WHOLE
         assert arrival.take() == expected
-    assert arrival.look() is State.HEAD and arrival.data == GET[:10]
+    assert arrival.parse() is State.HEAD and arrival.data == GET[:10]
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def refused(request: bytes) -> bool:
     return False
 
 
-def consumed(request: bytes) -> Arrived:
+def consumed(request: bytes) -> RequestReader:
     parser = get_parser(Config(), (), ("127.0.0.1", 1))
-    parser.unreader = arrived = Arrived(request)
+    parser.unreader = reader = RequestReader(request)
     parsed = next(parser)
     parsed.body.read()
-    return arrived
+    return reader
 
 
 LINES = st.sampled_from(

@@ -184,7 +184,7 @@ def test_a_strange_field_decides_nothing(unharmed, name, value):
         with unharmed.connect() as sock:
             first = f"GET {path} HTTP/1.1\r\n" + ("" if name == "Host" else "Host: x\r\n")
             sock.sendall(f"{first}{name}: {value}\r\n\r\n".encode("latin-1"))
-            status, fields, body = services.read_answer(sock)
+            status, fields, body = services.read_response(sock)
             assert status in (200, 206, 400, 416, 431, 501) and "x-injected" not in fields
             assert (
                 b"<script>alert" not in body and b"evil.example" not in body and not any(x in body for x in LEAKS[:2])
@@ -215,7 +215,7 @@ STRANGE = [
 def test_a_strange_address_leads_nowhere(unharmed, path):
     with unharmed.connect() as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\n\r\n".encode())
-        status, fields, body = services.read_answer(sock)
+        status, fields, body = services.read_response(sock)
     assert status in (200, 400, 404, 405, 414) and "location" not in fields and "x-injected" not in fields
     assert b"<script>alert" not in body and b"root:" not in body and b"checksums" not in body
 
@@ -237,7 +237,7 @@ def test_old_and_plain_clients_are_answered(unharmed):
     for line, kept in ((b"HTTP/1.0\r\n", False), (b"HTTP/1.0\r\nConnection: keep-alive\r\n", True)):
         with unharmed.connect() as sock:
             sock.sendall(b"GET /healthz " + line + b"\r\n")
-            assert services.read_answer(sock)[0] == 200
+            assert services.read_response(sock)[0] == 200
             sock.settimeout(0.5)
             if kept:
                 with pytest.raises(TimeoutError):
@@ -247,15 +247,15 @@ def test_old_and_plain_clients_are_answered(unharmed):
     with unharmed.connect() as sock:  # one who has said all, and only listens
         sock.sendall(post(RED))
         sock.shutdown(socket.SHUT_WR)
-        assert services.read_answer(sock)[0] == 200
+        assert services.read_response(sock)[0] == 200
 
 
 def test_a_length_that_is_too_short_smuggles_nothing(unharmed):
     hidden = b"GET /jane_doe HTTP/1.1\r\nHost: x\r\n\r\n"
     with unharmed.connect() as sock:
         sock.sendall(post(RED).replace(b"Length: %d" % len(RED), b"Length: %d" % (len(RED) - 4)) + hidden)
-        assert services.read_answer(sock)[0] == 400  # the image is cut short
-        assert services.read_answer(sock)[0] == 400  # what follows is no request
+        assert services.read_response(sock)[0] == 400  # the image is cut short
+        assert services.read_response(sock)[0] == 400  # what follows is no request
         assert sock.recv(1) == b""
     assert "jane_doe" not in unharmed.log.read_text()
 
@@ -386,9 +386,9 @@ def open_for_writing(pid: int) -> list[str]:
 def on_disk(served) -> dict[str, tuple[int, int]]:
     """Every file of the bundle and of the folder that the service runs in, with its size and time; not its log."""
     folder = Path(served.process.args[-1])
-    found = [*folder.rglob("*"), *served.log.parent.rglob("*")]
+    paths = [*folder.rglob("*"), *served.log.parent.rglob("*")]
     return {
         str(each): (each.stat().st_size, each.stat().st_mtime_ns)
-        for each in found
+        for each in paths
         if each.is_file() and each != served.log and "__pycache__" not in each.parts
     }

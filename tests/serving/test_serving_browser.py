@@ -16,8 +16,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FileChooser, Page, TimeoutError, expect
 
 from helpers import pages
-from helpers.bundles import write
-from helpers.uploads import BAD, BLUE, GREEN, GREY, NAMES, RED
+from helpers.bundles import NAMES, write
+from helpers.uploads import BAD, BLUE, GREEN, GREY, RED
 from scanbook.serving import client
 
 pytestmark = [pytest.mark.slow, pages.needs_chromium]
@@ -44,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     about = {"title": "Which colour?", "question": "Which colour does most of the image have?", "data": "plain images"}
     card = "---\nlicense: cc0-1.0\n---\n# Colours\n\nPlain images of three colours.\n\n- red\n- green\n- blue\n"
     bundle = write(tmp_path_factory.mktemp("seen") / "bundle", about=about, names=NAMES, dataset_card=card)
-    with client.running(bundle.folder) as url:
+    with client.run_service(bundle.folder) as url:
         yield url
 
 
@@ -149,7 +149,7 @@ def test_a_chosen_image_is_shown_then_answered(visit: Visit) -> None:
     page.click("#send")
     expect(page.locator("article h2")).to_have_text("red")
     expect(page.locator("#answer")).to_be_focused()
-    assert page.title().startswith("Answer") and page.locator("#chosen li").count() == 0
+    assert page.title().startswith("Result") and page.locator("#chosen li").count() == 0
     assert page.locator(".bars .share").all_inner_texts()[0] == "98.7 %"
     fill, track = (page.locator(f".top .{part}").bounding_box()["width"] for part in ("fill", "track"))
     assert fill / track == pytest.approx(0.987, abs=0.01)
@@ -175,7 +175,7 @@ def test_images_are_taken_as_they_are_handed_over(visit: Visit, how: str) -> Non
 def test_text_that_is_dropped_is_no_image(visit: Visit) -> None:
     page = visit()
     hand(page, "drop")
-    expect(page.locator("#status")).to_contain_text("That is no file")
+    expect(page.locator("#status")).to_contain_text("This is not a file")
     page.click("#send")
     expect(page.locator("#status")).to_have_text("Choose an image first.")
     expect(page.locator("#image")).to_be_focused()
@@ -239,7 +239,7 @@ def test_too_much_is_said_before_it_is_sent(visit: Visit, large: Path) -> None:
     expect(page.locator("#image")).to_be_focused()
     many = int(limits["maxImages"]) + 1
     choose(page, *(file(f"{number}.png", RED) for number in range(many)))
-    expect(page.locator("#status")).to_contain_text(f"These are {many} images")
+    expect(page.locator("#status")).to_contain_text(f"You chose {many} images")
     expect(page.locator("#send")).to_be_disabled()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from helpers import services
 from helpers.bundles import write
-from helpers.connections import form, memory, who_answers
+from helpers.connections import connect_to_workers, form, memory
 from helpers.uploads import RED
 from scanbook.data import images
 
@@ -102,7 +102,7 @@ def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
 def test_a_worker_killed_under_load_takes_only_its_own_connections(bundle, tmp_path):
     with services.running(bundle.folder, tmp_path / "log", "--workers", "2") as served:
         deadline = time.monotonic() + 20
-        while len(mine := who_answers(served)) < 2:
+        while len(mine := connect_to_workers(served)) < 2:
             assert time.monotonic() < deadline
         victim, other = mine
         owners, lost, answered = {}, [], []

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from helpers.bundles import CLASSES, write
-from helpers.uploads import BAD, BLUE, BROWSER, GREY, NAMES, RED, post
+from helpers.bundles import CLASSES, NAMES, write
+from helpers.uploads import BAD, BLUE, BROWSER, GREY, RED, post
 from scanbook.data import images
-from scanbook.serving import create_app
+from scanbook.serving.app import create_app
 from scanbook.serving.languages import percent
 from scanbook.serving.uploads import MAX_BYTES, MAX_IMAGES
 
@@ -65,8 +65,8 @@ def test_page_says_not_sure(client):
     [
         ((), 400, "No image was chosen"),
         ([b""], 400, "The file is empty"),
-        ([BAD["text"]], 400, "This is no image"),
-        ([RED] * (MAX_IMAGES + 1), 400, f"These are {MAX_IMAGES + 1} images"),
+        ([BAD["text"]], 400, "This is not an image"),
+        ([RED] * (MAX_IMAGES + 1), 400, f"You sent {MAX_IMAGES + 1} images"),
         ([bytes(MAX_BYTES)], 413, "Send at most 16 MB"),
     ],
 )
@@ -81,7 +81,7 @@ def test_page_shows_problems_and_its_form(client, files, status, text):
 def test_one_refused_image_spoils_no_other(client):
     answer = post(client, RED, BAD["text"], BLUE, path="/", headers=BROWSER)
     assert answer.status_code == 200 and headings(answer.text) == ["red", "Not answered", "blue"]
-    assert answer.text.count("This is no image") == 1 and len(Page(answer.text).all("article")) == 3
+    assert answer.text.count("This is not an image") == 1 and len(Page(answer.text).all("article")) == 3
     none = post(client, BAD["text"], BAD["text"], path="/", headers=BROWSER)
     assert none.status_code == 400 and headings(none.text) == ["Not answered"] * 2
 
@@ -107,7 +107,7 @@ def test_every_language_is_whole(tmp_path, language, label, share, notice):
     # the switch lasts, over what the browser asks for
     assert Page(client.get("/x", headers=BROWSER | {"Accept-Language": "fr"}).text).all("html")[0]["lang"] == language
     refused = post(client, BAD["text"], path="/", headers=BROWSER).text
-    assert ("This is no image" in refused) == (language == "en")
+    assert ("This is not an image" in refused) == (language == "en")
 
 
 def test_what_stays_english_says_so(client):

@@ -11,7 +11,7 @@ from schemathesis.specs.openapi import checks
 from helpers import bad_files
 from helpers.bundles import write
 from helpers.uploads import problem
-from scanbook.serving import create_app
+from scanbook.serving.app import create_app
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,

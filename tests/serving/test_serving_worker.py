@@ -16,7 +16,7 @@ import pytest
 
 from helpers import services
 from helpers.bundles import write
-from helpers.connections import GET, post, who_answers
+from helpers.connections import GET, connect_to_workers, post
 from helpers.uploads import BLUE, GREEN, RED
 from scanbook.serving.uploads import MAX_BYTES
 
@@ -40,7 +40,7 @@ def test_a_connection_is_used_again_and_requests_queue_up_on_it(served):
     with served.connect() as sock:
         sock.sendall(post(RED) + GET + post(BLUE))
         sock.sendall(GET)
-        bodies = [services.read_answer(sock) for _ in range(4)]
+        bodies = [services.read_response(sock) for _ in range(4)]
     assert [status for status, _, _ in bodies] == [200] * 4
     assert all(fields["connection"] == "keep-alive" for _, fields, _ in bodies)
     assert b'"class":"red"' in bodies[0][2] and b'"class":"blue"' in bodies[2][2] and b'"ok"' in bodies[3][2]
@@ -52,10 +52,10 @@ def test_chunks_make_a_body(served):
     with served.connect() as sock:
         for at in range(0, len(chunks), 7):
             sock.sendall((head if at == 0 else b"") + chunks[at : at + 7])
-        status, _, body = services.read_answer(sock)
+        status, _, body = services.read_response(sock)
         assert status == 200 and b'"class":"green"' in body
         sock.sendall(GET)
-        assert services.read_answer(sock)[0] == 200
+        assert services.read_response(sock)[0] == 200
 
 
 def test_clients_are_told_to_continue_before_they_send_much(served):
@@ -84,7 +84,7 @@ def test_clients_are_told_to_continue_before_they_send_much(served):
 def test_what_is_no_request_gets_a_problem_and_no_second_chance(served, sent, status):
     with served.connect() as sock:
         sock.sendall(sent + GET)
-        got, fields, body = services.read_answer(sock)
+        got, fields, body = services.read_response(sock)
         assert got == status and fields["content-type"] == "application/problem+json"
         assert b'"detail"' in body and fields["connection"] == "close" and fields["x-frame-options"] == "DENY"
         assert not sock.recv(100)
@@ -94,7 +94,7 @@ def test_what_is_no_request_gets_a_problem_and_no_second_chance(served, sent, st
 def test_too_much_is_refused_before_it_is_sent(served):
     with served.connect() as sock:
         sock.sendall(post(b"", "Expect: 100-continue").replace(b"Length: 0", b"Length: %d" % (MAX_BYTES + 1)))
-        status, fields, body = services.read_answer(sock)
+        status, fields, body = services.read_response(sock)
         assert status == 413 and fields["connection"] == "close" and b"16 MB" in body
     # and one who sends it all before reading gets to read the answer
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
@@ -134,14 +134,14 @@ def test_who_drips_or_does_not_read_holds_up_nobody(served):
 def test_a_request_that_does_not_arrive_is_ended(served):
     with served.connect(20) as silent, served.connect(20) as slow, served.connect(20) as used:
         used.sendall(GET)
-        services.read_answer(used)
+        services.read_response(used)
         started = time.perf_counter()
         slow.sendall(b"GET / HTTP/1.1\r\nHo")
-        status, fields, _ = services.read_answer(slow)
+        status, fields, _ = services.read_response(slow)
         assert status == 408 and fields["connection"] == "close" and 9 < time.perf_counter() - started < 13
         assert not silent.recv(10)  # nothing was asked, so nothing is answered
         used.sendall(GET)
-        assert services.read_answer(used)[0] == 200
+        assert services.read_response(used)[0] == 200
 
 
 def ask_until(served, ended: threading.Event, lost: list, again: bool) -> int:
@@ -185,7 +185,7 @@ def test_sigterm_loses_no_request(bundle, tmp_path, workers):
             served.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
             late.sendall(post(BLUE)[50:])
-            status, fields, body = services.read_answer(late)
+            status, fields, body = services.read_response(late)
             assert status == 200 and b'"blue"' in body and fields["connection"] == "close"
             counts = [each.result() for each in asking]
         assert served.process.wait(timeout=15) == 0 and time.perf_counter() - started < 10
@@ -198,7 +198,7 @@ def test_sigterm_loses_no_request(bundle, tmp_path, workers):
 def test_a_killed_worker_is_replaced_and_the_other_goes_on(bundle, tmp_path):
     with services.running(bundle.folder, tmp_path / "log", "--workers", "2") as served:
         deadline = time.monotonic() + 20
-        while len(mine := who_answers(served)) < 2:
+        while len(mine := connect_to_workers(served)) < 2:
             assert time.monotonic() < deadline
         victim, other = sorted(mine)
         kept = mine[other]
@@ -206,7 +206,7 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on(bundle, tmp_path):
         os.kill(victim, signal.SIGKILL)
         for _ in range(20):
             kept.sendall(post(GREEN))
-            assert services.read_answer(kept)[0] == 200
+            assert services.read_response(kept)[0] == 200
         started = time.monotonic()
         while victim in (pids := {each.pid for each in served.workers()}) or len(pids) < 2:
             assert time.monotonic() < started + 10

@@ -1,8 +1,9 @@
-"""What runs a bundle elsewhere: the packages it needs, and a container's image of it."""
+"""Files that run a bundle on another machine: its required packages and the description of a container image."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,7 +16,7 @@ PACKAGES = (
     *("flask", "flask-babel", "flask-limiter", "gunicorn", "numpy", "opencv-python-headless", "openvino"),
     *("prometheus-client", "werkzeug"),
 )
-"""What the serving code imports."""
+"""Packages that the serving code imports."""
 
 _DOCKERFILE = """\
 # The service of one exported model, for linux/amd64 and linux/arm64 alike:
@@ -35,12 +36,12 @@ ENV PYTHONUNBUFFERED=1 \\
 
 WORKDIR /opt/scanbook
 
-# wheels alone: nothing is compiled, so no compiler is needed
+# only wheels, so that no compiler is needed
 COPY {requirements} ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --only-binary :all: -r {requirements}
 
 COPY . .
-# the service runs as a user who may write nothing here; compiled now, it starts faster
+# the service runs as a user who may not write here; compiled code starts faster
 RUN python -m compileall -q scanbook
 
 USER {user}:{user}
@@ -53,7 +54,7 @@ CMD ["serve"]
 
 PORT = 8080
 _USER = 10001
-# without a proxy that the environment names: it would be asked for the container's own address
+# without a proxy that the environment names, which cannot reach the container's own address
 _CHECK = (
     "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open("
     f"'http://127.0.0.1:' + os.environ.get('SCANBOOK_PORT', '{PORT}') + '/healthz', timeout=4)"
@@ -61,18 +62,19 @@ _CHECK = (
 
 
 def requirements(packages: Sequence[str] = ()) -> str:
-    """The packages of the service in the versions that are installed here, for pip.
+    """Return the text of `requirements.txt`: the service's packages in the versions that are installed here.
 
     Args:
-        packages: What the service needs beside `PACKAGES`.
+        packages: Packages that the service needs beside `PACKAGES`.
     """
     return "".join(f"{package}=={version(package)}\n" for package in sorted({*PACKAGES, *packages}))
 
 
 def dockerfile(bundle: Bundle) -> str:
-    """How a container's image of the bundle is built: slim, without a compiler, run as a user without rights."""
+    """Return the `Dockerfile` of a bundle: a slim image without a compiler, run as a user without rights."""
+    image = re.sub("[^a-z0-9]", "-", bundle.name.lower()).strip("-") or "model"
     return _DOCKERFILE.format(
-        image=f"scanbook-{_lower(bundle.name)}",
+        image=f"scanbook-{image}",
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         title=_quoted(f"scanbook: {bundle.name}"),
         description=_quoted(bundle.about.get("title", bundle.name)),
@@ -85,16 +87,11 @@ def dockerfile(bundle: Bundle) -> str:
 
 
 def dockerignore() -> str:
-    """What stays out of the image: the formats that the service does not run."""
+    """Return the `.dockerignore` of a bundle: the formats that the service does not run stay out of the image."""
     unused = [name for style, name in FILES.items() if style not in SERVED.values()]
-    return "".join(f"{each}\n" for each in (*unused, "**/__pycache__"))
+    return "".join(f"{name}\n" for name in (*unused, "**/__pycache__"))
 
 
 def _quoted(text: str) -> str:
-    """A label's value on one line; `$` would name a variable."""
+    """Return the value of a label on one line; a bare `$` would name a variable."""
     return json.dumps(" ".join(text.split()), ensure_ascii=False).replace("$", "\\$")
-
-
-def _lower(name: str) -> str:
-    """A name as those of images have to be."""
-    return "".join(each if each.isascii() and each.isalnum() else "-" for each in name.lower()).strip("-") or "model"

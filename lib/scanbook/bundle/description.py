@@ -1,9 +1,9 @@
-"""What a bundle says of itself, and the checks that it has to pass before anything is served from it."""
+"""Description of a bundle, and the checks that a bundle passes before it is served."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -25,41 +25,41 @@ FILES = {
     "saved_model": "saved_model",
     "onnx": "model.onnx",
 }
-"""Name of the model in each format: a file, with a `.bin` of the same name beside an `.xml`, or a folder."""
+"""Path of the model in each format: a file or a folder. An `.xml` file has a `.bin` file of the same name beside it."""
 SERVED = {"fp32": "openvino", "int8": "openvino_int8"}
-"""The format that the service runs, by precision; the others may be left out of a copy, each as a whole."""
+"""Format that the service runs, by precision. A copy of a bundle may lack the other formats, each as a whole."""
 UNWANTED = ("__pycache__", ".DS_Store", "._*")
-"""What Python and macOS put into a folder by themselves."""
+"""Names of files that Python and macOS add to a folder; they do not belong to a bundle."""
 
-PLACE = Path("07_export_flask", "bundle")
-"""Where the bundle lies among the reports of a study and profile, unless another folder is named."""
-AGAIN = "copy the whole bundle again, or export it again (scanbook export, or notebook 07_export_flask)"
+SUBFOLDER = Path("07_export_flask", "bundle")
+"""Folder of the bundle below the reports of a study and profile, unless another folder is named."""
+REMEDY = "copy the whole bundle again, or export it again (scanbook export, or notebook 07_export_flask)"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An exported model and all that its answers depend on.
+    """An exported model and everything that its predictions depend on.
 
     Attributes:
-        folder: Where it lies.
-        name: Name of the model, as answers give it.
+        folder: Folder of the bundle.
+        name: Name of the model, as the service reports it.
         classes: Class names in the order of the probabilities, in English.
         image_size: Height and width of the model's input, in pixels.
-        temperature: Temperature that calibrated the logits; it is already inside the model.
-        abstain_below: The service answers "not sure" where the largest probability is below this.
-        models: Name of the model in each format that is there, as in `FILES`; "openvino" always.
+        temperature: Temperature that calibrated the logits; the model already contains it.
+        abstain_below: The service answers "not sure" where the largest probability is below this value.
+        models: Path of the model in each available format, as in `FILES`; always includes "openvino".
         metrics: Test metrics by printed name: a number, or a mapping with `value`, `low` and `high` (95 % interval).
-        about: Text for the model card by topic; `title`, `question`, `intended_use` and `limits` have their own places,
-            the others (`data`, `licence`, `backbone`, `weights`, `profile`, ...) are listed.
-        names: Class names in other languages by their code ("pt", "ko"), in class order.
-        operating_points: Yes-or-no decisions by finding: `classes`, whose probabilities are added; `threshold`, chosen
-            on validation, at or above which it is found; `sensitivity` and `specificity` on test, as `metrics` are.
-        parity: How far each format's answers are from the trained model's on the same images, by place: `difference`
-            of the logits as a share of their spread, `same class` in words, `agrees`.
-        int8: What int8 loses on the validation `images`: `accuracy`, that of the trained model as `reference`, and
-            their `change` with `low` and `high`, as shares; empty where int8 was not tried.
-        excluded: Why a format is not there, by format, a sentence each.
-        hub: Metadata of the model card that Hugging Face's hub reads: `license`, `tags`, `datasets`.
+        about: Text for the model card by topic. `title`, `question`, `intended_use` and `limits` have their own
+            sections; the others (`data`, `licence`, `backbone`, `weights`, `profile`, ...) are listed in a table.
+        names: Class names in other languages by language code ("pt", "ko"), in class order.
+        operating_points: Operating point of each target: `classes`, whose probabilities are added; `threshold`, chosen
+            on validation images; `sensitivity` and `specificity` on test images, in the form of `metrics`.
+        parity: Difference between each format and the trained model on the same images, by format: `difference` of the
+            logits as a share of their spread, `same class` in words, `agrees`.
+        int8: Loss of accuracy by int8 on the validation `images`: `accuracy`, that of the trained model as `reference`,
+            and their `change` with `low` and `high`, as shares; empty where int8 was not tried.
+        excluded: Why a format is not available, by format, one sentence each.
+        hub: Metadata of the model card for Hugging Face's hub: `license`, `tags`, `datasets`.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Bundle:
     image_size: tuple[int, int]
     temperature: float
     abstain_below: float
-    models: dict[str, str]
+    models: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -79,20 +79,18 @@ class Bundle:
     hub: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def model(self) -> Path:
-        """The OpenVINO model in float32, which the service runs unless it is told otherwise."""
-        return self.model_of("fp32")
-
-    @property
     def precisions(self) -> tuple[str, ...]:
-        """In which the service can run it: "fp32", and "int8" where that passed its checks."""
+        """Precisions that the service can run: "fp32", and "int8" where that passed its checks."""
         return tuple(precision for precision, style in SERVED.items() if style in self.models)
 
-    def model_of(self, precision: str) -> Path:
-        """The OpenVINO model in a precision, "fp32" or "int8".
+    def model_path(self, precision: str = "fp32") -> Path:
+        """Return the path of the OpenVINO model in a precision.
+
+        Args:
+            precision: "fp32" or "int8".
 
         Raises:
-            BundleError: The bundle has none; the message says why and which precisions it has.
+            BundleError: The bundle has no such model; the message gives the reason and the available precisions.
         """
         style = SERVED.get(precision, "")
         if style not in self.models:
@@ -103,25 +101,24 @@ class Bundle:
         return self.folder / self.models[style]
 
     def label(self, index: int, language: str = "en") -> str:
-        """A class's name in a language; in English where there is none."""
+        """Return the name of a class in a language, or in English where there is no translation."""
         return self.names.get(language, self.classes)[index]
 
 
-def of_study(name: str, profile: str) -> Path:
-    """Where a study's bundle lies unless another folder is named; nothing but `make clean` or a new export removes it.
+def study_folder(name: str, profile: str) -> Path:
+    """Return the default folder of a study's bundle. Only `make clean` and a new export remove the bundle.
 
     Args:
-        name: Of the study.
+        name: Name of the study.
         profile: "smoke", "quick" or "full".
     """
-    return runtime.reports_dir() / name / profile / PLACE
+    return runtime.reports_dir() / name / profile / SUBFOLDER
 
 
 def read(folder: Path) -> Bundle:
-    """Reads a bundle and verifies its files, without opening a model.
+    """Read a bundle and verify its files, without opening a model.
 
-    A format that the service does not run may be missing as a whole, as in a container's image; what is there has to be
-    whole.
+    A format that the service does not run may be missing as a whole, as in a container image.
 
     Raises:
         BundleError: A file is missing, changed or unknown, or the description is not valid.
@@ -129,172 +126,185 @@ def read(folder: Path) -> Bundle:
     folder = Path(folder).resolve()
     if not (folder / DESCRIPTION).is_file():
         raise BundleError(
-            f"{folder} is no bundle: it has no {DESCRIPTION}; run notebook 07_export_flask, or name its bundle folder"
+            f"{folder} is not a bundle: it has no {DESCRIPTION}; run notebook 07_export_flask or name another folder"
         )
     absent = _verify(folder)
-    values = _json(folder / DESCRIPTION)
-    written = values.pop("format", None)
-    if written != FORMAT:
+    values = _read_json(folder / DESCRIPTION)
+    version = values.pop("format", None)
+    if version != FORMAT:
         raise BundleError(
-            f"{folder / DESCRIPTION} has format {written!r}, expected {FORMAT}; run notebook 07_export_flask again"
+            f"{folder / DESCRIPTION} has format {version!r}, expected {FORMAT}; run notebook 07_export_flask again"
         )
-    try:
-        values |= {
-            "classes": tuple(values["classes"]),
-            "image_size": tuple(values["image_size"]),
-            "names": {language: tuple(names) for language, names in values["names"].items()},
-            "models": {style: name for style, name in values["models"].items() if style not in absent},
-        }
-        bundle = Bundle(folder, **values)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BundleError(f"{folder / DESCRIPTION} lacks a key or has an unknown one ({error}); {AGAIN}") from error
-    check_values(bundle)
+    bundle = parse(folder, values)
+    for style in absent:
+        bundle.models.pop(style, None)
     for style, name in bundle.models.items():
         if not (folder / name).exists():
             raise BundleError(
-                f"{folder / DESCRIPTION} names the {style} model {name!r}, which the bundle lacks; {AGAIN}"
+                f"{folder / DESCRIPTION} names the {style} model {name!r}, which the bundle lacks; {REMEDY}"
             )
     return bundle
 
 
-def load(folder: Path) -> Bundle:
-    """Reads a bundle and verifies its files, and that labels and image size match every OpenVINO model.
+def parse(folder: Path, values: dict[str, Any]) -> Bundle:
+    """Return the bundle that a description, read as JSON, describes.
+
+    Args:
+        folder: Folder of the bundle.
+        values: Attributes of the bundle, with lists in the place of tuples.
 
     Raises:
-        BundleError: A file is missing, changed or unknown, or description and models do not fit.
+        BundleError: A key is missing or unknown, or a value is not valid.
+    """
+    try:
+        values = values | {
+            "classes": tuple(values["classes"]),
+            "image_size": tuple(values["image_size"]),
+            "models": {**values["models"]},
+            "names": {language: tuple(names) for language, names in values["names"].items()},
+        }
+        bundle = Bundle(folder, **values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / DESCRIPTION} lacks a key or has an unknown one ({error}); {REMEDY}") from error
+    _check_values(bundle)
+    return bundle
+
+
+def load(folder: Path) -> Bundle:
+    """Read a bundle, verify its files, and check that labels and image size match every OpenVINO model.
+
+    Raises:
+        BundleError: A file is missing, changed or unknown, or description and models do not match.
     """
     bundle = read(folder)
     for precision in bundle.precisions:
-        _check_model(bundle, bundle.model_of(precision))
+        _check_model(bundle, bundle.model_path(precision))
     return bundle
 
 
 def _verify(folder: Path) -> set[str]:
-    """Holds every file against its checksum.
+    """Compare every file with its checksum.
 
     Returns:
-        The formats that are listed and not there.
+        Formats that have checksums but no files; the service runs none of them.
     """
-    listed, present = _json(folder / CHECKSUMS), files(folder)
-    there = set(present)
-    absent = {
-        style
-        for style in FILES.keys() - SERVED.values()
-        if (own := _of_format(style, listed)) and there.isdisjoint(own)
-    }
-    spared = {name for style in absent for name in _of_format(style, listed)}
-    for name in listed:
-        if name not in there and name not in spared:
-            raise BundleError(f"{folder / name} is missing; {AGAIN}")
+    checksums, present = _read_json(folder / CHECKSUMS), list_files(folder)
+    paths = {style: _select_format(style, checksums) for style in FILES.keys() - SERVED.values()}
+    absent = {style for style, names in paths.items() if names and not names & set(present)}
+    optional = {name for style in absent for name in paths[style]}
+    for name in checksums:
+        if name not in present and name not in optional:
+            raise BundleError(f"{folder / name} is missing; {REMEDY}")
     for name in present:
-        if name not in listed:
+        if name not in checksums:
             raise BundleError(f"{folder / name} is not part of the bundle; remove it")
-    # hashing lets go of Python's lock, so that the large files are read side by side
+    # hashing releases Python's lock, so threads read the large files at the same time
     with ThreadPoolExecutor(runtime.cores()) as pool:
         digests = pool.map(lambda name: file_digest(folder / name), present)
         for name, digest in zip(present, digests, strict=True):
-            if digest != listed[name]:
-                raise BundleError(f"{folder / name} was changed after the export (its checksum differs); {AGAIN}")
+            if digest != checksums[name]:
+                raise BundleError(f"{folder / name} was changed after the export (its checksum differs); {REMEDY}")
     return absent
 
 
-def _of_format(style: str, names: Collection[str]) -> list[str]:
-    """The files among `names` that a format consists of."""
+def _select_format(style: str, names: Iterable[str]) -> set[str]:
+    """Return the names of the files that belong to a format."""
     path = FILES[style]
-    return [name for name in names if name == path or name.startswith(f"{path}/")]
+    return {name for name in names if name == path or name.startswith(f"{path}/")}
 
 
-def check_values(bundle: Bundle) -> None:
-    """Refuses a description that contradicts itself.
+def _check_values(bundle: Bundle) -> None:
+    """Raise an error for a description that contradicts itself.
 
     Raises:
-        BundleError: It names the key, its value and what was expected.
+        BundleError: The message names the key, its value and what was expected.
     """
 
-    def refuse(key: str, value: object, expected: str) -> BundleError:
-        return BundleError(
-            f"bundle {bundle.name!r}: {key} is {value!r}, expected {expected}; correct it and export again"
-        )
+    def check(valid: bool, key: str, value: object, expected: str) -> None:
+        if not valid:
+            raise BundleError(
+                f"bundle {bundle.name!r}: {key} is {value!r}, expected {expected}; correct it and export again"
+            )
 
-    if len(bundle.classes) < 2 or not all(isinstance(each, str) and each for each in bundle.classes):
-        raise refuse("classes", bundle.classes, "two or more names")
-    if len(set(bundle.classes)) != len(bundle.classes):
-        raise refuse("classes", bundle.classes, "names that differ")
+    count = len(bundle.classes)
+    check(count > 1 and _are_names(bundle.classes), "classes", bundle.classes, "two or more names")
+    check(len(set(bundle.classes)) == count, "classes", bundle.classes, "names that differ")
     for language, names in bundle.names.items():
-        if len(names) != len(bundle.classes) or not all(isinstance(each, str) and each for each in names):
-            raise refuse(f"names.{language}", names, f"a name for each of the {len(bundle.classes)} classes")
-        if len(set(names)) != len(names):
-            raise refuse(f"names.{language}", names, "names that differ")
-    if len(bundle.image_size) != 2 or not all(isinstance(side, int) and side > 0 for side in bundle.image_size):
-        raise refuse("image_size", bundle.image_size, "a height and a width in pixels")
-    if "openvino" not in bundle.models:
-        raise refuse("models", bundle.models, "an 'openvino' model among them")
-    if not bundle.models.items() <= FILES.items():
-        raise refuse("models", bundle.models, f"some of {FILES}")
-    if not isinstance(bundle.temperature, float) or not bundle.temperature > 0:
-        raise refuse("temperature", bundle.temperature, "a number above 0")
-    if not isinstance(bundle.abstain_below, float) or not 0 <= bundle.abstain_below <= 1:
-        raise refuse("abstain_below", bundle.abstain_below, "a probability between 0 and 1")
-    for finding, point in bundle.operating_points.items():
-        unknown = set(point.get("classes", ())) - set(bundle.classes)
-        if unknown:
-            raise refuse(f"operating_points.{finding}", sorted(unknown), f"some of {', '.join(bundle.classes)}")
+        key, complete = f"names.{language}", len(names) == count and _are_names(names)
+        check(complete, key, names, f"a name for each of the {count} classes")
+        check(len(set(names)) == count, key, names, "names that differ")
+    size = bundle.image_size
+    valid = len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    check(valid, "image_size", size, "a height and a width in pixels")
+    check("openvino" in bundle.models, "models", bundle.models, "an 'openvino' model among them")
+    check(bundle.models.items() <= FILES.items(), "models", bundle.models, f"some of {FILES}")
+    temperature, abstain_below = bundle.temperature, bundle.abstain_below
+    check(isinstance(temperature, float) and temperature > 0, "temperature", temperature, "a number above 0")
+    valid = isinstance(abstain_below, float) and 0 <= abstain_below <= 1
+    check(valid, "abstain_below", abstain_below, "a probability between 0 and 1")
+    for target, point in bundle.operating_points.items():
+        unknown = sorted(set(point.get("classes", ())) - set(bundle.classes))
+        check(not unknown, f"operating_points.{target}", unknown, f"some of {', '.join(bundle.classes)}")
+
+
+def _are_names(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) and value for value in values)
 
 
 def _check_model(bundle: Bundle, path: Path) -> None:
-    """Opens an OpenVINO graph, without compiling it, and compares its input and outputs with the description."""
+    """Open an OpenVINO graph, without compiling it, and compare its input and outputs with the description."""
     import openvino as ov
 
     try:
         graph = ov.Core().read_model(path)
     except RuntimeError as error:
-        raise BundleError(f"{path} cannot be opened as an OpenVINO model; {AGAIN}") from error
+        raise BundleError(f"{path} cannot be opened as an OpenVINO model; {REMEDY}") from error
     source, outputs = graph.inputs[0], graph.outputs
-    shape = tuple(_width(source, axis) for axis in range(source.get_partial_shape().rank.get_length()))
-    if source.get_element_type() != ov.Type.u8 or shape[1:] != (*bundle.image_size, 3):
+    shape, expected = _shape(source)[1:], (*bundle.image_size, 3)
+    if source.get_element_type() != ov.Type.u8 or shape != expected:
         kind = source.get_element_type().get_type_name()
-        expected = (*bundle.image_size, 3)
         raise BundleError(
-            f"{path} takes {kind} images {shape[1:]}, expected u8 {expected} ({DESCRIPTION}); export the model again"
+            f"{path} takes {kind} images {shape}, expected u8 {expected} ({DESCRIPTION}); export the model again"
         )
     if len(outputs) != 2:
         raise BundleError(
             f"{path} has {len(outputs)} outputs, expected probabilities and heat maps; export the model again"
         )
     for output, title, rank in zip(outputs, ("probabilities", "heat maps"), (2, 4), strict=True):
-        if (found := output.get_partial_shape().rank.get_length()) != rank:
-            raise BundleError(f"{path} gives {title} with {found} axes, expected {rank}; export the outputs in order")
-        if (width := _width(output, -1)) != len(bundle.classes):
+        shape = _shape(output)
+        if len(shape) != rank:
             raise BundleError(
-                f"{path} gives {title} of {width} classes, {DESCRIPTION} names {len(bundle.classes)}; "
+                f"{path} gives {title} with {len(shape)} axes, expected {rank}; export the outputs in order"
+            )
+        if shape[-1] != len(bundle.classes):
+            raise BundleError(
+                f"{path} gives {title} of {shape[-1]} classes, {DESCRIPTION} names {len(bundle.classes)}; "
                 "export labels and model together"
             )
 
 
-def _width(port: Any, axis: int) -> int:
-    """Length of one axis of a model's input or output; -1 where it is free."""
-    shape = port.get_partial_shape()
-    size = shape[axis % shape.rank.get_length()]
-    return size.get_length() if size.is_static else -1
+def _shape(port: Any) -> tuple[int, ...]:
+    """Return the shape of a model's input or output, with -1 for each free axis."""
+    return tuple(size.get_length() if size.is_static else -1 for size in port.get_partial_shape())
 
 
-def files(folder: Path) -> list[str]:
-    """Every file of a bundle but the checksums and what is `UNWANTED`, as sorted relative names."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    own = (path for path in found if not any(fnmatch(part, name) for part in path.parts for name in UNWANTED))
-    return sorted(path.as_posix() for path in own if path.name != CHECKSUMS)
+def list_files(folder: Path) -> list[str]:
+    """Return the sorted relative paths of a bundle's files, without the checksums and `UNWANTED`."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    wanted = (path for path in paths if not any(fnmatch(part, name) for part in path.parts for name in UNWANTED))
+    return sorted(path.as_posix() for path in wanted if path.name != CHECKSUMS)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object written by `write_json`, to the byte."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object whose file is byte for byte as `write_json` writes it."""
     try:
         text = path.read_bytes().decode()
         values = json.loads(text)
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing; {AGAIN}") from error
+        raise BundleError(f"{path} is missing; {REMEDY}") from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read as JSON; {AGAIN}") from error
-    # nothing vouches for the checksums themselves, so their file must be exactly what the export writes
+        raise BundleError(f"{path} cannot be read as JSON; {REMEDY}") from error
+    # there is no checksum of the checksums, so their file must be exactly what the export writes
     if not isinstance(values, dict) or json.dumps(values, indent=2, ensure_ascii=False) + "\n" != text:
-        raise BundleError(f"{path} was changed after the export; {AGAIN}")
+        raise BundleError(f"{path} was changed after the export; {REMEDY}")
     return values

@@ -1,4 +1,4 @@
-"""Writes a bundle: whole, checked as it will be when it is served, or not at all."""
+"""Writes a bundle as a whole, after the checks that the service makes, or not at all."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from scanbook.bundle.description import (
     REQUIREMENTS,
     UNWANTED,
     Bundle,
-    check_values,
-    files,
+    list_files,
     load,
+    parse,
 )
 from scanbook.errors import BundleError
 from scanbook.store import PACKAGE, atomic_write, file_digest, write_json
@@ -43,112 +43,71 @@ CODE = (
     "bundle",
     "serving",
 )
-"""Modules that travel in the bundle, so that it runs where scanbook is not installed."""
+"""Modules that a bundle contains, so that it runs where scanbook is not installed."""
 
 TEMPLATES = "cloudformation"
-"""Folder of the serving code whose files lie at the top of the bundle, where a person looks for them."""
+"""Folder of the serving code that is copied to the top of the bundle, where people look for it."""
 
 
 def check_target(folder: Path) -> None:
-    """Sees to it that a bundle may be written to a folder.
+    """Check that a bundle may be written to a folder.
 
     Raises:
-        BundleError: It holds something else.
+        BundleError: The folder holds something else.
     """
     if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder} exists and is no bundle; expected an empty or new folder, name another one")
+        raise BundleError(f"{folder} exists and is not a bundle; expected an empty or new folder, name another one")
 
 
 def write(
-    folder: Path,
-    *,
-    name: str,
-    classes: tuple[str, ...],
-    image_size: tuple[int, int],
-    temperature: float,
-    abstain_below: float,
-    models: Mapping[str, Path],
-    metrics: Mapping[str, Any],
-    about: Mapping[str, str],
-    names: Mapping[str, Sequence[str]] | None = None,
-    operating_points: Mapping[str, Mapping[str, Any]] | None = None,
-    parity: Mapping[str, Mapping[str, Any]] | None = None,
-    int8: Mapping[str, Any] | None = None,
-    excluded: Mapping[str, str] | None = None,
-    hub: Mapping[str, Any] | None = None,
-    dataset_card: str = "",
-    packages: Sequence[str] = (),
+    description: Bundle, models: Mapping[str, Path], *, dataset_card: str = "", packages: Sequence[str] = ()
 ) -> Bundle:
-    """Writes a bundle and checks it as `load` does, then puts it in the place of an older one.
+    """Write a bundle, check it as `load` does, and put it in the place of an older one.
 
     Args:
-        folder: The bundle's folder; an earlier bundle there is removed once the new one is whole.
-        name: See `Bundle`, as the others not listed here.
-        classes: Class names in the order of the model's outputs.
-        image_size: Height and width in pixels.
-        temperature: Above 0.
-        abstain_below: Between 0 and 1.
-        models: Model file or folder by format, copied in under the names of `FILES`: "openvino" (the `.xml`, with its
-            `.bin` beside it) and others.
-        metrics: Test metrics.
-        about: Text for the model card.
-        names: Class names by language.
-        operating_points: Decisions by finding.
-        parity: Agreement of the formats.
-        int8: What int8 loses.
-        excluded: Why a format is not there.
-        hub: Metadata for Hugging Face's hub.
+        description: Attributes of the bundle but `models`. An older bundle in its folder is removed after the new one
+            is complete.
+        models: Model file or folder by format, copied under the paths of `FILES`: "openvino" (the `.xml` file, with its
+            `.bin` file beside it) and others.
         dataset_card: Markdown of `DATASET_CARD.md`; "" for none.
-        packages: What the service needs beside `container.PACKAGES`.
+        packages: Packages that the service needs beside `container.PACKAGES`.
+
+    Returns:
+        The bundle as it can be read from its folder.
 
     Raises:
-        BundleError: Something is missing or inconsistent, or `folder` holds something else; nothing was changed.
+        BundleError: Something is missing or inconsistent, or the folder holds something else; nothing was changed.
     """
+    folder = description.folder
     check_target(folder)
-    made = Bundle(
-        folder,
-        name,
-        tuple(classes),
-        tuple(image_size),
-        float(temperature),
-        float(abstain_below),
-        {style: FILES.get(style, path.name) for style, path in models.items()},
-        _finite(metrics),
-        {key: str(value) for key, value in about.items()},
-        {language: tuple(each) for language, each in (names or {}).items()},
-        _finite(operating_points or {}),
-        _finite(parity or {}),
-        _finite(int8 or {}),
-        dict(excluded or {}),
-        _finite(hub or {}),
-    )
-    check_values(made)
+    values = _as_json(asdict(description))
+    del values["folder"]
+    values["models"] = {style: FILES.get(style, path.name) for style, path in models.items()}
+    bundle = parse(folder, values)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         for style, path in models.items():
             _copy_model(path, work / FILES[style])
         _copy_code(work)
-        values = asdict(made)
-        del values["folder"]
         write_json(work / DESCRIPTION, {"format": FORMAT, **values})
         texts = {
-            CARD: card_markdown(made),
+            CARD: card_markdown(bundle),
             DATASET_CARD: dataset_card,
             REQUIREMENTS: requirements(packages),
-            DOCKERFILE: dockerfile(made),
+            DOCKERFILE: dockerfile(bundle),
             IGNORED: dockerignore(),
         }
-        for file, text in texts.items():
+        for name, text in texts.items():
             if text:
-                atomic_write(work / file, text)
-        write_json(work / CHECKSUMS, {file: file_digest(work / file) for file in files(work)})
+                atomic_write(work / name, text)
+        write_json(work / CHECKSUMS, {name: file_digest(work / name) for name in list_files(work)})
         load(work)
-        _readable(work)
-        _swap(work, folder)
+        _set_permissions(work)
+        _replace_folder(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return made
+    return bundle
 
 
 def _copy_model(path: Path, target: Path) -> None:
@@ -171,29 +130,29 @@ def _copy_code(folder: Path) -> None:
             shutil.copytree(PACKAGE / name, target / name, ignore=shutil.ignore_patterns(*UNWANTED, TEMPLATES))
         else:
             shutil.copyfile(PACKAGE / name, target / name)
-    if (templates := PACKAGE / "serving" / TEMPLATES).is_dir():
-        shutil.copytree(templates, folder / TEMPLATES, ignore=shutil.ignore_patterns(*UNWANTED))
+    templates = PACKAGE / "serving" / TEMPLATES
+    shutil.copytree(templates, folder / TEMPLATES, ignore=shutil.ignore_patterns(*UNWANTED))
 
 
-def _readable(folder: Path) -> None:
-    """Lets everybody read: in a container the service runs as another user than the one who exported."""
+def _set_permissions(folder: Path) -> None:
+    """Let everybody read: in a container the service runs as another user than the one who exported."""
     for path in (folder, *folder.rglob("*")):
-        os.chmod(path, 0o755 if path.is_dir() else 0o644)
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _finite(value: Any) -> Any:
-    """Values as plain JSON; NaN, which JSON lacks, becomes null."""
+def _as_json(value: Any) -> Any:
+    """Return values as JSON holds them: NaN becomes null, NumPy's numbers become Python's."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    if hasattr(value, "item"):  # NumPy's numbers
+        return [_as_json(item) for item in value]
+    if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _swap(work: Path, folder: Path) -> None:
-    """Puts `work` in the place of `folder`, and the old one back if that fails."""
+def _replace_folder(work: Path, folder: Path) -> None:
+    """Put `work` in the place of `folder`, and restore the old folder if that fails."""
     old = work.with_name(f"{work.name}.old")
     if folder.exists():
         os.replace(folder, old)

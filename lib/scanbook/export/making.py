@@ -140,7 +140,7 @@ def write_bundle(
         about: Further topics for the model card.
         images: Pixels of the dataset, uint8 `(n, h, w, 3)`. Without them the bundle has Keras and OpenVINO in float32
             alone, and nothing is compared.
-        more: `operating_points` and `dataset_card`, as `bundle.write` takes them.
+        more: `operating_points` of the bundle, and `dataset_card`, as `bundle.write` takes it.
 
     Raises:
         BundleError: A float32 format does not answer as the trained network does; nothing was written.
@@ -163,6 +163,7 @@ def _write(
     temperature: float,
     metrics: pd.DataFrame,
     about: dict[str, str],
+    dataset_card: str = "",
     **more: Any,
 ) -> tuple[Bundle, Saved]:
     exported = grad_cam.with_heat_maps(model, temperature)
@@ -174,19 +175,17 @@ def _write(
             saved = Saved(paths, np.empty((0, len(manifest.classes))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
             saved = formats.save(study, manifest, images, exported, name=model.name, logits=logits, folder=work)
-        made = bundle.write(
+        description = Bundle(
             folder,
             name=study.study,
             classes=manifest.classes,
             image_size=study.size,
             temperature=temperature,
-            models=saved.paths,
             names=study.names_of(manifest.classes),
             parity=saved.parity.to_dict(orient="index"),
             int8=saved.int8,
             excluded=saved.excluded,
             hub={**cards.licence(study), "tags": cards.tags(study), "datasets": [study.study]},
-            packages=_packages(manifest),
             metrics=metrics.to_dict(orient="index"),
             about={
                 "title": study.title,
@@ -199,6 +198,7 @@ def _write(
             },
             **more,
         )
+        made = bundle.write(description, saved.paths, dataset_card=dataset_card, packages=_packages(manifest))
     return made, saved
 
 
@@ -244,6 +244,6 @@ def said(made: Bundle) -> str:
         kept = "kept" if "openvino_int8" in made.models else "left out"
         sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
     sentences += [
-        f"{bundle.FORMAT_NAMES[style]} is not there: {why.rstrip('.')}." for style, why in made.excluded.items()
+        f"{bundle.FORMAT_NAMES[style]} is not available: {why.rstrip('.')}." for style, why in made.excluded.items()
     ]
     return " ".join(sentences)

@@ -161,7 +161,7 @@ def _service(run: Run) -> Step:
     below = report.recorded.get("abstain_below")
     if below is not None:
         details.append(f"says “not sure” below a confidence of {below:.2f}")
-    command = run.command("serve") if (run.folder / bundle.PLACE).is_dir() else ""
+    command = run.command("serve") if (run.folder / bundle.SUBFOLDER).is_dir() else ""
     return Step("Deploy", (report,), "4. Parity", report.headline, tuple(details), command)
 
 

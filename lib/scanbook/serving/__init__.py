@@ -1,24 +1,5 @@
-"""The Flask application that runs a bundle; it imports neither TensorFlow nor Keras nor pandas.
+"""The Flask application that runs a bundle, for people and for programs.
 
-Its parts are imported when they are first asked for: a command line that only lists its options needs none of them.
+`app.create_app` makes the application, `server.serve` runs it. The package imports neither TensorFlow nor Keras nor
+pandas, and a bundle contains a copy of it.
 """
-
-from importlib import import_module
-from typing import Any
-
-_PLACES = {
-    "Prediction": "predictor",
-    "Predictor": "predictor",
-    "Settings": "settings",
-    "create_app": "app",
-    "serve": "server",
-}
-__all__ = ["Prediction", "Predictor", "Settings", "create_app", "serve"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    if name == "app":
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m scanbook.serving [serve] [bundle]`: serves a bundle, in a container too."""
+"""`python -m scanbook.serving [serve] [bundle]`: serve a bundle, also in a container."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import argparse
 import sys
 
 from scanbook.errors import ScanbookError
-from scanbook.serving.settings import add_options, chosen, find_bundle
+from scanbook.serving.settings import add_options, find_bundle, from_options
 
 
 def main() -> None:
-    """Reads the command line and serves."""
+    """Read the command line and serve a bundle."""
     parser = argparse.ArgumentParser(
         prog="python -m scanbook.serving",
-        description="Serve an exported bundle. Each option can be given as a variable, such as SCANBOOK_PORT, too.",
+        description="Serve an exported bundle. A variable can replace each option, such as SCANBOOK_PORT.",
     )
     parser.add_argument(
         "bundle",
         nargs="?",
         default="",
-        help="folder of the bundle (default: SCANBOOK_BUNDLE, /opt/ml/model, the folder of this code, or here)",
+        help="folder of the bundle (default: SCANBOOK_BUNDLE, /opt/ml/model, or the folder of this code)",
     )
     add_options(parser)
-    given = sys.argv[1:]
-    options = parser.parse_args(given[1:] if given[:1] == ["serve"] else given)  # SageMaker says `serve`
+    words = sys.argv[1:]
+    options = parser.parse_args(words[1:] if words[:1] == ["serve"] else words)  # SageMaker adds `serve`
     try:
         from scanbook.serving.server import serve
 
-        serve(find_bundle(options.bundle), chosen(options))
-    except (ScanbookError, OSError) as error:  # an OSError is the machine's: port taken, no place for temporary files
+        serve(find_bundle(options.bundle), from_options(options))
+    except (ScanbookError, OSError) as error:  # OSError: the port is taken, or there is no folder for temporary files
         sys.exit(str(error))
 
 

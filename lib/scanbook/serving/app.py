@@ -1,7 +1,7 @@
-"""Puts the application together: pages for people, routes for programs, and what holds for all of them.
+"""The Flask application: pages for people, routes for programs, and what applies to every request.
 
-An upload is decoded in memory and forgotten with the answer: it reaches no disk, its file name is never read, and the
-log has a request's identifier, route, status and duration alone.
+An upload is decoded in memory and dropped after the response. It is not written to a disk and its file name is not
+read; the log has only the identifier, route, status and duration of a request.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from scanbook import bundle as bundles
+from scanbook import bundle
 from scanbook.serving import languages, problems
 from scanbook.serving.languages import percent
 from scanbook.serving.metrics import Metrics
 from scanbook.serving.pages import has_dataset_card, pages
 from scanbook.serving.predictor import Predictor
 from scanbook.serving.programs import programs
-from scanbook.serving.sagemaker import sagemaker
-from scanbook.serving.settings import Settings
+from scanbook.serving.settings import Settings, find_bundle
 from scanbook.serving.state import EXTENSION, Service, service
 from scanbook.serving.uploads import FIELD, MAX_BYTES, MAX_IMAGES, InMemoryRequest
 
@@ -38,18 +37,18 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-UNLIMITED = ("static", "programs.health", "programs.readiness", "programs.metrics", "sagemaker.ping")
-"""What machines that look after the service ask again and again, and what a page consists of."""
+UNLIMITED = ("static", "programs.health", "programs.readiness", "programs.metrics")
+"""Endpoints without a rate limit: those that monitoring calls often, and the files of a page."""
 UNKNOWN = "unknown route"
 
 log = logging.getLogger("scanbook.serving")
 
 
-class _Service(Flask):
+class _Application(Flask):
     request_class = InMemoryRequest
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
-        # from an empty path Flask would redirect, to whatever host the client named
+        # for an empty path Flask would redirect to the host that the client named
         environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
         return super().wsgi_app(environ, start_response)
 
@@ -57,25 +56,27 @@ class _Service(Flask):
         log.error("%s failed", g.request_id, exc_info=exc_info)
 
 
-def create_app(bundle_folder: Path | str, settings: Settings | None = None, cores: int | None = None) -> Flask:
-    """The service of one bundle, its model loaded and warm.
+def create_app(folder: Path | str = "", settings: Settings | None = None, cores: int | None = None) -> Flask:
+    """Return the application that serves a bundle, its model loaded and warmed up.
+
+    Another WSGI server can run it: `SCANBOOK_BUNDLE=folder gunicorn -k gthread 'scanbook.serving.app:create_app()'`.
 
     Args:
-        bundle_folder: An exported bundle.
-        settings: How to run it.
+        folder: Folder of an exported bundle; "" for that of `find_bundle`.
+        settings: Settings of the service.
         cores: Processors for the model; None for all.
 
     Raises:
-        BundleError: The bundle is incomplete, altered or inconsistent.
+        BundleError: There is no bundle, or it is incomplete, altered or inconsistent.
     """
     settings, metrics = settings or Settings(), Metrics()
-    predictor = Predictor(bundles.load(Path(bundle_folder)), settings, cores, metrics)
-    app = _Service(__name__)
+    _log_to_gunicorn()
+    predictor = Predictor(bundle.load(find_bundle(folder)), settings, cores, metrics)
+    app = _Application(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.config["MAX_FORM_PARTS"] = 2 * MAX_IMAGES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep the class order
-    # a redirect again
-    app.url_map.merge_slashes = False
+    app.url_map.merge_slashes = False  # merging would be another redirect
     app.extensions[EXTENSION] = Service(predictor, settings, metrics)
     app.jinja_env.filters["percent"] = percent
     app.jinja_env.globals |= {
@@ -83,10 +84,10 @@ def create_app(bundle_folder: Path | str, settings: Settings | None = None, core
         "field": FIELD,
         "has_dataset_card": has_dataset_card(predictor.bundle),
         "max_bytes": MAX_BYTES,
-        "max_images": predictor.most,
+        "max_images": predictor.max_images,
     }
-    for room in (pages, programs, sagemaker):
-        app.register_blueprint(room)
+    app.register_blueprint(pages)
+    app.register_blueprint(programs)
     app.before_request(_start)
     app.after_request(_finish)
     languages.init_app(app)
@@ -108,6 +109,13 @@ def create_app(bundle_folder: Path | str, settings: Settings | None = None, core
     return app
 
 
+def _log_to_gunicorn() -> None:
+    """Write the log where gunicorn writes its own, if gunicorn runs the application."""
+    if handlers := logging.getLogger("gunicorn.error").handlers:
+        log.handlers, log.propagate = handlers, False
+        log.setLevel(logging.INFO)
+
+
 def _start() -> None:
     g.request_id = uuid.uuid4().hex
     g.started = time.perf_counter()
@@ -118,9 +126,9 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     if request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"
-    # the route, not the path: what a client made up stays out of the log
+    # the route, not the path, so that no text from the client gets into the log
     route = request.url_rule.rule if request.url_rule else UNKNOWN
     seconds = time.perf_counter() - g.started
-    service().metrics.answered(route, request.method, response.status_code, seconds)
+    service().metrics.count_request(route, request.method, response.status_code, seconds)
     log.info("%s %s %s %d %.1f ms", g.request_id, request.method, route, response.status_code, 1000 * seconds)
     return response

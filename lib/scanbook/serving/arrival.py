@@ -1,8 +1,8 @@
-"""Whether a whole request has arrived: the bytes of one connection, and where its first request ends.
+"""Finds the end of a request in the bytes that a connection has received.
 
-No socket is touched here, and nothing is decided that gunicorn's parser decides: what it will refuse (two lengths, a
-length and chunks, a line feed alone) is handed over as it is, and the connection closes after that answer. So no two
-readers can disagree on where the next request begins.
+This module uses no socket and makes no decision that gunicorn's parser makes. What the parser will refuse (two lengths,
+a length and chunks, a line feed alone) goes to it unchanged, and the connection closes after that response. So two
+readers cannot disagree on where the next request begins.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from enum import Enum, auto
 MAX_HEAD = 32 * 1024
 """Largest head of a request, in bytes."""
 MAX_CHUNKS = 2**14
-"""Most chunks of a body: 1 KB each for the largest one, where clients send 8 KB or more."""
+"""Most chunks of a body: 1 KB each in the largest body; clients send 8 KB or more."""
 _LENGTH = re.compile(rb"\d{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 _LINE = 4096
 
 
 class State(Enum):
-    """How much of a request is there."""
+    """How much of a request has arrived."""
 
     HEAD = auto()
     BODY = auto()
@@ -30,16 +30,16 @@ class State(Enum):
 
 
 class Arrival:
-    """The bytes that a connection has brought and that are not handed over yet.
+    """The bytes that a connection has received and that no thread has taken yet.
 
     Args:
-        max_body: Largest body, in bytes. One that announces more is whole without its body: the answer is a refusal.
+        max_body: Largest body, in bytes. A request that announces more counts as whole without its body and is refused.
 
     Attributes:
         data: The bytes.
-        state: How much of the first request they hold.
-        closes: Whether the connection has to be closed after that request: where it ends is not known.
-        continues: Whether its client waits to be told to go on ("Expect: 100-continue").
+        state: How much of the first request has arrived.
+        closes: Whether the connection must be closed after that request, because its end is not known.
+        continues: Whether the client waits for permission to send the body ("Expect: 100-continue").
     """
 
     def __init__(self, max_body: int) -> None:
@@ -49,23 +49,23 @@ class Arrival:
 
     def _begin(self) -> None:
         self.state, self.closes, self.continues = State.HEAD, False, False
-        self._end = 0  # of the request, once that is known
-        self._seen = 0  # bytes that need no second look
+        self._end = 0  # end of the request, when it is known
+        self._seen = 0  # bytes that were parsed
         self._body = 0
-        self._chunks = -1  # how many there were; below 0 where the body has a length
+        self._chunks = -1  # number of chunks; negative where the body has a length
 
     def feed(self, data: bytes) -> State:
-        """Takes what came in."""
+        """Add bytes that arrived and return the state."""
         self.data += data
-        return self.look()
+        return self.parse()
 
-    def look(self) -> State:
-        """Looks at what is there: more than one request may be."""
+    def parse(self) -> State:
+        """Parse the bytes, which may hold several requests, and return the state of the first."""
         if self.state is State.HEAD:
-            self._look_for_head()
+            self._find_head()
         if self.state is State.BODY:
             if self._chunks >= 0:
-                self._look_for_chunks()
+                self._find_chunks()
             elif len(self.data) >= self._end:
                 self.state = State.WHOLE
         if self.state is not State.BODY:
@@ -73,17 +73,17 @@ class Arrival:
         return self.state
 
     def take(self) -> bytes:
-        """The bytes of the first request, which is whole; what is left belongs to the next one."""
-        taken = bytes(self.data[: self._end])
+        """Remove the first request, which must be whole, and return its bytes."""
+        request = bytes(self.data[: self._end])
         del self.data[: self._end]
         self._begin()
-        return taken
+        return request
 
     def _hand_over(self) -> None:
-        """Gives everything to gunicorn's parser, which will refuse it."""
+        """Mark all bytes as one request, which gunicorn's parser will refuse."""
         self.state, self.closes, self._end = State.WHOLE, True, len(self.data)
 
-    def _look_for_head(self) -> None:
+    def _find_head(self) -> None:
         start = 2 if self.data.startswith(b"\r\n") else 0  # one empty line may come first (RFC 9112, 2.2)
         end = self.data.find(b"\r\n\r\n", max(start, self._seen - 3))
         feed = self.data.find(b"\n", self._seen, end if end >= 0 else len(self.data))
@@ -101,14 +101,14 @@ class Arrival:
         return None
 
     def _read_head(self, lines: list[bytes]) -> None:
-        said: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"expect": []}
+        values: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"expect": []}
         for line in lines[1:]:
             name, _, value = line.partition(b":")
-            if name.lower() in said:
-                said[name.lower()].append(value.strip(b" \t").lower())
-        lengths, codings, expected = said.values()
-        newest = lines[0].endswith(b" HTTP/1.1")
-        if codings == [b"chunked"] and not lengths and newest:
+            if name.lower() in values:
+                values[name.lower()].append(value.strip(b" \t").lower())
+        lengths, codings, expectations = values.values()
+        is_http_1_1 = lines[0].endswith(b" HTTP/1.1")
+        if codings == [b"chunked"] and not lengths and is_http_1_1:
             self.state, self._chunks, self._seen = State.BODY, 0, self._body
         elif codings or len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
             return self._hand_over()
@@ -116,11 +116,11 @@ class Arrival:
             self.state, self.closes, self._end = State.WHOLE, True, self._body
         else:
             self.state, self._end = State.BODY, self._body + int(lengths[0] if lengths else 0)
-        self.continues = newest and expected == [b"100-continue"]
+        self.continues = is_http_1_1 and expectations == [b"100-continue"]
         return None
 
-    def _look_for_chunks(self) -> None:
-        """Follows the chunks (RFC 9112, 7.1); `_seen` is where the next one begins."""
+    def _find_chunks(self) -> None:
+        """Parse the chunks (RFC 9112, 7.1); the next one begins at `_seen`."""
         while True:
             if self._seen - self._body > self._max_body or self._chunks > MAX_CHUNKS:
                 self.state = State.LARGE_BODY
@@ -141,7 +141,7 @@ class Arrival:
                 self._chunks += 1
                 self._seen = line + 2 + count + 2
                 continue
-            # after the last chunk: fields, as in a head, and an empty line, which may be all
+            # after the last chunk come fields, as in a head, and an empty line; there may be no fields
             end = self.data.find(b"\r\n\r\n", line)
             if end >= 0:
                 self.state, self._end = State.WHOLE, end + 4

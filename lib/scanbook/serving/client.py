@@ -1,4 +1,4 @@
-"""Asks a service as any program would: over HTTP, with files."""
+"""Starts a service and sends image files to it over HTTP, as any program does."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from scanbook.errors import RunError
 from scanbook.runtime.processes import MALLOC
 from scanbook.serving.settings import VARIABLES
 
-# without a proxy that the environment names: it would be asked for this machine's own address
+# without a proxy that the environment names, which cannot reach this machine's own address
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 @contextmanager
-def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> Iterator[str]:
-    """Starts the service for a bundle in a process of its own and stops it at the end.
+def run_service(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> Iterator[str]:
+    """Start the service of a bundle in a separate process and stop it at the end.
 
     Args:
         bundle: Folder of the bundle.
-        timeout: Seconds that it may take to be ready.
-        options: Of its command line, such as `("--workers", "2")`.
+        timeout: Seconds within which the service must be ready.
+        options: Options of its command line, such as `("--workers", "2")`.
 
     Yields:
-        Its address, on a free port of this machine.
+        The address of the service, on a free port of this machine.
 
     Raises:
-        RunError: It did not start, with what it said last.
+        RunError: The service did not start; the message has the last line of its log.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,13 +48,13 @@ def running(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) -> I
         process = subprocess.Popen(command, stdout=log, stderr=log, env=plain_environment())
         try:
             deadline = time.monotonic() + timeout
-            while not _answers(address):
+            while not _is_ready(address):
                 stopped = process.poll() is not None
                 if stopped or time.monotonic() > deadline:
                     log.seek(0)
                     last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-                    what = "stopped" if stopped else f"did not answer within {timeout:.0f} s"
-                    raise RunError(f"the service for {bundle} {what}: {last}")
+                    outcome = "stopped" if stopped else f"did not answer within {timeout:.0f} s"
+                    raise RunError(f"the service for {bundle} {outcome}: {last}")
                 time.sleep(0.05)
             yield address
         finally:
@@ -71,7 +71,7 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES and MALLOC.get(name) != value}
 
 
-def _answers(address: str) -> bool:
+def _is_ready(address: str) -> bool:
     try:
         with _open(f"{address}/readyz", timeout=5) as response:
             return response.status == 200
@@ -79,21 +79,21 @@ def _answers(address: str) -> bool:
         return False
 
 
-def ask(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Posts image files, one a request.
+def classify(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Send image files, one per request.
 
     Args:
-        address: The service's.
+        address: Address of the service.
         paths: Image files.
 
     Returns:
-        For each its prediction (`class`, `confidence`, `abstained`, `probabilities` by class, in class order) and
-        `seconds`, from request to answer.
+        For each file its prediction (`class`, `confidence`, `abstained`, `probabilities` by class, in class order) and
+        `seconds`, the time from request to response.
 
     Raises:
-        RunError: The service refused a file, with its reason, or does not answer.
+        RunError: The service refused a file, or does not answer.
     """
-    answers = []
+    predictions = []
     for number, path in enumerate(paths, 1):
         request = urllib.request.Request(
             f"{address}/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"}
@@ -101,16 +101,16 @@ def ask(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
         started = time.perf_counter()
         try:
             with _open(request, timeout=60) as response:
-                [answer] = json.load(response)["predictions"]
+                [prediction] = json.load(response)["predictions"]
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            with suppress(ValueError):  # what is no problem details is something between here and the service
-                said = json.loads(said)["detail"]
+            message = error.read().decode(errors="replace")
+            with suppress(ValueError):  # a proxy may have sent something else than problem details
+                message = json.loads(message)["detail"]
             raise RunError(
-                f"the service refused image {number} of {len(paths)} with status {error.code}: {said[:500]}"
+                f"the service refused image {number} of {len(paths)} with status {error.code}: {message[:500]}"
             ) from error
         except OSError as error:
-            why = getattr(error, "reason", None) or error
-            raise RunError(f"no service answers at {address} ({why}); start it, or correct the address") from error
-        answers.append(answer | {"seconds": time.perf_counter() - started})
-    return answers
+            reason = getattr(error, "reason", None) or error
+            raise RunError(f"no service answers at {address} ({reason}); start it, or correct the address") from error
+        predictions.append(prediction | {"seconds": time.perf_counter() - started})
+    return predictions

@@ -1,4 +1,4 @@
-"""What stands between gunicorn and a client: a request that is there already, and an answer that is sent later."""
+"""Requests and responses in memory: gunicorn reads a whole request, and the worker sends the response later."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.InvalidResponseHeaderName, 500),
     (errors.ParseException, 400),
 )
-"""What gunicorn's parser finds wrong, and what that is in HTTP; the first that fits."""
+"""HTTP status of each error of gunicorn's parser; the first that applies."""
 
 
 def status_of(error: BaseException) -> int:
-    """The status for a request that gunicorn's parser refused, or that failed outside of Flask."""
+    """Return the status for a request that gunicorn's parser refused, or that failed outside of Flask."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 def refusal(status: int, detail: str) -> bytes:
-    """A whole answer for a request that never reached the application; the connection closes after it."""
+    """Return a whole response for a request that did not reach the application; the connection closes after it."""
     request_id, title = uuid.uuid4().hex, HTTPStatus(status).phrase
     body = json.dumps(details(status, title, detail, request_id)).encode()
     fields = HEADERS | {
@@ -48,54 +48,54 @@ def refusal(status: int, detail: str) -> bytes:
     return f"HTTP/1.1 {status} {title}\r\n{head}\r\n".encode() + body
 
 
-class Arrived(Unreader):
-    """A whole request, for gunicorn's parser; behind it comes nothing, so that the parser never waits for a client."""
+class RequestReader(Unreader):
+    """A whole request for gunicorn's parser. Nothing follows it, so the parser never waits for a client."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
-        self._data, self._at = data, 0
+        self._data, self._position = data, 0
 
     @property
     def at_end(self) -> bool:
-        """Whether all of it was read."""
-        return self._at == len(self._data)
+        """Whether the whole request was read."""
+        return self._position == len(self._data)
 
     def read(self, size: int | None = None, read_ahead: int | None = None) -> bytes:
-        """So many bytes, or a piece; nothing at the end."""
+        """Return `size` bytes, or a piece; no bytes at the end."""
         count = size if size is not None and size >= 0 else read_ahead or 8192
-        taken = self._data[self._at : self._at + count]
-        self._at += len(taken)
-        return taken
+        piece = self._data[self._position : self._position + count]
+        self._position += len(piece)
+        return piece
 
     def unread(self, data: bytes) -> None:
-        """Gives back what was read last."""
-        if self._data[self._at - len(data) : self._at] != bytes(data):
-            raise ValueError("other bytes are given back than were read")
-        self._at -= len(data)
+        """Return the last bytes to the request."""
+        if self._data[self._position - len(data) : self._position] != bytes(data):
+            raise ValueError("the bytes to return are not the last that were read")
+        self._position -= len(data)
 
     def take_buffered(self) -> bytes:
-        """All that is left."""
+        """Return the rest of the request."""
         return self.read(len(self._data))
 
 
-class Answer:
-    """Takes what gunicorn would write to a socket."""
+class ResponseBuffer:
+    """A response that gunicorn writes as to a socket."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
 
     def sendall(self, data: bytes) -> None:
-        """Keeps it."""
+        """Append bytes to the response."""
         self.parts.append(bytes(data))
 
     def send(self, data: bytes) -> int:
-        """As `sendall`."""
+        """Append bytes to the response and return their number."""
         self.sendall(data)
         return len(data)
 
     def shutdown(self, how: int) -> None:
-        """Refuses: gunicorn ends a broken answer so; here the loop does."""
+        """Raise an error: the loop of the worker, not gunicorn, ends a connection."""
         raise OSError(errno.ENOTCONN, "no socket")
 
     def close(self) -> None:
-        """The connection closes once the answer is written."""
+        """Do nothing: the loop of the worker closes the connection."""

@@ -1,10 +1,10 @@
-"""A card written in Markdown as the parts that the page of a card shows."""
+"""Reads the Markdown of a card into the sections that its page shows."""
 
 from __future__ import annotations
 
 import re
 
-from scanbook.bundle import Section
+from scanbook.bundle.card import Section
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _RULE = re.compile(r"\|[\s|:-]+\|")
@@ -12,18 +12,18 @@ _EMPHASIS = re.compile(r"\*\*(.+?)\*\*")
 
 
 def sections(text: str) -> list[Section]:
-    """The parts of a card, by its headings; each entry of a list is a paragraph, each table a part of its own.
+    """Return the sections of a card. Each entry of a list is a paragraph, each table a section of its own.
 
-    What cards of scanbook use is understood: headings, paragraphs, lists, tables and bold words. Anything else stays
-    as it is written, and the page shows it as text.
+    The parser knows the Markdown of scanbook's cards: headings, paragraphs, lists, tables and bold words. It keeps
+    anything else as text.
     """
-    found: list[Section] = []
+    parts: list[Section] = []
     heading, paragraphs, rows = "", [], []
 
     def close(next_heading: str) -> None:
         nonlocal heading, paragraphs, rows
         if paragraphs or rows:
-            found.append(Section(heading, tuple(paragraphs), tuple(rows)))
+            parts.append(Section(heading, tuple(paragraphs), tuple(rows)))
         heading, paragraphs, rows = next_heading, [], []
 
     for block in re.split(r"\n\s*\n", _FRONT_MATTER.sub("", text)):
@@ -42,4 +42,4 @@ def sections(text: str) -> list[Section]:
         if rows:
             close(heading)
     close("")
-    return found
+    return parts

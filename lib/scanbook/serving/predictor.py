@@ -1,4 +1,4 @@
-"""From the bytes of image files to answers, through the same decoder and the same model as the notebooks."""
+"""Predictions for image files, with the decoder and the model of the notebooks."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from scanbook.serving.settings import Settings
 from scanbook.serving.uploads import MAX_IMAGES
 
 SHOWN = 720
-"""Longest side of a picture in an answer, in pixels."""
+"""Longest side of a picture in a response, in pixels."""
 ALONE: Mode = "latency"
-"""How an image runs that is the only one: on all processors, so that it is answered soonest."""
+"""Mode for a single image: it runs on all processors, which gives the shortest latency."""
 TOGETHER: Mode = "throughput"
-"""How images run that are several: each on its share of the processors, since none has to wait for another then. The
-answers are the same to the bit; the second copy of the model costs a fifth to a third more memory."""
-LONGEST = 60
-"""Seconds after which an inference counts as lost."""
+"""Mode for several images: each runs on its share of the processors, which gives the highest throughput. The
+predictions are identical; the second copy of the model takes a fifth to a third more memory."""
+MAX_SECONDS = 60
+"""Seconds after which an inference counts as failed."""
 
 
 class BusyError(ScanbookError):
-    """As many images wait as may; nothing was decoded."""
+    """The queue is full; nothing was decoded."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The prediction for one image.
 
     Attributes:
-        label: The likeliest class.
+        label: The most probable class.
         confidence: Its calibrated probability.
-        abstained: Whether that is too low for an answer.
+        abstained: Whether the confidence is too low for a prediction.
         probabilities: Calibrated, in class order, float32 `(k,)`.
-        picture: The image as JPEG, upright, at most `SHOWN` pixels a side; empty where not asked for.
-        heat_map: The likeliest class's activation, a transparent PNG of the picture's size; empty where not asked for.
+        picture: The upright image as JPEG, at most `SHOWN` pixels per side; empty unless requested.
+        heat_map: Activation of that class, a transparent PNG of the picture's size; empty unless requested.
     """
 
     label: str
@@ -58,19 +58,19 @@ class Prediction:
 
 
 class Predictor:
-    """A bundle's model, ready to answer. Threads may share it.
+    """The model of a bundle, loaded and warmed up. Threads may share it.
 
     Args:
         bundle: A loaded bundle.
-        settings: Its `precision` and its `queue`.
+        settings: Settings of the service, of which `precision` and `queue` are used.
         cores: Processors to use; None for all.
-        metrics: Where to count.
+        metrics: Metrics of the service.
 
     Attributes:
-        most: Images that one call may bring.
+        max_images: Most images in one call.
 
     Raises:
-        BundleError: The model does not give probabilities, or there is none of that precision.
+        BundleError: The model does not give probabilities, or the bundle has no model of that precision.
     """
 
     def __init__(
@@ -82,83 +82,84 @@ class Predictor:
     ) -> None:
         settings = settings or Settings()
         self.bundle = bundle
-        self.most = min(MAX_IMAGES, settings.queue)
+        self.max_images = min(MAX_IMAGES, settings.queue)
         self._metrics = metrics or Metrics()
-        self._room, self._taken, self._counting = settings.queue, 0, threading.Lock()
-        # a picture of 50 megapixels unpacks to 150 MB: as many at a time as there are processors to unpack them
+        self._limit, self._count, self._lock = settings.queue, 0, threading.Lock()
+        # an image of 50 megapixels takes 150 MB when decoded, so at most one image per processor is decoded at a time
         self._decoding = threading.BoundedSemaphore(cores or runtime.cores())
-        model = bundle.model_of(settings.precision)
-        graph = read_openvino(model)
+        path = bundle.model_path(settings.precision)
+        graph = read_openvino(path)
         self._queues = {mode: OpenVinoQueue(OpenVinoEngine(graph, mode, cores)) for mode in (ALONE, TOGETHER)}
-        # the first answer of each request is slow, and a model that cannot answer must not start
+        # the first inference of each request is slow, and a service whose model does not work must not start
         blank = np.zeros((1, *bundle.image_size, 3), np.uint8)
         for queue in self._queues.values():
-            for promised in [queue.submit(blank) for _ in range(queue.requests)]:
-                total = promised.result(LONGEST)[0].sum()
+            for inference in [queue.submit(blank) for _ in range(queue.requests)]:
+                total = inference.result(MAX_SECONDS)[0].sum()
                 if not np.isclose(total, 1, atol=1e-3):
-                    raise BundleError(f"{model} gives outputs that sum to {total:.4g}, expected 1; export it again")
-        self._metrics.serves(bundle.name, settings.precision, settings.queue)
+                    raise BundleError(f"{path} gives outputs that sum to {total:.4g}, expected 1; export it again")
+        self._metrics.describe_service(bundle.name, settings.precision, settings.queue)
 
     @property
     def full(self) -> bool:
-        """Whether not one more image would be taken."""
-        return self._taken >= self._room
+        """Whether the queue is full."""
+        return self._count >= self._limit
 
     def predict(self, sources: Sequence[bytes], pictures: bool = False) -> list[Prediction]:
-        """Answers for image files.
+        """Return the predictions for image files.
 
         Args:
-            sources: Bytes of each image file, at most `most`.
-            pictures: Whether to draw `picture` and `heat_map` too.
+            sources: Bytes of each image file, at most `max_images`.
+            pictures: Whether to add `picture` and `heat_map`.
 
         Returns:
-            One prediction a source, in their order.
+            One prediction per source, in the same order.
 
         Raises:
-            BusyError: There is no room for them.
-            ImageError: A source is no image; the message says which.
+            BusyError: The queue has no room for the images.
+            ImageError: A source is not an image; the message gives its position.
         """
-        with self._admitted(len(sources)):
-            begun = []
+        with self._reserve(len(sources)):
+            inferences = []
             for number, source in enumerate(sources, 1):
                 try:
-                    begun.append(self._begin(source))
+                    inferences.append(self._begin(source))
                 except ImageError as error:
                     if len(sources) == 1:
                         raise
                     raise ImageError(f"image {number} of {len(sources)}: {error}", error.reason) from error
-            return [self._finish(each, source, pictures) for each, source in zip(begun, sources, strict=True)]
+            return [self._finish(*pair, pictures) for pair in zip(inferences, sources, strict=True)]
 
-    def outcomes(self, sources: Sequence[bytes], pictures: bool = False) -> list[Prediction | ImageError]:
-        """As `predict`, but with the error in the place of the answer where a source is no image."""
-        with self._admitted(len(sources)):
-            begun: list[Inference | ImageError] = []
-            for source in sources:
-                try:
-                    begun.append(self._begin(source))
-                except ImageError as error:
-                    begun.append(error)
+    def predict_readable(self, sources: Sequence[bytes], pictures: bool = False) -> list[Prediction | ImageError]:
+        """Return the predictions as `predict` does, with the error in the place of each source that is not an image."""
+
+        def begin(source: bytes) -> Inference | ImageError:
+            try:
+                return self._begin(source)
+            except ImageError as error:
+                return error
+
+        with self._reserve(len(sources)):
             return [
-                each if isinstance(each, ImageError) else self._finish(each, source, pictures)
-                for each, source in zip(begun, sources, strict=True)
+                started if isinstance(started, ImageError) else self._finish(started, source, pictures)
+                for started, source in zip([begin(source) for source in sources], sources, strict=True)
             ]
 
     @contextmanager
-    def _admitted(self, count: int) -> Iterator[None]:
-        """Room for some images, or a refusal at once."""
-        with self._counting:
-            if self._taken + count > self._room:
+    def _reserve(self, count: int) -> Iterator[None]:
+        """Reserve room in the queue for some images, or raise an error at once."""
+        with self._lock:
+            if self._count + count > self._limit:
                 raise BusyError(
-                    f"{self._taken} images wait already; at most {self._room} may, so ask again in a moment"
+                    f"{self._count} images are waiting and the limit is {self._limit}; send the request again later"
                 )
-            self._taken += count
-        self._metrics.queued(count)
+            self._count += count
+        self._metrics.queue.inc(count)
         try:
             yield
         finally:
-            with self._counting:
-                self._taken -= count
-            self._metrics.queued(-count)
+            with self._lock:
+                self._count -= count
+            self._metrics.queue.dec(count)
 
     def _begin(self, source: bytes) -> Inference:
         with self._decoding:
@@ -166,34 +167,40 @@ class Predictor:
             try:
                 pixels = images.load(source, self.bundle.image_size)
             except ImageError as error:
-                self._metrics.refused(error.reason)
+                self._metrics.refused.labels(error.reason).inc()
                 raise
             decoded = time.perf_counter()
-        begun = self._queues[ALONE if self._taken == 1 else TOGETHER].submit(pixels[None])
-        self._metrics.took("decoding", decoded - started)
-        self._metrics.took("waiting", begun.started - decoded)
-        return begun
+        inference = self._queues[ALONE if self._count == 1 else TOGETHER].submit(pixels[None])
+        self._metrics.stages.labels("decoding").observe(decoded - started)
+        self._metrics.stages.labels("waiting").observe(inference.started - decoded)
+        return inference
 
-    def _finish(self, begun: Inference, source: bytes, pictures: bool) -> Prediction:
-        probabilities, maps = (output[0] for output in begun.result(LONGEST))
-        self._metrics.took("inference", begun.seconds)
+    def _finish(self, inference: Inference, source: bytes, pictures: bool) -> Prediction:
+        probabilities, maps = (output[0] for output in inference.result(MAX_SECONDS))
+        self._metrics.stages.labels("inference").observe(inference.seconds)
         top = int(probabilities.argmax())
         confidence = float(probabilities[top])
         abstained = confidence < self.bundle.abstain_below
-        self._metrics.image(abstained)
-        drawn = self._draw(source, maps[..., top]) if pictures else {}
-        return Prediction(self.bundle.classes[top], confidence, abstained, probabilities, **drawn)
+        self._metrics.images.inc()
+        if abstained:
+            self._metrics.abstained.inc()
+        drawings = self._draw(source, maps[..., top]) if pictures else {}
+        return Prediction(self.bundle.classes[top], confidence, abstained, probabilities, **drawings)
 
     def _draw(self, source: bytes, heat_map: np.ndarray) -> dict[str, bytes]:
         with self._decoding:
-            picture = _reduce(images.read(source))
-        return {"picture": _jpeg(picture), "heat_map": overlay(heat_map, picture.shape[:2])}
+            picture = images.read(source)
+            height, width = picture.shape[:2]
+            scale = min(1.0, SHOWN / max(height, width))
+            picture = images.resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+        return {"picture": jpeg.tobytes(), "heat_map": overlay(heat_map, picture.shape[:2])}
 
 
 def overlay(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
-    """A class-activation map as a picture to lay over the image.
+    """Return a class-activation map as a picture that lies over the image.
 
-    What speaks against the class is transparent, the strongest evidence for it yellow and most opaque.
+    Negative values are transparent; the largest value is yellow and most opaque.
 
     Args:
         heat_map: float32 `(h', w')`, not normalised.
@@ -209,13 +216,3 @@ def overlay(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
     colours = cv2.applyColorMap(strength, cv2.COLORMAP_VIRIDIS)
     alpha = cv2.multiply(strength, 0.6)
     return cv2.imencode(".png", np.dstack((colours, alpha)))[1].tobytes()
-
-
-def _reduce(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    scale = min(1.0, SHOWN / max(height, width))
-    return images.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

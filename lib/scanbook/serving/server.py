@@ -1,4 +1,4 @@
-"""Runs the service under gunicorn: threads in a few processes, each with a model of its own."""
+"""Runs the application under gunicorn: threads in a few processes, each with its own copy of the model."""
 
 from __future__ import annotations
 
@@ -16,41 +16,46 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
-from scanbook import bundle as bundles
-from scanbook import runtime
+from scanbook import bundle, runtime
 from scanbook.errors import RunError, ScanbookError
-from scanbook.serving import metrics, wsgi
+from scanbook.serving import metrics
+from scanbook.serving.app import create_app
 from scanbook.serving.settings import Settings
 
 SPARE = 8
-"""Threads for what is no image: whether the service is well is answered while all images wait."""
+"""Threads for requests without an image, so that a health check is answered while all images wait."""
 
 
-def serve(bundle: Path | str, settings: Settings | None = None) -> None:
-    """Serves a bundle until SIGTERM, which lets requests in progress finish, or SIGINT. Does not return.
+def serve(folder: Path, settings: Settings | None = None) -> None:
+    """Serve a bundle until SIGTERM, which lets requests in progress finish, or SIGINT. Does not return.
 
     Args:
-        bundle: An exported bundle.
-        settings: How to run it.
+        folder: Folder of an exported bundle.
+        settings: Settings of the service.
 
     Raises:
-        BundleError: The bundle is incomplete or altered, or has no model of the precision asked for.
+        BundleError: The bundle is incomplete or altered, or has no model of the precision in the settings.
         RunError: gunicorn refuses the settings.
     """
     settings = settings or Settings()
-    bundles.read(Path(bundle)).model_of(settings.precision)
+    bundle.read(folder).model_path(settings.precision)
     cores = max(1, runtime.cores() // settings.workers)
-    metrics.make_folder()
-    own = os.getpid()
+    metrics.create_folder()
+    process = os.getpid()
     try:
-        _Application(lambda: wsgi.create(bundle, settings, cores), settings).run()
+        _Application(lambda: create_app(folder, settings, cores), settings).run()
     finally:
-        if os.getpid() == own:  # a worker that ends comes by here too
+        if os.getpid() == process:  # a worker that ends gets here too
             metrics.remove_folder()
 
 
 class _Application(BaseApplication):
-    """gunicorn without its command line."""
+    """gunicorn without its command line.
+
+    Args:
+        create: Function that returns the application.
+        settings: Settings of the service.
+    """
 
     def __init__(self, create: Callable[[], Any], settings: Settings) -> None:
         self._create = create
@@ -62,13 +67,13 @@ class _Application(BaseApplication):
             "worker_class": "scanbook.serving.worker.Worker",
             "timeout": 60,
             "graceful_timeout": 20,
-            # longer than load balancers keep theirs, so that none is closed just as they use it
+            # longer than load balancers keep idle connections, so that none is closed as they use it
             "keepalive": 75,
             "sendfile": False,
-            "child_exit": lambda _server, worker: metrics.forget(worker.pid),
-            # no file of gunicorn's own in the home folder, where there is none in a container
+            "child_exit": lambda _server, worker: metrics.remove_worker(worker.pid),
+            # a container has no home folder for gunicorn's control socket
             "control_socket_disable": True,
-            "worker_tmp_dir": metrics.in_memory(),
+            "worker_tmp_dir": metrics.memory_folder(),
         }
         super().__init__()
 
@@ -77,11 +82,11 @@ class _Application(BaseApplication):
             self.cfg.set(key, value)
 
     def load(self) -> Any:
-        # called in the worker: OpenVINO's threads do not survive a fork
+        # gunicorn calls this in the worker: OpenVINO's threads do not survive a fork
         try:
             return self._create()
         except ScanbookError as error:
-            raise AppImportError(str(error)) from error  # gunicorn prints the line and stops, without retrying
+            raise AppImportError(str(error)) from error  # gunicorn prints the line and stops
 
     def run(self) -> None:
         try:
@@ -92,17 +97,18 @@ class _Application(BaseApplication):
 
 class _Arbiter(Arbiter):
     def stop(self, graceful: bool = True) -> None:
-        """Lets nobody in any more, then stops: each worker takes those who are in and closes the door."""
+        """Reject new connections, then stop; each worker accepts the connections that wait and closes its listener."""
         for listener in self.LISTENERS:
-            _turn_away(listener.sock)
+            _reject_new_connections(listener.sock)
         super().stop(graceful)
 
 
-def _turn_away(listener: socket.socket) -> None:
-    """Drops what asks a listening socket for a connection (on Linux).
+def _reject_new_connections(listener: socket.socket) -> None:
+    """Make the system drop new connections to a listening socket (on Linux).
 
-    Closing it resets the connections that the system has made and that nobody has accepted. With no new ones, a worker
-    can accept the last and close; who comes then is refused, and can ask another service.
+    Closing the socket would reset the connections that the system has made and no worker has accepted yet. Without new
+    ones, a worker can accept the waiting connections and close the socket; later clients are refused and can connect
+    to another service.
     """
     if sys.platform == "linux":
         drop = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # one instruction: return 0 bytes

@@ -1,4 +1,4 @@
-"""What the rooms of the service share: one object for each application."""
+"""State of the service: one object for each application, which every route uses."""
 
 from __future__ import annotations
 
@@ -12,26 +12,21 @@ from scanbook.serving.predictor import Predictor
 from scanbook.serving.settings import Settings
 
 EXTENSION = "scanbook"
-"""Name among the extensions of the Flask application."""
+"""Name of the state among the extensions of the Flask application."""
 RETRY_AFTER = 1
-"""Seconds after which one who was refused for want of room may ask again."""
+"""Seconds after which a client that was refused may send its request again."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One application's predictor, how it runs, what it counts, and whether it is about to stop."""
+    """Predictor, settings and metrics of an application, and whether it is about to stop."""
 
     predictor: Predictor
     settings: Settings
     metrics: Metrics
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    @property
-    def ready(self) -> bool:
-        """Whether another image would be taken."""
-        return not self.stopping.is_set() and not self.predictor.full
-
 
 def service() -> Service:
-    """That of the application which answers this request."""
+    """Return the state of the application that handles the current request."""
     return current_app.extensions[EXTENSION]

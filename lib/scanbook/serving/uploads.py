@@ -1,4 +1,4 @@
-"""Images in a request: how many and how large they may be, and in which forms they come. They stay in memory."""
+"""Images of a request, which stay in memory: their limits and the forms of a request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 MAX_BYTES = 16 * 2**20
 """Largest request, in bytes."""
 MAX_IMAGES = 32
-"""Most images in one request: each may unpack to 50 megapixels."""
+"""Most images in one request; each may have 50 megapixels."""
 FIELD = "image"
-"""Field of a form that holds the files."""
+"""Name of the form field that holds the files."""
 
 
 class InMemoryRequest(Request):
-    """A request whose files reach no disk."""
+    """A request whose files are not written to a disk."""
 
     def _get_file_stream(
         self,
@@ -28,25 +28,25 @@ class InMemoryRequest(Request):
         filename: str | None = None,
         content_length: int | None = None,
     ) -> IO[bytes]:
-        # Werkzeug would put what exceeds 500 KB into a temporary file
+        # Werkzeug would write a file of more than 500 KB to a temporary file
         return io.BytesIO()
 
 
-def of_form() -> list[bytes]:
-    """Bytes of the files in a form; a field that was left empty counts for nothing."""
+def read_form() -> list[bytes]:
+    """Return the bytes of the files in a form, without empty fields."""
     files = request.files.getlist(FIELD)
     return [data for file in files if (data := file.read()) or file.filename]
 
 
-def of_request() -> list[bytes]:
-    """Bytes of the images that a program sends: the files of a form, or the body.
+def read_request() -> list[bytes]:
+    """Return the bytes of the images that a program sends: the files of a form, or the body.
 
     Raises:
-        BadRequest: There is none.
-        UnsupportedMediaType: The body is of another kind.
+        BadRequest: The form has no file.
+        UnsupportedMediaType: The body is neither a form nor an image.
     """
     if request.mimetype == "multipart/form-data":
-        if sources := of_form():
+        if sources := read_form():
             return sources
         raise BadRequest(f"the form has no file in a field named {FIELD!r}; send one or more there")
     if _is_image():
@@ -57,15 +57,15 @@ def of_request() -> list[bytes]:
     )
 
 
-def of_invocation() -> list[bytes]:
-    """Bytes of the images in a SageMaker request: the body, or `{"instances": [{"b64": "…"}]}`.
+def read_invocation() -> list[bytes]:
+    """Return the bytes of the images in a SageMaker request: the body, or `{"instances": [{"b64": "…"}]}`.
 
     Raises:
-        BadRequest: The JSON is not of that form.
-        UnsupportedMediaType: The body is of another kind.
+        BadRequest: The JSON does not have that form.
+        UnsupportedMediaType: The body is neither JSON nor an image.
     """
     if request.mimetype == "application/json":
-        return _of_json(request.get_data(cache=False))
+        return _read_json(request.get_data(cache=False))
     if _is_image():
         return [request.get_data(cache=False)]
     raise UnsupportedMediaType(
@@ -73,11 +73,11 @@ def of_invocation() -> list[bytes]:
     )
 
 
-def _of_json(body: bytes) -> list[bytes]:
+def _read_json(body: bytes) -> list[bytes]:
     try:
         values: Any = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadRequest('the body is no JSON; expected {"instances": [{"b64": "…"}]}') from None
+        raise BadRequest('the body is not JSON; expected {"instances": [{"b64": "…"}]}') from None
     instances = values.get("instances") if isinstance(values, dict) else None
     if not isinstance(instances, list) or not instances or len(values) != 1:
         raise BadRequest(
@@ -87,11 +87,11 @@ def _of_json(body: bytes) -> list[bytes]:
     for number, instance in enumerate(instances, 1):
         text = instance.get("b64") if isinstance(instance, dict) and len(instance) == 1 else None
         if not isinstance(text, str):
-            raise BadRequest(f'instance {number} of {len(instances)} is not of the form {{"b64": "…"}}')
+            raise BadRequest(f'instance {number} of {len(instances)} does not have the form {{"b64": "…"}}')
         try:
             sources.append(base64.b64decode(text, validate=True))
         except ValueError:
-            raise BadRequest(f"instance {number} of {len(instances)} is no base64 (RFC 4648, section 4)") from None
+            raise BadRequest(f"instance {number} of {len(instances)} is not base64 (RFC 4648, section 4)") from None
     return sources
 
 

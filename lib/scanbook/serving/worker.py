@@ -1,9 +1,9 @@
-"""gunicorn's worker of threads, where slow clients are harmless.
+"""A gunicorn worker with threads that slow clients cannot block.
 
-gunicorn gives a connection a thread before its request has arrived, so that a few clients which send a byte now and
-then hold them all. Here one loop reads and writes every connection without waiting for any; a thread gets a request
-once it is whole, and gives its answer back to the loop where the client is slow to take it. What the loop holds is
-bounded in bytes, in connections and in time; what exceeds it goes, the oldest first.
+gunicorn assigns a thread to a connection before the request has arrived, so a few clients that send one byte now and
+then occupy all threads. In this worker one loop reads and writes all connections and waits for none. A thread receives
+a request after the whole request has arrived, and returns the response to the loop if the client reads slowly. The loop
+limits the bytes, the connections and the time; beyond a limit it closes the oldest connection first.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from gunicorn.workers.gthread import ThreadWorker
 from scanbook.serving import metrics
 from scanbook.serving.app import UNKNOWN
 from scanbook.serving.arrival import Arrival, State
-from scanbook.serving.exchange import Answer, Arrived, refusal, status_of
+from scanbook.serving.exchange import RequestReader, ResponseBuffer, refusal, status_of
 from scanbook.serving.problems import DRAINED
 from scanbook.serving.state import EXTENSION, Service
 from scanbook.serving.uploads import MAX_BYTES
 
 HEAD_SECONDS = 10
-"""In which the head of a request has to arrive."""
+"""Seconds within which the head of a request must arrive."""
 BODY_SECONDS, BODY_RATE = 30, 64 * 1024
-"""In which a request has to arrive: so many seconds, and one more for as many bytes as have come."""
+"""Seconds within which a request must arrive, and bytes for which the client gets one second more."""
 WRITE_SECONDS = 30
-"""In which a client has to take its answer."""
+"""Seconds within which a client must read its response."""
 LINGER_SECONDS = 2
-"""How long a connection that ends is still read, so that its last answer is not cut off; and an idle one at the end."""
-HELD = 16 * MAX_BYTES
-"""Most bytes of requests in a worker, whether they arrive, wait or are worked on."""
+"""Seconds for which a closing connection is read, so that its last response arrives, and an idle one when stopping."""
+MAX_HELD = 16 * MAX_BYTES
+"""Most bytes of requests in a worker, whether they arrive, wait or are handled."""
 _READ = 256 * 1024
-_DESCRIPTORS = 64  # files of its own that a process needs beside its connections
+_DESCRIPTORS = 64  # files that a process needs beside its connections
 
 
 class Phase(Enum):
-    """Who has a connection: the loop, which reads, writes or lets it end, or a thread."""
+    """State of a connection: the loop reads, writes or ends it, or a thread handles its request."""
 
     READING = auto()
     WORKING = auto()
@@ -58,7 +58,7 @@ class Phase(Enum):
 
 
 class Connection:
-    """One client."""
+    """The connection of one client."""
 
     def __init__(self, sock: socket.socket, client: Any, server: Any) -> None:
         self.sock, self.client, self.server = sock, client, server
@@ -66,8 +66,8 @@ class Connection:
         self.phase = Phase.READING
         self.since = time.monotonic()
         self.deadline = self.since + HEAD_SECONDS
-        self.held = 0  # bytes of the request in work, or of the answer
-        self.left = memoryview(b"")  # of the answer
+        self.held = 0  # bytes of the request that a thread handles, or of the response
+        self.rest = memoryview(b"")  # what is not sent yet of the response
         self.keep = False
         self.dropped = 0
 
@@ -79,25 +79,25 @@ class Worker(ThreadWorker):
         super().__init__(*args, **options)
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.worker_connections = max(1, min(self.worker_connections, files - _DESCRIPTORS))
-        self.max_keepalived = self.worker_connections  # an idle connection holds no thread here
+        self.max_keepalived = self.worker_connections  # an idle connection occupies no thread
         self.held = 0
-        self.waiting: set[Connection] = set()  # those that the loop has
+        self.waiting: set[Connection] = set()  # connections of the loop
         self._swept = 0.0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuses what this worker cannot do."""
+        """Raise an error for a configuration that this worker does not support."""
         if cfg.is_ssl:
-            raise ConfigError("the service speaks no TLS; let a load balancer or a proxy in front of it do so")
+            raise ConfigError("the service has no TLS; use a load balancer or a proxy with TLS in front of it")
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: no more is taken, and `/readyz` says so."""
+        """Stop accepting requests on SIGTERM; `/readyz` reports it."""
         if service := self._service():
             service.stopping.set()
         super().handle_exit(sig, frame)
 
     def run(self) -> None:
-        """Reads and writes until SIGTERM, then finishes what has begun."""
+        """Read and write until SIGTERM, then finish the requests in progress."""
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)
         while self.alive:
@@ -112,7 +112,7 @@ class Worker(ThreadWorker):
     def _stop(self) -> None:
         self.set_accept_enabled(False)
         for listener in self.sockets:
-            self.accept(listener, all_of_them=True)
+            self.accept(listener, everything=True)
             listener.close()
         now = time.monotonic()
         for connection in self.waiting:
@@ -128,9 +128,9 @@ class Worker(ThreadWorker):
 
     # new connections
 
-    def accept(self, listener: Any, all_of_them: bool = False) -> None:
-        """Takes the connections that wait, and what they have sent already."""
-        for _ in range(1_000_000 if all_of_them else 64):
+    def accept(self, listener: Any, everything: bool = False) -> None:
+        """Accept the waiting connections and read what they have sent."""
+        for _ in range(1_000_000 if everything else 64):
             try:
                 sock, client = listener.accept()
             except BlockingIOError:
@@ -151,9 +151,9 @@ class Worker(ThreadWorker):
             self._readable(connection)
 
     def _make_room(self) -> None:
-        """The connection that the loop has had for longest goes."""
+        """Close the oldest connection of the loop."""
         if self.waiting:
-            self._close(min(self.waiting, key=lambda each: each.since))
+            self._close(min(self.waiting, key=lambda connection: connection.since))
 
     # the loop
 
@@ -173,17 +173,17 @@ class Worker(ThreadWorker):
         self.held -= len(connection.arrival.data) + connection.held
         connection.phase = Phase.CLOSED
         connection.arrival.data.clear()
-        connection.left = memoryview(b"")
+        connection.rest = memoryview(b"")
         self.nr_conns -= 1
         connection.sock.close()
 
     def _sweep(self, every: float = 1.0) -> None:
-        """Ends what has taken too long."""
+        """End the connections whose time is over."""
         now = time.monotonic()
         if now < self._swept + every:
             return
         self._swept = now
-        for connection in [each for each in self.waiting if each.deadline <= now]:
+        for connection in [connection for connection in self.waiting if connection.deadline <= now]:
             if connection.phase is Phase.READING and connection.arrival.data:
                 self._refuse(connection, 408, "the request did not arrive whole in time; send it again")
             else:
@@ -207,23 +207,23 @@ class Worker(ThreadWorker):
                 self._close(connection)
         else:
             if not connection.arrival.data:
-                self._time_head(connection)
+                self._start_timer(connection)
             self.held += len(data)
             connection.arrival.feed(data)
-            self._judge(connection)
+            self._check_request(connection)
 
-    def _judge(self, connection: Connection) -> None:
-        """What to do with a connection that has brought something."""
+    def _check_request(self, connection: Connection) -> None:
+        """Handle, refuse or wait for the request of a connection that received bytes."""
         arrival = connection.arrival
         if arrival.state is State.LARGE_HEAD:
             return self._refuse(connection, 431, "the head of the request is too large; send fewer or shorter fields")
         if arrival.state is State.LARGE_BODY:
             limit = f"expected at most {MAX_BYTES // 2**20} MB, in chunks of 1 KB or more"
             return self._refuse(connection, 413, f"the request is too large; {limit}")
-        while self.held > HELD and connection.phase is Phase.READING:
+        while self.held > MAX_HELD and connection.phase is Phase.READING:
             oldest = min(
-                (each for each in self.waiting if each.phase is Phase.READING and each.arrival.data),
-                key=lambda each: each.since,
+                (other for other in self.waiting if other.phase is Phase.READING and other.arrival.data),
+                key=lambda connection: connection.since,
                 default=connection,
             )
             self._refuse(oldest, 503, "too many requests are under way; send this one again in a moment")
@@ -239,7 +239,7 @@ class Worker(ThreadWorker):
                 connection.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
 
-    def _time_head(self, connection: Connection) -> None:
+    def _start_timer(self, connection: Connection) -> None:
         connection.since = time.monotonic()
         connection.deadline = connection.since + HEAD_SECONDS
 
@@ -253,21 +253,21 @@ class Worker(ThreadWorker):
         done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, connection, future))
 
     def finish_request(self, connection: Connection, done: Future[tuple[memoryview, bool]]) -> None:
-        """Goes on with a connection whose request a thread has answered."""
+        """Send the response that a thread has made for a connection."""
         try:
-            left, connection.keep = done.result()
-        except (OSError, CancelledError):  # its client has gone, or the service goes
+            rest, connection.keep = done.result()
+        except (OSError, CancelledError):  # the client has left, or the service stops
             return self._close(connection)
         except Exception:
             self.log.exception("a connection failed")
             return self._close(connection)
-        self._write(connection, left)
+        self._write(connection, rest)
         return None
 
-    def _write(self, connection: Connection, left: memoryview) -> None:
-        self.held += len(left) - connection.held
-        connection.held, connection.left = len(left), left
-        if not left:
+    def _write(self, connection: Connection, rest: memoryview) -> None:
+        self.held += len(rest) - connection.held
+        connection.held, connection.rest = len(rest), rest
+        if not rest:
             return self._next(connection)
         connection.phase, connection.since = Phase.WRITING, time.monotonic()
         connection.deadline = connection.since + WRITE_SECONDS
@@ -278,32 +278,32 @@ class Worker(ThreadWorker):
         if connection.phase is not Phase.WRITING:
             return
         try:
-            connection.left = connection.left[connection.sock.send(connection.left) :]
+            connection.rest = connection.rest[connection.sock.send(connection.rest) :]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             return self._close(connection)
-        if not connection.left:
+        if not connection.rest:
             self._release(connection)
-            self._write(connection, connection.left)
+            self._write(connection, connection.rest)
 
     def _next(self, connection: Connection) -> None:
-        """Waits for the next request of a connection, or for its end."""
+        """Wait for the next request of a connection, or end the connection."""
         if not connection.keep:
             return self._end(connection)
         connection.phase = Phase.READING
-        self._time_head(connection)
+        self._start_timer(connection)
         if not connection.arrival.data:
             idle = self.cfg.keepalive if self.alive else LINGER_SECONDS
             connection.deadline = connection.since + idle
         self._await(connection, EVENT_READ, self._readable)
         if connection.arrival.data:
-            connection.arrival.look()
-            self._judge(connection)
+            connection.arrival.parse()
+            self._check_request(connection)
         return None
 
     def _end(self, connection: Connection) -> None:
-        """Says that no more is sent, and reads on a little: unread bytes would cut off the answer (RFC 9112, 9.6)."""
+        """Close a connection for writing, then read on: unread bytes would cut off the response (RFC 9112, 9.6)."""
         self.held -= len(connection.arrival.data)
         connection.arrival.data.clear()
         try:
@@ -316,7 +316,7 @@ class Worker(ThreadWorker):
         return None
 
     def _refuse(self, connection: Connection, status: int, detail: str) -> None:
-        """Answers in the loop, without a thread."""
+        """Respond in the loop, without a thread."""
         self._release(connection)
         self.held -= len(connection.arrival.data)
         connection.arrival.data.clear()
@@ -326,50 +326,50 @@ class Worker(ThreadWorker):
     # in a thread
 
     def handle(self, connection: Connection, request: bytes, closes: bool) -> tuple[memoryview, bool]:
-        """Answers a whole request.
+        """Handle a whole request in a thread.
 
         Returns:
-            What the client has not taken yet of the answer, and whether the connection may be used again.
+            The part of the response that is not sent yet, and whether the connection may be used again.
         """
-        answer = Answer()
+        response = ResponseBuffer()
         try:
-            keep = self._answer(connection, request, closes, answer)
+            keep = self._respond(connection, request, closes, response)
         except (StopIteration, errors.NoMoreData):
             keep = False
         except Exception as error:
             keep = False
-            self.handle_error(None, answer, connection.client, error)
-        left = memoryview(b"".join(answer.parts))
+            self.handle_error(None, response, connection.client, error)
+        rest = memoryview(b"".join(response.parts))
         with suppress(BlockingIOError, InterruptedError):
-            while left:
-                left = left[connection.sock.send(left) :]
-        return left, keep
+            while rest:
+                rest = rest[connection.sock.send(rest) :]
+        return rest, keep
 
-    def _answer(self, connection: Connection, request: bytes, closes: bool, answer: Answer) -> bool:
+    def _respond(self, connection: Connection, request: bytes, closes: bool, response: ResponseBuffer) -> bool:
         parser = get_parser(self.cfg, (), connection.client)
-        parser.unreader = arrived = Arrived(request)
+        parser.unreader = reader = RequestReader(request)
         parsed = next(parser)
-        parsed._expected_100_continue = False  # the loop has said so: the body is here
+        parsed._expected_100_continue = False  # the loop has sent the continuation, and the body has arrived
         if closes:
             parsed.force_close()
-        place = SimpleNamespace(sock=answer, client=connection.client, server=connection.server)
-        # the parser has to have come to the same end of the request, or the next one begins who knows where
-        return self.handle_request(parsed, place) and parser.finish_body() and arrived.at_end
+        target = SimpleNamespace(sock=response, client=connection.client, server=connection.server)
+        # the parser must have reached the same end, else nobody knows where the next request begins
+        return self.handle_request(parsed, target) and parser.finish_body() and reader.at_end
 
-    def handle_error(self, req: Any, client: Answer, addr: Any, exc: BaseException) -> None:
-        """Answers what is no HTTP, and what failed outside of Flask; answer and log have no word of the client's."""
+    def handle_error(self, req: Any, client: ResponseBuffer, addr: Any, exc: BaseException) -> None:
+        """Respond to invalid HTTP and to failures outside of Flask, without any text from the client."""
         status = status_of(exc)
         name = type(exc).__name__
         if status == 500:
             self.log.exception("a request failed outside of the application")
         else:
             self.log.info("a request was refused with %d (%s)", status, name)
-        detail = "the service failed; try again" if status == 500 else f"the request is no valid HTTP ({name})"
+        detail = "the service failed; try again" if status == 500 else f"the request is not valid HTTP ({name})"
         client.parts[:] = [self._problem(status, detail)]
 
     def _problem(self, status: int, detail: str) -> bytes:
         if service := self._service():
-            service.metrics.answered(UNKNOWN, "other", status)
+            service.metrics.count_request(UNKNOWN, "other", status)
         return refusal(status, detail)
 
     def _service(self) -> Service | None:
