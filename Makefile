@@ -22,9 +22,11 @@ PORT =
 NAME =
 # rows of the benchmark, such as ROWS=http,decode (default: all but streaming)
 ROWS =
+# --upgrade to lock the newest version of every dependency
+UPGRADE =
 
 SHELL = /bin/sh
-# the environment is ours to keep bytecode in: without, TensorFlow's import takes twice as long, in every notebook
+# bytecode is kept in the environment: without it, TensorFlow's import takes twice as long, in every notebook
 unexport PYTHONDONTWRITEBYTECODE
 ENV = .venv
 BIN = $(ENV)/bin
@@ -33,7 +35,7 @@ SCANBOOK = $(BIN)/python -m scanbook.cli
 WHICH = --study "$(STUDY)" --profile "$(PROFILE)"
 # what the environment is made from; where it lies counts, since an environment cannot be moved
 WANTED = { pwd; cat requirements.lock pyproject.toml; }
-# what tests run with: the smallest profile, and folders of their own
+# tests run with the smallest profile and folders of their own
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
 
@@ -51,19 +53,19 @@ help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value …]"; echo; echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo; echo "Variables:"
-	@awk '/^# / { said = substr($$0, 3) } /^[A-Z]+ =/ && said { printf "  %-10s %s\n", $$1, said; said = "" } /^SHELL/ { exit }' Makefile
+	@awk '/^# / { text = substr($$0, 3) } /^[A-Z]+ =/ && text { printf "  %-10s %s\n", $$1, text; text = "" } /^SHELL/ { exit }' Makefile
 
 setup: ## create the environment in .venv and install the lock, when either changed
 	@$(WANTED) | cmp -s - $(STAMP) && test -x $(BIN)/python || { $(CREATE) && $(INSTALL) && $(WANTED) > $(STAMP); }
 
 SUITS = suits() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
-# an environment that was moved, or of another Python, is made anew; any other is brought up to date
-CREATE = $(SUITS); found=; for name in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
-		suits "$$name" && { found=$$name; break; }; \
+# an environment that was moved, or is of another Python, is created again; any other is brought up to date
+CREATE = $(SUITS); python=; for name in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
+		suits "$$name" && { python=$$name; break; }; \
 	done; \
-	test -n "$$found" || { echo "scanbook: no $(if $(PYTHON),suitable Python at $(PYTHON),Python 3.11 to 3.13 found); install one with its venv module, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
-	echo "Setting up $(ENV) with $$("$$found" --version); the first time takes some minutes."; \
-	{ suits $(BIN)/python && { ! test -f $(STAMP) || test "$$(head -n 1 $(STAMP))" = "$$(pwd)"; }; } || "$$found" -m venv --clear $(ENV)
+	test -n "$$python" || { echo "scanbook: no $(if $(PYTHON),suitable Python at $(PYTHON),Python 3.11 to 3.13 found); install one with its venv module, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	echo "Setting up $(ENV) with $$("$$python" --version); the first time takes some minutes."; \
+	{ suits $(BIN)/python && { ! test -f $(STAMP) || test "$$(head -n 1 $(STAMP))" = "$$(pwd)"; }; } || "$$python" -m venv --clear $(ENV)
 
 # pip knows settings that uv does not read (pip.conf), so it installs where uv is missing or fails
 PIP = $(BIN)/python -m pip --disable-pip-version-check
@@ -74,10 +76,10 @@ INSTALL = { $(PIP) install --quiet "uv>=0.5" && $(BIN)/python -m uv pip install 
 reports: setup ## run every notebook whose report is stale, into reports/index.html
 	@exec $(SCANBOOK) reports $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
 
-sweep: setup ## train a study's grid of backbones, policies and seeds, each network by a run of its own
+sweep: setup ## train a study's grid of backbones, policies and seeds, one run for each network
 	@exec $(SCANBOOK) sweep $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
 
-status: setup ## say which reports are fresh, stale (and why), failed or missing
+status: setup ## list which reports are fresh, stale (and why), failed or missing
 	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"
 
 test: setup ## unit tests, and every notebook in the smoke profile
@@ -113,4 +115,4 @@ pretrain: setup ## train the weights that come with scanbook anew
 	@$(BIN)/python -m tools.pretrain
 
 lock: setup ## write requirements.lock from pyproject.toml; versions stay where they still fit
-	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock
+	@$(BIN)/python -m uv pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -26,7 +27,7 @@ ENVIRONMENTS = [
     for python in ("3.11", "3.12", "3.13")
     for system, name in (("linux", "Linux"), ("darwin", "Darwin"))
 ]
-# the way of the data through the library: each folder imports only from those before it; the command line is on top
+# each part of the library imports only from those before it; the command line is on top
 FLOW = (
     *("errors", "runtime", "registry", "store", "config", "evaluation", "data", "augmentation", "models"),
     *("training", "segmentation", "inspection", "bundle", "serving", "export", "benchmark", "reporting", "runner"),
@@ -38,25 +39,25 @@ HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")
 
 
 def locked(environment: dict[str, str]) -> dict[str, Version]:
-    """Versions of the lock that hold in an environment."""
-    found = {}
+    """Return the versions of the lock that hold in an environment."""
+    versions = {}
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         if line and not line.startswith((" ", "#")):
             need = Requirement(line)
             if need.marker is None or need.marker.evaluate(environment):
                 (pin,) = need.specifier
                 assert pin.operator == "==", line
-                found[canonicalize_name(need.name)] = Version(pin.version)
-    return found
+                versions[canonicalize_name(need.name)] = Version(pin.version)
+    return versions
 
 
 def declared() -> list[Requirement]:
-    extras = [each for group in PROJECT["optional-dependencies"].values() for each in group]
-    return [Requirement(each) for each in PROJECT["dependencies"] + extras]
+    extras = [line for group in PROJECT["optional-dependencies"].values() for line in group]
+    return [Requirement(line) for line in PROJECT["dependencies"] + extras]
 
 
 @pytest.mark.parametrize(
-    "environment", ENVIRONMENTS, ids=lambda each: f"{each['sys_platform']}-{each['python_version']}"
+    "environment", ENVIRONMENTS, ids=lambda values: f"{values['sys_platform']}-{values['python_version']}"
 )
 def test_the_lock_satisfies_what_is_declared(environment: dict[str, str]) -> None:
     versions = locked(environment)
@@ -82,8 +83,8 @@ def test_what_the_library_imports_is_declared() -> None:
             top = module.split(".")[0]
             if top in sys.stdlib_module_names | {"scanbook", "__future__"} | optional:
                 continue
-            found = {canonicalize_name(each) for each in owners.get(top, [])}
-            assert found & names, f"{path.relative_to(ROOT)} imports {top}, which pyproject.toml does not declare"
+            packages = {canonicalize_name(name) for name in owners.get(top, [])}
+            assert packages & names, f"{path.relative_to(ROOT)} imports {top}, which pyproject.toml does not declare"
 
 
 def test_conda_installs_the_lock_and_nothing_else() -> None:
@@ -109,11 +110,12 @@ def test_make_help_lists_every_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "study"), [([], "synthetic"), (["DATA=some/where"], "folder"), (["DATA=x", "STUDY=ham10000"], "ham10000")]
+    ("variables", "study"),
+    [([], "synthetic"), (["DATA=some/where"], "folder"), (["DATA=x", "STUDY=ham10000"], "ham10000")],
 )
-def test_make_chooses_the_study(given: list[str], study: str) -> None:
+def test_make_chooses_the_study(variables: list[str], study: str) -> None:
     dry = subprocess.run(
-        ["make", "-n", "-C", str(ROOT), "serve", *given], capture_output=True, text=True, check=True
+        ["make", "-n", "-C", str(ROOT), "serve", *variables], capture_output=True, text=True, check=True
     ).stdout
     assert f'--study "{study}"' in dry
 
@@ -136,22 +138,49 @@ def test_ci_runs_the_commands_of_the_makefile() -> None:
     assert {"make test", "make lint", "make reports"} <= runs
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert {"make test", "make check"} <= set(re.findall(r"make \w+", script.read_text()))
+    stages = re.findall(r"^stage .*?(make [\w-]+)$", script.read_text(), re.MULTILINE)
+    assert stages == ["make test", "make check", "make check-cluster"]
+
+
+def test_a_stage_of_the_ci_machine_prints_its_minutes_and_fails_with_its_status() -> None:
+    function = re.search(r"^stage\(\) \{.*?^\}\n", (ROOT / ".ci" / "run").read_text(), re.MULTILINE | re.DOTALL).group()
+    for command, status in (("true", 0), ("false", 1)):
+        lines = f"set -euo pipefail\n{function}stage env A=1 {command} check\necho next"
+        done = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (status, "" if status else "next\n")
+        assert re.fullmatch(rf"scanbook: {command} check took 0 min \d\d s\n", done.stderr)
+
+
+def test_the_changelog_keeps_its_form_and_names_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    assert versions[:2] == ["Unreleased", PROJECT["version"]]
+    kinds = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert all(f"[{version}]: {PROJECT['urls']['Repository']}" in text for version in versions)
+
+
+def test_the_map_of_the_code_has_every_part_in_order() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.split("## Map of the code")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+    assert tuple(name for name, *_ in rows) == FLOW
 
 
 # --- imports
 
 
-def imports(path: Path) -> set[str]:
-    """Modules that a file imports, at its top or inside functions, and the names it takes from them."""
-    found = set()
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return the modules that a file imports, at its top or inside functions, and the names it takes from them."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
 
 
 def folder_of(path: Path) -> str:
@@ -220,11 +249,11 @@ def test_tests_mirror_the_folders_and_import_no_other_test() -> None:
     tests = ROOT / "tests"
     allowed = {path.name for path in PACKAGE.iterdir() if path.is_dir()} | {"helpers", "benchmarks"}
     assert {path.name for path in tests.iterdir() if path.is_dir() and path.name != "__pycache__"} <= allowed
+    modules = {path.stem for path in tests.rglob("test_*.py")}
     for path in tests.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            assert not any(each.split(".")[-1].startswith("test_") for each in names), path.relative_to(ROOT)
+        # a module is the last word of a name, or the word before the name that is taken from it
+        words = {word for name in imports(path) for word in name.split(".")}
+        assert not words & modules, path.relative_to(ROOT)
 
 
 @pytest.mark.parametrize("names", [QUICK, ("cli",), ("runner.freshness",)], ids="-".join)

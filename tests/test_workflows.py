@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def test_every_python_that_is_supported_is_tested() -> None:
     tested = set(workflow["jobs"]["test"]["strategy"]["matrix"]["python"])
     supported = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
     assert tested == {f"3.{minor}" for minor in range(30) if f"3.{minor}" in supported}
+
+
+def test_the_newest_dependencies_are_tested_every_week_and_by_hand() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "newest.yml").read_text())
+    triggers = workflow[True]  # what YAML 1.1 reads the key "on" as
+    assert set(triggers) == {"schedule", "workflow_dispatch"}
+    assert [re.fullmatch(r"\d+ \d+ \* \* [0-6]", plan["cron"]) is not None for plan in triggers["schedule"]] == [True]
+    commands = [step["run"] for step in workflow["jobs"]["newest"]["steps"] if "run" in step]
+    assert commands.index("make lock UPGRADE=--upgrade") < commands.index("make test")
+    dry = ["make", "-n", "-C", str(ROOT), "lock", "UPGRADE=--upgrade"]
+    shown = subprocess.run(dry, capture_output=True, text=True, check=True).stdout
+    assert "pip compile --upgrade" in shown
 
 
 def test_it_may_do_no_more_than_read_and_stops_in_the_end() -> None:

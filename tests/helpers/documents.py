@@ -1,4 +1,4 @@
-"""What the documents show: their fenced blocks, commands and links."""
+"""The documents: their fenced blocks, commands and links."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def text(document: str) -> str:
 
 
 def blocks(document: str, language: str) -> list[str]:
-    """Fenced blocks of a language, in order."""
-    return [block for found, block in _FENCE.findall(text(document)) if found == language]
+    """Return the fenced blocks of a language, in order."""
+    return [block for name, block in _FENCE.findall(text(document)) if name == language]
 
 
 def commands(document: str) -> list[str]:
-    """Every command of the shell blocks: a line, with those that continue it, without its comment."""
+    """Return every command of the shell blocks: a line, with those that continue it, without its comment."""
     lines = "".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
-    found = [_COMMENT.sub("", line).strip() for line in lines]
-    for line in found:
+    without_comments = [_COMMENT.sub("", line).strip() for line in lines]
+    for line in without_comments:
         shlex.split(line)  # a quote that is not closed raises
-    return [re.sub(r"\s{2,}", " ", line) for line in found if line]
+    return [re.sub(r"\s{2,}", " ", line) for line in without_comments if line]
 
 
 def prose(document: str) -> str:
-    """The text outside fenced blocks."""
+    """Return the text outside fenced blocks."""
     return _FENCE.sub("", text(document))
 
 
 def anchors(document: str) -> set[str]:
-    """Names under which GitHub links to the headings."""
+    """Return the names under which GitHub links to the headings."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
