@@ -43,7 +43,7 @@ def test_a_limit_samples_classes_evenly_and_whole_groups(tmp_path: Path) -> None
 def test_a_limit_in_the_sources_shares_keeps_the_prevalence(tmp_path: Path) -> None:
     rows = [(f"i{n:04d}", "ill" if n % 50 == 0 else "well", f"g{n // 4}") for n in range(4000)]
     frame = pd.DataFrame(rows, columns=["image_id", "label", "group"]).assign(path="", mask_path="", split="")
-    wanted = make_study(tmp_path).model_copy(update={"limit": 1500, "limit_shares": "source"})
+    wanted = make_study(tmp_path).model_copy(update={"limit": 1500, "limit_class_balance": "source"})
     found = adapters._sample(Manifest("rare", frame, ("ill", "well")), wanted).frame
     assert 1450 <= len(found) <= 1550
     assert 0.015 < (found["label"] == "ill").mean() < 0.025

@@ -110,7 +110,7 @@ def test_every_class_of_a_stand_in_has_an_existing_kind() -> None:
 
 def test_same_bytes_whatever_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("melanoma", "chest_xray"):
-        small = stand_in_study(name, images=70, fewest=12)
+        small = stand_in_study(name, images=70, min_per_class=12)
         for workers in (1, 3):
             monkeypatch.setattr(stand_in.runtime, "cores", lambda workers=workers: workers)
             stand_in.write(tmp_path / name / str(workers), small)
@@ -230,7 +230,7 @@ def test_skin11_claims_counts_in_its_names_and_shapes_depend_on_the_source() -> 
 @pytest.mark.parametrize("images", [150, 600, 10_000])
 @pytest.mark.parametrize("name", STUDIES)
 def test_class_sizes_follow_the_claims_and_none_is_too_small(name: str, images: int) -> None:
-    small = stand_in_study(name, images=images, fewest=5)
+    small = stand_in_study(name, images=images, min_per_class=5)
     counts = class_sizes(small)
     assert sum(counts.values()) == images and min(counts.values()) >= 5
     claimed = {key: small.dataset.claimed.get(class_of(key, small.dataset), 0) for key in counts}

@@ -1,6 +1,6 @@
-"""Studies: which dataset, backbones and hyper-parameters, as validated YAML with three profiles and overrides.
+"""Studies: dataset, backbones and hyper-parameters, as validated YAML with three profiles and overrides.
 
-A study file holds the values of the `quick` profile; its `profiles:` block says what `smoke` and `full` change. The
+A study file holds the values of the `quick` profile; its `profiles:` block holds the changes of `smoke` and `full`. The
 resolved `Study` is frozen and travels through every stage.
 """
 

@@ -1,4 +1,4 @@
-"""The study itself, with its smallest blocks."""
+"""The study, with its smallest blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scanbook.errors import StudyError
 from scanbook.registry import BACKBONES
 
 Language = Literal["pt", "ko"]
-"""Languages beside English in which a study may name its classes."""
+"""Languages beside English in which a study can name its classes."""
 
 KAGGLE = "kaggle"
 """The value of DATA that downloads a dataset with the user's Kaggle credentials."""
@@ -26,115 +26,117 @@ Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
 
 
 class Splits(Block):
-    """Parts where the source has none, stratified by class, whole groups at a time."""
+    """Splits where the source has none, stratified by class; all images of a group are in one split."""
 
     test_folds: Annotated[int, Field(ge=2)] = 5
-    """One of so many folds is test."""
+    """Number of folds, of which one is the test split."""
     validation_folds: Annotated[int, Field(ge=2)] = 5
-    """One of so many folds of the rest is validation."""
+    """Number of folds of the other images, of which one is the validation split."""
     seed: Seed = 0
     """Seed of the folds."""
 
 
 class Quality(Block):
-    """Cleaning of the training part, and of no other."""
+    """Cleaning of the training split; the other splits stay as they are."""
 
     drop: list[Rule] = []
-    """Images that one of these rules catches leave training; near_duplicates: what shows nearly the same as an image of
+    """Rules that exclude images from training; near_duplicates: images that show nearly the same as an image of
     validation or test."""
 
 
 class Study(Block):
-    """One study, resolved for a profile: what each stage is a function of."""
+    """One study, resolved for a profile; each stage is a function of it."""
 
     study: str
-    """Name of the study, that of its file."""
+    """Name of the study, the same as that of its file."""
     title: str
-    """Title, as reports show it."""
+    """Title, shown in reports."""
     question: str
-    """What the study asks, in one sentence."""
+    """Question that the study answers, in one sentence."""
     modality: str = "images"
-    """What kind of images these are, as cards say it."""
+    """Kind of images, shown in dataset and model cards."""
     dataset: Data
-    """Where the images come from."""
+    """Source of the images."""
     stand_in: StandIn | None = None
-    """What is drawn where the real images are not there; without it, the study needs them."""
+    """Synthetic images for use where the real ones are not available; null: the study needs the real ones."""
     splits: Splits = Splits()
-    """How the images are divided where the source does not."""
+    """Division of the images into splits, where the source has none."""
     limit: Positive | None = None
-    """About so many images are sampled, whole groups; null: all are used."""
-    limit_shares: Literal["even", "source"] = "even"
-    """Whether the sample has as many images of each class, or the source's shares, so that the prevalence stays."""
+    """Approximate number of images to sample, whole groups at a time; null: all are used."""
+    limit_class_balance: Literal["even", "source"] = "even"
+    """Classes of the sample; even: equally many images of each class; source: the prevalence of the source."""
     max_per_class: Positive | None = None
-    """Training images of a class, at most; validation and test keep the source's prevalence."""
+    """Largest number of training images per class; validation and test keep the prevalence of the source."""
     quality: Quality = Quality()
-    """What leaves training."""
+    """Images excluded from training."""
     segmentation: Segmentation = Segmentation()
-    """What is segmented, and how."""
+    """Segmented structure and methods."""
     input: Literal["original", "cutout", "crop"] = "original"
-    """What classifiers see: images as they are, cut out by a mask, or cropped to its box."""
+    """Input of the classifiers: images as they are, cut out by a mask, or cropped to the mask's bounding box."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
-    """Side at which every model sees an image, in pixels."""
+    """Side of the images that every model takes, in pixels."""
     backbones: Annotated[list[Backbone], Field(min_length=1)]
-    """Networks that notebook 04 compares; 05 fine-tunes the one that validation likes best."""
+    """Networks that notebook 04 compares; 05 fine-tunes the one with the best validation result."""
     weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
-    """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else scanbook's own."""
+    """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else those of scanbook."""
     augmentation: Augmentation = "none"
-    """Policy for training images."""
+    """Augmentation policy of the training images."""
     head: Head = Head()
-    """What stands on a backbone."""
+    """Classifier head on the features of a backbone."""
     scratch: Training = Training()
     """Training without pretrained weights."""
     fine_tuning: FineTuning = FineTuning()
-    """Training that starts from the frozen backbone's head."""
+    """Training of a pretrained network, from the head of the frozen backbone."""
     seeds: Positive = 1
-    """How often fine-tuning is repeated, with seeds from `seed` on; more than one shows the spread."""
+    """Number of repetitions of fine-tuning, with seeds from `seed` on; several show the spread."""
     sweep: Sweep = Sweep()
-    """What `make sweep` trains."""
+    """Grid of networks that `make sweep` trains."""
     evaluation: Evaluation = Evaluation()
-    """What the test report says."""
+    """Contents of the test report."""
     benchmark: Benchmark = Benchmark()
-    """How much notebook 06 measures."""
+    """Size of the measurements of notebook 06."""
     bootstrap_rounds: Positive = 1000
-    """Resamples behind every interval."""
+    """Bootstrap resamples for every interval."""
     seed: Seed = 0
-    """Seed of all that is drawn: networks, batches, augmentation, resamples."""
+    """Seed of all random numbers: networks, batches, augmentation, resamples."""
     published: dict[str, Published] = {}
-    """Tables of the published study, by name."""
+    """Tables of a published study, by name."""
     class_names: dict[Language, dict[str, Annotated[str, Field(min_length=1)]]] = {}
-    """Names of classes in other languages, for the people whom the service answers: language, class, name."""
+    """Names of classes in other languages, for the users of the service: language, class, name."""
     profile: Literal["smoke", "quick", "full"] = "quick"
     """Profile that the study was resolved for."""
     data: str = ""
-    """Where the dataset lies; empty: its folder in `data/`."""
+    """Folder or file of the dataset; empty: its folder in `data/`."""
     on_stand_in: bool = False
-    """Whether the images are drawn in place of the real ones."""
+    """Whether synthetic images stand in for the real ones."""
 
     @model_validator(mode="after")
     def _views_differ(self) -> Study:
         if self.evaluation.test_time_views and self.augmentation == "none":
-            raise ValueError("evaluation.test_time_views are of a policy; expected an augmentation other than none")
+            raise ValueError(
+                "evaluation.test_time_views need an augmentation policy; expected an augmentation other than none"
+            )
         return self
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width at which every model sees an image."""
+        """Height and width of the images that every model takes, in pixels."""
         return self.image_size, self.image_size
 
     @property
     def location(self) -> Path:
-        """Where the dataset lies, or would lie: `data`, else its folder in `data/`."""
+        """Place of the dataset, which need not exist: `data`, else its folder in `data/`."""
         return Path(self.data) if self.data not in ("", KAGGLE) else runtime.data_dir() / self.study
 
     @property
     def sources(self) -> list[Path]:
-        """Every place that the dataset lies in: `location`, and the folders that it names outside of it."""
-        named = self.dataset.model_dump(include={"root", "image_folders", "mask_folder", "extra_classes"})
-        folders = [named.get("root", ""), named.get("mask_folder", ""), *named.get("image_folders", ())]
-        folders += named.get("extra_classes", {}).values()
-        there = [path for folder in folders if folder and (path := (self.location / folder).resolve()).exists()]
+        """Every place of the dataset: `location`, and the folders outside of it that the study names."""
+        keys = self.dataset.model_dump(include={"root", "image_folders", "mask_folder", "extra_classes"})
+        folders = [keys.get("root", ""), keys.get("mask_folder", ""), *keys.get("image_folders", ())]
+        folders += keys.get("extra_classes", {}).values()
+        paths = dict.fromkeys((self.location / folder).resolve() for folder in folders if folder)
         inside = self.location.resolve()
-        return [self.location, *dict.fromkeys(path for path in there if not path.is_relative_to(inside))]
+        return [self.location, *(path for path in paths if path.exists() and not path.is_relative_to(inside))]
 
     @property
     def licence(self) -> str:
@@ -143,25 +145,25 @@ class Study(Block):
 
     @property
     def runs_on(self) -> str:
-        """Whether the images are real or drawn, and their source, as reports and model cards say it."""
+        """Whether the images are real or synthetic, and their source, as reports and model cards show it."""
         source = self.dataset.source
-        seen = {"original": "", "cutout": ", cut out by a mask", "crop": ", cropped to a mask's box"}[self.input]
+        view = {"original": "", "cutout": ", cut out by a mask", "crop": ", cropped to a mask's box"}[self.input]
         if self.on_stand_in:
-            return f"synthetic images that stand in for the real ones, in their layout (the real ones: {source}){seen}"
-        return ("images drawn by scanbook" if self.dataset.adapter == "synthetic" else f"real images ({source})") + seen
+            return f"synthetic images that stand in for the real ones, in their layout (the real ones: {source}){view}"
+        return ("synthetic images" if self.dataset.adapter == "synthetic" else f"real images ({source})") + view
 
     @property
     def ordered(self) -> bool:
-        """Whether the classes are grades in their order."""
+        """Whether the classes are ordered grades."""
         return self.evaluation.ordered or self.head.output == "ordinal"
 
     @property
     def pretrained_backbones(self) -> list[str]:
-        """The study's backbones for which pretrained weights exist, in its order."""
+        """Backbones of the study for which pretrained weights exist, in its order."""
         return [name for name in self.backbones if BACKBONES[name].pretrained]
 
     def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Names of classes by language, in their order; English stands in where a class has none.
+        """Return the names of classes by language, in their order; the English name where a class has no other.
 
         Args:
             classes: As the manifest orders them.
@@ -169,9 +171,9 @@ class Study(Block):
         Raises:
             StudyError: `class_names` names a class that neither the images nor the study have.
         """
-        known = {*classes, *self._named_classes}
+        allowed = {*classes, *self._named_classes}
         for language, names in self.class_names.items():
-            unknown = [name for name in names if name not in known]
+            unknown = [name for name in names if name not in allowed]
             if unknown:
                 raise StudyError(
                     f"study {self.study}: class_names.{language} names the class {unknown[0]!r}; "
@@ -183,11 +185,11 @@ class Study(Block):
 
     @property
     def _named_classes(self) -> set[str]:
-        """Classes that the study itself knows; a sample or an override may leave some of them out of the images."""
-        named = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
-        stand_in = self.stand_in.classes if self.stand_in and not named.get("classes") else {}
-        return {*named.get("classes", {}).values(), *named.get("extra_classes", ()), *named["claimed"], *stand_in}
+        """Classes that the study names; a sample or an override may exclude all images of some of them."""
+        keys = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
+        stand_in = self.stand_in.classes if self.stand_in and not keys.get("classes") else {}
+        return {*keys.get("classes", {}).values(), *keys.get("extra_classes", ()), *keys["claimed"], *stand_in}
 
     def resolved(self) -> dict[str, Any]:
-        """All that a result can depend on, as plain JSON: everything but where the data lies."""
+        """Return all that a result can depend on, as plain JSON: every attribute except the place of the data."""
         return self.model_dump(mode="json", exclude={"data"})

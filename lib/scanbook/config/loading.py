@@ -20,20 +20,22 @@ from scanbook.errors import StudyError
 PROFILES = ("smoke", "quick", "full")
 
 NOT_KEYS = {"profile": "PROFILE", "data": "DATA", "on_stand_in": ""}
-"""What a resolved study knows and no file or override sets, and the variable that gives it; "" where it follows."""
+"""Attributes of a resolved study that are not keys, and the variable that sets each; "" where it follows from DATA."""
 
 RENAMED_KEYS = {
     "parts": "splits",
-    "dataset.claimed_parts": "dataset.claimed_splits",
-    "dataset.part_column": "dataset.split_column",
-    "segmentation.target": "segmentation.structure",
-    "evaluation.findings": "evaluation.targets",
-    "evaluation.answered": "evaluation.coverage",
+    "limit_shares": "limit_class_balance",
+    "dataset.claimed_parts": "claimed_splits",
+    "dataset.part_column": "split_column",
+    "stand_in.fewest": "min_per_class",
+    "segmentation.target": "structure",
+    "evaluation.findings": "targets",
+    "evaluation.answered": "coverage",
 }
-"""Keys that had another name, with the new one; the old one still works."""
+"""Former keys, and the present name of each in the same block; the former ones still work."""
 
 RENAMED_NAMES = {"drawn": "synthetic"}
-"""Names of studies and adapters that had another name, with the new one."""
+"""Former names of studies and adapters, and the present ones; the former ones still work."""
 
 SMOKE: dict[str, Any] = {
     "limit": 64,
@@ -51,26 +53,26 @@ SMOKE: dict[str, Any] = {
     "segmentation": {"unet": {"epochs": 1, "images": 32}},
     "bootstrap_rounds": 100,
 }
-"""What the smoke profile changes in every study, for tests; a study's own `profiles.smoke` goes on top."""
+"""What the smoke profile changes in every study, for tests; a study's own `profiles.smoke` comes after it."""
 
 
 def studies_dir() -> Path:
-    """Folder of the study files."""
+    """Return the folder of the study files."""
     return runtime.project_root() / "notebooks" / "studies"
 
 
 def studies() -> list[str]:
-    """Names of the studies that can be run, sorted."""
+    """Return the names of the studies that can be run, sorted."""
     return sorted(path.stem for path in studies_dir().glob("*.yaml"))
 
 
 def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> Study:
-    """Reads a study and resolves it for a profile.
+    """Return a study, read from its file and resolved for a profile.
 
     Args:
         name: Name of a file in `notebooks/studies/`, without `.yaml`.
         profile: "smoke", "quick" or "full"; empty means the variable `SCANBOOK_PROFILE`, else "quick".
-        data: Folder or file of the dataset; "kaggle" to download it; empty means its place in `data/`, or where there
+        data: Folder or file of the dataset; "kaggle" to download it; empty means its folder in `data/`, or where there
             is none the study's stand-in.
         overrides: Space-separated `key=value` pairs; a dot reaches into a block, as in `fine_tuning.epochs=3`, and
             quotes hold a value with spaces together.
@@ -78,74 +80,101 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
     Raises:
         StudyError: The study, the profile, a key or a value is unknown or of the wrong type.
     """
-    name = current_name(name)
-    content, profiles = _read(name)
+    name = _present_name(name)
+    content, profiles = _read_study(name)
     profile = profile or os.environ.get("SCANBOOK_PROFILE", "") or "quick"
     if profile not in PROFILES:
         raise StudyError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    values = _merge(content, SMOKE) if profile == "smoke" else content
-    values = _merge(values, profiles.get(profile) or {})
+    changes = _read_overrides(name, overrides)
+    values = content
+    for block in (SMOKE if profile == "smoke" else {}, profiles.get(profile, {}), changes):
+        values = _merge(values, block)
+    for key in NOT_KEYS.keys() & values.keys():
+        variable = NOT_KEYS[key]
+        advice = f"pass it as {variable}={values[key]} instead" if variable else "remove it: it follows from DATA"
+        raise StudyError(f"study {name}: {key} is set to {values[key]!r}, and is not a key; {advice}")
+    place = data if data in ("", KAGGLE) else str(Path(data).expanduser().resolve())
     try:
-        pairs = shlex.split(overrides)
-    except ValueError as error:
-        raise StudyError(f"overrides {overrides!r} have a quote that is not closed; close it") from error
-    for pair in pairs:
-        values = _merge(values, _renamed(name, _override(pair)))
-    for key, variable in NOT_KEYS.items():
-        if key in values and not variable:
-            raise StudyError(f"study {name}: {key} is no key; remove it: it follows from DATA")
-        if key in values:
-            raise StudyError(
-                f"study {name}: {key} is set to {values[key]!r} as a key; pass it as {variable}={values[key]} instead"
-            )
-    where = data if data in ("", KAGGLE) else str(Path(data).expanduser().resolve())
-    values |= {"profile": profile, "data": where}
-    try:
-        resolved = Study.model_validate(values)
+        study = Study.model_validate(values | {"profile": profile, "data": place})
     except ValidationError as error:
-        raise StudyError(f"study {name}: {_explain(error)}") from None
-    if resolved.study != name:
-        raise StudyError(
-            f"study {name}: its key study says {resolved.study!r}; expected {name!r}, the name of its file"
-        )
-    if resolved.stand_in and not data and not resolved.location.exists():
-        # a stand-in is drawn as large as it is wanted; the file's limit is of the real images
-        limit = resolved.limit if any(pair.startswith("limit=") for pair in pairs) else None
-        return resolved.model_copy(update={"on_stand_in": True, "limit": limit})
-    return resolved
+        raise StudyError(f"study {name}: {explain(error, Study)}") from None
+    if study.study != name:
+        raise StudyError(f"study {name}: its key study is {study.study!r}; expected {name!r}, the name of its file")
+    if study.stand_in and not data and not study.location.exists():
+        # a stand-in has its own number of images; the file's limit is of the real ones
+        limit = study.limit if "limit" in changes else None
+        return study.model_copy(update={"on_stand_in": True, "limit": limit})
+    return study
 
 
-def _read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keys of a study file, and what its profiles change."""
+def _read_study(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the keys of a study file, and the changes of each profile."""
     path = studies_dir() / f"{name}.yaml"
     if not path.is_file():
         raise StudyError(f"unknown study {name!r}; expected one of {', '.join(studies())}, or add {path}")
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise StudyError(
-            f"study {name}: {path.name}{where} is not valid YAML; check indentation and colons there"
-        ) from error
-    if not isinstance(content, dict):
-        raise StudyError(f"study {name}: {path.name} holds no keys; expected a block like the other studies'")
+    content = read_yaml(path, f"study {name}: {path.name}")
     profiles = content.pop("profiles", None) or {}
     if not isinstance(profiles, dict):
         raise StudyError(
             f"study {name}: profiles is {profiles!r}; expected a block with the keys {', '.join(PROFILES)}"
         )
-    content = _renamed(name, content)
-    for key, changes in profiles.items():
-        if key not in PROFILES:
+    for profile, changes in profiles.items():
+        if profile not in PROFILES:
             raise StudyError(
-                f"study {name}: unknown profile {key!r} in profiles; expected one of {', '.join(PROFILES)}"
+                f"study {name}: unknown profile {profile!r} in profiles; expected one of {', '.join(PROFILES)}"
             )
         if not isinstance(changes, dict | None):
             raise StudyError(
-                f"study {name}: profiles.{key} is {changes!r}; expected a block of the keys that this profile changes"
+                f"study {name}: profiles.{profile} is {changes!r}; "
+                "expected a block of the keys that this profile changes"
             )
-        profiles[key] = _renamed(name, changes or {})
-    return content, profiles
+        profiles[profile] = _with_present_names(name, changes or {})
+    return _with_present_names(name, content), profiles
+
+
+def read_yaml(path: Path, label: str) -> dict[str, Any]:
+    """Return the keys and values of a YAML file.
+
+    Args:
+        path: The file.
+        label: Name of the file in errors.
+
+    Raises:
+        StudyError: The file is not valid YAML, or holds something else than keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise StudyError(f"{label}{line} is not valid YAML; check indentation, colons and dates there") from error
+    if not isinstance(content, dict | None):
+        raise StudyError(f"{label} is {content!r}; expected keys and values")
+    return content or {}
+
+
+def _read_overrides(study: str, overrides: str) -> dict[str, Any]:
+    """Return the keys that overrides change; where two change the same key, the later one counts."""
+    try:
+        pairs = shlex.split(overrides)
+    except ValueError as error:
+        raise StudyError(f"overrides {overrides!r} have a quote that is not closed; close it") from error
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise StudyError(f"override {pair!r} has no '='; expected key=value, such as fine_tuning.epochs=3")
+        try:
+            change = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
+            raise StudyError(
+                f"override {key}: {text!r} is not a YAML value; expected a number, a word or a [list], "
+                f"and quotes round a value with spaces: \"{key}='…'\""
+            ) from error
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        changes = _merge(changes, change)
+    return _with_present_names(study, changes)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -156,84 +185,71 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(pair: str) -> dict[str, Any]:
-    key, separator, text = pair.partition("=")
-    if not separator or not key:
-        raise StudyError(f"override {pair!r} has no '='; expected key=value, such as fine_tuning.epochs=3")
-    try:
-        change: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        raise StudyError(
-            f"override {key}: {text!r} is not a YAML value; expected a number, a word or a [list], "
-            f"and quotes round a value with spaces: \"{key}='…'\""
-        ) from error
-    for part in reversed(key.split(".")):
-        change = {part: change}
-    return change
+def _present_name(study: str) -> str:
+    """Return the present name of a study, unless a study of the user has the former one."""
+    if study not in RENAMED_NAMES or (studies_dir() / f"{study}.yaml").is_file():
+        return study
+    _report_renamed(f"study {study!r}", RENAMED_NAMES[study])
+    return RENAMED_NAMES[study]
 
 
-def current_name(name: str) -> str:
-    """Return the present name of a study or an adapter; print one line where it was renamed and is not the user's."""
-    new = RENAMED_NAMES.get(name)
-    if not new or (studies_dir() / f"{name}.yaml").is_file():
-        return name
-    _note(f"study {name!r} is now called {new!r}")
-    return new
-
-
-def _renamed(study: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the same keys and adapter by their present names, and print one line for each that was renamed."""
-    result = dict(values)
-    for old, new in RENAMED_KEYS.items():
-        *blocks, key = old.split(".")
-        inner = result
-        for block in blocks:
-            inner = inner.get(block, {})
-            if not isinstance(inner, dict):
-                inner = {}
-        if key in inner:
-            _note(f"study {study}: key {old!r} is now called {new!r}")
-            block = ".".join(blocks)
-            moved = {(new.rsplit(".")[-1] if each == key else each): value for each, value in inner.items()}
-            result = moved if not blocks else result | {block: moved}
-    source = result.get("dataset")
-    if isinstance(source, dict) and source.get("adapter") in RENAMED_NAMES:
-        new = RENAMED_NAMES[source["adapter"]]
-        _note(f"study {study}: adapter {source['adapter']!r} is now called {new!r}")
-        result |= {"dataset": source | {"adapter": new}}
-    return result
+def _with_present_names(study: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return values under the present names of their keys; a former key beside its present one is an error."""
+    for former, key in RENAMED_KEYS.items():
+        name, _, former_key = former.rpartition(".")
+        block = values.get(name) if name else values
+        if isinstance(block, dict) and former_key in block:
+            present = f"{name}.{key}" if name else key
+            if key in block:
+                raise StudyError(
+                    f"study {study}: {former!r} is now called {present!r}, and both are set; remove {former!r}"
+                )
+            _report_renamed(f"study {study}: key {former!r}", present)
+            renamed = {key if inner == former_key else inner: value for inner, value in block.items()}
+            values = values | {name: renamed} if name else renamed
+    dataset = values.get("dataset")
+    for former, name in RENAMED_NAMES.items():
+        if isinstance(dataset, dict) and dataset.get("adapter") == former:
+            _report_renamed(f"study {study}: adapter {former!r}", name)
+            values = values | {"dataset": dataset | {"adapter": name}}
+    return values
 
 
 @cache
-def _note(line: str) -> None:
-    """Print a line to stderr, once in a process."""
-    print(f"scanbook: {line}; the old name still works", file=sys.stderr)
+def _report_renamed(former: str, present: str) -> None:
+    """Print what was renamed to stderr, each name once in a process."""
+    print(f"scanbook: {former} is now called {present!r}; the old name still works", file=sys.stderr)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem that pydantic found, as one line."""
-    problem = error.errors()[0]
+def explain(error: ValidationError, block: type[BaseModel]) -> str:
+    """Return the first problem that pydantic found, as one line; an unknown key comes before the missing one.
+
+    Args:
+        error: The error.
+        block: The block that was validated, or each of a mapping's values.
+    """
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location = problem["loc"]
     adapter = len(location) > 1 and location[0] == "dataset"  # pydantic puts the adapter's name after "dataset"
-    named = location[:1] + location[2:] if adapter else location
-    key = ".".join(str(part) for part in named if part != "[key]")  # what pydantic adds where a key is wrong
-    if problem["type"] == "extra_forbidden":
-        block = _block_at(location[:-1])
-        return f"unknown key {key!r}; expected one of {', '.join(block.model_fields)}"
-    if problem["type"] == "missing":
-        return f"key {key!r} is missing; add it to the study"
-    if problem["type"] == "union_tag_not_found":
-        return f"key 'dataset.adapter' is missing; expected one of {', '.join(ADAPTERS)}"
-    if problem["type"] == "union_tag_invalid":
-        return f"dataset.adapter: unknown adapter {problem['ctx']['tag']!r}; expected one of {', '.join(ADAPTERS)}"
+    keys = location[:1] + location[2:] if adapter else location
+    key = ".".join(str(part) for part in keys if part != "[key]")  # pydantic adds "[key]" where a key is wrong
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key!r}; expected one of {', '.join(_block_at(location[:-1], block).model_fields)}"
+        case "missing":
+            return f"key {key!r} is missing; add it"
+        case "union_tag_not_found":
+            return f"key 'dataset.adapter' is missing; expected one of {', '.join(ADAPTERS)}"
+        case "union_tag_invalid":
+            return f"dataset.adapter: unknown adapter {problem['ctx']['tag']!r}; expected one of {', '.join(ADAPTERS)}"
     message = problem["msg"].removeprefix("Value error, ")
-    whole = problem["type"] == "value_error" and isinstance(problem["input"], dict)  # a block, not the value in it
-    where, got = f"{key}: " if key else "", "" if whole else f" (got {problem['input']!r})"
-    return f"{where}{message[0].lower()}{message[1:]}{got}"
+    whole_block = problem["type"] == "value_error" and isinstance(problem["input"], dict)
+    place, value = f"{key}: " if key else "", "" if whole_block else f" (got {problem['input']!r})"
+    return f"{place}{message[0].lower()}{message[1:]}{value}"
 
 
-def _block_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    block: type[BaseModel] = Study
+def _block_at(location: tuple[int | str, ...], block: type[BaseModel]) -> type[BaseModel]:
+    """Return the block at a location inside another one."""
     if location[:1] == ("dataset",):
         block, location = ADAPTERS[str(location[1])], location[2:]
     for part in location:
@@ -243,6 +259,6 @@ def _block_at(location: tuple[int | str, ...]) -> type[BaseModel]:
 
 
 def inner_block(annotation: Any) -> type[BaseModel] | None:
-    """The block that a key holds: itself, an optional one, or one of a mapping; None where it holds none."""
-    inner = (annotation, *get_args(annotation))
-    return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    """Return the block that a key holds: itself, an optional one, or one of a mapping; None where it holds none."""
+    types = (annotation, *get_args(annotation))
+    return next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,4 +1,4 @@
-"""The blocks of a study that say what its reports hold beyond those of every study."""
+"""Blocks of a study for its reports: published figures, evaluation and benchmark."""
 
 from __future__ import annotations
 
@@ -10,94 +10,97 @@ from scanbook.config.block import Block, Count, Fraction, OpenShare, Positive, R
 
 
 class Published(Block):
-    """One table of a published study, as it was printed there.
+    """One table of a published study, as it was printed.
 
-    Where rows and columns are named as this run's, and the images are the dataset's own, the two are shown together; of
-    a table of one `backbone`, only where this run's is the same.
+    Where its rows and columns have the names of this run's, and the images are the real ones, both are shown together;
+    a table of one `backbone` only where this run has the same.
     """
 
     notebook: str
-    """Notebook that shows it, such as 05_fine_tuning."""
+    """Notebook that shows the table, such as 05_fine_tuning."""
     caption: str
-    """What the table is called, and where it was printed."""
+    """Title of the table, and its source."""
     backbone: str = ""
-    """Backbone that all of its figures are of, where they are of one."""
+    """Backbone of all figures, where there is only one."""
     rows: Annotated[dict[str, dict[str, float | int | str | None]], Field(min_length=1)]
-    """Name of each row to its columns."""
+    """Rows by name, each with its columns."""
     recompute: Literal["", "speedup", "scaled_speedup", "cost", "comparison"] = ""
-    """What is computed anew from raw figures and shown beside what was printed. speedup: from the columns seconds and
-    workers (empty where their number says nothing); scaled_speedup: from those and the work done; cost: per million
-    predictions, from USD an hour and each network's ms; comparison: of the rows first and second of a cost table."""
+    """Figures that are recomputed from raw ones and shown beside the printed ones. speedup: from the columns seconds
+    and workers (empty where the number of workers is not meaningful); scaled_speedup: from those and the work done;
+    cost: per million predictions, from USD an hour and each network's ms; comparison: of the rows first and second of a
+    cost table."""
     of: str = ""
     """Column of the work done (scaled_speedup), or name of the cost table (comparison)."""
     note: str = ""
-    """A sentence shown under the table."""
+    """Sentence shown under the table."""
 
     @model_validator(mode="after")
-    def _has_what_is_recomputed_from(self) -> Published:
-        needs = {
+    def _has_the_raw_figures(self) -> Published:
+        columns = {
             "speedup": ["seconds"],
             "scaled_speedup": ["seconds", "workers", self.of],
             "cost": ["USD an hour"],
             "comparison": ["first", "second"],
         }.get(self.recompute, [])
         for row, values in self.rows.items():
-            for column in needs:
+            for column in columns:
                 if column not in values:
                     raise ValueError(f"row {row!r} has no {column!r}; {self.recompute} is recomputed from it")
         if self.recompute == "comparison" and not self.of:
-            raise ValueError("a comparison is of a table; expected its name as of")
+            raise ValueError("a comparison needs a cost table; expected its name as of")
         return self
 
 
 class Evaluation(Block):
-    """What the test report says beyond the metrics of every study."""
+    """Contents of the test report beyond the metrics of every study."""
 
     ordered: bool = False
-    """Whether the classes are grades in their order, so that quadratic weighted kappa counts."""
+    """Whether the classes are ordered grades; the report then has quadratic weighted kappa."""
     targets: dict[str, list[str]] = {}
-    """Sets of classes that are one decision, such as `malignant: [mel, bcc]`; each class is a decision anyway."""
+    """Groups of classes with a threshold, such as `malignant: [mel, bcc]`; each single class is a target anyway."""
     specificity: Fraction = 0.9
-    """What the threshold of every decision has on validation."""
+    """Specificity at the threshold of every target, on validation."""
     coverage: Share = 0.9
-    """Share of the validation images that are answered; below the confidence that this takes, it is *not sure*."""
+    """Share of the validation images that get a prediction; the model abstains where it is less confident."""
     prevalence: dict[str, OpenShare] = {}
-    """Prevalence of a class or finding at which predictive values are told; not named: the test part's."""
+    """Prevalence of a class, finding or target for its predictive values; others use that of the test split."""
     subgroups: list[str] = []
-    """Columns of metadata by whose values the test report is broken down."""
+    """Columns of patient metadata that define the subgroups of the test report."""
     robustness_images: Positive = 500
-    """Test images that are corrupted, at most."""
+    """Largest number of test images that are corrupted."""
     test_time_views: Count = 0
-    """Augmented views that are averaged with the image itself; needs an augmentation."""
+    """Number of augmented views whose predictions are averaged with the image's; needs an augmentation."""
     ensemble: bool = False
-    """Whether the seeds' networks are averaged."""
+    """Whether the predictions of the seeds' networks are averaged."""
 
 
 def _with_one(sizes: list[int]) -> list[int]:
-    """Refuses batch sizes without 1, at which the cost of a prediction is told."""
+    """Return batch sizes; raise an error where 1, for which the cost of a prediction is reported, is missing."""
     if 1 not in sizes:
-        raise ValueError(f"batch sizes are {sizes}; expected 1 among them, at which the cost of a prediction is told")
+        raise ValueError(
+            f"batch sizes are {sizes}; expected 1 among them, for which the cost of a prediction is reported"
+        )
     return sizes
 
 
 class Benchmark(Block):
-    """How much the hardware notebook measures."""
+    """Size of the measurements of notebook 06."""
 
     images: Positive = 512
-    """Images of each training arm, at most."""
+    """Largest number of images for each training arm."""
     epochs: Positive = 3
-    """Epochs of each training arm."""
+    """Epochs for each training arm."""
     batch_sizes: Annotated[list[Positive], AfterValidator(_with_one)] = [1, 8, 32]
     """Batch sizes at which inference is timed, 1 among them."""
     windows: Annotated[int, Field(ge=3)] = 12
-    """Windows in which inference is timed, at most."""
+    """Largest number of windows in which inference is timed."""
     window_seconds: Rate = 0.25
-    """Length of a window."""
+    """Length of a window, in seconds."""
     stable: Share = 0.05
     """Timing ends when the medians of the last three windows differ by no more than this share."""
     one_thread: bool = True
-    """Whether inference is timed with one thread too, beside all."""
+    """Whether inference is also timed with one thread."""
     calibration_images: Positive = 300
-    """Training images that calibrate int8."""
+    """Number of training images that calibrate int8."""
     price: Rate | None = None
-    """What an hour of this machine costs, in USD; null where it is not rented."""
+    """Price of this machine per hour, in USD; null where it is not rented."""

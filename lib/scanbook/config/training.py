@@ -1,4 +1,4 @@
-"""The blocks of a study that say how its networks learn."""
+"""Blocks of a study for the training of its networks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scanbook.registry import SEGMENTATION_METHODS
 
 
 class Schedule(Block):
-    """How a network is trained. The rate warms up over the first epoch, then falls to zero on a cosine."""
+    """Training of a network. The learning rate warms up over the first epoch, then falls to zero on a cosine."""
 
     epochs: Positive = 10
     """Passes over the training images."""
     learning_rate: Rate = 3e-4
     """Highest learning rate."""
     batch_size: Positive = 32
-    """Images in a step."""
+    """Images per step."""
 
 
 class UNet(Schedule):
@@ -29,24 +29,24 @@ class UNet(Schedule):
     learning_rate: Rate = 4e-3
     """Highest learning rate."""
     batch_size: Positive = 16
-    """Images in a step."""
+    """Images per step."""
     images: Positive = 2000
-    """Training images, at most."""
+    """Largest number of training images."""
 
 
 class Segmentation(Block):
-    """What is segmented, by which methods, and what is made of it."""
+    """Segmentation, and what is made of the masks."""
 
     structure: Literal["lesion", "lungs", "retina"] = "lesion"
-    """What the masks are of; it decides the clean-up and the words of the reports."""
+    """Structure that the masks show; it decides the clean-up and the words of the reports."""
     methods: Annotated[list[Method], Field(min_length=1)] = list(SEGMENTATION_METHODS)
     """Methods that notebook 02 compares."""
     use: str = "auto"
-    """Method whose masks cut images out; auto: the best on validation where there are masks, else the first."""
+    """Method whose masks cut out images; auto: the best on validation where there are masks, else the first."""
     background: Literal["white", "black", "mean"] = "white"
-    """What is painted outside the mask; mean: the mean colour of what is painted over."""
+    """Colour outside the mask; mean: the mean colour of the covered pixels."""
     margin: Fraction = 0.1
-    """Share of the mask's box that a crop keeps around it."""
+    """Margin around the mask's bounding box, as a share of its size."""
     unet: UNet = UNet()
     """Training of the U-Net."""
 
@@ -58,10 +58,10 @@ class Segmentation(Block):
 
 
 class Head(Block):
-    """What stands on a backbone's pooled features, and how it is trained on cached ones."""
+    """Classifier head on a backbone's pooled features, trained on cached ones."""
 
     units: list[Positive] = []
-    """Sizes of hidden layers (Dense, ReLU)."""
+    """Units of the hidden layers (Dense, ReLU)."""
     output: Literal["softmax", "sigmoid", "ordinal"] = "softmax"
     """softmax; sigmoid: one score for two classes; ordinal: one step from each grade to the next."""
     epochs: Positive = 20
@@ -69,54 +69,54 @@ class Head(Block):
     learning_rate: Rate = 1e-2
     """Highest learning rate."""
     batch_size: Positive = 64
-    """Images in a step."""
+    """Images per step."""
     l2: Annotated[list[Penalty], Field(min_length=1)] = [0.01, 0.05, 0.25]
-    """One head is trained for each of these penalties; validation chooses."""
+    """Penalties; one head is trained for each, and validation selects one."""
     augmentation: Augmentation = "none"
-    """Policy of the copies that the head learns from, beside the images themselves."""
+    """Augmentation policy of the copies that the head learns from, beside the images themselves."""
     views: Positive = 4
-    """Augmented copies of each training image, where there is a policy."""
+    """Number of augmented copies of each training image, where there is a policy."""
 
 
 class Training(Schedule):
     """Training of a whole network; the weights of the epoch with the lowest validation loss are kept."""
 
     rate_schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    """cosine: warm-up, then down to zero; plateau: halved when validation loss stalls; or constant."""
+    """cosine: warm-up, then down to zero; plateau: halved when the validation loss stalls; or constant."""
     plateau_patience: Positive = 3
     """Epochs without a lower validation loss after which plateau halves the rate."""
     patience: Positive | None = None
     """Epochs without a lower validation loss after which training stops; null: it does not."""
     balance: Literal["none", "class_weights", "sampling"] = "none"
-    """How rare classes are made up for: weights in the loss, or every class drawn as often as any other."""
+    """Correction for rare classes: weights in the loss, or every class sampled equally often."""
     label_smoothing: Fraction = 0.0
-    """Share of the label that is spread over all classes."""
+    """Share of the label that is distributed over all classes."""
     weight_decay: Penalty = 0.0
-    """Weight decay, the same for all layers; biases and normalisation have none."""
+    """Weight decay of all layers; biases and normalisation have none."""
 
 
 class Sweep(Block):
-    """The grid of `make sweep`: every backbone with every policy and every seed, each trained by a run of its own."""
+    """The grid of `make sweep`: every backbone with every policy and every seed, each trained in a separate run."""
 
     backbones: list[Backbone] = []
-    """Networks; empty: the study's."""
+    """Networks; empty: those of the study."""
     policies: list[Augmentation] = []
-    """Policies for training images; empty: none, and the study's."""
+    """Augmentation policies of the training images; empty: none, and that of the study."""
     seeds: Positive = 3
-    """How often each is trained, with seeds from `seed` on."""
+    """Number of seeds for each, from `seed` on."""
 
 
 class FineTuning(Training):
-    """Training of a pretrained network in stages: its head, then its top layers, then all.
+    """Training of a pretrained network in stages: its head, then its top layers, then all layers.
 
-    The head starts as the frozen backbone's, and batch normalisation stays as pretrained.
+    It starts from the head of the frozen backbone, and batch normalisation stays as pretrained.
     """
 
     head_epochs: Count = 0
-    """Epochs in which the head alone learns, on augmented images."""
+    """Epochs that train the head alone, on augmented images."""
     top_epochs: Count = 0
-    """Epochs in which the last layers learn."""
+    """Epochs that train the top layers."""
     top: Share = 0.3
-    """Which layers these are: the last so many, as a share."""
+    """Share of the layers that are the top layers."""
     first_layer_rate: Share = 1.0
-    """The first layer's share of the learning rate; those between it and the head follow on a geometric scale."""
+    """Learning rate of the first layer, as a share; those between it and the head follow on a geometric scale."""

@@ -39,7 +39,7 @@ def load(study: Study) -> Manifest:
         return manifest
     sample = _sample(manifest, study)
     even = "evenly over the classes: the share of each class is not the source's"
-    shares = even if study.limit_shares == "even" else "in the class shares of the source"
+    shares = even if study.limit_class_balance == "even" else "in the class shares of the source"
     note = f"{len(sample.frame)} of {len(manifest.frame)} images were taken (limit {study.limit}), {shares}."
     notes = [*sample.facts.get("notes", ()), note]
     return replace(sample, facts={**sample.facts, "sampled": True, "notes": notes})
@@ -53,7 +53,7 @@ def _sample(manifest: Manifest, study: Study) -> Manifest:
     frame = manifest.frame
     shuffled = frame.iloc[np.random.default_rng(study.seed).permutation(len(frame))]
     class_counts = frame["label"].value_counts(ascending=True)
-    even = study.limit_shares == "even"
+    even = study.limit_class_balance == "even"
     groups: set[str] = set()
     earlier: set[str] = set()  # groups with images of the classes before, which have their share
     for label, count in class_counts.items():  # a rare class first: its groups contain images of the others too

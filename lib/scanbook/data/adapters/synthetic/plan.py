@@ -97,19 +97,19 @@ class PlannedImage:
 def class_sizes(study: Study) -> dict[str, int]:
     """Return the number of files of each of `stand_in.classes`, copies included.
 
-    The numbers are in proportion to what the dataset claims for each class, and at least `fewest`; equal where nothing
-    is claimed. A class without a claim beside others that have one gets `fewest`.
+    The numbers are in proportion to what the dataset claims for each class, and at least `min_per_class`; equal where nothing
+    is claimed. A class without a claim beside others that have one gets `min_per_class`.
     """
     block, layout = stand_in_blocks(study)
     claimed = {key: layout.claimed.get(class_of(key, layout) or "", 0) for key in block.classes}
     if not any(claimed.values()):
         claimed = dict.fromkeys(claimed, 1)
-    counts = dict.fromkeys(claimed, block.fewest)
+    counts = dict.fromkeys(claimed, block.min_per_class)
     large = {key: claim for key, claim in claimed.items() if claim}
     while large:
         available = block.images - sum(counts[key] for key in counts if key not in large)
         exact = {key: available * claim / sum(large.values()) for key, claim in large.items()}
-        small = [key for key, share in exact.items() if share < block.fewest]
+        small = [key for key, share in exact.items() if share < block.min_per_class]
         if not small:
             counts |= {key: int(share) for key, share in exact.items()}
             rest = max(available - sum(counts[key] for key in large), 0)
