@@ -223,19 +223,16 @@ def _latency(options: argparse.Namespace) -> None:
     latency.run(target, plan, Path(options.output) if options.output else None)
 
 
-_Option = tuple[tuple[str, ...], dict[str, Any]]
+_Option = tuple[str, dict[str, Any]]
+"""Name of an option or argument, and what argparse takes for it."""
 
 
-def _option(name: str, text: str, default: Any = "", **settings: Any) -> _Option:
-    return (name,), {"help": text, "default": default, **settings}
+def _option(name: str, text: str, default: Any = "", **values: Any) -> _Option:
+    return name, {"help": text, "default": default, **values}
 
 
 def _flag(name: str, text: str) -> _Option:
-    return (name,), {"help": text, "action": "store_true"}
-
-
-def _argument(name: str, text: str, **settings: Any) -> _Option:
-    return (name,), {"help": text, **settings}
+    return _option(name, text, False, action="store_true")
 
 
 _PROFILE = _option("--profile", f"{', '.join(config.PROFILES)} (default: SCANBOOK_PROFILE, else quick)")
@@ -257,7 +254,7 @@ _COMMANDS = {
     "plan": (_plan, "print rules of Make for the notebooks that are stale", *_SEVERAL, _LAUNCH),
     "run": (
         *(_run, "run one notebook into its report", *_ONE),
-        _argument("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),
+        _option("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),
         _flag("--if-stale", "leave a fresh report alone"),
     ),
     "cache": (
@@ -271,15 +268,15 @@ _COMMANDS = {
     "reference": (_reference, "print every key of a study, as Markdown"),
     "lint": (
         *(_lint, "check notebooks against their contract"),
-        _argument("paths", "notebooks (default: all)", nargs="*", metavar="FILE.ipynb"),
+        _option("paths", "notebooks (default: all)", nargs="*", metavar="FILE.ipynb"),
     ),
     "new-notebook": (
         *(_new_notebook, "write a notebook to start from"),
-        _argument("name", "a number and words, such as 08_my_question"),
+        _option("name", "a number and words, such as 08_my_question"),
     ),
     "new-study": (
         *(_new_study, "write a study of a folder of images"),
-        _argument("name", "name of the study, such as my_images"),
+        _option("name", "name of the study, such as my_images"),
         _option("--data", "the folder (default: that of the study's name in data/)"),
     ),
     "export": (
@@ -288,7 +285,7 @@ _COMMANDS = {
     ),
     "train": (
         *(_train, "train a study's networks, also by several processes or GPUs", _PROFILE, _DATA, _SET),
-        _argument("study", "a file of notebooks/studies, without .yaml"),
+        _option("study", "a file of notebooks/studies, without .yaml"),
         _option("--backbone", "network to train (default: the one that validation selects)"),
         _flag("--from-scratch", "start from random weights, without pretrained ones"),
         _option("--policy", "augmentation of the training images (default: the study's)"),
@@ -312,7 +309,7 @@ _COMMANDS = {
     ),
     "latency": (
         *(_latency, "measure how fast a service answers, and what that costs"),
-        _argument("url", "address for predictions, such as http://127.0.0.1:8080/predict"),
+        _option("url", "address for predictions, such as http://127.0.0.1:8080/predict"),
         _option("--requests", "sequential requests; 0 for none (default: 25)", 25, type=int),
         _option("--interval", "seconds between them (default: 5)", 5, type=float),
         _option("--price", "price of the service's machine per hour, in USD", None, type=float),
@@ -336,8 +333,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, (function, text, *options) in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("--traceback", action="store_true", help="show where an error came from")
-        for names, values in options:
-            command.add_argument(*names, **values)
+        for option, values in options:
+            command.add_argument(option, **values)
         if name == "serve":
             settings.add_options(command)
         command.set_defaults(do=function)

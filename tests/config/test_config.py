@@ -26,7 +26,7 @@ backbones: [baseline_cnn]
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Study file of a project of its own; rewrite it to change the study."""
+    """The study file of another project; rewrite it to change the study."""
     folder = tmp_path / "notebooks" / "studies"
     folder.mkdir(parents=True)
     monkeypatch.setenv("SCANBOOK_HOME", str(tmp_path))
@@ -35,7 +35,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(name: str = "mine", profile: str = "", overrides: str = "") -> str:
-    """The one line that a mistake gets."""
+    """Return the line of the error, after checking that it is one line."""
     with pytest.raises(StudyError) as caught:
         config.load(name, profile, "", overrides)
     message = str(caught.value)
@@ -43,38 +43,26 @@ def refusal(name: str = "mine", profile: str = "", overrides: str = "") -> str:
     return message
 
 
-@pytest.mark.parametrize("profile", config.PROFILES)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_study_is_valid_in_each_profile(name: str, profile: str) -> None:
-    loaded = config.load(name, profile)
-    assert (loaded.study, loaded.profile) == (name, profile)
-    assert loaded.title and loaded.question.endswith("?") and loaded.dataset.source and loaded.dataset.licence
-    assert set(loaded.backbones) <= set(BACKBONES)
-    assert set(loaded.augmentation.split("+")) <= set(POLICIES)
-
-
-def test_the_first_studies_are_shipped() -> None:
-    assert sorted(SHIPPED) == SHIPPED and "synthetic" in SHIPPED and "ham10000" in SHIPPED
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_smoke_is_small(name: str) -> None:
-    smoke = config.load(name, "smoke")
-    on_real_images = config.load(name, "smoke", data="somewhere")
-    drawn = smoke.stand_in if smoke.on_stand_in else smoke.dataset
-    images = on_real_images.limit or drawn.images
-    assert 32 <= images <= 128
-    assert not smoke.on_stand_in or drawn.images <= 300
+def test_every_shipped_study_is_valid_in_each_profile_and_small_in_smoke(name: str) -> None:
+    profiles = [config.load(name, profile) for profile in config.PROFILES]
+    for profile, study in zip(config.PROFILES, profiles, strict=True):
+        assert (study.study, study.profile) == (name, profile)
+        assert study.title and study.question.endswith("?") and study.dataset.source and study.dataset.licence
+        assert set(study.backbones) <= set(BACKBONES)
+        assert set(study.augmentation.split("+")) <= set(POLICIES)
+    sizes = [study.resolved()["image_size"] for study in profiles]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 3
+    smoke = profiles[0]
+    images = smoke.stand_in if smoke.on_stand_in else smoke.dataset
+    assert 32 <= (config.load(name, "smoke", data="somewhere").limit or images.images) <= 128
+    assert not smoke.on_stand_in or images.images <= 300
     assert smoke.image_size <= 64 and len(smoke.backbones) <= 2
     assert smoke.scratch.epochs == smoke.fine_tuning.epochs == 1
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_profiles_differ_in_what_a_result_depends_on(name: str) -> None:
-    resolved = [config.load(name, profile).resolved() for profile in config.PROFILES]
-    assert all(each["image_size"] for each in resolved)
-    sizes = [each["image_size"] for each in resolved]
-    assert sizes == sorted(sizes) and len(set(sizes)) == 3
+def test_the_first_studies_are_shipped() -> None:
+    assert sorted(SHIPPED) == SHIPPED and "synthetic" in SHIPPED and "ham10000" in SHIPPED
 
 
 def test_the_profile_comes_from_the_argument_then_the_variable_then_quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +87,9 @@ def test_overrides_reach_into_blocks_and_leave_the_rest() -> None:
 
 
 def test_quotes_hold_a_value_with_spaces_together() -> None:
-    chosen = config.load(
-        "synthetic", overrides="segmentation.use='k-means RGB' 'segmentation.methods=[Otsu, k-means RGB]'"
-    )
-    assert chosen.segmentation.use == "k-means RGB" and chosen.segmentation.methods == ["Otsu", "k-means RGB"]
+    overrides = "segmentation.use='k-means RGB' 'segmentation.methods=[Otsu, k-means RGB]'"
+    segmentation = config.load("synthetic", overrides=overrides).segmentation
+    assert segmentation.use == "k-means RGB" and segmentation.methods == ["Otsu", "k-means RGB"]
     assert "a quote that is not closed" in refusal("synthetic", "", "segmentation.use='k-means")
 
 
@@ -132,8 +119,8 @@ def test_data_lie_where_named_else_in_the_data_folder(tmp_path: Path, monkeypatc
 
 
 def test_pretrained_backbones_are_those_with_weights() -> None:
-    loaded = config.load("synthetic", overrides="backbones=[baseline_cnn,resnet50,mobilenet_v2_0.35]")
-    assert loaded.pretrained_backbones == ["resnet50", "mobilenet_v2_0.35"]
+    study = config.load("synthetic", overrides="backbones=[baseline_cnn,resnet50,mobilenet_v2_0.35]")
+    assert study.pretrained_backbones == ["resnet50", "mobilenet_v2_0.35"]
 
 
 MISTAKES = [
@@ -142,8 +129,7 @@ MISTAKES = [
     ("fine_tuning.epoch=3", ("unknown key 'fine_tuning.epoch'", "epochs", "batch_size")),
     ("dataset.pixels=3", ("unknown key 'dataset.pixels'", "images", "size", "seed")),
     ("table=3", ("unknown key 'table'", "image_size")),
-    ("drawn.size=3", ("unknown key 'synthetic'",)),
-    ("parts.folds=3", ("unknown key 'parts.folds'", "test_folds")),
+    ("splits.folds=3", ("unknown key 'splits.folds'", "test_folds")),
     ("image_size=16", ("image_size", "16", "32")),
     ("image_size=big", ("image_size", "'big'", "integer")),
     ("fine_tuning.epochs=0", ("fine_tuning.epochs", "0", "greater than 0")),
@@ -160,7 +146,7 @@ MISTAKES = [
     ("on_stand_in=true", ("on_stand_in",)),
     ("fine_tuning.label_smoothing=2", ("fine_tuning.label_smoothing", "2", "less than or equal to 1")),
     ("seed=-1", ("seed", "-1", "greater than or equal to 0")),
-    ("parts.test_folds=1", ("parts.test_folds", "1", "2")),
+    ("splits.test_folds=1", ("splits.test_folds", "1", "2")),
     ("head=3", ("head", "3", "dictionary")),
     ("seed.x=3", ("seed", "{'x': 3}", "integer")),
     ("backbones=[]", ("backbones", "at least 1")),
@@ -181,7 +167,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "named"), MISTAKES, ids=[each[0] for each in MISTAKES])
+@pytest.mark.parametrize(("overrides", "named"), MISTAKES, ids=[overrides for overrides, _ in MISTAKES])
 def test_a_wrong_override_is_one_line(overrides: str, named: tuple[str, ...]) -> None:
     message = refusal("synthetic", "smoke", overrides)
     assert all(part in message for part in named), message
@@ -194,8 +180,9 @@ def test_an_unknown_study_names_those_there_are() -> None:
 
 BROKEN = [
     ("a: [", ("mine.yaml", "not valid YAML", "line")),
-    ("", ("holds no keys",)),
-    ("- a\n- b", ("holds no keys",)),
+    ("", ("'study' is missing",)),
+    ("- a\n- b", ("mine.yaml is ['a', 'b']", "keys and values")),
+    (MINIMAL.replace("title:", "titel:"), ("unknown key 'titel'", "title")),
     (MINIMAL.replace("title: Mine\n", ""), ("'title' is missing",)),
     (MINIMAL.replace("{adapter: folder}", "{}"), ("'dataset.adapter' is missing", "synthetic", "table")),
     (MINIMAL.replace("{adapter: folder}", "{adapter: table, csv: a.csv}"), ("'dataset.image_column' is missing",)),
@@ -228,7 +215,5 @@ def test_empty_blocks_change_nothing(own: Path) -> None:
     own.write_text(MINIMAL + "profiles:\n  smoke:\n  full: {}\n")
     assert config.load("mine", "full").image_size == config.load("mine", "quick").image_size
     assert config.load("mine", "smoke").image_size == config.loading.SMOKE["image_size"]
-    assert (
-        config.studies() == ["mine"]
-        and config.studies_dir() == own.parent == runtime.project_root() / "notebooks/studies"
-    )
+    assert config.studies() == ["mine"]
+    assert config.studies_dir() == own.parent == runtime.project_root() / "notebooks/studies"

@@ -148,7 +148,7 @@ def test_two_processes_at_once_build_a_stage_once(own_store: Path, tmp_path: Pat
 
 
 def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A miniature library whose `room.work` reaches other modules in every way that Python imports."""
+    """Write a small library whose `folder.work` imports other modules in every way that scanbook does."""
     sources = {
         "__init__.py": "",
         "direct.py": "",
@@ -158,13 +158,15 @@ def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "deeper.py": "",
         "lazy.py": "",
         "stranger.py": "",
-        "room/__init__.py": "",
-        "room/beside.py": "from .. import sibling\n",
-        "room/work.py": (
-            "import json\nimport scanbook.direct\nfrom scanbook import named\nfrom .beside import thing\n"
-            "from ..deep import other\nfrom scanbook.whole import part\n\ndef later():\n    from scanbook import lazy\n"
+        "folder/__init__.py": "",
+        "folder/beside.py": "from scanbook import sibling\n",
+        "folder/work.py": (
+            "import json\nimport scanbook.direct\nfrom scanbook import named\n"
+            "from scanbook.folder.beside import thing\n"
+            "from scanbook.deep import other\nfrom scanbook.whole import thing\n\n"
+            "def later():\n    from scanbook import lazy\n"
         ),
-        "whole/__init__.py": "from scanbook.whole.inner import part\n",
+        "whole/__init__.py": "from scanbook.whole.inner import thing\n",
         "whole/inner.py": "",
     }
     for name, text in sources.items():
@@ -174,26 +176,23 @@ def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REACHED = (
-    *("room/work.py", "direct.py", "named.py", "room/beside.py", "sibling.py", "deep.py", "deeper.py", "lazy.py"),
+    *("folder/work.py", "direct.py", "named.py", "folder/beside.py", "sibling.py", "deep.py", "deeper.py", "lazy.py"),
     *("whole/__init__.py", "whole/inner.py"),
 )
 
 
-@pytest.mark.parametrize(
-    ("changed", "counts"), [*((name, True) for name in REACHED), ("__init__.py", True), ("stranger.py", False)]
-)
-def test_the_code_fingerprint_follows_imports(
-    changed: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_fingerprint_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_package(tmp_path / "lib", monkeypatch)
-    code_fingerprint = store.code_fingerprint.__wrapped__
-    before = code_fingerprint("scanbook.room.work")
-    path = tmp_path / "lib" / changed
-    path.write_text(path.read_text() + "# changed\n")
-    assert (code_fingerprint("scanbook.room.work") != before) == counts
+    code_fingerprint = fingerprints.code_fingerprint.__wrapped__
+    seen = [code_fingerprint("scanbook.folder.work")]
+    for changed in (*REACHED, "__init__.py", "stranger.py"):
+        path = tmp_path / "lib" / changed
+        path.write_text(path.read_text() + "# changed\n")
+        seen.append(code_fingerprint("scanbook.folder.work"))
+        assert (seen[-1] != seen[-2]) == (changed != "stranger.py"), changed
 
 
-def test_a_real_stage_depends_on_the_rooms_before_it_and_not_on_those_after() -> None:
+def test_a_real_stage_depends_on_the_folders_before_it_and_not_on_those_after() -> None:
     def reached(module: str) -> set[str]:
         seen, waiting = set(), [module]
         while waiting:
@@ -214,7 +213,7 @@ def test_the_sources_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "lib" / "__pycache__").mkdir()
     (tmp_path / "lib" / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert store.sources_fingerprint() == before
-    (tmp_path / "lib" / "room" / "page.html").write_text("<p>")
+    (tmp_path / "lib" / "folder" / "page.html").write_text("<p>")
     assert store.sources_fingerprint() != before
 
 

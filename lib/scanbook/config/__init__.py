@@ -8,7 +8,7 @@ from scanbook.config.blocks import KAGGLE, Splits, Study
 from scanbook.config.data import FolderData, MedMnistData, StandIn, SyntheticData, TableData
 from scanbook.config.loading import PROFILES, load, studies, studies_dir
 from scanbook.config.reporting import Published
-from scanbook.config.training import FineTuning, Head, Schedule, Segmentation, Sweep, Training
+from scanbook.config.training import FineTuning, Head, Schedule, Sweep, Training
 
 __all__ = [
     "KAGGLE",
@@ -19,7 +19,6 @@ __all__ = [
     "MedMnistData",
     "Published",
     "Schedule",
-    "Segmentation",
     "Splits",
     "StandIn",
     "Study",

@@ -1,4 +1,4 @@
-"""What the store holds, and how it is kept within a size."""
+"""Lists the folders of the store, and removes those that were used longest ago."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scanbook.store.stages import CHECKPOINT, size, unused
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of the store: a stage, or what a build left that was interrupted.
+    """A folder of the store: a stage, or the remains of a build that was interrupted.
 
     Attributes:
-        folder: Where it lies.
-        kind: What it holds, such as "pixels".
-        whole: Whether it is a stage; otherwise a checkpoint to go on from, or a leftover.
-        size: What it holds, in bytes.
-        used: When it was last used, in seconds since 1970.
+        folder: Path of the folder.
+        kind: Kind of content, such as "pixels".
+        whole: Whether it is a stage; otherwise it is a checkpoint, or the remains of a build.
+        size: Size of its files, in bytes.
+        used: Time of its last use, in seconds since 1970.
     """
 
     folder: Path
@@ -31,62 +31,62 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Name of the stage that it is, or was to become."""
+        """Name of the stage that it is, or would have become."""
         name = self.folder.name
         return name if self.whole else name.split(".")[1].removesuffix(CHECKPOINT)
 
 
 def entries() -> list[Entry]:
-    """All that the store holds, in no order."""
-    found = []
+    """Return all folders of the store, in no order."""
+    folders = []
     for folder in runtime.store_dir().glob("*/*"):
         try:
             if folder.is_dir():
                 whole = not folder.name.startswith(".")
-                found.append(Entry(folder, folder.parent.name, whole, size(folder), folder.stat().st_mtime))
+                folders.append(Entry(folder, folder.parent.name, whole, size(folder), folder.stat().st_mtime))
         except FileNotFoundError:  # another process renamed or removed it meanwhile
             continue
-    return found
+    return folders
 
 
 def prune(limit_bytes: int) -> list[Path]:
-    """Removes what was used longest ago until the store is within a size.
+    """Remove the folders that were used longest ago until the store is within a size.
 
-    What a running process uses or builds stays: it may open its files late.
+    Those that a running process uses or builds stay: it may open their files late.
 
     Args:
-        limit_bytes: Largest size of all stages together, in bytes.
+        limit_bytes: Largest size of all folders together, in bytes.
 
     Returns:
         The folders removed.
     """
-    found = entries()
-    total, removed = sum(each.size for each in found), []
-    for each in sorted(found, key=lambda one: one.used):
+    folders = entries()
+    total, removed = sum(entry.size for entry in folders), []
+    for entry in sorted(folders, key=lambda entry: entry.used):
         if total <= limit_bytes:
             break
-        if _remove(each):
-            total -= each.size
-            removed.append(each.folder)
+        if _remove(entry):
+            total -= entry.size
+            removed.append(entry.folder)
     return removed
 
 
 def _remove(entry: Entry) -> bool:
-    """Removes a folder of the store, unless a process uses or builds it."""
+    """Remove a folder of the store and return True; return False where a process uses or builds it."""
     from filelock import FileLock, Timeout
 
     lock = Path(f"{entry.folder.with_name(entry.key)}.lock")
     try:
         with FileLock(lock, blocking=False):
-            gone = entry.folder
+            folder = entry.folder
             if entry.whole:
-                gone = entry.folder.with_name(f".{entry.key}.pruned")
+                folder = entry.folder.with_name(f".{entry.key}.pruned")
                 with unused(entry.folder) as free:
                     if not free:
                         return False
-                    os.replace(entry.folder, gone)  # at once, so that nobody finds a part of it
-            shutil.rmtree(gone, ignore_errors=True)
+                    os.replace(entry.folder, folder)  # at once, so that no process finds it incomplete
+            shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-    except (Timeout, OSError):  # OSError: another process pruned it, or it is not ours to remove
+    except (Timeout, OSError):  # OSError: another process pruned it, or this one may not
         return False
     return True

@@ -1,9 +1,9 @@
-"""Stages: folders that a function filled once for one set of inputs.
+"""Stages: folders that a function fills once for one set of inputs.
 
-The name of a stage is the fingerprint of the inputs, of the code that could have run and of the packages that could
-have changed the result, so a stale stage is never found. It is built under a lock in a temporary folder and renamed
-when whole: a killed process leaves nothing that looks finished. What was written is noted with it, so that a stage that
-was truncated or overwritten since is noticed and built again.
+The name of a stage is the fingerprint of its inputs, of the code that could have run and of the packages that could
+have changed the result, so that a stale stage is never used. It is built under a lock in a temporary folder and renamed
+when it is whole: a killed process leaves nothing that looks finished. The digests of its files are stored with it, so
+that a stage that was truncated or overwritten later is detected and built again.
 """
 
 from __future__ import annotations
@@ -25,63 +25,69 @@ from typing import Any, BinaryIO
 
 from scanbook import runtime
 from scanbook.errors import StoreError
+from scanbook.runtime.machine import PACKAGES
 from scanbook.store.fingerprints import code_fingerprint, file_digest, fingerprint
 from scanbook.store.writing import write_json
 
 INPUTS = "inputs.json"
+"""File of a stage with its inputs, the times of its build and the digests of its files."""
 CHECKPOINT = "-checkpoint"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
-"""What NumPy says of a full disk, without the system's number for it."""
+"""Suffix of the folder from which an interrupted build resumes."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written")
+"""NumPy's message for a full disk, which lacks the system's error number."""
 _visited: dict[Path, tuple[str, bool, BinaryIO]] = {}
-"""By folder: its kind, whether this process built it, and the file whose lock says that it is in use."""
-_inside: ContextVar[list[float]] = ContextVar("seconds of the stages that the one being built asked for")
+"""By folder: its kind, whether this process built it, and the open file whose lock marks it as in use."""
+_inner_seconds: ContextVar[list[float]] = ContextVar("seconds of the stages requested by the one being built")
 
 
 def stage(kind: str, inputs: Mapping[str, Any], build: Callable[[Path], None], code: str) -> Path:
-    """Folder of a cached stage, built now if it is missing or damaged; until the process ends it is not pruned.
+    """Return the folder of a stage; build it if it is missing or damaged.
+
+    It is not pruned until this process ends.
 
     Args:
-        kind: What the stage holds, such as "pixels"; the first part of its path.
-        inputs: All that the result depends on but the code.
+        kind: Kind of content, such as "pixels"; the first part of its path.
+        inputs: All that the result depends on, except the code.
         build: Fills the empty folder that it is given.
         code: Name of the module whose code builds the stage (`__name__`).
 
     Returns:
-        Folder with what `build` wrote, and the inputs in `inputs.json`.
+        Folder with the files that `build` wrote, and the inputs in `inputs.json`.
 
     Raises:
         StoreError: The store cannot be written.
     """
     started = time.perf_counter()
     folder = address(kind, inputs, code)
-    with _own_errors(folder):
+    with _store_errors(folder):
         if folder not in _visited or not folder.is_dir():
-            held, built = _take(folder), False
-            if held is None:
+            lock, built = _open_if_whole(folder), False
+            if lock is None:
                 with building(folder):
-                    held = _take(folder)  # another process may have built it meanwhile
-                    if held is None:
+                    lock = _open_if_whole(folder)  # another process may have built it meanwhile
+                    if lock is None:
                         _build(folder, inputs, build)
-                        held, built = _open(folder), True
-            _visited[folder] = (kind, built, held)
+                        lock, built = _open(folder), True
+            _visited[folder] = (kind, built, lock)
     with contextlib.suppress(OSError):  # a read-only store still serves what it holds
         os.utime(folder)
-    around = _inside.get(None)
-    if around is not None:
-        around.append(time.perf_counter() - started)
+    outer = _inner_seconds.get(None)
+    if outer is not None:
+        outer.append(time.perf_counter() - started)
     return folder
 
 
 @contextlib.contextmanager
-def _own_errors(folder: Path) -> Iterator[None]:
+def _store_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of the system that concerns the store into a `StoreError`."""
     try:
         yield
     except OSError as error:
-        own = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
-        full = error.errno in _NO_ROOM or _CUT_SHORT.search(str(error))
-        if not own and not full:
-            raise  # not the store's: a source that `build` reads
+        in_store = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
+        full = error.errno in _DISK_FULL or _DISK_FULL_IN_NUMPY.search(str(error))
+        if not in_store and not full:
+            raise  # it concerns a file that `build` reads
         raise StoreError(
             f"cannot write the store at {error.filename or folder.parent} ({error.strerror or error}); "
             "make room or make it writable, or set SCANBOOK_STORE to another folder"
@@ -89,17 +95,14 @@ def _own_errors(folder: Path) -> Iterator[None]:
 
 
 def address(kind: str, inputs: Mapping[str, Any], code: str) -> Path:
-    """Folder of a stage, whether it is there or not; the arguments are those of `stage`."""
-    return (
-        runtime.store_dir()
-        / kind
-        / fingerprint(kind, inputs, code_fingerprint(code), runtime.versions(runtime.PACKAGES))
-    )
+    """Return the folder of a stage, whether it exists or not; the arguments are those of `stage`."""
+    versions = runtime.versions(PACKAGES)
+    return runtime.store_dir() / kind / fingerprint(kind, inputs, code_fingerprint(code), versions)
 
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[None]:
-    """Lets no other process build a stage while the block runs; waits while another one does."""
+    """Let no other process build a stage while the block runs; wait while another one does."""
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +111,10 @@ def building(folder: Path) -> Iterator[None]:
 
 
 def checkpoint(folder: Path) -> Path:
-    """Folder beside a stage's, which outlives a killed process and goes when the stage is whole.
+    """Return the folder for a stage's checkpoint; it outlives a killed process and is removed when the stage is whole.
 
     Args:
-        folder: That of the stage, or the one that `build` was given.
+        folder: Folder of the stage, or the one that `build` was given.
     """
     return folder.with_name("." + folder.name.removeprefix(".").split(".")[0] + CHECKPOINT)
 
@@ -120,61 +123,61 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
     if folder.is_dir():
         warnings.warn(f"the store's {_damage(folder)}, so it is built again", stacklevel=4)
         shutil.rmtree(folder)
-    for abandoned in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: the lock is ours
+    for abandoned in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: this one has the lock
         shutil.rmtree(abandoned, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    inside: list[float] = []
-    before = _inside.set(inside)
+    inner: list[float] = []
+    token = _inner_seconds.set(inner)
     try:
         started = time.perf_counter()
         build(work)
-        taken = time.perf_counter() - started
-        times = {"seconds": round(taken, 3), "own_seconds": round(taken - sum(inside), 3)}
-        write_json(work / INPUTS, {"inputs": inputs} | times | {"files": _written(work)})
+        duration = time.perf_counter() - started
+        times = {"seconds": round(duration, 3), "own_seconds": round(duration - sum(inner), 3)}
+        write_json(work / INPUTS, {"inputs": inputs} | times | {"files": _describe_files(work)})
         os.chmod(work, 0o755)
         os.replace(work, folder)
         shutil.rmtree(checkpoint(work), ignore_errors=True)
     finally:
-        _inside.reset(before)
+        _inner_seconds.reset(token)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _written(folder: Path) -> dict[str, list[Any]]:
-    """Size, time of writing in ns, and digest of every file below a folder, by its path there."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        status = path.stat()
-        found[path.relative_to(folder).as_posix()] = [status.st_size, status.st_mtime_ns, file_digest(path)]
-    return found
+def _describe_files(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Return size, modification time in ns, and digest of every file below a folder, by its path there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns, file_digest(path))
+        for path in paths
+    }
 
 
 def _damage(folder: Path) -> str:
-    """Which file of a stage is not what its build wrote, in a few words; "" when all are.
+    """Return which file of a stage differs from the one that its build wrote, in a few words; "" when none does.
 
-    A file is read only where its time says that it was written since; that of a copy is set back, for the next time.
+    A file is read only where its modification time changed; the time of an equal copy is set back, for the next check.
     """
-    where = folder / INPUTS
+    path = folder / INPUTS
     try:
-        files = json.loads(where.read_bytes())["files"].items()
-        for name, (size, written, digest) in files:
-            where = folder / name
-            status = where.stat()
+        files = json.loads(path.read_bytes())["files"].items()
+        for name, (size, modified, digest) in files:
+            path = folder / name
+            status = path.stat()
             if status.st_size != size:
-                return f"{where} holds {status.st_size} bytes instead of {size}"
-            if status.st_mtime_ns != written:
-                if file_digest(where) != digest:
-                    return f"{where} was overwritten"
+                return f"{path} holds {status.st_size} bytes instead of {size}"
+            if status.st_mtime_ns != modified:
+                if file_digest(path) != digest:
+                    return f"{path} was overwritten"
                 with contextlib.suppress(OSError):  # a read-only store
-                    os.utime(where, ns=(written, written))
+                    os.utime(path, ns=(modified, modified))
     except FileNotFoundError:
-        return f"{where} is gone"
+        return f"{path} is gone"
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{where} cannot be read"
+        return f"{path} cannot be read"
     return ""
 
 
-def _take(folder: Path) -> BinaryIO | None:
-    """Takes a stage into use. Returns its open file, whose lock `unused` sees; None where it is missing or damaged."""
+def _open_if_whole(folder: Path) -> BinaryIO | None:
+    """Return a stage's open file, whose lock marks it as in use; None where the stage is missing or damaged."""
     try:
         file = _open(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -190,23 +193,24 @@ def _take(folder: Path) -> BinaryIO | None:
 
 
 def _open(folder: Path) -> BinaryIO:
-    # imported here, since a bundle carries this file to systems without it, where no stage is built
+    """Return a stage's open file, with a shared lock on it, which `unused` sees."""
+    # imported here, since a bundle takes this file to systems without `fcntl`, where no stage is built
     import fcntl
 
     file = (folder / INPUTS).open("rb")
-    with contextlib.suppress(OSError):  # a file system without locks, whose stages nothing protects from pruning
+    with contextlib.suppress(OSError):  # a file system without locks, on which stages are not protected from pruning
         fcntl.flock(file, fcntl.LOCK_SH)
     return file
 
 
 @contextlib.contextmanager
 def unused(folder: Path) -> Iterator[bool]:
-    """Whether no process that still runs has asked for this stage; none can begin to while the block runs."""
+    """Yield whether no running process uses a stage; no process can begin to while the block runs."""
     import fcntl
 
     try:
-        file = (folder / INPUTS).open("r+b")  # NFS locks alone what may be written
-    except FileNotFoundError:  # what is damaged so far nobody can use
+        file = (folder / INPUTS).open("r+b")  # NFS locks only files that may be written
+    except FileNotFoundError:  # so damaged that no process can use it
         yield True
         return
     with file:
@@ -221,26 +225,26 @@ def unused(folder: Path) -> Iterator[bool]:
 
 
 def seconds(folder: Path) -> float:
-    """How long a stage took to build, in seconds; the stages that it asked for meanwhile are included."""
+    """Return how long the build of a stage took, in seconds, including the stages that it requested meanwhile."""
     return float(json.loads((folder / INPUTS).read_text())["seconds"])
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the size of all files below a folder, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A stage that this process asked for.
+    """A stage that this process requested.
 
     Attributes:
-        kind: What it holds, such as "pixels".
-        folder: Where it lies.
-        built: Whether this process built it; otherwise it was found.
-        seconds: How long it took when it was built, whoever built it.
-        own_seconds: The same without the stages that it asked for meanwhile, so that no second counts twice.
-        size: What it holds, in MiB.
+        kind: Kind of content, such as "pixels".
+        folder: Path of the folder.
+        built: Whether this process built it; otherwise it existed already.
+        seconds: Duration of its build, by whichever process.
+        own_seconds: The same without the stages that it requested meanwhile, so that no second counts twice.
+        size: Size of its files, in MiB.
     """
 
     kind: str
@@ -252,13 +256,13 @@ class Visit:
 
 
 def visited() -> list[Visit]:
-    """The stages that this process has asked for, each once, in the order in which they were ready.
+    """Return the stages that this process has requested, each once, in the order in which they were ready.
 
-    One that another needs comes before it. Those that were removed since are left out.
+    A stage that another one needs comes before it. Stages that were removed meanwhile are not listed.
     """
-    found = []
+    visits = []
     for folder, (kind, built, _) in _visited.items():
         if (folder / INPUTS).is_file():
             times = json.loads((folder / INPUTS).read_text())
-            found.append(Visit(kind, folder, built, times["seconds"], times["own_seconds"], size(folder) / 2**20))
-    return found
+            visits.append(Visit(kind, folder, built, times["seconds"], times["own_seconds"], size(folder) / 2**20))
+    return visits

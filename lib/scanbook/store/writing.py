@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Files that are never half-written: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """What JSON keeps of a value that it does not know."""
+    """Return the JSON equivalent of a value that is none itself.
+
+    Raises:
+        TypeError: There is no equivalent.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, whose text drops what is in the middle
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers; the text of a long array is abridged
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no content that a fingerprint or a JSON file could keep")
+    raise TypeError(f"{type(value).__name__} has no content that a fingerprint or a JSON file can hold")
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:
-    """Writes a file under a temporary name, then renames it: readers see the old content or the new, never a part."""
+    """Write a file under a temporary name, then rename it: readers see the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -40,5 +44,5 @@ def atomic_write(path: Path, data: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes readable JSON, keys in the order given, atomically."""
+    """Write readable JSON with its keys in their order, atomically."""
     atomic_write(path, json.dumps(value, indent=2, default=plain, ensure_ascii=False) + "\n")
