@@ -97,8 +97,8 @@ class PlannedImage:
 def class_sizes(study: Study) -> dict[str, int]:
     """Return the number of files of each of `stand_in.classes`, copies included.
 
-    The numbers are in proportion to what the dataset claims for each class, and at least `min_per_class`; equal where nothing
-    is claimed. A class without a claim beside others that have one gets `min_per_class`.
+    The numbers are in proportion to what the dataset claims for each class, and at least `min_per_class`; equal where
+    nothing is claimed. A class without a claim beside others that have one gets `min_per_class`.
     """
     block, layout = stand_in_blocks(study)
     claimed = {key: layout.claimed.get(class_of(key, layout) or "", 0) for key in block.classes}
