@@ -33,13 +33,15 @@ werkzeug==3.1.5
 MISSING = {"flask-babel", "flask-limiter", "gunicorn", "nncf", "openvino", "papermill"}
 
 
-def test_what_colab_has_is_within_the_declared_bounds() -> None:
-    has = dict(each.split("==") for each in RUNTIME.split())
+def test_the_packages_of_colab_are_within_the_declared_bounds() -> None:
+    installed = dict(pin.split("==") for pin in RUNTIME.split())
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     needs = {need.name: need for need in map(Requirement, declared)}
-    assert needs.keys() <= has.keys() | MISSING, "a new dependency: add Colab's version here, or the name to MISSING"
-    refused = {str(need): has[name] for name, need in needs.items() if name in has and has[name] not in need.specifier}
-    assert refused == {}
+    missing = needs.keys() - installed.keys()
+    assert missing <= MISSING, "a new dependency: add Colab's version to RUNTIME, or the name to MISSING"
+    assert [
+        str(need) for name, need in needs.items() if name not in missing and installed[name] not in need.specifier
+    ] == []
 
 
 def test_pips_reason_is_one_line() -> None:
@@ -64,7 +66,7 @@ To fix this you could try to:
     assert colab.failure_reason("") == "pip wrote nothing"
 
 
-def test_where_scanbook_is_installed_nothing_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_installed_where_scanbook_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(subprocess, "run", None)
     monkeypatch.setenv("SCANBOOK_HOME", "before")
     colab.prepare(tmp_path)
@@ -74,49 +76,54 @@ def test_where_scanbook_is_installed_nothing_is(monkeypatch: pytest.MonkeyPatch,
 # --- in a runtime like Colab's
 
 
-def wheel(name: str, folder: Path, needs: str = "") -> None:
-    """Packs an installed package of pure Python into a wheel again; `needs` is one more requirement of it."""
-    found = distribution(name)
-    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{found.version}-py3-none-any.whl", "w") as packed:
-        for each in found.files or ():
-            if ".." in each.parts or "__pycache__" in each.parts:
+def write_wheel(name: str, folder: Path, needs: str = "") -> None:
+    """Pack an installed package of pure Python into a wheel; `needs` is one more requirement of it."""
+    package = distribution(name)
+    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{package.version}-py3-none-any.whl", "w") as wheel:
+        for path in package.files or ():
+            if ".." in path.parts or "__pycache__" in path.parts:
                 continue
-            text = each.read_binary()
-            if each.name == "METADATA" and needs:
-                text = text.replace(b"\nRequires-Dist:", f"\nRequires-Dist: {needs}\nRequires-Dist:".encode(), 1)
-            packed.writestr(each.as_posix(), text)
+            content = path.read_binary()
+            if path.name == "METADATA" and needs:
+                content = content.replace(b"\nRequires-Dist:", f"\nRequires-Dist: {needs}\nRequires-Dist:".encode(), 1)
+            wheel.writestr(path.as_posix(), content)
 
 
 class Runtime:
     """A machine like Colab's: an interpreter that has all of scanbook's packages but one, and an empty folder."""
 
-    def __init__(self, room: Path, needs: str = "") -> None:
-        self.content = room / "content"
-        self.python = room / "runtime" / "bin" / "python"
-        remote, has, offered, stand_in = (room / each for each in ("remote", "has", "offered", "stand_in"))
-        for folder in (self.content, has, offered, stand_in / "google" / "colab"):
+    def __init__(self, place: Path) -> None:
+        self.content = place / "content"
+        self.python = place / "runtime" / "bin" / "python"
+        self.wheels = place / "wheels"
+        remote, installed, stand_in = (place / name for name in ("remote", "installed", "stand_in"))
+        for folder in (self.content, installed, self.wheels, stand_in / "google" / "colab"):
             folder.mkdir(parents=True)
         (stand_in / "google" / "colab" / "__init__.py").touch()
         (stand_in / "sitecustomize.py").write_text("import google.colab\n")
-        for each in ("lib", "notebooks"):
-            shutil.copytree(ROOT / each, remote / each, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for each in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / each, remote)
-        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-        for command in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "as it is here")):
+        for name in ("lib", "notebooks"):
+            shutil.copytree(ROOT / name, remote / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, remote)
+        author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        for command in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "the project")):
             subprocess.run(["git", *command], cwd=remote, check=True)
-        # in a folder of its own, so that pip takes them for the system's and never touches them
-        for each in Path(sysconfig.get_path("purelib")).iterdir():
-            if not re.match(r"(?i)_*(editable_+)?scanbook|flask_babel|.*\.pth$|__pycache__", each.name):
-                (has / each.name).symlink_to(each)
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", room / "runtime"], check=True)
-        own = next((room / "runtime" / "lib").glob("python*/site-packages"))
-        (own / "has.pth").write_text(f"{has}\n")
-        wheel("flask-babel", offered, needs)
-        wheel("setuptools", offered)
+        # in a separate folder, so that pip takes them for the system's packages and never touches them
+        for path in Path(sysconfig.get_path("purelib")).iterdir():
+            if not re.match(r"(?i)_*(editable_+)?scanbook|flask_babel|.*\.pth$|__pycache__", path.name):
+                (installed / path.name).symlink_to(path)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "runtime"], check=True)
+        site = next((place / "runtime" / "lib").glob("python*/site-packages"))
+        (site / "installed.pth").write_text(f"{installed}\n")
+        write_wheel("setuptools", self.wheels)
         self.variables = {
-            **{"PATH": os.environ["PATH"], "HOME": str(room), "PYTHONPATH": str(stand_in), "SCANBOOK_PROFILE": "smoke"},
-            **{"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offered), "PIP_CONFIG_FILE": os.devnull},
+            **{
+                "PATH": os.environ["PATH"],
+                "HOME": str(place),
+                "PYTHONPATH": str(stand_in),
+                "SCANBOOK_PROFILE": "smoke",
+            },
+            **{"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull},
             **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote.as_uri()}.insteadOf"},
             **{"GIT_CONFIG_VALUE_0": cells.repository()},
         }
@@ -129,7 +136,7 @@ class Runtime:
 
     def packages(self) -> dict[str, str]:
         listed = self.run("-m", "pip", "list", "--format=json").stdout
-        return {each["name"].lower(): each["version"] for each in json.loads(listed)}
+        return {package["name"].lower(): package["version"] for package in json.loads(listed)}
 
 
 @pytest.mark.slow
@@ -137,27 +144,26 @@ def test_a_notebook_runs_from_an_empty_folder_and_replaces_nothing(tmp_path: Pat
     runtime = Runtime(tmp_path)
     before = runtime.packages()
     assert {"numpy", "tensorflow"} <= set(before) and not {"scanbook", "flask-babel"} & set(before)
-    given = ROOT / "notebooks" / "01_eda.ipynb"
-    done = runtime.run("-m", "papermill", given, tmp_path / "done.ipynb", "--cwd", runtime.content, "--no-progress-bar")
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    write_wheel("flask-babel", runtime.wheels, needs="numpy>=99")
+    line = runtime.run("-c", cells.bootstrap()).stderr.strip().splitlines()[-1]
+    assert line.startswith("RuntimeError: scanbook cannot be installed beside this runtime's packages: ")
+    assert "numpy>=99" in line and f"numpy=={before['numpy']}" in line and "choose an earlier version" in line
+    assert runtime.packages() == before, "what would replace a package of Colab is not installed"
+    shutil.rmtree(runtime.content / "scanbook", ignore_errors=True)
+
+    write_wheel("flask-babel", runtime.wheels)
+    notebook = ROOT / "notebooks" / "01_eda.ipynb"
+    words = ("--cwd", runtime.content, "--no-progress-bar")
+    executed = runtime.run("-m", "papermill", notebook, tmp_path / "executed.ipynb", *words)
+    assert executed.returncode == 0, executed.stderr[-3000:]
     after = runtime.packages()
     assert {name: version for name, version in after.items() if before.get(name) != version} == {
         name: distribution(name).version for name in ("scanbook", "flask-babel")
     }
     assert before.keys() <= after.keys()
-    assert [each.name for each in runtime.content.iterdir()] == ["scanbook"]
+    assert [path.name for path in runtime.content.iterdir()] == ["scanbook"]
     clone = runtime.content / "scanbook"
     assert (clone / "reports" / "synthetic" / "smoke" / "01_eda" / "results.json").is_file()
-    where = runtime.run("-c", "import scanbook; print(scanbook.__file__)").stdout
-    assert str(tmp_path / "runtime") in where, "it is the installed one that is imported, not the folder of the clone"
-
-
-@pytest.mark.slow
-def test_what_would_replace_a_package_of_colab_is_refused_in_one_line(tmp_path: Path) -> None:
-    runtime = Runtime(tmp_path, needs="numpy>=99")
-    before = runtime.packages()
-    done = runtime.run("-c", cells.bootstrap())
-    said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith("RuntimeError: scanbook cannot be installed beside this runtime's packages: ")
-    assert "numpy>=99" in said and f"numpy=={before['numpy']}" in said and "choose an earlier version" in said
-    assert runtime.packages() == before
+    package = runtime.run("-c", "import scanbook; print(scanbook.__file__)").stdout
+    assert str(tmp_path / "runtime") in package, "the installed package is imported, not the folder of the clone"
