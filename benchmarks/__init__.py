@@ -1,4 +1,4 @@
-"""`make bench`: scanbook against the usual practice of the field, on one machine in one run, measured in turn.
+"""`make bench`: scanbook compared with a baseline, the usual practice of the field, on one machine in one run.
 
-`running.bench` runs it. Nothing is imported here: the usual practice runs in processes without scanbook's settings.
+`runner.bench` runs it. Nothing is imported here: the baseline runs in processes without scanbook's settings.
 """

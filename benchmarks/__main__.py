@@ -1,4 +1,4 @@
-"""Measure scanbook against the usual practice: `python -m benchmarks`, which `make bench` runs."""
+"""Measure scanbook and the usual practice of the field: `python -m benchmarks`, which `make bench` runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import running
+from benchmarks import runner
 from scanbook.errors import ScanbookError
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     rows = [name for name in options.rows.replace(",", " ").split() if name]
     data = Path(options.data).expanduser().resolve() if options.data else None
     try:
-        print(running.bench(rows, pairs=options.pairs, quick=options.quick, data=data))
+        print(runner.bench(rows, pairs=options.pairs, quick=options.quick, data=data))
     except (ScanbookError, OSError) as error:
         print(f"scanbook: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""One image after the other, posted to a service as a browser's form does, each over a connection of its own."""
+"""Posts images to a service one after the other, as a browser's form does, each over a new connection."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 import urllib3
 
 WARM_UP = 10
-"""Requests before those that count."""
+"""Number of requests that warm up and do not count."""
 
 
 def form(field: str, picture: bytes) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a form with one JPEG file."""
+    """Return body and headers of a form with one JPEG file."""
     body, kind = urllib3.encode_multipart_formdata({field: ("photo.jpg", picture, "image/jpeg")})
     return body, {"Content-Type": kind}
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-    """The answer of a service of this machine.
+def send(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+    """Send a request to a service of this machine and return the answer.
 
     Raises:
-        OSError: It does not answer, or not with status 200.
+        OSError: The service does not answer, or not with status 200.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
@@ -38,21 +38,21 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, headers: d
     return content
 
 
-def answers(port: int) -> bool:
-    """Whether a service answers yet."""
+def is_ready(port: int) -> bool:
+    """Return whether a service answers."""
     try:
-        ask(port, "GET", "/")
+        send(port, "GET", "/")
     except OSError:
         return False
     return True
 
 
 def median_seconds(port: int, path: str, field: str, picture: bytes, count: int) -> float:
-    """Median time of `count` requests, from request to answer, in seconds."""
+    """Return the median time of `count` requests, from request to answer, in seconds."""
     body, headers = form(field, picture)
-    taken = []
+    seconds = []
     for _ in range(count):
         started = time.perf_counter()
-        ask(port, "POST", path, body, headers)
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken))
+        send(port, "POST", path, body, headers)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))

@@ -1,7 +1,7 @@
 """The process of a side: `python -m benchmarks.worker`, a line in, a line out.
 
-The first line is its task, JSON with `function` and `options`. It says that it is ready, then answers every line with a
-measurement, until its input ends.
+The first line is its task, JSON with `function` and `options`. It reports that it is ready, then answers every line
+with a measurement until its input ends.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from scanbook.runtime.processes import answering
 
 
 def resolve(path: str) -> Callable[..., AbstractContextManager[Callable[[], Any]]]:
-    """The function that `module:function` names."""
+    """Return the function that `module:function` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def as_measurement(found: Any) -> dict[str, Any]:
-    """A bare number is the value alone."""
-    return dict(found) if isinstance(found, dict) else {"value": float(found)}
+def as_measurement(result: Any) -> dict[str, Any]:
+    """Return a measurement from a function's result, of which a number alone is the value."""
+    return dict(result) if isinstance(result, dict) else {"value": float(result)}
 
 
 def peak_memory() -> float:
-    """Largest resident memory so far, in GiB, of this process and of those it started that still run."""
+    """Return the largest resident memory so far, in GiB, of this process and of its running children."""
     import psutil
 
-    others = 0.0
+    children = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            others += runtime.peak_memory(process.pid)
-    return (runtime.peak_memory() + others) / 2**10
+            children += runtime.peak_memory(process.pid)
+    return (runtime.peak_memory() + children) / 2**10
 
 
 def own_memory() -> float:
-    """Memory of this process that no file backs, in GiB; all of it where the system does not tell them apart.
+    """Return the memory of this process that no file backs, in GiB; all memory where the system does not separate it.
 
-    Pixels that are read through a memory map lie in the page cache, which the system takes back when it needs it.
+    Pixels of a memory map lie in the page cache, which the system reclaims when it needs it.
     """
     own = runtime.memory_in_status("RssAnon")
     if own is None:
@@ -52,21 +52,21 @@ def own_memory() -> float:
     return own / 2**10
 
 
-def serve(task: dict[str, Any], questions: TextIO, say: Callable[[dict[str, Any]], None]) -> None:
-    """Prepares a side and answers every line of `questions` with a measurement."""
+def serve(task: dict[str, Any], questions: TextIO, answer: Callable[[dict[str, Any]], None]) -> None:
+    """Prepare a side and answer every line of `questions` with a measurement."""
     try:
         with resolve(task["function"])(**task["options"]) as measure:
-            say({"ready": True})
+            answer({"ready": True})
             for _ in questions:
-                found = as_measurement(measure())
-                say({**found, "memory": found.get("memory", peak_memory())})
+                measurement = as_measurement(measure())
+                answer({**measurement, "memory": measurement.get("memory", peak_memory())})
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
-        say({"error": f"{type(error).__name__}: {first}" if first else type(error).__name__})
+        answer({"error": f"{type(error).__name__}: {first}" if first else type(error).__name__})
 
 
 def main() -> None:
-    """Runs the side that the first line names."""
+    """Run the side that the first line names."""
     answer = answering()
     serve(json.loads(sys.stdin.readline()), sys.stdin, answer)
 

@@ -153,10 +153,10 @@ def _export(options: argparse.Namespace) -> None:
     from scanbook.runner import locks
 
     with locks.hold(folder.parent / ".lock") if folder == default else nullcontext():
-        exported = export.make(study, folder)
+        exported = export.export_study(study, folder)
         if folder == default:  # the notebook's report there is of another export
             (folder.parent / METRICS).unlink(missing_ok=True)
-    print(f"{study.study}/{study.profile}: exported to {folder}. {export.said(exported.bundle)}")
+    print(f"{study.study}/{study.profile}: exported to {folder}. {export.summarise_formats(exported.bundle)}")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -208,15 +208,15 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _latency(options: argparse.Namespace) -> None:
-    from scanbook.benchmark import client, latency
+    from scanbook.benchmark import http_client, latency
 
     files = [Path(name).expanduser() for name in options.image]
-    target = client.target(options.url, files, options.field, options.header)
+    target = http_client.make_target(options.url, files, options.field, options.header)
     plan = latency.Plan(
         requests=options.requests,
         interval=options.interval,
         warm_up=options.warm_up,
-        concurrency=latency.counts(options.concurrency),
+        concurrency=latency.parse_counts(options.concurrency),
         seconds=options.seconds,
         price=options.price,
     )

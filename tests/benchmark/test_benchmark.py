@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import planted
-from scanbook.benchmark import arms, stages
+from scanbook.benchmark import stage_times, training_times
 from scanbook.errors import RunError
 from scanbook.models.backbones import RANDOM
 from scanbook.store import Visit
@@ -26,7 +26,7 @@ def study(**changes):
 
 
 def train():
-    return arms.training(study(), planted.manifest(), planted.pixels(), "baseline_cnn", RANDOM)
+    return training_times.measure_training(study(), planted.manifest(), planted.pixels(), "baseline_cnn", RANDOM)
 
 
 NOTE_THREADS = """
@@ -43,7 +43,7 @@ def test_arm_trains_in_a_process_of_its_own_with_the_threads_asked_for(monkeypat
     (tmp_path / "sitecustomize.py").write_text(NOTE_THREADS)
     inherited = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), inherited])))
-    monkeypatch.setattr(arms, "training_arms", lambda: [SEQUENTIAL])
+    monkeypatch.setattr(training_times, "select_arms", lambda: [SEQUENTIAL])
     times = train()
     [row] = times.strong.to_dict(orient="records")
     process, threads = (tmp_path / "threads").read_text().split(maxsplit=1)
@@ -63,16 +63,16 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
     np.save(tmp_path / "images.npy", planted.pixels()[rows])
     shown = planted.manifest().with_frame(planted.manifest().frame.iloc[rows])
     pd.to_pickle(shown, tmp_path / "manifest.pickle")
-    monkeypatch.setattr(arms.runtime, "configure", lambda seed, threads: None)
-    seen, epochs = [], arms._epochs
+    monkeypatch.setattr(training_times.runtime, "configure", lambda seed, threads: None)
+    seen, epochs = [], training_times._epochs
 
     def count(model, batches, number):
         seen.append((len(batches.rows), batches.num_batches, number))
         return epochs(model, batches, number)
 
-    monkeypatch.setattr(arms, "_epochs", count)
+    monkeypatch.setattr(training_times, "_epochs", count)
     task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "head": {}, "weights": ["none", "", ""]}
-    found = arms._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
+    found = training_times._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
     assert seen == [(16, 2, 3), (8, 1, 3)]
     assert (found["strong"]["images"], found["weak"]["images"]) == (16, 8)
     for each in found.values():
@@ -82,7 +82,7 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
 
 def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(arms.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training_times.time, "perf_counter", lambda: clock[0])
 
     class Model:
         def fit(self, batches, *, epochs, callbacks, **_):
@@ -94,13 +94,13 @@ def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypat
             return type("History", (), {"history": {"accuracy": [0.5, 1]}})
 
     batches = type("Batches", (), {"begin": lambda *_: None})()
-    seconds, history = arms._epochs(Model(), batches, 4)
+    seconds, history = training_times._epochs(Model(), batches, 4)
     assert seconds == [9, 1, 2, 5] and history["accuracy"][-1] == 1
-    assert arms._summary(seconds, 24) == {"images": 24, "seconds": 2, "low": 1, "high": 5}
+    assert training_times._summary(seconds, 24) == {"images": 24, "seconds": 2, "low": 1, "high": 5}
 
 
 def test_failing_arm_is_one_line(monkeypatch):
-    monkeypatch.setattr(arms, "training_arms", lambda: [SEQUENTIAL])
+    monkeypatch.setattr(training_times, "select_arms", lambda: [SEQUENTIAL])
     monkeypatch.setenv("KERAS_BACKEND", "abacus")  # fails in its own process, and soon
     with pytest.raises(RunError, match=r"training with 1 thread .* failed: .*abacus.*; try fewer") as failed:
         train()
@@ -120,8 +120,8 @@ def planted_times(monkeypatch, kinds, seconds, weak_seconds):
         grown = {"images": task["weak_images"], "seconds": weak_seconds.get(key), "low": 0.0, "high": 9.0}
         return {"strong": strong, "weak": grown if task["weak_images"] else None}
 
-    monkeypatch.setattr(arms, "training_arms", lambda: kinds)
-    monkeypatch.setattr(arms, "_run_arm", run)
+    monkeypatch.setattr(training_times, "select_arms", lambda: kinds)
+    monkeypatch.setattr(training_times, "_run_arm", run)
     return train(), tasks
 
 
@@ -143,8 +143,8 @@ def test_ratios_are_those_of_the_first_arm(monkeypatch):
     assert both["images"].tolist() == [16, 16, 16, 4, 8, 16] and both.loc[("weak", 2), "speedup"] == 1.6
     assert times.law.serial == pytest.approx(0.32, abs=0.1) and times.curve["threads"].max() == 4
     assert times.conclusion() == (
-        "On 4 threads the same work goes 2.00 × as fast as on one, 50% of the ideal; Karp and Flatt's serial fraction "
-        "is 0.333. Work that grows with the threads goes 2.00 × as fast on 4, 50% of the ideal. "
+        "On 4 threads the same work is 2.00 × as fast as on one, 50% of the ideal; Karp and Flatt's serial fraction "
+        "is 0.333. Work that grows with the threads is 2.00 × as fast on 4, 50% of the ideal. "
         f"Amdahl's law fits with a {times.law}."
     )
     assert all((task["epochs"], task["batch_size"]) == (1, 8) for task in tasks)
@@ -164,14 +164,14 @@ def test_arms_run_in_an_order_drawn_by_lot(monkeypatch):
 def test_two_threads_are_no_fit_and_one_scales_nothing(monkeypatch):
     two, _ = planted_times(monkeypatch, [SEQUENTIAL, PARALLEL | {"threads": 2}], {1: 8.0, 2: 5.0}, {1: 4.0, 2: 5.0})
     assert two.law is None and two.curve is None
-    assert two.conclusion().endswith("from three numbers of threads on; here there are 2.")
+    assert two.conclusion().endswith("needs at least three numbers of threads; this machine has 2.")
     one, _ = planted_times(monkeypatch, [SEQUENTIAL], {1: 8.0}, {1: 8.0})
-    assert one.conclusion() == "This machine has one thread to train on, so there is nothing to scale."
+    assert one.conclusion() == "This machine has one thread to train on, so scaling cannot be measured."
 
 
 @given(st.integers(1, 2000), st.integers(1, 128), st.integers(1, 64))
 def test_work_fits_the_data_and_the_largest_weak_arm_is_a_strong_one(images, threads, batch_size):
-    strong, each = arms.work(images, threads, batch_size)
+    strong, each = training_times.split_work(images, threads, batch_size)
     assert 1 <= each <= strong <= images
     assert strong == each * threads or images < threads
     assert each < batch_size or each % batch_size == 0
@@ -194,16 +194,16 @@ def test_environment_hides_gpus_from_cpu_arms_alone(monkeypatch):
         def ask(self, task):
             return {"arm": task["arm"]}
 
-    monkeypatch.setattr(arms, "Child", Child)
-    assert [arms._run_arm(arm) for arm in (SEQUENTIAL, GPU)] == [{"arm": "sequential CPU"}, {"arm": "GPU"}]
+    monkeypatch.setattr(training_times, "Child", Child)
+    assert [training_times._run_arm(arm) for arm in (SEQUENTIAL, GPU)] == [{"arm": "sequential CPU"}, {"arm": "GPU"}]
     assert seen[0]["CUDA_VISIBLE_DEVICES"] == "-1" and "CUDA_VISIBLE_DEVICES" not in seen[1]
 
 
 def test_arms_are_those_of_the_machine(monkeypatch):
     for cores, gpus, expected in ((1, 0, [1]), (2, 0, [1, 2]), (6, 0, [1, 2, 4, 6]), (8, 1, [1, 2, 4, 8, 8])):
-        monkeypatch.setattr(arms.runtime, "cores", lambda cores=cores: cores)
-        monkeypatch.setattr(arms.runtime, "gpus", lambda gpus=gpus: gpus)
-        found = arms.training_arms()
+        monkeypatch.setattr(training_times.runtime, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(training_times.runtime, "gpus", lambda gpus=gpus: gpus)
+        found = training_times.select_arms()
         assert [arm["threads"] for arm in found] == expected
         assert [arm["device"] for arm in found] == ["cpu"] * (len(expected) - gpus) + ["gpu"] * gpus
         assert [arm["arm"] for arm in found].count("sequential CPU") == 1
@@ -215,22 +215,22 @@ def test_stages_add_up_by_kind():
         Visit("transfer", Path("b"), built=True, seconds=6.0, own_seconds=4.0, size=1.0),
         Visit("transfer", Path("c"), built=False, seconds=2.0, own_seconds=2.0, size=1.5),
     ]
-    table = stages.of_the_pipeline(visits)
+    table = stage_times.stage_times(visits)
     assert table.index.tolist() == ["pixels", "transfer"] and table.columns.tolist() == [
         "stages", "built", "seconds", "share", "mib"
     ]  # fmt: skip
     assert table.loc["pixels"].tolist() == [1, 0, 2, 0.25, 8]
     assert table.loc["transfer"].tolist() == [2, 1, 6, 0.75, 2.5]
-    assert stages.of_the_pipeline([]).empty
+    assert stage_times.stage_times([]).empty
 
 
 def test_steps_of_an_epoch_are_measured_on_training_images(monkeypatch):
     seen = []
-    load = stages.decoder.load
-    monkeypatch.setattr(stages.decoder, "load", lambda path, size: seen.append((path, size)) or load(path, size))
+    load = stage_times.decoder.load
+    monkeypatch.setattr(stage_times.decoder, "load", lambda path, size: seen.append((path, size)) or load(path, size))
     row = {"arm": "parallel CPU", "seconds": 0.5, "images": 100}
-    times = arms.TrainingTimes(pd.DataFrame([row, row | {"arm": "GPU", "seconds": 0.001}]), pd.DataFrame())
-    table = stages.of_an_epoch(
+    times = training_times.TrainingTimes(pd.DataFrame([row, row | {"arm": "GPU", "seconds": 0.001}]), pd.DataFrame())
+    table = stage_times.epoch_times(
         study(augmentation="dihedral+mixup"), planted.manifest(), planted.pixels(), times, count=10
     )
     assert table.index.tolist() == ["decode and resize", "augment", "train"]

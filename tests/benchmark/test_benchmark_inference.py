@@ -167,7 +167,7 @@ def task(models, **changes):
     return values | {"images": str(models.images)} | changes
 
 
-every = inference.configurations
+every = inference.select_configurations
 
 
 def only_openvino(monkeypatch, models):
@@ -175,7 +175,7 @@ def only_openvino(monkeypatch, models):
     few = [
         each for each in every(study(), models) if (each.engine, each.mode, each.threads) == ("OpenVINO", "latency", 1)
     ]
-    monkeypatch.setattr(inference, "configurations", lambda *_: few)
+    monkeypatch.setattr(inference, "select_configurations", lambda *_: few)
 
 
 def children():
@@ -238,7 +238,7 @@ def test_killed_process_is_one_line_and_stops_the_others(models, monkeypatch):
     with pytest.raises(RunError, match=r"OpenVINO .* failed: killed by signal 9, as happens when memory") as failed:
         inference.measure(study(), models)
     assert "\n" not in str(failed.value)
-    assert len(seen) == len(inference.configurations(study(), models)) > 1
+    assert len(seen) == len(inference.select_configurations(study(), models)) > 1
     assert not any(each.is_running() for each in seen)
 
 
@@ -340,9 +340,9 @@ def test_engine_that_is_not_installed_is_a_sentence(monkeypatch):
     monkeypatch.setattr(engines, "to_onnx", absent)
     monkeypatch.setattr(engines, "quantise", lambda model, images, transformer=False: model)
     found = inference.prepare(study(), planted.manifest(), planted.pixels(), planted.network())
-    assert found.missing == ('ONNX Runtime is left out: ONNX needs onnx: pip install "scanbook[onnx]".',)
+    assert found.missing == ('ONNX Runtime is not available: ONNX needs onnx: pip install "scanbook[onnx]".',)
     assert "ONNX Runtime" not in found.agreement.index and not any(
-        each.engine == "ONNX Runtime" for each in inference.configurations(study(), found)
+        each.engine == "ONNX Runtime" for each in inference.select_configurations(study(), found)
     )
 
 
@@ -351,7 +351,7 @@ def test_agreement_tells_a_wrong_engine():
     right = 5 * np.eye(3)[y]
     wrong, broken = -right, np.full_like(right, np.nan)
     logits = dict(zip(KEYS, (right, right + 1e-4, wrong, broken), strict=True))
-    table = inference.agreement(study(), planted.manifest(), logits)
+    table = inference.compare_engines(study(), planted.manifest(), logits)
     assert [bool(reason) for reason in table["refused"]] == [False, False, True, True]
     assert table["change"].iloc[2] == -100 and table["high"].iloc[2] == -100
     assert np.isnan(table["change"].iloc[3]) and table["accuracy"].iloc[2] == 0
@@ -361,7 +361,7 @@ def test_agreement_tells_a_wrong_engine():
 def test_configurations_are_those_of_the_machine(models, monkeypatch, cores, gpus, count):
     monkeypatch.setattr(runtime, "cores", lambda: cores)
     monkeypatch.setattr(runtime, "gpus", lambda: gpus)
-    found = inference.configurations(study(), models)
+    found = inference.select_configurations(study(), models)
     assert len(found) == len(set(found)) == len({each.name for each in found}) == count
     assert {each.threads for each in found} == {1, cores}
     assert [each.threads for each in found if each.engine == "Keras predict"] == [cores]
@@ -376,7 +376,7 @@ def measured(models, monkeypatch, **benchmark):
 
 def test_inference_has_a_row_a_configuration_and_batch(models, monkeypatch):
     table = measured(models, monkeypatch)
-    planned = inference.configurations(study(), models)
+    planned = inference.select_configurations(study(), models)
     assert len(table) == 2 * len(planned) and not table.duplicated([*inference.CONFIGURATION, "batch"]).any()
     assert (table["windows"] == 3).all() and (table["calls"] >= 3).all() and table["low"].isna().all()
     assert (table["p50"] > 0).all() and (table["images_per_second"] > 0).all() and (table["memory"] > 1).all()
@@ -409,15 +409,15 @@ def test_refused_engine_is_never_the_fastest(models):
     assert inference.fastest(speeds("int8: right on 1 of 11 images"))["precision"] == "fp32"
     reason = "int8: right on 1 of 11 images"
     agreement = models.agreement.assign(refused=["", "", reason, ""])
-    said = inference.finding(speeds(reason), replace(models, agreement=agreement, missing=("No abacus.",)))
+    said = inference.describe_results(speeds(reason), replace(models, agreement=agreement, missing=("No abacus.",)))
     assert said.startswith(
         "Fastest: OpenVINO fp32, latency, 2 threads, at batch 4: 400 images/s, 10.0 × `model.predict`"
     )
-    assert "OpenVINO fp32, latency, 2 threads, 10 ms (median of 160 calls), against 100 ms" in said
+    assert "OpenVINO fp32, latency, 2 threads, 10 ms (median of 160 calls), compared with 100 ms" in said
     assert "Refused, OpenVINO, int8: right on 1 of 11 images." in said and said.endswith("No abacus.")
-    assert "never settled" not in said
+    assert "not stable" not in said
     unsettled = speeds().assign(stable=False)
-    assert "6 of 6 rows never settled" in inference.finding(unsettled, models)
+    assert "6 of 6 rows are not stable" in inference.describe_results(unsettled, models)
 
 
 # --- layers
@@ -429,12 +429,12 @@ def test_layers_are_named_and_add_up(models):
     convolution = next(name for name in table["layer"] if " Convolution " in name)
     assert "3×3 → " in convolution and convolution.count("×") == 3
     assert (table[["fp32", "int8"]].min() >= 0).all() and table[["fp32", "int8"]].notna().any(axis=1).all()
-    types, dearest = layers.by_type(table), layers.dearest(table, 3)
+    types, expensive = layers.by_type(table), layers.most_expensive(table, 3)
     for precision in layers.PRECISIONS:
         assert types[f"{precision} share"].sum() == pytest.approx(1)
         assert types[f"{precision} milliseconds"].sum() == pytest.approx(table[precision].sum())
         assert types[f"{precision} layers"].sum() == table[precision].count()
-    assert len(dearest) == 3 and dearest["fp32 milliseconds"].dropna().is_monotonic_decreasing
+    assert len(expensive) == 3 and expensive["fp32 milliseconds"].dropna().is_monotonic_decreasing
     assert not any("Quantized" in name for name in types.index)
 
 
@@ -447,7 +447,7 @@ def test_keras_two_ways_share_a_process(models, monkeypatch):
     shared = [
         each for each in every(study(), models) if each.path.suffix == ".keras" and each.threads == runtime.cores()
     ]
-    monkeypatch.setattr(inference, "configurations", lambda *_: shared)
+    monkeypatch.setattr(inference, "select_configurations", lambda *_: shared)
     table = inference.measure(study(), models)
     per = inference.by_configuration(table).reset_index()
     assert per["engine"].tolist() == [worker.PREDICT, worker.TRACED, "Keras traced, GPU"]

@@ -20,13 +20,13 @@ from scanbook.config.prices import Price, prices, prices_file
 from scanbook.errors import StudyError
 from scanbook.runner.freshness import Batch
 
-HERE = cost.Measured("a network", "an engine", milliseconds=4.0, images_per_second=1000.0)
+HERE = cost.Measurement("a network", "an engine", milliseconds=4.0, images_per_second=1000.0)
 POSITIVE = st.floats(1e-3, 1e3)
 
 
 @cache
 def there() -> pd.DataFrame:
-    return cost.published(config.load("retinopathy").published)
+    return cost.published_costs(config.load("retinopathy").published)
 
 
 def price(usd: float) -> Price:
@@ -49,7 +49,7 @@ def test_one_at_a_time_is_busy_with_one(usd: float, seconds: float) -> None:
 
 @given(POSITIVE, POSITIVE)
 def test_at_the_break_even_price_a_prediction_costs_the_same(milliseconds: float, rate: float) -> None:
-    mine = cost.Measured("n", "e", milliseconds, rate)
+    mine = cost.Measurement("n", "e", milliseconds, rate)
     for row in cost.break_even([mine], there().iloc[:2]).to_dict(orient="records"):
         assert cost.per_million(row["break_even"], milliseconds / 1000) == pytest.approx(row["usd_per_million"])
         assert cost.per_million_busy(row["break_even_busy"], rate) == pytest.approx(row["usd_per_million"])
@@ -59,7 +59,7 @@ def test_at_the_break_even_price_a_prediction_costs_the_same(milliseconds: float
 
 
 def test_measured_here_and_published_there_stand_side_by_side() -> None:
-    table = cost.side_by_side([HERE], prices(), 0.1, there())
+    table = cost.compare_costs([HERE], prices(), 0.1, there())
     assert table["kind"].value_counts().to_dict() == {"published": 8, "measured": 1}
     mine = table[table["kind"] == "measured"].iloc[0]
     assert mine["where"] == "this machine" and mine["usd_per_hour"] == 0.1
@@ -69,13 +69,13 @@ def test_measured_here_and_published_there_stand_side_by_side() -> None:
 
 
 def test_a_machine_without_a_price_is_shown_at_the_tables_and_says_so() -> None:
-    table = cost.side_by_side([HERE], {"x": price(0.5), "y": price(1.0)}, None)
+    table = cost.compare_costs([HERE], {"x": price(0.5), "y": price(1.0)}, None)
     assert table["where"].tolist() == [f"this machine, if it cost what {name} costs" for name in "xy"]
     assert set(table["kind"]) == {"what-if"} and table["milliseconds"].eq(4).all()
     assert table["usd_per_million"].iloc[1] == pytest.approx(2 * table["usd_per_million"].iloc[0])
     eight = price(33.0).model_copy(update={"gpu": "a GPU", "gpus": 8})
-    assert len(cost.side_by_side([HERE], {"x": price(0.5), "y": eight}, None)) == 1, "eight GPUs, for one prediction"
-    assert cost.side_by_side([HERE], {}, None).empty and cost.side_by_side([], prices(), 1.0).empty
+    assert len(cost.compare_costs([HERE], {"x": price(0.5), "y": eight}, None)) == 1, "eight GPUs, for one prediction"
+    assert cost.compare_costs([HERE], {}, None).empty and cost.compare_costs([], prices(), 1.0).empty
 
 
 def test_the_best_is_of_what_is_not_refused() -> None:
@@ -87,12 +87,12 @@ def test_the_best_is_of_what_is_not_refused() -> None:
         ("OpenVINO", "fp32", "throughput", 2, 1, 700.0, ""),
         ("OpenVINO", "fp32", "throughput", 2, 32, 800.0, ""),
     ]
-    found = cost.Measured.best(pd.DataFrame(rows, columns=columns), "mobilenet at 96 px")
-    assert found == cost.Measured("mobilenet at 96 px", "OpenVINO fp32, 2 threads", 2.5, 800.0)
+    found = cost.Measurement.best(pd.DataFrame(rows, columns=columns), "mobilenet at 96 px")
+    assert found == cost.Measurement("mobilenet at 96 px", "OpenVINO fp32, 2 threads", 2.5, 800.0)
 
 
 def test_the_cheaper_hour_can_be_the_dearer_prediction() -> None:
-    found = cost.cheaper_hours(there())
+    found = cost.compare_instances(there())
     assert (found["hour"] < 0).all()
     first = found.iloc[:2].set_index("network")
     assert set(first["of"]) == {"ml.m5.xlarge"} and set(first["instead"]) == {"ml.c7g.xlarge"}
@@ -100,14 +100,14 @@ def test_the_cheaper_hour_can_be_the_dearer_prediction() -> None:
     # the study's figures, cut off after the digit
     assert 0.141 <= first.loc["VGG19", "prediction"] < 0.142
     assert -0.125 < first.loc["MobileNet", "prediction"] <= -0.124
-    assert cost.telling_pair(there()) == ("ml.m5.xlarge", "ml.c7g.xlarge")
-    assert cost.finding(there()) == (
+    assert cost.select_example(there()) == ("ml.m5.xlarge", "ml.c7g.xlarge")
+    assert cost.describe_example(there()) == (
         "An hour of ml.c7g.xlarge costs 24.3 % less than one of ml.m5.xlarge; "
         "a prediction of VGG19 14.2 % more, a prediction of MobileNet 12.4 % less."
     )
     fair = there()[there()["where"] != "ml.m5.xlarge"]
-    assert cost.telling_pair(fair) is None and cost.finding(fair) == ""
-    assert len(found) == 12 and cost.cheaper_hours(cost.published({})).empty
+    assert cost.select_example(fair) is None and cost.describe_example(fair) == ""
+    assert len(found) == 12 and cost.compare_instances(cost.published_costs({})).empty
 
 
 # --- the price table
@@ -177,7 +177,7 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
 
 
 def recomputed(name: str, table: str) -> pd.DataFrame:
-    return cost.recomputed(table, config.load(name).published)
+    return cost.recompute(table, config.load(name).published)
 
 
 def column(table: pd.DataFrame, name: str) -> list[float]:
@@ -235,11 +235,11 @@ def comparison(**values: object) -> Published:
 def test_a_comparison_of_what_is_not_there_is_one_line() -> None:
     rows = {name: {"USD an hour": 1.0, "net ms": 5.0 + place} for place, name in enumerate("ab")}
     costs = Published(notebook="n", caption="c", recompute="cost", rows=rows)
-    assert cost.recomputed("x", {"costs": costs, "x": comparison()})["net (recomputed)"].tolist() == [0.833]
+    assert cost.recompute("x", {"costs": costs, "x": comparison()})["net (recomputed)"].tolist() == [0.833]
     with pytest.raises(StudyError, match="first of 'row' is 'z'; expected one of a, b"):
-        cost.recomputed("x", {"costs": costs, "x": comparison(first="z")})
+        cost.recompute("x", {"costs": costs, "x": comparison(first="z")})
     with pytest.raises(StudyError, match=r"published\.x\.of is 'costs'"):
-        cost.recomputed("x", {"x": comparison()})
+        cost.recompute("x", {"x": comparison()})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from werkzeug.formparser import parse_form_data
 
 from helpers.latencies import fine, serving
 from scanbook import cli
-from scanbook.benchmark import client, latency, service
+from scanbook.benchmark import http_client, latency, service
 from scanbook.data import images
 from scanbook.errors import RunError
 
@@ -42,9 +42,11 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def asked_one_by_one(url: str, image: Path, requests: int = 25, warm_up: int = 0, **options: object) -> client.Calls:
-    calls = client.Calls()
-    service.sequential(client.target(url, [image], **options), requests, 0, warm_up, calls)
+def asked_one_by_one(
+    url: str, image: Path, requests: int = 25, warm_up: int = 0, **options: object
+) -> http_client.RequestLog:
+    calls = http_client.RequestLog()
+    service.send_in_sequence(http_client.make_target(url, [image], **options), requests, 0, warm_up, calls)
     return calls
 
 
@@ -55,7 +57,7 @@ def test_a_planted_latency_is_found(image: Path) -> None:
     with serving(slow) as url:
         calls = asked_one_by_one(url, image)
     found = service.summary(calls.seconds)
-    assert calls.outcomes == {client.ANSWERED: 25} and calls.connections == 1
+    assert calls.outcomes == {http_client.ANSWERED: 25} and calls.connections == 1
     assert 20 <= found["min"] <= found["p50"]
     assert found["p50_low"] <= found["p50"] <= found["p50_high"]
     assert found["mean_low"] <= found["mean"] <= found["mean_high"]
@@ -64,7 +66,7 @@ def test_a_planted_latency_is_found(image: Path) -> None:
 
 def test_a_warm_up_does_not_count(image: Path) -> None:
     with serving(lambda _, number, __: (500 if number < 3 else 200, {})) as url:
-        assert asked_one_by_one(url, image, 5, warm_up=3).outcomes == {client.ANSWERED: 5}
+        assert asked_one_by_one(url, image, 5, warm_up=3).outcomes == {http_client.ANSWERED: 5}
 
 
 def test_requests_start_an_interval_apart(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_requests_start_an_interval_apart(image: Path, monkeypatch: pytest.Monke
         return 200, {}
 
     with serving(note) as url:
-        service.sequential(client.target(url, [image]), 3, 0.15, 0, client.Calls())
+        service.send_in_sequence(http_client.make_target(url, [image]), 3, 0.15, 0, http_client.RequestLog())
     assert np.diff(starts).min() > 0.1
 
 
@@ -89,9 +91,9 @@ def test_every_failure_counts_and_none_is_a_latency(image: Path) -> None:
 
     with serving(faulty) as url:
         calls = asked_one_by_one(url, image, 20)
-    assert calls.outcomes == {"answered": 4, "status 302": 4, "status 503": 4, client.BUSY: 4, "status 500": 4}
+    assert calls.outcomes == {"answered": 4, "status 302": 4, "status 503": 4, http_client.BUSY: 4, "status 500": 4}
     assert len(calls.seconds) == 4
-    assert sum(calls.errors.values()) == 16 and client.ANSWERED not in calls.errors
+    assert sum(calls.errors.values()) == 16 and http_client.ANSWERED not in calls.errors
     assert calls.problem == 'status 302: {"number": 1}'
 
 
@@ -108,7 +110,7 @@ def test_a_connection_that_breaks_is_an_error_and_the_next_one_is_new(image: Pat
 
 
 def test_a_service_that_never_answers_is_given_up(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", 0.1)
+    monkeypatch.setattr(http_client, "TIMEOUT", 0.1)
     done = threading.Event()
 
     def never(*_request: object) -> tuple[int, dict[str, str]]:
@@ -125,7 +127,7 @@ def test_no_proxy_is_asked(image: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with serving(fine) as url:
-        assert asked_one_by_one(url, image, 1).outcomes == {client.ANSWERED: 1}
+        assert asked_one_by_one(url, image, 1).outcomes == {http_client.ANSWERED: 1}
 
 
 # --- what is sent
@@ -142,8 +144,8 @@ def test_the_file_arrives_intact(image: Path, tmp_path: Path, form_field: str) -
         return 200, {}
 
     with serving(keep) as url:
-        asked = client.target(f"{url}?heatmap=1", [image, other], form_field, ["Authorization: Bearer x:y"])
-        service.sequential(asked, 3, 0, 0, client.Calls())
+        asked = http_client.make_target(f"{url}?heatmap=1", [image, other], form_field, ["Authorization: Bearer x:y"])
+        service.send_in_sequence(asked, 3, 0, 0, http_client.RequestLog())
     arrived = []
     for headers, body in got:
         assert headers["Authorization"] == "Bearer x:y"
@@ -163,31 +165,33 @@ def test_the_file_arrives_intact(image: Path, tmp_path: Path, form_field: str) -
 
 
 def test_a_content_type_can_be_named(image: Path) -> None:
-    [(headers, _)] = client.target("http://x/invocations", [image], "", ["Content-Type: application/x-image"]).bodies
+    [(headers, _)] = http_client.make_target(
+        "http://x/invocations", [image], "", ["Content-Type: application/x-image"]
+    ).bodies
     assert headers["Content-Type"] == "application/x-image"
 
 
 def test_an_image_is_drawn_where_none_is_named() -> None:
-    [(headers, body)] = client.target("http://127.0.0.1/predict").bodies
+    [(headers, body)] = http_client.make_target("http://127.0.0.1/predict").bodies
     assert headers == {"Content-Type": "image/jpeg"}
     assert images.read(body).shape == (480, 640, 3)
-    assert client.target("http://127.0.0.1/predict").bodies[0][1] == body
+    assert http_client.make_target("http://127.0.0.1/predict").bodies[0][1] == body
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"url": "localhost:8080/predict"}, "'localhost:8080/predict' is no address"),
-        ({"url": "ftp://x/predict"}, "no address of a service"),
-        ({"url": "http://[::1/predict"}, "no address of a service"),
-        ({"headers": ["Authorization"]}, "header 'Authorization' is none"),
-        ({"headers": ["A: b\r\nC: d"]}, "is none; expected 'Name: value'"),
+        ({"url": "localhost:8080/predict"}, "'localhost:8080/predict' is not the address"),
+        ({"url": "ftp://x/predict"}, "not the address of a service"),
+        ({"url": "http://[::1/predict"}, "not the address of a service"),
+        ({"headers": ["Authorization"]}, "header 'Authorization' is malformed"),
+        ({"headers": ["A: b\r\nC: d"]}, "is malformed; expected 'Name: value'"),
         ({"images": [Path("/nowhere/a.jpg")]}, "cannot read /nowhere/a.jpg"),
     ],
 )
 def test_what_cannot_be_sent_is_one_line(options: dict, said: str, image: Path) -> None:
     with pytest.raises(RunError, match=r"^[^\n]+$") as caught:
-        client.target(**{"url": "http://127.0.0.1/predict", "images": [image]} | options)
+        http_client.make_target(**{"url": "http://127.0.0.1/predict", "images": [image]} | options)
     assert said in str(caught.value)
 
 
@@ -203,8 +207,8 @@ def test_clients_share_a_lock_in_vain(image: Path) -> None:
             return slow()
 
     with serving(one_at_a_time) as url:
-        asked = client.target(url, [image])
-        alone, four = (service.under_load(asked, clients, 0.3, 1, 4) for clients in (1, 4))
+        asked = http_client.make_target(url, [image])
+        alone, four = (service.measure_load(asked, clients, 0.3, 1, 4) for clients in (1, 4))
     for found in (alone, four):
         assert found["low"] <= found["per_second"] <= found["high"]
         assert found["per_second"] <= 50 and found["errors"] == {} and found["problem"] == ""
@@ -220,22 +224,22 @@ def test_clients_of_a_service_that_waits_get_more_together(image: Path) -> None:
         return slow()
 
     with serving(all_at_once) as url:
-        found = service.under_load(client.target(url, [image]), 4, 0.3, 1, 4)
+        found = service.measure_load(http_client.make_target(url, [image]), 4, 0.3, 1, 4)
     assert {0, 1, 2, 3} <= set(met) and 0 < found["per_second"] <= 200 and found["p50"] >= 20
     assert 3 <= found["windows"] <= 4 and found["requests"] > 0 and found["connections"] == 0
 
 
 def test_failures_under_load_count_and_do_not_come_by_the_thousand(image: Path) -> None:
     with serving(lambda _, number, __: ((200, {}), (503, {"Retry-After": "1"}), (500, {}))[number % 3]) as url:
-        found = service.under_load(client.target(url, [image]), 2, 0.3, 0, 3)
-    assert set(found["errors"]) == {client.BUSY, "status 500"}
+        found = service.measure_load(http_client.make_target(url, [image]), 2, 0.3, 0, 3)
+    assert set(found["errors"]) == {http_client.BUSY, "status 500"}
     assert 0 < sum(found["errors"].values()) <= 2 * (0.9 / service.PAUSE + 2) + 4
     assert found["requests"] > 0
 
 
 def test_a_service_that_only_fails_is_not_asked_for_long(image: Path) -> None:
     with serving(lambda *_: (500, {})) as url:
-        found = service.under_load(client.target(url, [image]), 2, 0.2, 1)
+        found = service.measure_load(http_client.make_target(url, [image]), 2, 0.2, 1)
     assert found["windows"] == 1 and found["requests"] == 0 and not found["stable"]
     assert np.isnan(found["p50"]) and found["per_second"] == found["low"] == found["high"] == 0
 
@@ -334,14 +338,14 @@ def test_a_service_that_refuses_all_is_an_error_with_its_reason(
 def test_what_was_measured_before_an_interruption_is_shown(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ask, left = client.Client.ask, iter(range(4))
+    ask, left = http_client.Client.send, iter(range(4))
 
-    def until(self: client.Client) -> str:
+    def until(self: http_client.Client) -> str:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return ask(self)
 
-    monkeypatch.setattr(client.Client, "ask", until)
+    monkeypatch.setattr(http_client.Client, "send", until)
     output = tmp_path / "figures.json"
     with serving(fine) as url:
         words = ["--interval", "0", "--warm-up", "1", "--image", str(image), "--output", str(output)]
@@ -353,4 +357,4 @@ def test_what_was_measured_before_an_interruption_is_shown(
 
 def test_scanbooks_own_defaults_are_the_published_experiment() -> None:
     assert latency.Plan() == latency.Plan(requests=25, interval=5.0, concurrency=(), price=None)
-    assert latency.counts("") == () and latency.counts("1, 2,8") == (1, 2, 8)
+    assert latency.parse_counts("") == () and latency.parse_counts("1, 2,8") == (1, 2, 8)

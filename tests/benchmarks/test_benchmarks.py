@@ -1,4 +1,4 @@
-"""The benchmark: fair turns, plain arithmetic, a line for what fails, and the usual practice doing the same work."""
+"""The benchmark: fair turns, plain arithmetic, a line for what fails, and the baseline doing the same work."""
 
 import dataclasses
 import io
@@ -17,10 +17,21 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import contests, growing, growth, material, ours, overhead, report, rows, running, usual, worker
-from benchmarks import requests as asking
-from benchmarks.pairs import Side, compare, interleave
-from benchmarks.pairs import running as process
+from benchmarks import (
+    baseline,
+    comparisons,
+    growth,
+    inputs,
+    overhead,
+    pipeline,
+    report,
+    requests,
+    runner,
+    scanbook_side,
+    table,
+    worker,
+)
+from benchmarks.sides import Side, compare, interleave, start_side
 from helpers import pages
 from scanbook.data import images
 from scanbook.errors import RunError
@@ -28,7 +39,7 @@ from scanbook.reporting import suite
 from scanbook.runtime.processes import Peak
 from scanbook.store import write_json
 
-HERE = "sides"
+HERE = "helpers.sides"
 VALUES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=7)
 
 
@@ -36,22 +47,30 @@ VALUES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=7)
 
 
 def test_the_ratio_is_the_median_of_the_pairs_not_the_ratio_of_the_medians():
-    found = compare([1.0, 2.0, 10.0], [2.0, 40.0, 30.0], "other / ours")
+    found = compare([1.0, 2.0, 10.0], [2.0, 40.0, 30.0], "baseline / scanbook")
     assert found["ratios"] == [2.0, 20.0, 3.0]
     assert (found["ratio"], found["low"], found["high"]) == (3.0, 2.0, 20.0)
-    assert found["medians"] == {"ours": 2.0, "other": 30.0}
+    assert found["medians"] == {"scanbook": 2.0, "baseline": 30.0}
 
 
 @given(VALUES, st.floats(0.1, 100))
 def test_a_side_that_is_always_so_much_faster_has_that_ratio_whatever_the_noise(seconds, factor):
     slower = [factor * value for value in seconds]
-    assert compare(seconds, slower, "other / ours")["ratio"] == pytest.approx(factor)
-    assert compare(seconds, slower, "ours / other")["ratio"] == pytest.approx(1 / factor)
+    assert compare(seconds, slower, "baseline / scanbook")["ratio"] == pytest.approx(factor)
+    assert compare(seconds, slower, "scanbook / baseline")["ratio"] == pytest.approx(1 / factor)
 
 
 def row(**changes):
-    values = {"name": "r", "what": "w", "ours": "a", "other": "b", "unit": "s", "n": 4, "order": "other / ours"}
-    return contests.Row(**values | {"goal": 25.0} | changes)
+    values = {
+        "name": "r",
+        "what": "w",
+        "scanbook": "a",
+        "baseline": "b",
+        "unit": "s",
+        "n": 4,
+        "order": "baseline / scanbook",
+    }
+    return comparisons.Row(**values | {"goal": 25.0} | changes)
 
 
 def test_goals_have_a_direction_and_may_ask_for_accuracy():
@@ -91,7 +110,7 @@ class FakeSides:
 
         def measure(self):
             self.sides.asked.append(self.name)
-            value = next(self.sides.seconds.get(self.name, repeat(0.0)))  # what makes the material says nothing
+            value = next(self.sides.seconds.get(self.name, repeat(0.0)))  # what makes the inputs says nothing
             if isinstance(value, Exception):
                 raise value
             return {"value": value, "memory": 0.5 + value}
@@ -131,36 +150,36 @@ def test_a_side_that_warms_itself_is_not_asked_in_vain():
 
 @pytest.fixture
 def run(tmp_path):
-    return running.Run(tmp_path / "bench", tmp_path / "work", rows.QUICK, None)
+    return runner.Run(tmp_path / "bench", tmp_path / "work", table.QUICK, None)
 
 
 def planted(run, name="augmentation"):
-    [contest] = [found for each in run.contests if (found := contests.limited(each, {name}))]
-    return contest
+    [comparison] = [found for each in run.comparisons if (found := comparisons.select_rows(each, {name}))]
+    return comparison
 
 
 def result(run, name="augmentation"):
-    kept = json.loads((run.folder / running.RESULTS).read_text())
+    kept = json.loads((run.folder / runner.RESULTS).read_text())
     [found] = [each for each in kept["rows"] if each["name"] == name]
     return found
 
 
 def test_a_measured_row_says_all_that_it_should(run, capsys):
-    run.contest(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "usual practice": [9, 10.0, 20.0]}))
+    run.compare(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "baseline": [9, 10.0, 20.0]}))
     found = result(run)
     assert {"name", "ratio", "goal", "medians", "pairs", "n", "low", "high", "unit", "direction", "reached"} <= set(
         found
     )
     assert found["ratio"] == 32.5 and found["reached"] is True and found["pairs"] == 2 and found["status"] == "measured"
-    assert found["medians"] == {"ours": 450.0, "other": 15.0}
-    assert found["ours"]["memory"] == 500.5 and found["other"]["memory"] == 20.5
-    assert "ImageDataGenerator" in found["other"]["did"]
+    assert found["medians"] == {"scanbook": 450.0, "baseline": 15.0}
+    assert found["scanbook"]["memory"] == 500.5 and found["baseline"]["memory"] == 20.5
+    assert "ImageDataGenerator" in found["baseline"]["description"]
     [line] = capsys.readouterr().out.splitlines()
     assert line == "augmentation: 32.5× (25 to 40; 450 and 15 images/s), goal ≥ 20×: reached"
 
 
 def test_a_missed_goal_is_a_result(run, capsys):
-    run.contest(planted(run), FakeSides({"scanbook": [9, 50.0, 50.0], "usual practice": [9, 10.0, 20.0]}))
+    run.compare(planted(run), FakeSides({"scanbook": [9, 50.0, 50.0], "baseline": [9, 10.0, 20.0]}))
     assert result(run)["reached"] is False
     assert capsys.readouterr().out.endswith("goal ≥ 20×: missed\n")
 
@@ -173,53 +192,55 @@ def test_accuracy_counts_where_a_row_asks_for_it(run):
                 steps = {"features": 0.7, "head": 0.3} if ours else {}
                 return super().measure() | {"accuracy": 0.78 if ours else 0.8} | steps
 
-    contest = planted(run, "transfer-mobilenet")
-    run.contest(contest, Less({"scanbook": [1.0] * 3, "usual practice": [90.0] * 3}))
+    comparison = planted(run, "transfer-mobilenet")
+    run.compare(comparison, Less({"scanbook": [1.0] * 3, "baseline": [90.0] * 3}))
     found = result(run, "transfer-mobilenet")
     assert found["ratio"] == 90 and found["reached"] is False
-    assert (found["ours"]["accuracy"], found["other"]["accuracy"]) == (0.78, 0.8)
-    assert found["ours"]["steps"] == {"features": 0.7, "head": 0.3} and "steps" not in found["other"]
+    assert (found["scanbook"]["accuracy"], found["baseline"]["accuracy"]) == (0.78, 0.8)
+    assert found["scanbook"]["steps"] == {"features": 0.7, "head": 0.3} and "steps" not in found["baseline"]
 
 
 def test_a_failing_side_is_a_line_and_a_failed_row(run, capsys):
-    broken = {"scanbook": [1.0, 2.0, 3.0], "usual practice": [1.0, RunError("usual practice: ValueError: no")]}
-    run.contest(planted(run), FakeSides({**broken}))
+    broken = {"scanbook": [1.0, 2.0, 3.0], "baseline": [1.0, RunError("baseline: ValueError: no")]}
+    run.compare(planted(run), FakeSides({**broken}))
     found = result(run)
-    assert (found["status"], found["reason"], found["ratio"]) == ("failed", "usual practice: ValueError: no", None)
-    assert capsys.readouterr().out == "augmentation: failed: usual practice: ValueError: no\n"
+    assert (found["status"], found["reason"], found["ratio"]) == ("failed", "baseline: ValueError: no", None)
+    assert capsys.readouterr().out == "augmentation: failed: baseline: ValueError: no\n"
 
 
 def test_a_folder_without_jpegs_is_refused_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(RunError, match=r"no JPEG files below .*data.zip; name a folder that holds some"):
-        running.bench(quick=True, data=tmp_path / "data.zip")
+        runner.bench(quick=True, data=tmp_path / "data.zip")
     assert not (tmp_path / "reports").exists()
 
 
 def test_too_few_jpegs_show_no_growth(tmp_path):
     (tmp_path / "one.jpg").write_bytes(b"")
-    pipeline = growth.of_files(tmp_path, rows.QUICK, tmp_path)
+    pipeline = growth.pipeline_of_files(tmp_path, table.QUICK, tmp_path)
     assert "1 JPEG files are too few" in growth.measure(pipeline, {})["unable"]
 
 
 def test_too_small_a_disk_is_said_before_anything_is_drawn(tmp_path):
-    pipeline = growth.of_drawn(tmp_path / "none" / "yet", dataclasses.replace(rows.QUICK, streaming=(2000, 10**12)))
+    pipeline = growth.pipeline_of_synthetic_images(
+        tmp_path / "none" / "yet", dataclasses.replace(table.QUICK, streaming=(2000, 10**12))
+    )
     assert re.search(r"[\d]+ GB of disk are needed, \d+ are free", growth.measure(pipeline, {})["unable"])
-    assert not growth.of_drawn(tmp_path, rows.QUICK).unable
+    assert not growth.pipeline_of_synthetic_images(tmp_path, table.QUICK).unable
 
 
 def test_an_unknown_row_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     with pytest.raises(RunError, match=r"unknown row 'speed'; expected some of transfer-resnet50, .*growth"):
-        running.bench(["speed"], quick=True)
+        runner.bench(["speed"], quick=True)
     assert not (tmp_path / ".scanbook-bench").exists()
 
 
 def test_the_table_has_the_goals_of_the_project(tmp_path):
-    contests = rows.table(tmp_path, tmp_path / "weights.npz")
-    every = [each for contest in contests for each in contest.rows] + [overhead.ROW]
+    comparisons = table.make_comparisons(tmp_path, tmp_path / "weights.npz")
+    every = [each for comparison in comparisons for each in comparison.rows] + [overhead.ROW]
     assert len({each.name for each in every}) == len(every)
     goals = {each.name: (each.direction, each.goal) for each in every}
     assert goals == {
@@ -238,12 +259,12 @@ def test_the_table_has_the_goals_of_the_project(tmp_path):
         "reports": ("≤", 0.35),
     }
     assert all(
-        contest.pairs >= 3 and {each.ours, each.other} <= set(contest.sides)
-        for contest in contests
-        for each in contest.rows
+        comparison.pairs >= 3 and {each.scanbook, each.baseline} <= set(comparison.sides)
+        for comparison in comparisons
+        for each in comparison.rows
     )
-    for contest in contests:
-        for each in [*contest.prepare, *contest.sides.values()]:
+    for comparison in comparisons:
+        for each in [*comparison.prepare, *comparison.sides.values()]:
             assert callable(worker.resolve(each.function)), each.function
             json.dumps(each.options)
 
@@ -257,7 +278,7 @@ def environment():
 
 
 def test_a_side_answers_from_a_process_of_its_own(environment):
-    with process(side("add", options={"one": 1, "two": 2.5}), environment) as running_side:
+    with start_side(side("add", options={"one": 1, "two": 2.5}), environment) as running_side:
         first, second = running_side.measure(), running_side.measure()
     assert first["value"] == second["value"] == 3.5
     assert 0.005 < first["memory"] < 4
@@ -272,7 +293,7 @@ def test_a_side_answers_from_a_process_of_its_own(environment):
     ],
 )
 def test_what_a_side_dies_of_is_one_line(name, said, environment):
-    with pytest.raises(RunError, match=said) as caught, process(side(name), environment) as running_side:
+    with pytest.raises(RunError, match=said) as caught, start_side(side(name), environment) as running_side:
         running_side.measure()
     assert "\n" not in str(caught.value)
 
@@ -293,7 +314,7 @@ def test_memory_of_a_block_is_seen():
     assert memory.value - before == pytest.approx(0.25, abs=0.1)
 
 
-# --- the usual practice does the same work
+# --- both sides do the same work
 
 
 @pytest.fixture(scope="module")
@@ -304,15 +325,15 @@ def made(tmp_path_factory):
         ("jpegs", "jpegs", {"count": 12, "height": 90, "width": 120, "distinct": 3}),
         ("photograph", "photo.jpg", {"height": 48, "width": 64}),
     ):
-        with material.make(what, str(folder / name), **options) as once:
+        with inputs.write(what, str(folder / name), **options) as once:
             once()
     return folder
 
 
-def test_material_is_what_it_says(made):
-    pictures, labels = material.photos(made / "lesions.npz", 32, 5, 10)
+def test_inputs_are_what_it_says(made):
+    pictures, labels = inputs.photos(made / "lesions.npz", 32, 5, 10)
     assert pictures.shape == (10, 32, 32, 3) and pictures.dtype == np.uint8 and labels.shape == (10,)
-    files = material.files(made / "jpegs")
+    files = inputs.jpeg_paths(made / "jpegs")
     decoded = [images.read(path) for path in files]
     assert len(files) == 12 and {each.shape for each in decoded} == {(90, 120, 3)}
     assert len({each.tobytes() for each in decoded}) == 12
@@ -321,9 +342,9 @@ def test_material_is_what_it_says(made):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the generator, in SciPy
 def test_both_augmentations_give_batches_of_one_shape_and_range(made):
-    pictures, labels = material.photos(made / "lesions.npz", 64, 0, 20)
-    theirs, their_labels = usual.generator(pictures, labels)[0]
-    drawn, drawn_labels = ours.batches(pictures, labels, "skin11")[0]
+    pictures, labels = inputs.photos(made / "lesions.npz", 64, 0, 20)
+    theirs, their_labels = baseline.generator(pictures, labels)[0]
+    drawn, drawn_labels = scanbook_side.batches(pictures, labels, "skin11")[0]
     assert theirs.shape == drawn.shape == (20, 64, 64, 3)
     assert len(their_labels) == len(drawn_labels) == 20
     for batch in (theirs, drawn):
@@ -331,30 +352,34 @@ def test_both_augmentations_give_batches_of_one_shape_and_range(made):
         assert batch.mean() == pytest.approx(pictures.mean(), abs=8)
         assert not np.array_equal(np.sort(batch.reshape(20, -1).sum(1)), np.sort(pictures.reshape(20, -1).sum(1)))
     with (
-        ours.augment(str(made / "lesions.npz"), 64, 20, 2) as mine,
-        usual.augment(str(made / "lesions.npz"), 64, 20) as other,
+        scanbook_side.augment(str(made / "lesions.npz"), 64, 20, 2) as mine,
+        baseline.augment(str(made / "lesions.npz"), 64, 20) as other,
     ):
         assert mine() > 0 and other() > 0
 
 
 def test_both_ways_of_decoding_give_the_same_images_up_to_resampling(made, tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
-    paths = material.files(made / "jpegs")
-    theirs = usual.read_all([str(path) for path in paths], 64)[..., ::-1]
+    paths = inputs.jpeg_paths(made / "jpegs")
+    theirs = baseline.read_all([str(path) for path in paths], 64)[..., ::-1]
     own = np.stack([images.load(path, (64, 64)) for path in paths])
     assert theirs.shape == own.shape and np.abs(theirs.astype(int) - own).mean() < 4
     options = {"folder": str(made / "jpegs"), "size": 64, "count": 12}
-    with ours.decode(**options) as cold, ours.from_cache(**options) as cached, usual.decode(**options) as loop:
+    with (
+        scanbook_side.decode(**options) as cold,
+        scanbook_side.from_cache(**options) as cached,
+        baseline.decode(**options) as loop,
+    ):
         assert min(cold(), cached(), loop()) > 0
     assert not list(tmp_path.glob("store-*"))
 
 
 def test_files_in_folders_become_a_dataset(made, tmp_path):
-    found = ours.listed(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
+    found = scanbook_side.list_files(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
     assert len(found.frame) == 8 and all(Path(p).parent.name == c for p, c in found.frame[["path", "label"]].to_numpy())
     for index in range(4):
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), np.zeros((8, 8, 3), np.uint8))
-    alone = ours.listed(str(tmp_path), 4, {"train": 50, "test": 50})
+    alone = scanbook_side.list_files(str(tmp_path), 4, {"train": 50, "test": 50})
     assert alone.classes == ("class 0", "class 1") and sorted(alone.frame["split"]) == [
         "test",
         "test",
@@ -364,11 +389,12 @@ def test_files_in_folders_become_a_dataset(made, tmp_path):
 
 
 def test_a_form_is_one_that_flask_reads():
-    from flask import Flask, request
+    from flask import Flask
+    from flask import request as received
 
     app = Flask(__name__)
-    app.post("/")(lambda: request.files["file"].filename.encode() + request.files["file"].read())
-    body, headers = asking.form("file", b"\xff\xd8 bytes \r\n")
+    app.post("/")(lambda: received.files["file"].filename.encode() + received.files["file"].read())
+    body, headers = requests.form("file", b"\xff\xd8 bytes \r\n")
     answer = app.test_client().post("/", data=body, headers=headers)
     assert answer.data == b"photo.jpg\xff\xd8 bytes \r\n"
 
@@ -391,7 +417,7 @@ POINTS = [
 
 @pytest.fixture
 def files(tmp_path):
-    return growth.of_files(tmp_path, rows.Sizes(), None)
+    return growth.pipeline_of_files(tmp_path, table.Sizes(), None)
 
 
 def test_linear_growth_and_flat_memory_are_recognised(files):
@@ -399,7 +425,7 @@ def test_linear_growth_and_flat_memory_are_recognised(files):
     assert found["linear"] and found["flat"] and found["exponents"]["decode"] == pytest.approx(1)
     squared = [point | {"seconds": point["n"] ** 2, "own memory": point["n"] / 1000} for point in POINTS]
     found = growth.summary(files, squared)
-    assert not found["linear"] and not found["flat"] and "more than linearly" in report.growth_sentence(found)
+    assert not found["linear"] and not found["flat"] and "more than linearly" in report.describe_growth(found)
     assert "within" not in found
 
 
@@ -415,14 +441,14 @@ def streamed(pipeline, gib):
 
 
 @pytest.mark.parametrize(("gib", "kept"), [(2.79, True), (2.8, False)])
-def test_memory_is_held_against_three_gigabytes_not_gibibytes(tmp_path, gib, kept):
-    pipeline = growth.of_drawn(tmp_path, rows.Sizes())
+def test_memory_is_compared_with_three_gigabytes_not_gibibytes(tmp_path, gib, kept):
+    pipeline = growth.pipeline_of_synthetic_images(tmp_path, table.Sizes())
     assert pipeline.counts == (2000, 20_000, 200_000) and pipeline.options["size"] == 128 and pipeline.within == 3
     found = growth.summary(pipeline, streamed(pipeline, gib))
     assert found["kept within"] is kept
     assert [point["rates"]["scan"] for point in found["points"]] == [pytest.approx(100)] * 3
-    said = report.growth_sentence(found)
-    assert f"{'within' if kept else 'beyond'} the 3 GB" in said and "no more than linearly" in said
+    said = report.describe_growth(found)
+    assert f"{'within' if kept else 'beyond'} the limit of 3 GB" in said and "no more than linearly" in said
 
 
 def executed(folder, cells, seconds):
@@ -438,26 +464,26 @@ def executed(folder, cells, seconds):
 def test_overhead_is_all_time_outside_the_cells_over_that_inside(tmp_path):
     for name in suite.NOTEBOOKS:
         executed(tmp_path / name, [4.0, None, 6.0], 12.0)
-    found = overhead.measured(tmp_path, 7 * 13.0)
+    found = overhead.summary(tmp_path, 7 * 13.0)
     assert found["ratio"] == found["low"] == found["high"] == pytest.approx(0.3)
     assert found["notebooks"][suite.NOTEBOOKS[0]] == {"cells": 10.0, "seconds": 12.0}
-    assert found["medians"] == {"ours": pytest.approx(21), "other": pytest.approx(70)}
+    assert found["medians"] == {"scanbook": pytest.approx(21), "baseline": pytest.approx(70)}
 
 
 def test_overhead_of_a_run_that_is_not_whole_is_refused(tmp_path):
     with pytest.raises(RunError, match="left no whole report"):
-        overhead.measured(tmp_path, 1.0)
+        overhead.summary(tmp_path, 1.0)
 
 
 @pytest.fixture
 def page(run, tmp_path):
-    run.contest(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "usual practice": [9, 10.0, 20.0]}))
-    run.contest(planted(run, "fine-tuning"), FakeSides({"scanbook": [9, 8.0, 9.0], "bare step": [10.0, 10.0]}))
-    run.contest(planted(run, "http"), FakeSides({"scanbook": [RunError("it did not start")]}))
-    run.found["growth"] = growth.summary(growth.of_files(tmp_path, rows.Sizes(), None), POINTS)
-    pipeline = growth.of_drawn(tmp_path, rows.Sizes())
-    run.found["streaming"] = growth.summary(pipeline, streamed(pipeline, 2.0))
-    return run.found
+    run.compare(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "baseline": [9, 10.0, 20.0]}))
+    run.compare(planted(run, "fine-tuning"), FakeSides({"scanbook": [9, 8.0, 9.0], "bare step": [10.0, 10.0]}))
+    run.compare(planted(run, "http"), FakeSides({"scanbook": [RunError("it did not start")]}))
+    run.results["growth"] = growth.summary(growth.pipeline_of_files(tmp_path, table.Sizes(), None), POINTS)
+    pipeline = growth.pipeline_of_synthetic_images(tmp_path, table.Sizes())
+    run.results["streaming"] = growth.summary(pipeline, streamed(pipeline, 2.0))
+    return run.results
 
 
 def test_the_page_shows_reached_missed_failed_and_not_run_and_needs_nothing_else(page):
@@ -473,7 +499,7 @@ def test_the_page_shows_reached_missed_failed_and_not_run_and_needs_nothing_else
     cells = [[" ".join(cell.get_text(" ").split()) for cell in row.select("th, td")] for row in rows]
     beyond = {name: last for name, *_, last in cells}
     assert beyond["Images"] == "200,000" and beyond["Near copies"] == "100 images/s 2,000 s, 0.54 GB"
-    assert beyond["In all"].endswith("14,000 s, 2.15 GB") and beyond["Pixel cache on disk"] == "9.83 GB"
+    assert beyond["In total"].endswith("14,000 s, 2.15 GB") and beyond["Pixel cache on disk"] == "9.83 GB"
     assert beyond["Planted near-duplicates found"] == "100.0 % precision 96.0 %"
 
 
@@ -488,26 +514,27 @@ def test_the_page_can_be_read_everywhere(page, tmp_path):
 
 
 def test_a_page_without_any_figure_is_still_a_page(run):
-    html = report.render(run.found)
-    assert "data:image/" not in html and "not asked for in this run" in html
+    html = report.render(run.results)
+    assert "data:image/" not in html and "not requested in this run" in html
 
 
 def test_words_of_numbers():
-    assert [report.figure(value) for value in (0.01234, 1.869, 24.96, 999.6, 12345.0)] == [
+    assert [report.format_number(value) for value in (0.01234, 1.869, 24.96, 999.6, 12345.0)] == [
         "0.0123",
         "1.87",
         "25",
         "1,000",
         "12,345",
     ]
-    assert report.goal({"goal": 1 / 6, "direction": "≤"}) == "≤ 1/6"
-    assert report.goal({"goal": 0.35, "direction": "≤"}) == "≤ 0.35×"
+    assert report.format_goal({"goal": 1 / 6, "direction": "≤"}) == "≤ 1/6"
+    assert report.format_goal({"goal": 0.35, "direction": "≤"}) == "≤ 0.35×"
 
 
 def test_a_share_of_the_goal_is_drawn_for_both_directions():
     from benchmarks import plots
+    from scanbook.reporting.plots import style
 
-    with plots.apply():
+    with style.apply():
         common = {"low": 2.0, "high": 8.0, "ratio": 4.0, "reached": True}
         figure = plots.ratios(
             [
@@ -524,9 +551,9 @@ def test_a_share_of_the_goal_is_drawn_for_both_directions():
 
 
 def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
-    with material.make("datasets", str(tmp_path / "sets"), count=120, each=60, size=48) as once:
-        once()
-    one, both = (growing.drawn(tmp_path / "sets", 60, count) for count in (60, 120))
+    for seed in range(2):
+        inputs._dataset(tmp_path / "sets" / inputs.dataset_name(seed), 60, seed, 48)
+    one, both = (pipeline.merge_datasets(tmp_path / "sets", 60, count) for count in (60, 120))
     pd.testing.assert_frame_equal(one.frame, both.frame.iloc[:60])
     assert len(both.frame) == 120 and all(Path(path).is_file() for path in both.frame["path"])
     assert not set(both.frame["group"][:60]) & set(both.frame["group"][60:])
@@ -537,23 +564,23 @@ def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
 
 def test_a_pipeline_says_what_each_step_took(monkeypatch):
     held = iter([1.0, 1.0, 5.0, 5.0])
-    monkeypatch.setattr(growing, "own_memory", lambda: next(held, 2.0))
-    steps = growing.Steps()
+    monkeypatch.setattr(pipeline, "own_memory", lambda: next(held, 2.0))
+    steps = pipeline.Steps()
     for name in ("scan", "head"):
         with steps.step(name):
             pass
-    found = steps.measured()
+    found = steps.figures()
     assert found["value"] == pytest.approx(found["scan"] + found["head"]) and found["own memory"] == 5.0
     assert found["own memories"] == {"scan": 1.0, "head": 5.0}
 
 
 @pytest.mark.cluster
 def test_streaming_runs_in_tiny_sizes(run, capsys):
-    run.all({"streaming"})
-    found = json.loads((run.folder / running.RESULTS).read_text())["streaming"]
-    assert [point["n"] for point in found["points"]] == list(rows.QUICK.streaming), found
+    run.measure({"streaming"})
+    found = json.loads((run.folder / runner.RESULTS).read_text())["streaming"]
+    assert [point["n"] for point in found["points"]] == list(table.QUICK.streaming), found
     assert all(point["recall"] >= 0.5 and point["pixels"] == point["n"] * 64 * 64 * 3 for point in found["points"])
-    assert "near-duplicates found" in (run.folder / running.PAGE).read_text()
+    assert "near-duplicates found" in (run.folder / runner.PAGE).read_text()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from benchmarks import parallel, report, rows, running
+from benchmarks import parallel, report, runner, table
 from helpers import pages
 from scanbook import cli
 from scanbook.errors import RunError
@@ -19,7 +19,7 @@ from scanbook.reporting.records import read_json
 from scanbook.store import write_json
 
 CASE = parallel.Case("baseline_cnn", "from scratch", True, 3)
-SAID = {"cores": [0, 1], "command": "scanbook train drawn", "did": "96 px"}
+RUN = {"cores": [0, 1], "command": "scanbook train synthetic", "description": "96 px"}
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound here")
 
 
@@ -65,7 +65,7 @@ def test_who_was_last_is_first_in_the_next_round(tmp_path: Path) -> None:
         asked.append(count)
         return trained(1.0)
 
-    parallel._turns(CASE, tmp_path, train)
+    parallel._train_in_turn(CASE, tmp_path, train)
     assert asked == [1, 2, 2, 1, 1, 2]
 
 
@@ -79,7 +79,7 @@ def test_each_case_is_kept_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(parallel, "run", prepare)
     monkeypatch.setattr(parallel, "_trained", lambda *_: trained(1.0))
     kept = []
-    found = parallel.measure(tmp_path, rows.Sizes(), {}, lambda so_far: kept.append(len(so_far["networks"])))
+    found = parallel.measure(tmp_path, table.Sizes(), {}, lambda so_far: kept.append(len(so_far["networks"])))
     assert kept == [1, 2, 3] and [each["rounds"] for each in found["networks"]] == [2, 2, 1]
     assert not list(tmp_path.iterdir())
 
@@ -89,23 +89,23 @@ def test_processors_that_share_a_core_count_once(tmp_path: Path) -> None:
         folder = tmp_path / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert parallel.apart({0, 1, 2, 3}, tmp_path) == [0, 1]
-    assert parallel.apart({2, 3}, tmp_path) == [2, 3]
-    assert parallel.apart({4, 5}, tmp_path) == [4, 5], "the system says nothing of these"
+    assert parallel.separate_cores({0, 1, 2, 3}, tmp_path) == [0, 1]
+    assert parallel.separate_cores({2, 3}, tmp_path) == [2, 3]
+    assert parallel.separate_cores({4, 5}, tmp_path) == [4, 5], "the system says nothing of these"
 
 
 def test_where_it_cannot_be_measured_the_page_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    found = parallel.measure(tmp_path, rows.QUICK, {})
+    found = parallel.measure(tmp_path, table.QUICK, {})
     assert "does not let a process be bound to a core" in found["unable"]
-    run = running.Run(tmp_path / "bench", tmp_path / "work", rows.QUICK, None)
-    run.found[parallel.NAME] = found
-    text = BeautifulSoup(report.render(run.found), "html.parser").get_text(" ")
+    run = runner.Run(tmp_path / "bench", tmp_path / "work", table.QUICK, None)
+    run.results[parallel.NAME] = found
+    text = BeautifulSoup(report.render(run.results), "html.parser").get_text(" ")
     assert "Not run: " in text and "does not let a process be bound to a core" in text
 
 
 @needs_affinity
-def test_one_core_cannot_be_held_against_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_core_cannot_be_compared_with_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanbook.runtime.distribution.find_spec", lambda name: object())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert parallel.unable() == "it takes 2 cores, and this process may use 1"
@@ -117,7 +117,7 @@ def test_one_core_cannot_be_held_against_two(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_started_while_pinned_stays_there_and_this_process_does_not() -> None:
     before = os.sched_getaffinity(0)
     core = max(before)
-    with parallel.pinned(core):
+    with parallel.bind_to_core(core):
         code = "import os; print(os.sched_getaffinity(0))"
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == str({core}) and os.sched_getaffinity(0) == before
@@ -132,17 +132,18 @@ def test_a_training_that_fails_is_its_last_line(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_ratios_and_curves(tmp_path: Path) -> None:
-    run = running.Run(tmp_path / "bench", tmp_path / "work", rows.QUICK, None)
-    run.found[parallel.NAME] = {"networks": [planted()], **SAID}
-    html = report.render(run.found)
+    run = runner.Run(tmp_path / "bench", tmp_path / "work", table.QUICK, None)
+    run.results[parallel.NAME] = {"networks": [planted()], **RUN}
+    html = report.render(run.results)
     text = " ".join(BeautifulSoup(html, "html.parser").get_text(" ").split())
     assert "1.6× (1.6 to 2)" in text and "1.0e-03" in text and html.count("data:image/svg+xml;base64,") == 1
 
 
 def test_both_curves_are_drawn_and_told_apart_without_colour() -> None:
     from benchmarks import plots
+    from scanbook.reporting.plots import style
 
-    with plots.apply():
+    with style.apply():
         figure = plots.curves([planted(), planted()])
     assert len(figure.axes) == 2
     for axis in figure.axes:
@@ -154,10 +155,10 @@ def test_both_curves_are_drawn_and_told_apart_without_colour() -> None:
 @pytest.mark.slow
 @pages.needs_chromium
 def test_the_page_can_be_read_everywhere(tmp_path: Path) -> None:
-    run = running.Run(tmp_path, tmp_path / "work", rows.QUICK, None)
-    run.found[parallel.NAME] = {"networks": [planted()] * 3, **SAID}
-    (tmp_path / "performance.html").write_text(report.render(run.found))
-    write_json(tmp_path / "performance.json", run.found)
+    run = runner.Run(tmp_path, tmp_path / "work", table.QUICK, None)
+    run.results[parallel.NAME] = {"networks": [planted()] * 3, **RUN}
+    (tmp_path / "performance.html").write_text(report.render(run.results))
+    write_json(tmp_path / "performance.json", run.results)
     with pages.browser() as chromium:
         pages.check_shown(chromium, tmp_path / "performance.html", [("light", 360), ("dark", 1440)])
 
@@ -170,7 +171,7 @@ def test_real_trainings_in_tiny_sizes(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     assert cli.main(["bench", "--quick", "--rows", parallel.NAME]) == 0
-    found = read_json(tmp_path / "reports" / "bench" / running.RESULTS)[parallel.NAME]
+    found = read_json(tmp_path / "reports" / "bench" / runner.RESULTS)[parallel.NAME]
     [network] = found["networks"]
     assert network["backbone"] == "baseline_cnn" and network["images"] > 20 and network["epochs"] == 3
     # rounding grows in so many steps; test_distributed.py holds fewer to 1e-4

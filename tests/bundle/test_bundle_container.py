@@ -21,9 +21,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from helpers.bundles import write, write_all_formats
-from scanbook import bundle, export
+from scanbook import bundle
 from scanbook.bundle import container
 from scanbook.bundle.writing import CODE
+from scanbook.export import bundles
 
 PACKAGE = Path(bundle.__file__).parents[1]
 
@@ -32,7 +33,7 @@ PACKAGE = Path(bundle.__file__).parents[1]
 def made(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     folder = tmp_path_factory.mktemp("container")
     about = {"title": 'Which "colour", for $HOME?\nAny', "licence": "CC0"}
-    return write(folder / "bundle", models=write_all_formats(folder), about=about, packages=export.DICOM_PACKAGES)
+    return write(folder / "bundle", models=write_all_formats(folder), about=about, packages=bundles.DICOM_PACKAGES)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_templates_lie_where_a_person_looks_and_nowhere_else(made: bundle.Bundle
 def test_requirements_are_what_the_code_imports_in_the_versions_at_hand(made: bundle.Bundle) -> None:
     lines = (made.folder / "requirements.txt").read_text().split()
     pinned = dict(line.split("==") for line in lines)
-    assert set(pinned) == {*bundle.PACKAGES, *export.DICOM_PACKAGES} and list(pinned) == sorted(pinned)
+    assert set(pinned) == {*bundle.PACKAGES, *bundles.DICOM_PACKAGES} and list(pinned) == sorted(pinned)
     assert all(version(name) == pin for name, pin in pinned.items())
     assert dict(line.split("==") for line in container.requirements().split()).keys() == set(bundle.PACKAGES)
 

@@ -75,8 +75,8 @@ def test_model_of_another_size_is_refused_and_the_older_bundle_stays(exported):
 
 
 def test_a_model_of_cut_outs_says_that_it_wants_them():
-    assert "already cut out by a mask" in export.asks_for(planted.study(input="cutout"))
-    assert "already cropped to the box" in export.asks_for(planted.study(input="crop"))
+    assert "already cut out by a mask" in export.describe_input(planted.study(input="cutout"))
+    assert "already cropped to the box" in export.describe_input(planted.study(input="crop"))
 
 
 # every format
@@ -100,15 +100,15 @@ def whole(tmp_path_factory):
 
 def test_fixed_images_are_of_test_then_of_validation():
     manifest = planted.manifest()
-    rows = export.fixed(manifest)
+    rows = export.select_fixed(manifest)
     splits = manifest.frame["split"].iloc[rows].tolist()
-    assert splits == [TEST] * 12 + [VALIDATION] * 11 and len(rows) <= export.FIXED
+    assert splits == [TEST] * 12 + [VALIDATION] * 11 and len(rows) <= formats.FIXED
 
 
 def test_every_format_answers_as_the_trained_network(whole):
     """As the description says, and as the files do when they are opened anew."""
     manifest, model = planted.manifest(), grad_cam.with_heat_maps(planted.network(), 1.7)
-    shown = planted.pixels()[export.fixed(manifest)]
+    shown = planted.pixels()[export.select_fixed(manifest)]
     reference = engines.KerasEngine(model).predict(shown)[0]
     exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model", "onnx")]
     assert set(whole.models) >= {"keras", "openvino", "saved_model", "onnx"}
@@ -128,7 +128,9 @@ def test_int8_is_kept_with_its_loss_or_left_out_with_the_reason(whole):
     assert ("openvino_int8" in whole.models) != ("openvino_int8" in whole.excluded)
     if "openvino_int8" in whole.models:
         assert OpenVinoEngine(whole.model_path("int8")).precision == "int8"
-    assert ("OpenVINO int8" in export.said(whole)) and "validation images" in export.said(whole)
+    assert ("OpenVINO int8" in export.summarise_formats(whole)) and "validation images" in export.summarise_formats(
+        whole
+    )
 
 
 def test_bundle_carries_what_the_cards_and_the_page_need(whole):
@@ -141,7 +143,7 @@ def test_bundle_carries_what_the_cards_and_the_page_need(whole):
         "datasets": ["planted"],
     }
     assert (whole.folder / "DATASET_CARD.md").read_text() == "# Card\n"
-    listed = export.files(whole)["MiB"]
+    listed = export.list_files(whole)["MiB"]
     assert {"saved_model/", "scanbook/", "model.xml", "Dockerfile"} <= set(listed.index)
     total = sum(path.stat().st_size for path in whole.folder.rglob("*") if path.is_file())
     assert listed.sum() == pytest.approx(total / 2**20)
@@ -152,7 +154,7 @@ def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(w
     other = grad_cam.with_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
     monkeypatch.setattr(engines, "to_saved_model", lambda _, path: other.export(path, verbose=False))
     with pytest.raises(
-        BundleError, match=r"SavedModel does not answer as the trained network: .* on 23 images"
+        BundleError, match=r"SavedModel does not agree with the trained network: .* on 23 images"
     ) as said:
         write(whole.folder)
     assert "\n" not in str(said.value)
@@ -165,7 +167,7 @@ def test_a_bundle_without_onnx_says_what_to_install(tmp_path, monkeypatch):
     assert "onnx" not in made.models and not (made.folder / "model.onnx").exists()
     assert (
         'ONNX is not available: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".'
-        in export.said(made)
+        in export.summarise_formats(made)
     )
 
 
@@ -173,11 +175,11 @@ def test_int8_that_is_less_often_right_is_left_out(tmp_path, monkeypatch):
     def grey(study, manifest, images, converted, name):
         return engines.quantise(converted, np.full_like(images[:2], 127))
 
-    monkeypatch.setattr(formats, "quantised", grey)
+    monkeypatch.setattr(formats, "quantise", grey)
     monkeypatch.setattr(engines, "refusal", lambda *_: "int8: right on 1 of 11 images")
     made = write(tmp_path / "bundle")
     assert made.excluded["openvino_int8"] == "int8: right on 1 of 11 images" and made.precisions == ("fp32",)
-    assert not (made.folder / "model_int8.xml").exists() and "left out" in export.said(made)
+    assert not (made.folder / "model_int8.xml").exists() and "excluded" in export.summarise_formats(made)
 
 
 @pytest.mark.parametrize(("right", "allowed"), [(30, True), (29, True), (28, False)])
@@ -185,10 +187,10 @@ def test_on_the_fixed_images_int8_may_lose_one_in_a_hundred_rounded_up(right, al
     y_true = np.zeros(32, int)
     reference, other = (np.tile([[0.1, 0.9]], (32, 1)) for _ in range(2))
     reference[:30], other[:right] = [0.9, 0.1], [0.9, 0.1]
-    said = formats._int8_on_fixed(reference, other, y_true)
+    said = formats._check_int8(reference, other, y_true)
     assert (said == "") == allowed and (allowed or "right on 28 of 32" in said)
     other[0] = np.nan
-    assert formats._int8_on_fixed(reference, other, y_true)
+    assert formats._check_int8(reference, other, y_true)
 
 
 def test_a_comparison_that_cannot_tell_red_from_blue_is_refused():
@@ -199,9 +201,9 @@ def test_a_comparison_that_cannot_tell_red_from_blue_is_refused():
 
     photos = planted.pixels()[:8]
     reference = Grey().predict(photos)[0]
-    with pytest.raises(BundleError, match="OpenVINO answers 8 images alike when red and blue are swapped"):
-        formats._swapped(photos, reference, {"OpenVINO": Grey()})
-    assert formats._swapped(photos[..., :1].repeat(3, 3), reference, {"OpenVINO": Grey()}).empty
+    with pytest.raises(BundleError, match="OpenVINO gives the same output for 8 images when red and blue are swapped"):
+        formats._check_swapped(photos, reference, {"OpenVINO": Grey()})
+    assert formats._check_swapped(photos[..., :1].repeat(3, 3), reference, {"OpenVINO": Grey()}).empty
 
 
 SMALL = "dataset.images=72 bootstrap_rounds=20 backbones=[baseline_cnn] weights=none"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from benchmarks import ours
+from benchmarks import studies
 from helpers import planted
 from scanbook import runtime
 from scanbook.config import Head
@@ -156,8 +156,8 @@ def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path,
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 3, 900)
     x = (draw.normal(0, 1, (900, 12)) + 2 * np.eye(3, 12)[labels]).astype(np.float32)
-    manifest = ours.manifest_of(labels, {"train": 600, "validation": 300}, 3)
-    study = ours.study_of("mobilenet_v2_0.35", 64, {"epochs": 40, "batch_size": 32})
+    manifest = studies.make_manifest(labels, {"train": 600, "validation": 300}, 3)
+    study = studies.make_study("mobilenet_v2_0.35", 64, {"epochs": 40, "batch_size": 32})
     found = []
     for most in (2**28, 0):
         monkeypatch.setattr(head, "_HELD", most)

@@ -1,1 +1,1 @@
-"""Measures training, inference and what they cost, on the machine at hand."""
+"""What notebook 06 measures on this machine: training and inference speed, cost; and the latency of a service."""

@@ -1,7 +1,7 @@
-"""Inference by engine, precision, mode, threads and batch, on the machine at hand.
+"""Inference speed by engine, precision, mode, threads and batch on this machine.
 
-Every engine runs in a process of its own (`worker`). All of them stay alive, idle but for one, so that their windows
-can be interleaved in random order: a machine that slows down slows all of them.
+Every engine runs in its own process (`worker`). All processes stay alive, and all but one are idle, so that their
+windows can be interleaved in random order: a machine that slows down affects all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import quantile_test
 
 from scanbook import export, runtime
-from scanbook.benchmark.windows import percentile, settled
+from scanbook.benchmark.timing import is_stable, percentile
 from scanbook.benchmark.worker import PREDICT, TRACED, Worker
 from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
@@ -29,12 +29,12 @@ from scanbook.models import engines
 KERAS, OPENVINO, ONNX = engines.KerasEngine.name, engines.OpenVinoEngine.name, engines.OnnxEngine.name
 
 WINDOWS = 6
-"""Fewest windows, where the study allows as many: the median of fewer has no 95 % interval."""
+"""Fewest windows, where the study allows as many: a median of fewer has no 95 % interval."""
 
 CONFIGURATION = ["engine", "precision", "mode", "threads"]
-"""Columns that name what was measured; `batch` comes on top."""
+"""Columns that name a configuration; `batch` is separate."""
 TIMING = ["batch", "calls", "windows", "stable", "p50", "p95", "p99", "images_per_second", "low", "high", "refused"]
-"""Columns of what was timed, in the order in which a table shows them."""
+"""Columns of the times, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Models:
 
     Attributes:
         paths: Model files by engine and precision.
-        images: `.npy` file of the images that are timed, uint8 `(n, h, w, 3)`.
-        agreement: What each file answers, as `prepare` describes it.
-        missing: A sentence for each engine that is left out.
+        images: `.npy` file of the timed images, uint8 `(n, h, w, 3)`.
+        agreement: Comparison of each file with Keras, as `prepare` describes it.
+        missing: A sentence for each engine that is not available.
     """
 
     paths: dict[tuple[str, engines.Precision], Path]
@@ -68,19 +68,19 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """In words, for figures, sentences and errors."""
+        """Name in figures, sentences and errors."""
         return label(self.engine, self.precision, self.mode, self.threads)
 
 
 def label(engine: str, precision: str, mode: str, threads: int) -> str:
-    """A configuration in words: "OpenVINO int8, throughput, 2 threads"."""
+    """Return the name of a configuration: "OpenVINO int8, throughput, 2 threads"."""
     return f"{engine} {precision}, {mode}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) -> Models:
-    """Saves a network for every engine, in int8 too, and holds the files' answers against Keras's.
+    """Save a network for every engine, also in int8, and compare the outputs of the files with Keras.
 
-    int8 is calibrated on training images; accuracy is of the validation images, none of which it has seen.
+    int8 is calibrated on training images; accuracy is that of the validation images.
 
     Args:
         study: Number of calibration images, batch sizes and seed.
@@ -89,9 +89,9 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
         model: The trained `keras.Model`, from images to logits.
 
     Returns:
-        The files. Their `agreement` has a row an engine and precision: `accuracy`, its `change` against Keras in
-        points with `low` and `high`, the paired 95 % interval, `difference`, the largest of the logits as a share of
-        their spread, and `refused`, the reason why it may not stand in for the network, or "".
+        The files. Their `agreement` has one row per engine and precision: `accuracy`, its `change` from Keras in points
+        with `low` and `high`, the paired 95 % interval, `difference`, the largest of the logits as a share of their
+        spread, and `refused`, the reason why it may not replace the network, or "".
 
     Raises:
         ModelError: The network cannot be converted.
@@ -107,37 +107,39 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
     model.save(paths[KERAS, "fp32"])
     converted = engines.to_openvino(model)
     engines.save_openvino(converted, paths[OPENVINO, "fp32"])
-    engines.save_openvino(export.quantised(study, manifest, images, converted, model.name), paths[OPENVINO, "int8"])
+    engines.save_openvino(export.quantise(study, manifest, images, converted, model.name), paths[OPENVINO, "int8"])
     missing = []
     try:
         engines.to_onnx(model, paths[ONNX, "fp32"])
     except ModelError as error:
-        missing.append(f"{ONNX} is left out: {error}.")
+        missing.append(f"{ONNX} is not available: {error}.")
         del paths[ONNX, "fp32"]
-    most = max(study.benchmark.batch_sizes)
-    np.save(root / "images.npy", np.resize(images[manifest.rows(TRAIN)[:most]], (most, *images.shape[1:])))
-    shown = images[manifest.rows(VALIDATION)]
+    largest = max(study.benchmark.batch_sizes)
+    np.save(root / "images.npy", np.resize(images[manifest.rows(TRAIN)[:largest]], (largest, *images.shape[1:])))
+    validation = images[manifest.rows(VALIDATION)]
     logits = {
-        key: (engines.KerasEngine(model) if path.suffix == ".keras" else engines.open_saved(path)).predict(shown)[0]
+        key: (engines.KerasEngine(model) if path.suffix == ".keras" else engines.open_saved(path)).predict(validation)[
+            0
+        ]
         for key, path in paths.items()
     }
-    return Models(paths, root / "images.npy", agreement(study, manifest, logits), tuple(missing), folder)
+    return Models(paths, root / "images.npy", compare_engines(study, manifest, logits), tuple(missing), folder)
 
 
-def agreement(
+def compare_engines(
     study: Study, manifest: Manifest, logits: dict[tuple[str, engines.Precision], np.ndarray]
 ) -> pd.DataFrame:
-    """Holds every engine's logits for the validation images, `(n, k)`, against those of the first; see `prepare`."""
+    """Compare every engine's logits for the validation images, `(n, k)`, with those of the first; see `prepare`."""
     y = manifest.y[manifest.rows(VALIDATION)]
     reference = next(iter(logits.values()))
-    usual = manifest.predictions(VALIDATION, reference)
+    baseline = manifest.predictions(VALIDATION, reference)
     rows = {}
     for (engine, precision), values in logits.items():
         refused = engines.refusal(precision, reference, values, y)
         row = {"accuracy": float((values.argmax(1) == y).mean()), "difference": engines.parity(reference, values)}
         if np.isfinite(values).all():
-            found = manifest.predictions(VALIDATION, values)
-            change = paired_difference(found, usual, "accuracy", study.bootstrap_rounds, study.seed)
+            predictions = manifest.predictions(VALIDATION, values)
+            change = paired_difference(predictions, baseline, "accuracy", study.bootstrap_rounds, study.seed)
             row |= {"change": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}
         rows[engine, precision] = row | {"refused": refused}
     columns = ["accuracy", "change", "low", "high", "difference", "refused"]
@@ -146,177 +148,185 @@ def agreement(
     return table
 
 
-def configurations(study: Study, models: Models) -> list[Configuration]:
-    """What this machine allows: latency mode with all threads, and with one where asked for; throughput mode with all.
+def select_configurations(study: Study, models: Models) -> list[Configuration]:
+    """Return the configurations of this machine.
+
+    Latency mode has all threads, and one where the study says so; throughput mode has all.
 
     `model.predict` runs with all threads, as in most notebooks; a traced function on a GPU too, where there is one.
     """
-    every = runtime.cores()
-    counts = sorted({1, every}) if study.benchmark.one_thread else [every]
+    cores = runtime.cores()
+    counts = sorted({1, cores}) if study.benchmark.one_thread else [cores]
     keras = models.paths[KERAS, "fp32"]
-    found = [Configuration(PREDICT, "fp32", "latency", every, keras)]
-    found += [Configuration(TRACED, "fp32", "latency", count, keras) for count in counts]
+    every = [Configuration(PREDICT, "fp32", "latency", cores, keras)]
+    every += [Configuration(TRACED, "fp32", "latency", count, keras) for count in counts]
     if runtime.gpus():
-        found.append(Configuration(f"{TRACED}, GPU", "fp32", "latency", every, keras, "gpu"))
+        every.append(Configuration(f"{TRACED}, GPU", "fp32", "latency", cores, keras, "gpu"))
     for (engine, precision), path in models.paths.items():
         if engine != KERAS:
-            found += [Configuration(engine, precision, "latency", count, path) for count in counts]
-            found.append(Configuration(engine, precision, "throughput", every, path))
-    return found
+            every += [Configuration(engine, precision, "latency", count, path) for count in counts]
+            every.append(Configuration(engine, precision, "throughput", cores, path))
+    return every
 
 
 def measure(study: Study, models: Models) -> pd.DataFrame:
-    """Times every configuration at every batch size, each in a fresh process.
+    """Time every configuration at every batch size, each in a fresh process.
 
-    The processes start one after the other, alone, and are warmed up: a call of every batch size from every caller.
-    Then windows of all configurations and batch sizes are interleaved in random order. Each begins with a call that
-    does not count. A configuration has enough windows when the medians of its last three differ by at most
-    `study.benchmark.stable`, and there are `WINDOWS`; at most it gets `study.benchmark.windows`. In throughput mode as
-    many callers as the engine works on at a time call at once, so that a call takes longer and more of them are made.
+    The processes start one after the other and warm up: every caller makes a call of every batch size. Then windows of
+    all configurations and batch sizes are interleaved in random order. Each begins with a call that does not count. A
+    configuration has enough windows when there are `WINDOWS` and the medians of the last three differ by at most
+    `study.benchmark.stable`; it gets at most `study.benchmark.windows`. In throughput mode there are as many callers as
+    batches that the engine computes at a time, so that each call takes longer and calls overlap.
 
     Returns:
-        One row a configuration and batch size. `engine`, `precision`, `mode`, `threads`, `batch`; `calls` and
-        `windows`, how many; `stable`, whether the last three agree; `p50`, `p95` and `p99` of the calls in
+        One row per configuration and batch size. `engine`, `precision`, `mode`, `threads`, `batch`; the numbers of
+        `calls` and `windows`; `stable`, whether the last three agree; `p50`, `p95` and `p99` of the calls in
         milliseconds, NaN where a percentile rests on fewer calls than one beyond it (20 and 100);
         `images_per_second`, the median of the windows, with `low` and `high`, its 95 % interval by order statistics
         (NaN below six windows); `load` (process start to loaded model) and `first` (first prediction) in seconds, with
         their sum `cold_start`; `memory`, the process's peak, and `size`, the model's on disk, in MiB; `accuracy` and
-        `change` against Keras in points, with `change_low` and `change_high`, on validation; `refused`, the reason why
-        it may not stand in for the network, or "".
-        `model.predict` and the traced function share a process, which is the former's cold start and both their memory.
+        `change` from Keras in points, with `change_low` and `change_high`, on validation; `refused`, the reason why
+        it may not replace the network, or "".
+        `model.predict` and the traced function share a process, which has the cold start of the former and the memory
+        of both.
 
     Raises:
-        RunError: A process ended, with its last line; all others are stopped.
+        RunError: A process ended; the message has its last line, and all others are stopped.
     """
-    planned = configurations(study, models)
+    planned = select_configurations(study, models)
     with ExitStack() as stack:
         processes: dict[tuple[Any, ...], Worker] = {}
         starts: dict[Configuration, tuple[float, float]] = {}
-        for each in runtime.progress(planned, "starting engines"):
-            key = _process(each)
+        for configuration in runtime.progress(planned, "starting engines"):
+            key = _process_key(configuration)
             fresh = key not in processes
             if fresh:
-                processes[key] = stack.enter_context(_start(study, models, each, planned))
+                processes[key] = stack.enter_context(_start(study, models, configuration, planned))
             worker = processes[key]
-            first = worker.window(each.engine, 1, callers=1)["seconds"]
-            starts[each] = (worker.load, first) if fresh else (np.nan, np.nan)
-        windows = _windows(study, {each: processes[_process(each)] for each in planned})
+            first = worker.window(configuration.engine, 1, callers=1)["seconds"]
+            starts[configuration] = (worker.load, first) if fresh else (np.nan, np.nan)
+        windows = _measure_windows(
+            study, {configuration: processes[_process_key(configuration)] for configuration in planned}
+        )
         memory = {key: worker.memory for key, worker in processes.items()}
     rows = []
-    for (each, batch), found in windows.items():
-        load, first = starts[each]
-        answers = models.agreement.loc[KERAS if each.path.suffix == ".keras" else each.engine, each.precision]
+    for (configuration, batch), times in windows.items():
+        load, first = starts[configuration]
+        engine = KERAS if configuration.path.suffix == ".keras" else configuration.engine
+        agreement = models.agreement.loc[engine, configuration.precision]
         rows.append(
-            {"engine": each.engine, "precision": each.precision, "mode": each.mode, "threads": each.threads}
+            {name: getattr(configuration, name) for name in CONFIGURATION}
             | {"batch": batch}
-            | summary(found, batch, study.benchmark.stable)
-            | {"load": load, "first": first, "cold_start": load + first, "memory": memory[_process(each)]}
-            | {"size": engines.size_on_disk(each.path) / 2**20, "accuracy": answers["accuracy"]}
-            | {"change": answers["change"], "change_low": answers["low"], "change_high": answers["high"]}
-            | {"refused": answers["refused"]}
+            | summary(times, batch, study.benchmark.stable)
+            | {"load": load, "first": first, "cold_start": load + first}
+            | {"memory": memory[_process_key(configuration)], "size": engines.size_on_disk(configuration.path) / 2**20}
+            | agreement.rename({"low": "change_low", "high": "change_high"}).drop("difference").to_dict()
         )
     return pd.DataFrame(rows)
 
 
 def summary(windows: Sequence[dict[str, Any]], batch: int, tolerance: float) -> dict[str, Any]:
-    """One row's figures, from the answers of `Worker.window`; see `measure`."""
-    calls = np.concatenate([each["milliseconds"] for each in windows])
-    rates = np.array([batch * len(each["milliseconds"]) / each["seconds"] for each in windows])
+    """Return the figures of one row from results of `Worker.window`; see `measure`."""
+    calls = np.concatenate([window["milliseconds"] for window in windows])
+    rates = np.array([batch * len(window["milliseconds"]) / window["seconds"] for window in windows])
     percentiles = {f"p{share}": percentile(calls, share) for share in (50, 95, 99)}
-    middle = float(np.median(rates))
-    interval = quantile_test(rates, q=middle, p=0.5).confidence_interval(0.95)
+    median = float(np.median(rates))
+    interval = quantile_test(rates, q=median, p=0.5).confidence_interval(0.95)
     return {
         "calls": len(calls),
         "windows": len(windows),
         "stable": stable(windows, tolerance),
         **percentiles,
-        "images_per_second": middle,
+        "images_per_second": median,
         "low": float(interval.low),
         "high": float(interval.high),
     }
 
 
 def stable(windows: Sequence[dict[str, Any]], tolerance: float) -> bool:
-    """Whether the medians of the last three windows differ by at most `tolerance`, as a share of the smallest."""
-    return settled([float(np.median(each["milliseconds"])) for each in windows], tolerance)
+    """Return whether the medians of the last three windows differ by at most `tolerance` of the smallest."""
+    return is_stable([float(np.median(window["milliseconds"])) for window in windows], tolerance)
 
 
 def by_configuration(table: pd.DataFrame) -> pd.DataFrame:
-    """What `measure` found that does not depend on the batch, a row a configuration."""
+    """Return the columns of `measure` that do not depend on the batch, one row per configuration."""
     columns = ["load", "first", "cold_start", "memory", "size", "accuracy", "change", "change_low", "change_high"]
     return table.groupby(CONFIGURATION, sort=False)[[*columns, "refused"]].first()
 
 
 def fastest(table: pd.DataFrame) -> pd.Series:
-    """The row of `measure` with most images a second, of those that are not refused."""
+    """Return the row of `measure` with most images per second that is not refused."""
     return table.loc[table.loc[table["refused"] == "", "images_per_second"].idxmax()]
 
 
 def headline(table: pd.DataFrame) -> str:
-    """The one figure of the index: what the fastest does."""
+    """Return the figure of the index page: the speed of the fastest engine."""
     best = fastest(table)
     return f"{best['images_per_second']:,.0f} images/s with {best['engine']} {best['precision']}"
 
 
-def finding(table: pd.DataFrame, models: Models) -> str:
-    """What `measure` found, in sentences: the fastest, the quickest answer, and what is not to be trusted."""
+def describe_results(table: pd.DataFrame, models: Models) -> str:
+    """Return the results of `measure` in sentences: the fastest engine, the shortest latency and refused engines."""
     best = fastest(table)
-    usual = table[table["engine"] == PREDICT].set_index("batch")
-    ratio = best["images_per_second"] / usual["images_per_second"][best["batch"]]
-    said = [
+    baseline = table[table["engine"] == PREDICT].set_index("batch")
+    ratio = best["images_per_second"] / baseline["images_per_second"][best["batch"]]
+    sentences = [
         f"Fastest: {label(*best[CONFIGURATION])}, at batch {best['batch']}: {best['images_per_second']:,.0f} images/s, "
         f"{ratio:.1f} × `model.predict` at that batch."
     ]
     smallest = table["batch"].min()
     single = table[(table["batch"] == smallest) & (table["mode"] == "latency") & (table["refused"] == "")]
-    quick = single.loc[single["p50"].idxmin()]
-    said.append(
-        f"Quickest answer at batch {smallest}: {label(*quick[CONFIGURATION])}, {quick['p50']:.3g} ms (median of "
-        f"{quick['calls']:,} calls), against {usual['p50'][smallest]:.3g} ms by `model.predict`."
+    shortest = single.loc[single["p50"].idxmin()]
+    sentences.append(
+        f"Shortest latency at batch {smallest}: {label(*shortest[CONFIGURATION])}, {shortest['p50']:.3g} ms (median of "
+        f"{shortest['calls']:,} calls), compared with {baseline['p50'][smallest]:.3g} ms of `model.predict`."
     )
     refused = models.agreement.loc[models.agreement["refused"] != "", "refused"]
-    said += [f"Refused, {engine}, {reason}." for (engine, _), reason in refused.items()]
-    said += models.missing
-    restless = int((~table["stable"]).sum())
-    if restless:
-        said.append(f"{restless} of {len(table)} rows never settled: their last three windows differ by more.")
-    return " ".join(said)
+    sentences += [f"Refused, {engine}, {reason}." for (engine, _), reason in refused.items()]
+    sentences += models.missing
+    unstable = int((~table["stable"]).sum())
+    if unstable:
+        sentences.append(f"{unstable} of {len(table)} rows are not stable: their last three windows differ by more.")
+    return " ".join(sentences)
 
 
-def _process(each: Configuration) -> tuple[Any, ...]:
-    """What tells one process from another."""
-    return each.path, each.mode, each.threads, each.device
+def _process_key(configuration: Configuration) -> tuple[Any, ...]:
+    """Return what configurations of one process have in common."""
+    return configuration.path, configuration.mode, configuration.threads, configuration.device
 
 
-def _start(study: Study, models: Models, each: Configuration, planned: Sequence[Configuration]) -> Worker:
+def _start(study: Study, models: Models, configuration: Configuration, planned: Sequence[Configuration]) -> Worker:
     task = {
-        "path": str(each.path),
-        "mode": each.mode,
-        "threads": each.threads,
-        "engines": [other.engine for other in planned if _process(other) == _process(each)],
+        "path": str(configuration.path),
+        "mode": configuration.mode,
+        "threads": configuration.threads,
+        "engines": [other.engine for other in planned if _process_key(other) == _process_key(configuration)],
         "images": str(models.images),
         "seed": study.seed,
     }
-    return Worker(each.name, task, each.device)
+    return Worker(configuration.name, task, configuration.device)
 
 
-def _windows(
+def _measure_windows(
     study: Study, workers: dict[Configuration, Worker]
 ) -> dict[tuple[Configuration, int], list[dict[str, Any]]]:
-    """Windows of every configuration and batch size, in random order, until each is stable or has had enough."""
-    wanted = study.benchmark
-    # sizes in their order: an engine that specialises on the first one it sees always sees the same one
-    pairs = [(each, batch) for each in workers for batch in sorted(wanted.batch_sizes)]
-    for each, batch in runtime.progress(pairs, "warming up"):
-        workers[each].window(each.engine, batch)
-    found: dict[tuple[Configuration, int], list[dict[str, Any]]] = {pair: [] for pair in pairs}
-    draw = np.random.default_rng(study.seed)
-    for round_ in runtime.progress(range(wanted.windows), "timing engines"):
+    """Measure windows of every configuration and batch size, in random order, until each is stable or at its limit."""
+    settings = study.benchmark
+    # sizes in their order, since an engine may specialise on the first one
+    pairs = [(configuration, batch) for configuration in workers for batch in sorted(settings.batch_sizes)]
+    for configuration, batch in runtime.progress(pairs, "warming up"):
+        workers[configuration].window(configuration.engine, batch)
+    windows: dict[tuple[Configuration, int], list[dict[str, Any]]] = {pair: [] for pair in pairs}
+    generator = np.random.default_rng(study.seed)
+    for round_ in runtime.progress(range(settings.windows), "timing engines"):
         waiting = [
-            pair for pair in pairs if round_ < min(WINDOWS, wanted.windows) or not stable(found[pair], wanted.stable)
+            pair
+            for pair in pairs
+            if round_ < min(WINDOWS, settings.windows) or not stable(windows[pair], settings.stable)
         ]
-        for index in draw.permutation(len(waiting)):
-            each, batch = waiting[index]
-            workers[each].window(each.engine, batch)
-            found[each, batch].append(workers[each].window(each.engine, batch, wanted.window_seconds))
-    return found
+        for index in generator.permutation(len(waiting)):
+            configuration, batch = waiting[index]
+            workers[configuration].window(configuration.engine, batch)
+            window = workers[configuration].window(configuration.engine, batch, settings.window_seconds)
+            windows[configuration, batch].append(window)
+    return windows

@@ -1,13 +1,12 @@
-"""A saved model in a process of its own, timed on command: both ends of the pipe.
+"""A saved model in its own process, timed on command: both ends of the pipe.
 
-Threads cannot be changed once an engine has started, and a cold start and a peak of memory are of a whole process. This
-file is run by its path, and imports no more of scanbook than the engines, so that a process whose engine needs no Keras
-starts without it.
+The number of threads is fixed once an engine has started, and cold start and peak memory belong to a whole process.
+This file is run by its path and imports only the engines, so that a process without Keras starts quickly.
 
 The process reads a line of JSON, its task (`path`, `mode`, `threads`, `engines`, `images`, `seed`), and answers with
 one when the model is loaded. Each further line names a window (`engine`, `batch`, `seconds`, `callers`); the answer has
 the `milliseconds` of its calls, the `seconds` from the first call's start to the last one's end, and the process's peak
-`memory` in MiB. It ends when its input does: with the process that started it, however that ends.
+`memory` in MiB. It ends with its input, and so with the process that started it.
 """
 
 from __future__ import annotations
@@ -28,31 +27,31 @@ from scanbook.models import engines
 from scanbook.runtime.processes import WITHOUT_GPU, Child, answering
 
 PREDICT, TRACED = "Keras predict", "Keras traced"
-"""The two ways to run a Keras model that are compared."""
+"""The two ways to run a Keras model."""
 
 Predict = Callable[[np.ndarray], Any]
 
 
 class Worker(Child):
-    """The process, seen from the one that starts it.
+    """The process, as its owner sees it.
 
     Args:
-        name: What it measures, for errors.
+        name: Name of the measurement, for errors.
         task: As above.
         device: "cpu" hides every GPU from it; "gpu" does not.
 
     Attributes:
-        load: Seconds from its start until the model was loaded, imports included.
-        callers: Batches that its engine works on at a time.
+        load: Seconds from its start to the loaded model, including imports.
+        callers: Number of batches that its engine computes at a time.
         memory: Peak so far, in MiB.
 
     Raises:
-        RunError: The process ended, with the last line that it wrote.
+        RunError: The process ended; the message has its last line.
     """
 
     def __init__(self, name: str, task: dict[str, Any], device: str = "cpu") -> None:
         started = time.perf_counter()
-        # -P: modules beside this file are no packages of their own
+        # -P: modules beside this file must not be found as packages
         environment, hint = WITHOUT_GPU if device == "cpu" else {}, "try smaller benchmark.batch_sizes"
         super().__init__(f"inference with {name}", ["-P", __file__], environment, hint=hint)
         self.memory = 0.0
@@ -64,13 +63,13 @@ class Worker(Child):
         self.load = time.perf_counter() - started
 
     def window(self, engine: str, batch: int, seconds: float = 0.0, callers: int | None = None) -> dict[str, Any]:
-        """Times calls of one batch size; no `seconds` mean one call from each caller.
+        """Time calls of one batch size; 0 seconds mean one call from each caller.
 
         Returns:
             `milliseconds` and `seconds`, as above.
 
         Raises:
-            RunError: The process ended, with the last line that it wrote.
+            RunError: The process ended; the message has its last line.
         """
         callers = self.callers if callers is None else callers
         answer = self.ask({"engine": engine, "batch": batch, "seconds": seconds, "callers": callers})
@@ -81,29 +80,29 @@ class Worker(Child):
 def window(
     predict: Predict, images: np.ndarray, seconds: float, callers: int, pool: ThreadPoolExecutor
 ) -> tuple[list[float], float]:
-    """Calls `predict` back to back, from each of several threads, until the time is up; once each at least.
+    """Call `predict` repeatedly from several threads for some seconds, at least once each.
 
     Args:
-        predict: What is timed.
+        predict: The function to time.
         images: The batch of every call, uint8 `(n, h, w, 3)`.
-        seconds: How long new calls are made.
-        callers: Threads that call.
-        pool: Where they come from: as many or more.
+        seconds: Seconds in which calls start.
+        callers: Number of threads that call.
+        pool: Threads, at least `callers`.
 
     Returns:
         Milliseconds of every call, and the seconds from the first call's start to the last one's end.
     """
-    together = threading.Barrier(callers)
+    barrier = threading.Barrier(callers)
 
     def call() -> list[tuple[float, float]]:
-        together.wait()
+        barrier.wait()
         calls = [_timed(predict, images)]
         while calls[-1][1] < calls[0][0] + seconds:
             calls.append(_timed(predict, images))
         return calls
 
-    found = [pool.submit(call) for _ in range(callers)]
-    starts, ends = np.transpose([pair for each in found for pair in each.result()])
+    futures = [pool.submit(call) for _ in range(callers)]
+    starts, ends = np.transpose([pair for future in futures for pair in future.result()])
     return (1000 * (ends - starts)).tolist(), float(ends.max() - starts.min())
 
 
@@ -114,10 +113,10 @@ def _timed(predict: Predict, images: np.ndarray) -> tuple[float, float]:
 
 
 def _open(task: dict[str, Any]) -> tuple[dict[str, Predict], int]:
-    """Ways to run the model by name, and how many batches the fastest of them works on at a time."""
+    """Return the ways to run the model by name, and the number of batches that an engine computes at a time."""
     path, threads = Path(task["path"]), task["threads"]
     if path.suffix == ".keras":
-        # all threads are what Keras's backend takes by itself, as it does for most users
+        # None: the default of Keras's backend, which is all threads
         runtime.configure(task["seed"], threads if threads < runtime.cores() else None)
         from scanbook.models import backbones
 
@@ -129,13 +128,13 @@ def _open(task: dict[str, Any]) -> tuple[dict[str, Predict], int]:
         }
         return {name: ways[name.partition(",")[0]] for name in task["engines"]}, 1  # "Keras traced, GPU"
     engine = engines.open_saved(path, task["mode"], threads)
-    # a pool of requests keeps callers of latency mode apart; they do not make it faster
+    # in latency mode more callers would not be faster
     callers = engine.requests if task["mode"] == "throughput" else 1
     return dict.fromkeys(task["engines"], lambda images: engine.predict(images, len(images))), callers
 
 
 def main() -> None:
-    """Serves windows until the input ends."""
+    """Answer requests for windows until the input ends."""
     answer = answering()
     task = json.loads(sys.stdin.readline() or "null")
     if task is None:
@@ -145,9 +144,9 @@ def main() -> None:
     answer({"callers": callers})
     with ThreadPoolExecutor(callers) as pool:
         for line in sys.stdin:
-            asked = json.loads(line)
-            way, batch = ways[asked["engine"]], images[: asked["batch"]]
-            milliseconds, seconds = window(way, batch, asked["seconds"], asked["callers"], pool)
+            request = json.loads(line)
+            way, batch = ways[request["engine"]], images[: request["batch"]]
+            milliseconds, seconds = window(way, batch, request["seconds"], request["callers"], pool)
             answer({"milliseconds": milliseconds, "seconds": seconds, "memory": runtime.peak_memory()})
 
 

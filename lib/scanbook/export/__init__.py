@@ -1,18 +1,15 @@
-"""Export: a trained network becomes a bundle, and every way of asking it is held against the others."""
+"""Writes a bundle: a trained network in every format, compared with the network itself before anything is exported."""
 
-from scanbook.export.formats import FIXED, fixed, parity_table, quantised
-from scanbook.export.making import DICOM_PACKAGES, Export, asks_for, files, make, said, write_bundle
+from scanbook.export.bundles import describe_input, export_study, list_files, summarise_formats, write_bundle
+from scanbook.export.formats import parity_table, quantise, select_fixed
 
 __all__ = [
-    "DICOM_PACKAGES",
-    "FIXED",
-    "Export",
-    "asks_for",
-    "files",
-    "fixed",
-    "make",
+    "describe_input",
+    "export_study",
+    "list_files",
     "parity_table",
-    "quantised",
-    "said",
+    "quantise",
+    "select_fixed",
+    "summarise_formats",
     "write_bundle",
 ]

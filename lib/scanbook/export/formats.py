@@ -1,4 +1,4 @@
-"""A trained network in every format, each held against the network itself before anything is exported."""
+"""A trained network in every format, each compared with the network itself before anything is exported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scanbook.models import engines
 from scanbook.registry import BACKBONES
 
 FIXED = 32
-"""Images on which every format has to agree with the trained network."""
+"""Number of images on which every format has to agree with the trained network."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Saved:
     """A network on disk.
 
     Attributes:
-        paths: Its file or folder in each format that may be used.
+        paths: File or folder of each format that may be used.
         reference: The network's own probabilities for the fixed images, float32 `(m, k)`.
         parity: `parity_table` of every format.
-        control: The same of images whose red and blue are swapped; no row where they have no colour.
+        control: The same for images with red and blue swapped; no row for images without colour.
         int8: See `Bundle`.
-        excluded: Why a format may not be used, or is not there.
+        excluded: Reason why a format may not be used or is missing.
     """
 
     paths: dict[str, Path]
@@ -41,8 +41,8 @@ class Saved:
     excluded: dict[str, str]
 
 
-def fixed(manifest: Manifest) -> np.ndarray:
-    """The images on which formats are compared: the first `FIXED` of test, and where it has fewer, of validation too.
+def select_fixed(manifest: Manifest) -> np.ndarray:
+    """Return the images on which formats are compared: the first `FIXED` of test, then of validation.
 
     Returns:
         Row numbers, int64 `(m,)`.
@@ -51,11 +51,11 @@ def fixed(manifest: Manifest) -> np.ndarray:
 
 
 def save_plain(exported: Any, folder: Path) -> Any:
-    """Writes Keras and OpenVINO in float32, and returns the `openvino.Model`.
+    """Write Keras and OpenVINO in float32; return the `openvino.Model`.
 
     Args:
-        exported: A network of `explain.with_heat_maps`.
-        folder: Where they go, under the names of `bundle.FILES`.
+        exported: A network of `grad_cam.with_heat_maps`.
+        folder: Folder of the files, which have the names of `bundle.FILES`.
     """
     converted = engines.to_openvino(exported)
     engines.save_openvino(converted, folder / bundle.FILES["openvino"])
@@ -66,19 +66,19 @@ def save_plain(exported: Any, folder: Path) -> Any:
 def save(
     study: Study, manifest: Manifest, images: np.ndarray, exported: Any, *, name: str, logits: np.ndarray, folder: Path
 ) -> Saved:
-    """Writes every format and compares its answers with the network's.
+    """Write every format and compare its outputs with the network's.
 
     Args:
-        study: How int8 is made, and the seed.
+        study: Settings of int8, and the seed.
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
-        exported: A network of `explain.with_heat_maps`.
-        name: Of the trained `keras.Model`, which says what its backbone is.
-        logits: The trained network's for the validation images, by Keras, float32 `(v, k)`.
-        folder: Where they go, under the names of `bundle.FILES`.
+        exported: A network of `grad_cam.with_heat_maps`.
+        name: Name of the trained `keras.Model`, which starts with that of its backbone.
+        logits: Logits of the trained network for the validation images, by Keras, float32 `(v, k)`.
+        folder: Folder of the files, which have the names of `bundle.FILES`.
 
     Raises:
-        BundleError: A float32 format does not agree, or the comparison does not notice that red and blue are swapped.
+        BundleError: A float32 format does not agree, or the comparison does not notice swapped red and blue.
     """
     paths = {style: folder / name for style, name in bundle.FILES.items()}
     excluded: dict[str, str] = {}
@@ -88,92 +88,92 @@ def save(
         engines.to_onnx(exported, paths["onnx"])
     except ModelError as error:  # an extra, which most installations lack
         excluded["onnx"] = str(error)
-    engines.save_openvino(quantised(study, manifest, images, converted, name), paths["openvino_int8"])
+    engines.save_openvino(quantise(study, manifest, images, converted, name), paths["openvino_int8"])
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
-    int8, why = _int8(study, manifest, images, logits, opened["openvino_int8"])
-    rows = fixed(manifest)
-    shown = np.ascontiguousarray(images[rows])
-    reference = engines.KerasEngine(exported).predict(shown)[0]
-    answers = {bundle.FORMAT_NAMES[style]: engine.predict(shown)[0] for style, engine in opened.items()}
-    table, place = parity_table(reference, answers), bundle.FORMAT_NAMES["openvino_int8"]
-    on_fixed = _int8_on_fixed(reference, answers[place], manifest.y[rows])
-    table.loc[place, "agrees"] = not on_fixed
-    if why or on_fixed:
-        excluded["openvino_int8"] = why or on_fixed
+    int8, reason = _measure_int8(study, manifest, images, logits, opened["openvino_int8"])
+    rows = select_fixed(manifest)
+    fixed = np.ascontiguousarray(images[rows])
+    reference = engines.KerasEngine(exported).predict(fixed)[0]
+    outputs = {bundle.FORMAT_NAMES[style]: engine.predict(fixed)[0] for style, engine in opened.items()}
+    table, int8_name = parity_table(reference, outputs), bundle.FORMAT_NAMES["openvino_int8"]
+    reason_on_fixed = _check_int8(reference, outputs[int8_name], manifest.y[rows])
+    table.loc[int8_name, "agrees"] = not reason_on_fixed
+    if reason or reason_on_fixed:
+        excluded["openvino_int8"] = reason or reason_on_fixed
     exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
     _check_parity(table.loc[list(exact)], len(rows))
-    control = _swapped(shown, reference, exact)
+    control = _check_swapped(fixed, reference, exact)
     usable = {style: paths[style] for style in opened if style not in excluded}
     return Saved(usable, reference, table, control, int8, excluded)
 
 
 def _check_parity(table: pd.DataFrame, count: int) -> None:
-    apart = table[~table["agrees"].astype(bool)]
-    if len(apart):
+    different = table[~table["agrees"].astype(bool)]
+    if len(different):
         raise BundleError(
-            f"{apart.index[0]} does not answer as the trained network: logits differ by "
-            f"{apart['difference'].iloc[0]:.2g} of their spread on {count} images, at most {engines.PARITY:g} is "
+            f"{different.index[0]} does not agree with the trained network: logits differ by "
+            f"{different['difference'].iloc[0]:.2g} of their spread on {count} images, at most {engines.PARITY:g} is "
             "allowed; nothing was exported: check the versions of Keras and of what writes this format"
         )
 
 
-def _swapped(shown: np.ndarray, reference: np.ndarray, opened: dict[str, engines.Engine]) -> pd.DataFrame:
-    """`parity_table` of images with red and blue swapped, on which none may agree; empty where there is no colour."""
-    if np.abs(shown[..., 0].astype(np.int16) - shown[..., 2]).mean() < 1:
+def _check_swapped(images: np.ndarray, reference: np.ndarray, opened: dict[str, engines.Engine]) -> pd.DataFrame:
+    """Return the `parity_table` of images with red and blue swapped, which none may pass; empty without colour."""
+    if np.abs(images[..., 0].astype(np.int16) - images[..., 2]).mean() < 1:
         return pd.DataFrame()
-    swapped = np.ascontiguousarray(shown[..., ::-1])
-    table = parity_table(reference, {place: engine.predict(swapped)[0] for place, engine in opened.items()})
-    alike = table.index[table["agrees"].astype(bool)]
-    if len(alike):
+    swapped = np.ascontiguousarray(images[..., ::-1])
+    table = parity_table(reference, {name: engine.predict(swapped)[0] for name, engine in opened.items()})
+    unchanged = table.index[table["agrees"].astype(bool)]
+    if len(unchanged):
         raise BundleError(
-            f"{alike[0]} answers {len(shown)} images alike when red and blue are swapped, so that agreement says "
-            "nothing; nothing was exported: train the network for longer"
+            f"{unchanged[0]} gives the same output for {len(images)} images when red and blue are swapped, so the "
+            "comparison is void; nothing was exported: train the network for longer"
         )
     return table
 
 
-def quantised(study: Study, manifest: Manifest, images: np.ndarray, converted: Any, name: str) -> Any:
-    """A network in int8, its ranges taken from training images that the study's seed draws.
+def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: Any, name: str) -> Any:
+    """Return a network in int8, calibrated on training images sampled by the study's seed.
 
     Args:
         study: Number of calibration images, and seed.
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         converted: The network as an `openvino.Model`.
-        name: Of the trained `keras.Model`, which says what its backbone is.
+        name: Name of the trained `keras.Model`, which starts with that of its backbone.
     """
     rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
-    transformer = any(each.pooling == "token" and name.startswith(each.name) for each in BACKBONES.values())
+    transformer = any(spec.pooling == "token" and name.startswith(spec.name) for spec in BACKBONES.values())
     return engines.quantise(converted, np.asarray(images[np.sort(rows)]), transformer)
 
 
-def _int8(
+def _measure_int8(
     study: Study, manifest: Manifest, images: np.ndarray, logits: np.ndarray, engine: engines.Engine
 ) -> tuple[dict[str, Any], str]:
-    """What int8 loses on the validation images, for `Bundle.int8`, and why it is left out, or ""."""
+    """Return the loss of int8 on the validation images, for `Bundle.int8`, and the reason to exclude it, or ""."""
     rows = manifest.rows(VALIDATION)
-    found = engines.centred_log(engine.predict(images[rows])[0])
-    why = engines.refusal("int8", logits, found, manifest.y[rows])
-    if not np.isfinite(found).all():
-        return {}, why
-    ours, usual = (manifest.predictions(VALIDATION, each) for each in (found, logits))
-    change = evaluation.paired_difference(ours, usual, "accuracy", study.bootstrap_rounds, study.seed)
+    int8_logits = engines.centred_log(engine.predict(images[rows])[0])
+    reason = engines.refusal("int8", logits, int8_logits, manifest.y[rows])
+    if not np.isfinite(int8_logits).all():
+        return {}, reason
+    int8, reference = (manifest.predictions(VALIDATION, values) for values in (int8_logits, logits))
+    change = evaluation.paired_difference(int8, reference, "accuracy", study.bootstrap_rounds, study.seed)
     figures = {
         "images": len(rows),
-        "accuracy": float(ours.correct.mean()),
-        "reference": float(usual.correct.mean()),
+        "accuracy": float(int8.correct.mean()),
+        "reference": float(reference.correct.mean()),
         "change": change.value,
         "low": change.low,
         "high": change.high,
     }
-    return figures, why
+    return figures, reason
 
 
-def _int8_on_fixed(reference: np.ndarray, answers: np.ndarray, y_true: np.ndarray) -> str:
-    """Why int8 does not stand for the network on a few images, or "": the loss that it may have, rounded up."""
-    right, expected = (int((each.argmax(1) == y_true).sum()) for each in (answers, reference))
+def _check_int8(reference: np.ndarray, outputs: np.ndarray, y_true: np.ndarray) -> str:
+    """Return the reason why int8 loses too much on the fixed images, or ""; the allowed loss is rounded up."""
+    right, expected = (int((values.argmax(1) == y_true).sum()) for values in (outputs, reference))
     allowed = int(np.ceil(engines.INT8_LOSS * len(y_true)))
-    if np.isfinite(answers).all() and expected - right <= allowed:
+    if np.isfinite(outputs).all() and expected - right <= allowed:
         return ""
     return (
         f"int8: right on {right} of {len(y_true)} fixed images, the trained network on {expected}; "
@@ -181,22 +181,22 @@ def _int8_on_fixed(reference: np.ndarray, answers: np.ndarray, y_true: np.ndarra
     )
 
 
-def parity_table(reference: np.ndarray, answers: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Holds probabilities from several places against a reference.
+def parity_table(reference: np.ndarray, outputs: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Compare probabilities from several sources with a reference.
 
     Args:
         reference: Probabilities of the trained model itself, `(n, k)`.
-        answers: Probabilities of the same images by place.
+        outputs: Probabilities of the same images by source.
 
     Returns:
-        One row a place: `difference`, of the logits, as a share of their spread; `same class`, how many of the images;
+        One row per source: `difference` of the logits as a share of their spread; `same class`, the number of images;
         `agrees`, whether the difference is within `engines.PARITY`.
     """
     rows = {}
-    for place, probabilities in answers.items():
+    for source, probabilities in outputs.items():
         difference = engines.parity(engines.centred_log(reference), engines.centred_log(probabilities))
         same = int((reference.argmax(1) == probabilities.argmax(1)).sum())
-        rows[place] = {
+        rows[source] = {
             "difference": difference,
             "same class": f"{same} of {len(reference)}",
             "agrees": difference <= engines.PARITY,

@@ -120,7 +120,7 @@ class Session:
             if each.recompute:
                 from scanbook.benchmark import cost  # here, since few notebooks show such tables
 
-                table = cost.recomputed(key, self.study.published)
+                table = cost.recompute(key, self.study.published)
             alike = not self.study.on_stand_in and each.backbone in ("", backbone)
             for figures in measured if alike else ():
                 both = figures.loc[figures.index.isin(table.index), figures.columns.isin(table.columns)]

@@ -1,4 +1,4 @@
-"""A study's model becomes a bundle."""
+"""Writes the model of a study as a bundle."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from scanbook.inspection import grad_cam
 from scanbook.models import engines
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
-"""What a service needs to read DICOM, where the study's images are such files."""
+"""Packages that a service needs to read DICOM files."""
 
 OnTest = Callable[..., Predictions]
 
 
 @dataclass(frozen=True)
 class Export:
-    """A bundle, and what it was held against.
+    """A bundle and the comparison of its formats.
 
     Attributes:
-        bundle: As it was written.
+        bundle: The written bundle.
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
-        rows: The fixed images, int64 `(m,)`, as `formats.fixed` chooses them.
-        stored: Their probabilities, from the logits that training left in the store, float64 `(m, k)`.
-        saved: The formats, and how they compare; its paths are gone.
+        rows: The fixed images, int64 `(m,)`, of `formats.select_fixed`.
+        stored: Their probabilities, from the stored logits of training, float64 `(m, k)`.
+        saved: The formats and their parity; its paths no longer exist.
     """
 
     bundle: Bundle
@@ -49,13 +49,13 @@ class Export:
     stored: np.ndarray
     saved: Saved
 
-    def parity(self, places: dict[str, np.ndarray]) -> pd.DataFrame:
-        """`formats.parity_table` of every format, and of further places' probabilities for the fixed images."""
-        return pd.concat([self.saved.parity, formats.parity_table(self.saved.reference, places)])
+    def parity(self, sources: dict[str, np.ndarray]) -> pd.DataFrame:
+        """Return the `formats.parity_table` of every format and of further probabilities for the fixed images."""
+        return pd.concat([self.saved.parity, formats.parity_table(self.saved.reference, sources)])
 
 
-def asks_for(study: Study) -> str:
-    """What a service of the study's model has to be sent, as report and model card say it."""
+def describe_input(study: Study) -> str:
+    """Return which images a service of the study's model expects, for report and model card."""
     if study.input == "original":
         return "Send images as the camera took them."
     form = "cut out by a mask" if study.input == "cutout" else "cropped to the box of a mask"
@@ -65,24 +65,24 @@ def asks_for(study: Study) -> str:
     )
 
 
-def _on_test(trained: training.Trained, manifest: Manifest, *, temperature: float) -> Predictions:
+def _predict_test(trained: training.Trained, manifest: Manifest, *, temperature: float) -> Predictions:
     return manifest.predictions(TEST, trained.logits(TEST), temperature)
 
 
-def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
-    """Exports a study's model: what the store has is used, what it lacks is trained.
+def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test) -> Export:
+    """Export a study's model; train what the store lacks.
 
     Temperature and thresholds come from validation, metrics from test.
 
     Args:
         study: The study.
-        folder: Where the bundle goes; an older bundle there is replaced.
-        on_test: Gives the network's predictions for the test images; a notebook's session counts them.
+        folder: Folder of the bundle; an older bundle there is replaced.
+        on_test: Predicts the test images; a notebook's session counts these predictions.
 
     Raises:
-        BundleError: `folder` holds something else, or a float32 format does not answer as the trained network does;
-            an older bundle is left as it was.
-        StudyError: The study names a class that is not there.
+        BundleError: `folder` holds something else, or a float32 format does not agree with the trained network; an
+            older bundle stays unchanged.
+        StudyError: The study names an unknown class.
     """
     bundle.check_target(folder)
     manifest = segmentation.prepare(study)
@@ -93,9 +93,9 @@ def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
     temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
     validation = manifest.predictions(VALIDATION, logits, temperature)
     test = on_test(tuned, manifest, temperature=temperature)
-    wanted, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
-    decisions = evaluation.targets_table(validation, test, wanted.targets, specificity=wanted.specificity, **options)
-    made, saved = _write(
+    settings, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
+    points = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
+    written, saved = _write(
         folder,
         study,
         manifest,
@@ -103,15 +103,15 @@ def make(study: Study, folder: Path, *, on_test: OnTest = _on_test) -> Export:
         images=images,
         logits=logits,
         temperature=temperature,
-        abstain_below=evaluation.abstain_below(validation, wanted.coverage),
+        abstain_below=evaluation.abstain_below(validation, settings.coverage),
         metrics=evaluation.summary(test, **options),
         about={"backbone": tuned.name},
-        operating_points=_operating_points(study, decisions),
+        operating_points=_operating_points(study, points),
         dataset_card=cards.of_study(study),
     )
     rows = formats.fixed(manifest)
     stored = np.concatenate([test.probabilities, validation.probabilities])[: len(rows)]
-    return Export(made, manifest, images, rows, stored, saved)
+    return Export(written, manifest, images, rows, stored, saved)
 
 
 def write_bundle(
@@ -127,23 +127,23 @@ def write_bundle(
     images: np.ndarray | None = None,
     **more: Any,
 ) -> Bundle:
-    """Exports a trained network as a bundle.
+    """Export a trained network as a bundle.
 
     Args:
-        folder: Where the bundle goes; an older bundle there is replaced.
+        folder: Folder of the bundle; an older bundle there is replaced.
         study: The study; gives image size and texts.
         manifest: The dataset; gives the class order.
         model: A trained network of `backbones.build`, from uint8 images to logits.
-        temperature: Fitted on validation.
-        abstain_below: Confidence under which the service answers "not sure", chosen on validation.
+        temperature: Temperature fitted on validation.
+        abstain_below: Confidence below which the service answers "not sure", chosen on validation.
         metrics: Test metrics, as `evaluation.summary` gives them: `value`, `low`, `high` by metric.
         about: Further topics for the model card.
-        images: Pixels of the dataset, uint8 `(n, h, w, 3)`. Without them the bundle has Keras and OpenVINO in float32
-            alone, and nothing is compared.
+        images: Pixels of the dataset, uint8 `(n, h, w, 3)`. Without them the bundle has only Keras and OpenVINO in
+            float32, and nothing is compared.
         more: `operating_points` of the bundle, and `dataset_card`, as `bundle.write` takes it.
 
     Raises:
-        BundleError: A float32 format does not answer as the trained network does; nothing was written.
+        BundleError: A float32 format does not agree with the trained network; nothing was written.
     """
     logits = None
     if images is not None:
@@ -193,41 +193,41 @@ def _write(
                 "data": f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups",
                 "licence": study.licence,
                 "profile": study.profile,
-                "input": asks_for(study),
+                "input": describe_input(study),
                 **about,
             },
             **more,
         )
-        made = bundle.write(description, saved.paths, dataset_card=dataset_card, packages=_packages(manifest))
-    return made, saved
+        written = bundle.write(description, saved.paths, dataset_card=dataset_card, packages=_packages(manifest))
+    return written, saved
 
 
 def _packages(manifest: Manifest) -> list[str]:
-    """What a service of these images needs beside `bundle.PACKAGES`, as far as it is installed here."""
+    """Return the installed packages that a service of these images needs besides `bundle.PACKAGES`."""
     if not any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))):
         return []
     return [name for name in DICOM_PACKAGES if list(distributions(name=name))]
 
 
-def _operating_points(study: Study, decisions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """`evaluation.targets_table` as a bundle keeps it."""
+def _operating_points(study: Study, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return `evaluation.targets_table` for a bundle."""
     return {
-        finding: {
-            "classes": list(study.evaluation.targets.get(finding, [finding])),
+        target: {
+            "classes": list(study.evaluation.targets.get(target, [target])),
             "threshold": row["threshold"],
             **{
                 rate: {"value": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]}
                 for rate in ("sensitivity", "specificity")
             },
         }
-        for finding, row in decisions.iterrows()
+        for target, row in table.iterrows()
     }
 
 
-def files(made: Bundle) -> pd.DataFrame:
-    """What lies in a bundle: `MiB` of each file and folder at its top, in the order of their names."""
-    paths = sorted(made.folder.iterdir(), key=lambda path: path.name.lower())
-    # a graph and its weights are two rows, so a file counts alone
+def list_files(written: Bundle) -> pd.DataFrame:
+    """Return the size of each file and folder at the top of a bundle, `MiB`, sorted by name."""
+    paths = sorted(written.folder.iterdir(), key=lambda path: path.name.lower())
+    # a graph and its weights are separate rows
     sizes = {
         f"{path.name}/" if path.is_dir() else path.name: (
             engines.size_on_disk(path) if path.is_dir() else path.stat().st_size
@@ -237,13 +237,15 @@ def files(made: Bundle) -> pd.DataFrame:
     return (pd.Series(sizes, dtype=float) / 2**20).rename_axis("file").to_frame("MiB")
 
 
-def said(made: Bundle) -> str:
-    """The formats of a bundle in words, and why another one is missing, a sentence each."""
-    sentences = [f"Formats: {', '.join(name for style, name in bundle.FORMAT_NAMES.items() if style in made.models)}."]
-    if made.int8:
-        kept = "kept" if "openvino_int8" in made.models else "left out"
-        sentences.append(f"{bundle.int8_sentence(made.int8)} It was {kept}.")
+def summarise_formats(written: Bundle) -> str:
+    """Return the formats of a bundle and the reason why one is missing, one sentence each."""
+    names = [name for style, name in bundle.FORMAT_NAMES.items() if style in written.models]
+    sentences = [f"Formats: {', '.join(names)}."]
+    if written.int8:
+        state = "kept" if "openvino_int8" in written.models else "excluded"
+        sentences.append(f"{bundle.int8_sentence(written.int8)} It was {state}.")
     sentences += [
-        f"{bundle.FORMAT_NAMES[style]} is not available: {why.rstrip('.')}." for style, why in made.excluded.items()
+        f"{bundle.FORMAT_NAMES[style]} is not available: {reason.rstrip('.')}."
+        for style, reason in written.excluded.items()
     ]
     return " ".join(sentences)

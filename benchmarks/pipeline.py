@@ -1,4 +1,4 @@
-"""What growth measures: scanbook's way from files to a trained head, step by step, at one number of images."""
+"""scanbook's pipeline from files to a trained head at one number of images, timed by step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import material
-from benchmarks.material import BATCH
-from benchmarks.ours import empty_store, listed, study_of
+from benchmarks import inputs
+from benchmarks.inputs import BATCH
+from benchmarks.scanbook_side import empty_store, list_files
+from benchmarks.studies import make_study
 from benchmarks.worker import own_memory
 from scanbook import runtime, training
 from scanbook.data import pixels, quality, splits
@@ -27,7 +28,7 @@ from scanbook.runtime.processes import Peak
 
 
 class Steps:
-    """Seconds of each step, and the most memory during it that no file backs, in GiB."""
+    """Seconds of each step, and the largest memory during it that no file backs, in GiB."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -35,59 +36,61 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measures the block."""
+        """Measure the block."""
         with Peak(own_memory, 0.02) as memory:
             started = time.perf_counter()
             yield
             self.seconds[name] = time.perf_counter() - started
         self.memory[name] = memory.value
 
-    def measured(self) -> dict[str, Any]:
-        """As a side answers."""
-        most = max(self.memory.values())
-        return {"value": sum(self.seconds.values()), **self.seconds, "own memory": most, "own memories": self.memory}
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of a measurement."""
+        peak = max(self.memory.values())
+        return {"value": sum(self.seconds.values()), **self.seconds, "own memory": peak, "own memories": self.memory}
 
 
 @contextmanager
 def of_files(folder: str, backbone: str, size: int, count: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Decoding, features and head of `count` JPEG files."""
+    """Time decoding, features and head of `count` JPEG files."""
     runtime.configure(0)
 
-    def once(count: int = count) -> dict[str, Any]:
-        manifest, steps = listed(folder, count, dict(zip(SPLITS, (60, 20, 20), strict=True))), Steps()
+    def measure(count: int = count) -> dict[str, Any]:
+        manifest, steps = list_files(folder, count, dict(zip(SPLITS, (60, 20, 20), strict=True))), Steps()
         with empty_store():
             _learn(steps, manifest, backbone, size)
-        return steps.measured()
+        return steps.figures()
 
-    once(min(count, 2 * BATCH))
-    yield once
+    measure(min(count, 2 * BATCH))
+    yield measure
 
 
 @contextmanager
-def of_drawn(folder: str, backbone: str, size: int, each: int, count: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What the notebook on the data computes of `count` synthetic images, then their pixels, features and a head.
+def of_synthetic_images(
+    folder: str, backbone: str, size: int, images: int, count: int
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Time the first notebook's computations on `count` synthetic images, then their pixels, features and a head.
 
-    Further answers are `pixels`, bytes of the pixel cache, and `recall` and `precision` of the planted near-duplicates.
+    Further figures are `pixels`, bytes of the pixel cache, and `recall` and `precision` of the planted near-duplicates.
     """
     runtime.configure(0)
 
-    def once(count: int = count) -> dict[str, Any]:
-        manifest, steps = drawn(Path(folder), each, count), Steps()
+    def measure(count: int = count) -> dict[str, Any]:
+        manifest, steps = merge_datasets(Path(folder), images, count), Steps()
         with empty_store():
-            split, found = _explore(steps, manifest)
-            images = _learn(steps, split.manifest, backbone, size)
-            found["pixels"] = images.nbytes
-        return steps.measured() | found
+            split, figures = _explore(steps, manifest)
+            loaded = _learn(steps, split.manifest, backbone, size)
+            figures["pixels"] = loaded.nbytes
+        return steps.figures() | figures
 
-    once(each)
-    yield once
+    measure(images)
+    yield measure
 
 
-def drawn(folder: Path, each: int, count: int) -> Manifest:
-    """The first so many images of the synthetic datasets in a folder, of `each` images each, as one dataset."""
+def merge_datasets(folder: Path, images: int, count: int) -> Manifest:
+    """Return the first `count` images of a folder of synthetic datasets, of `images` images each, as one dataset."""
     frames, faults = [], dict[str, list]()
-    for number in range(count // each):
-        split, prefix = folder / material.numbered(number), f"{number:03d}-"
+    for number in range(count // images):
+        split, prefix = folder / inputs.dataset_name(number), f"{number:03d}-"
         table = pd.read_csv(split / "metadata.csv")
         names = table["image_id"]
         values = {
@@ -100,14 +103,14 @@ def drawn(folder: Path, each: int, count: int) -> Manifest:
         }
         frames.append(pd.DataFrame(values).join(table[["age", "sex", "site"]]))
         for kind, members in json.loads((split / "truth.json").read_text())["faults"].items():
-            named = [prefix + one if isinstance(one, str) else [prefix + name for name in one] for one in members]
-            faults.setdefault(kind, []).extend(named)
+            ids = [prefix + item if isinstance(item, str) else [prefix + name for name in item] for item in members]
+            faults.setdefault(kind, []).extend(ids)
     return Manifest("bench", pd.concat(frames, ignore_index=True), dermoscopy.CLASSES, {"faults": faults})
 
 
 def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, Any]]:
-    """The first notebook's work."""
-    study = study_of("mobilenet_v2_0.35", 96, {})
+    """Run the first notebook's computations; return the split dataset and the recall of near-duplicates."""
+    study = make_study("mobilenet_v2_0.35", 96, {})
     with steps.step("scan"):
         scanned = quality.scan(manifest)
         flagged, exact = quality.flags(scanned), quality.exact_copies(scanned)
@@ -123,7 +126,7 @@ def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, 
         quality.differences(table, classes)
         quality.tints(table, classes)
         planted = quality.planted(manifest, flagged, exact, near, scanned)
-        found = quality.shortcuts(scanned, split.manifest, study.seed)
+        shortcuts = quality.shortcuts(scanned, split.manifest, study.seed)
         for figure in (
             plots.class_counts(frame, classes),
             plots.montage(*quality.examples(split.manifest)),
@@ -133,19 +136,19 @@ def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, 
             plots.image_statistics(table, quality.varying(table), classes),
             plots.flagged(*quality.caught(manifest, flagged)),
             plots.montage(*quality.side_by_side(manifest, near), 4),
-            plots.shortcut_bars(found),
+            plots.shortcut_bars(shortcuts),
         ):
             writing.write(figure)
     return split, planted.loc["near duplicates", ["recall", "precision"]].to_dict()
 
 
 def _learn(steps: Steps, manifest: Manifest, backbone: str, size: int) -> np.ndarray:
-    """Pixels, features and a head; returns the pixels."""
+    """Run pixels, features and head; return the pixels."""
     weights = backbones.pretrained(backbone, "scanbook")
     with steps.step("decode"):
         images = pixels.load(manifest, (size, size))
     with steps.step("features"):
         features.extract(manifest, images, backbone, weights)
     with steps.step("head"):
-        training.transfer(study_of(backbone, size, {}), manifest, images, backbone, weights)
+        training.transfer(make_study(backbone, size, {}), manifest, images, backbone, weights)
     return images

@@ -1,4 +1,4 @@
-"""Sides, each in a process of its own, measured in turn: A B, B A, A B, … so that a slow minute meets both alike."""
+"""Sides, each in its own process, measured in turn: A B, B A, A B, …, so that a slow minute affects both alike."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scanbook import runtime
 from scanbook.runtime.processes import WITHOUT_GPU, Child
 
 LIMIT = 1200.0
-"""Seconds that a side may usually take to start, or for one measurement."""
-Order = Literal["ours / other", "other / ours"]
+"""Seconds that a side may take to start, or for one measurement."""
+Order = Literal["scanbook / baseline", "baseline / scanbook"]
 Measurement = dict[str, float]
-"""What a side measured: `value`, in the unit of its rows; `memory`, in GiB; where it has them, `accuracy` and the
-steps that the value is made of, by name."""
+"""Figures of one measurement: `value`, in the unit of the rows; `memory`, in GiB; where a side has them, `accuracy` and
+the seconds of each step by name."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Side:
     """One way of doing the work, run in a fresh process that serves all its measurements.
 
     Attributes:
-        name: What it is called in tables.
-        function: `module:function`, a context manager: it prepares all that is not measured and yields what measures.
-        did: What it does, in a sentence.
+        name: Its name in tables.
+        function: `module:function`, a context manager that prepares all that is not measured and yields the function
+            that measures.
+        description: What it does, in a phrase.
         options: Its arguments, plain JSON.
-        warms_itself: Whether it has warmed up, with less work, when it is ready; others are measured once in vain.
+        warms_itself: Whether it has warmed up, with less work, when it is ready; the first measurement of the others
+            does not count.
         limit: Seconds that it may take to start, or for one measurement.
     """
 
     name: str
     function: str
-    did: str
+    description: str
     options: dict[str, Any] = field(default_factory=dict)
     warms_itself: bool = False
     limit: float = LIMIT
@@ -46,7 +48,7 @@ class Worker(Protocol):
     """A running side."""
 
     def measure(self) -> Measurement:
-        """Does the work once."""
+        """Do the work once."""
         ...
 
 
@@ -59,11 +61,11 @@ class Process(Child):
 
     def __init__(self, side: Side, environment: Mapping[str, str]) -> None:
         module = ["-m", "benchmarks.worker"]
-        super().__init__(side.name, module, {**surroundings(), **environment}, limit=side.limit, patience=60)
+        super().__init__(side.name, module, {**common_environment(), **environment}, limit=side.limit, patience=60)
         self.ask({"function": side.function, "options": side.options})
 
     def measure(self) -> Measurement:
-        """Does the work once.
+        """Do the work once and return its figures.
 
         Raises:
             RunError: The side failed, with its reason, or did not answer in time.
@@ -71,8 +73,8 @@ class Process(Child):
         return self.ask("measure")
 
 
-def surroundings() -> dict[str, str]:
-    """Environment of every side: all processors of this machine, no GPU, no progress bars."""
+def common_environment() -> dict[str, str]:
+    """Return the environment of every side: all processors of this machine, no GPU, no progress bars."""
     cores = str(runtime.cores())
     return {
         **WITHOUT_GPU,
@@ -85,8 +87,8 @@ def surroundings() -> dict[str, str]:
 
 
 @contextmanager
-def running(side: Side, environment: Mapping[str, str]) -> Iterator[Process]:
-    """A side in its own process, ended with the block."""
+def start_side(side: Side, environment: Mapping[str, str]) -> Iterator[Process]:
+    """Start a side in its own process and stop it at the end of the block."""
     with Process(side, environment) as process:
         yield process
 
@@ -97,26 +99,26 @@ def interleave(
     *,
     environment: Mapping[str, str] | None = None,
     seed: int = 0,
-    start: Callable[[Side, Mapping[str, str]], Any] = running,
+    start: Callable[[Side, Mapping[str, str]], Any] = start_side,
 ) -> dict[str, list[Measurement]]:
-    """Measures sides in turn, each once a round, in an order that turns round from one round to the next.
+    """Measure sides in turn, each once per round, in an order that reverses from one round to the next.
 
     Args:
         sides: By name.
-        rounds: How often each is measured.
+        rounds: Number of measurements of each.
         environment: Variables for their processes.
         seed: Of the order of the first round.
         start: Context manager that starts a side and gives a `Worker`.
 
     Returns:
-        The measurements of each side, a round after the other.
+        The measurements of each side, in the order of the rounds.
 
     Raises:
         RunError: A side failed.
     """
-    draw = np.random.default_rng(seed)
-    found: dict[str, list[Measurement]] = {name: [] for name in sides}
-    order = [list(sides)[place] for place in draw.permutation(len(sides))]
+    generator = np.random.default_rng(seed)
+    measurements: dict[str, list[Measurement]] = {name: [] for name in sides}
+    order = [list(sides)[index] for index in generator.permutation(len(sides))]
     with ExitStack() as stack:
         workers = {name: stack.enter_context(start(side, environment or {})) for name, side in sides.items()}
         for name, side in sides.items():
@@ -124,29 +126,29 @@ def interleave(
                 workers[name].measure()
         for _ in range(rounds):
             for name in order:
-                found[name].append(workers[name].measure())
+                measurements[name].append(workers[name].measure())
             order = order[::-1]
-    return found
+    return measurements
 
 
-def compare(ours: list[float], other: list[float], order: Order) -> dict[str, Any]:
-    """Ratios of pairs.
+def compare(scanbook: list[float], baseline: list[float], order: Order) -> dict[str, Any]:
+    """Return the ratios of pairs of measurements.
 
     Args:
-        ours: Values of one side, a round after the other.
-        other: Values of the other side in the same rounds.
-        order: What is divided by what.
+        scanbook: Values of one side, in the order of the rounds.
+        baseline: Values of the other side in the same rounds.
+        order: Numerator and denominator.
 
     Returns:
-        `ratio`, the median of the pairs' ratios; `low` and `high`, the least and the greatest; `ratios`, of each pair;
+        `ratio`, the median of the pairs' ratios; `low` and `high`, the least and the greatest; `ratios`, one per pair;
         `medians` of both sides.
     """
-    upper, lower = (ours, other) if order == "ours / other" else (other, ours)
+    upper, lower = (scanbook, baseline) if order == "scanbook / baseline" else (baseline, scanbook)
     ratios = [a / b for a, b in zip(upper, lower, strict=True)]
     return {
         "ratio": float(np.median(ratios)),
         "low": min(ratios),
         "high": max(ratios),
         "ratios": ratios,
-        "medians": {"ours": float(np.median(ours)), "other": float(np.median(other))},
+        "medians": {"scanbook": float(np.median(scanbook)), "baseline": float(np.median(baseline))},
     }

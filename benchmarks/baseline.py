@@ -1,7 +1,7 @@
-"""The usual practice of the field, in full, as its authors write it.
+"""The baseline: the usual practice of the field, complete, as its authors write it.
 
-Images read by `cv2.imread` in one loop; `ImageDataGenerator`; `model.fit` through a frozen backbone, every epoch anew;
-`model.predict`, on its own and inside Flask's development server. Nothing of scanbook's computes here.
+Images read by `cv2.imread` in one loop; `ImageDataGenerator`; `model.fit` through a frozen backbone in every epoch;
+`model.predict`, alone and inside Flask's development server. No code of scanbook computes here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import material, requests
-from benchmarks.material import BATCH
+from benchmarks import inputs, requests
+from benchmarks.inputs import BATCH
 from scanbook.errors import RunError
 
 _APPLICATIONS = {
@@ -29,8 +29,8 @@ _APPLICATIONS = {
 }
 
 
-def _application(name: str, weights: str, size: int) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
-    """A network of keras.applications without its top, and its preprocessing."""
+def _load_application(name: str, weights: str, size: int) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
+    """Return a network of keras.applications without its top, and its preprocessing."""
     import keras
 
     builder, module, options = _APPLICATIONS[name]
@@ -55,14 +55,14 @@ def transfer(
     epochs: int,
     measured: int,
 ) -> Iterator[Callable[[], dict[str, float]]]:
-    """`fit` through a frozen backbone.
+    """Time `fit` through a frozen backbone, in seconds.
 
-    Of `epochs` epochs, `measured` are run; all but the first do the same work, so each of the others counts as their
-    median. Accuracy, where all are run, is on `further` images, after the clock has stopped.
+    `measured` of `epochs` epochs run. All but the first do the same work, so their median counts for each of the rest.
+    Accuracy, where all epochs run, is that of `further` images, measured outside the time.
     """
     import keras
 
-    images, labels = material.photos(lesions, size, 0, train + validation + further)
+    images, labels = inputs.photos(lesions, size, 0, train + validation + further)
 
     class Clock(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -74,12 +74,12 @@ def transfer(
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.times.append(time.perf_counter() - self.started)
 
-    def once(train: int = train, validation: int = validation, measured: int = measured) -> dict[str, float]:
+    def measure(train: int = train, validation: int = validation, measured: int = measured) -> dict[str, float]:
         keras.backend.clear_session()
         clock, started = Clock(), time.perf_counter()
-        base, preprocess = _application(backbone, weights, size)
+        base, preprocess = _load_application(backbone, weights, size)
         base.trainable = False
-        hidden = [keras.layers.Dense(each, activation="relu") for each in units]
+        hidden = [keras.layers.Dense(unit, activation="relu") for unit in units]
         model = keras.Sequential(
             [base, keras.layers.GlobalAveragePooling2D(), *hidden, keras.layers.Dense(classes, activation="softmax")]
         )
@@ -96,61 +96,61 @@ def transfer(
             verbose=0,
         )
         seconds = time.perf_counter() - started
-        found = {"value": seconds + (epochs - measured) * float(np.median(clock.times[1:] or clock.times))}
+        figures = {"value": seconds + (epochs - measured) * float(np.median(clock.times[1:] or clock.times))}
         if measured == epochs and further:
-            answers = model.predict(preprocess(images[-further:].astype("float32")), verbose=0).argmax(1)
-            found["accuracy"] = float((answers == labels[-further:]).mean())
-        return found
+            predictions = model.predict(preprocess(images[-further:].astype("float32")), verbose=0).argmax(1)
+            figures["accuracy"] = float((predictions == labels[-further:]).mean())
+        return figures
 
-    once(min(train, BATCH), min(validation, BATCH), 1)
-    yield once
+    measure(min(train, BATCH), min(validation, BATCH), 1)
+    yield measure
 
 
 def _pooled(lesions: str, backbone: str, weights: str, size: int, count: int) -> tuple[Any, np.ndarray]:
     import keras
 
-    base, preprocess = _application(backbone, weights, size)
+    base, preprocess = _load_application(backbone, weights, size)
     model = keras.Sequential([base, keras.layers.GlobalAveragePooling2D()])
-    return model, preprocess(material.photos(lesions, size, 0, count)[0].astype("float32"))
+    return model, preprocess(inputs.photos(lesions, size, 0, count)[0].astype("float32"))
 
 
 @contextmanager
 def predict(lesions: str, backbone: str, weights: str, size: int, count: int) -> Iterator[Callable[[], float]]:
-    """Features by `model.predict`, images/s."""
+    """Measure features by `model.predict`, images/s."""
     model, x = _pooled(lesions, backbone, weights, size, count)
 
-    def once() -> float:
+    def measure() -> float:
         started = time.perf_counter()
         model.predict(x, batch_size=BATCH, verbose=0)
         return count / (time.perf_counter() - started)
 
-    yield once
+    yield measure
 
 
 @contextmanager
 def traced(lesions: str, backbone: str, weights: str, size: int, count: int) -> Iterator[Callable[[], float]]:
-    """Features by a traced function, images/s: what few authors write, and the best that TensorFlow does."""
+    """Measure features by a traced function, images/s: the fastest way in TensorFlow, which few authors use."""
     import tensorflow as tf
 
     model, x = _pooled(lesions, backbone, weights, size, count)
     call = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
 
-    def once() -> float:
+    def measure() -> float:
         started = time.perf_counter()
         for start in range(0, count, BATCH):
             call(tf.constant(x[start : start + BATCH])).numpy()
         return count / (time.perf_counter() - started)
 
-    yield once
+    yield measure
 
 
 def generator(x: np.ndarray, y: np.ndarray, seed: int = 0) -> Any:
-    """The skin11 study's `ImageDataGenerator`, over images in memory.
+    """Return the skin11 study's `ImageDataGenerator` over images in memory.
 
     Args:
         x: uint8 `(n, h, w, 3)`.
         y: Labels, `(n, …)`.
-        seed: Of shuffling and of what it draws.
+        seed: Seed of shuffling and augmentation.
     """
     import tensorflow as tf
 
@@ -161,21 +161,21 @@ def generator(x: np.ndarray, y: np.ndarray, seed: int = 0) -> Any:
 
 @contextmanager
 def augment(lesions: str, size: int, count: int) -> Iterator[Callable[[], float]]:
-    """Augmented batches by `ImageDataGenerator`, images/s."""
-    flow = generator(*material.photos(lesions, size, 0, count))
+    """Measure augmented batches by `ImageDataGenerator`, images/s."""
+    flow = generator(*inputs.photos(lesions, size, 0, count))
 
-    def once() -> float:
+    def measure() -> float:
         started = time.perf_counter()
         for index in range(len(flow)):
             flow[index]
         flow.on_epoch_end()
         return count / (time.perf_counter() - started)
 
-    yield once
+    yield measure
 
 
 def read_all(paths: list[str], size: int) -> np.ndarray:
-    """Images by `cv2.imread` in one loop, uint8 `(n, size, size, 3)`: BGR, as this reads them."""
+    """Return images read by `cv2.imread` in one loop, uint8 BGR `(n, size, size, 3)`."""
     import cv2
 
     images = []
@@ -187,36 +187,36 @@ def read_all(paths: list[str], size: int) -> np.ndarray:
 
 @contextmanager
 def decode(folder: str, size: int, count: int) -> Iterator[Callable[[], float]]:
-    """JPEG files decoded and resized, seconds."""
+    """Time decoding and resizing of JPEG files, in seconds."""
     import cv2
 
-    cv2.setNumThreads(os.cpu_count() or 1)  # as OpenCV does by itself; scanbook has told it not to
-    paths = [str(path) for path in material.files(Path(folder), count)]
-    read_all(paths, size)  # brings the files into the page cache too
+    cv2.setNumThreads(os.cpu_count() or 1)  # OpenCV's own default, which scanbook changes
+    paths = [str(path) for path in inputs.jpeg_paths(Path(folder), count)]
+    read_all(paths, size)  # also brings the files into the page cache
 
-    def once() -> float:
+    def measure() -> float:
         started = time.perf_counter()
         read_all(paths, size)
         return time.perf_counter() - started
 
-    yield once
+    yield measure
 
 
 @contextmanager
 def flask(
     *, photograph: str, backbone: str, weights: str, size: int, classes: int, count: int
 ) -> Iterator[Callable[[], float]]:
-    """Requests to `model.predict` inside Flask's development server, seconds of the median one."""
+    """Measure requests to `model.predict` inside Flask's development server, in seconds: the median."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     numbers = [str(size), str(classes), str(port)]
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as uploads:
-        command = [sys.executable, "-m", "benchmarks.usual", backbone, weights, uploads, *numbers]
+        command = [sys.executable, "-m", "benchmarks.baseline", backbone, weights, uploads, *numbers]
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 180
-            while not requests.answers(port):
+            while not requests.is_ready(port):
                 if server.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
@@ -231,11 +231,11 @@ def flask(
 
 
 def serve(backbone: str, weights: str, uploads: str, *, size: int, classes: int, port: int) -> None:
-    """The application: an upload is written to disk under its name, read back, resized and predicted."""
+    """Run the application, which writes an upload to disk, reads it back, resizes it and predicts."""
     import keras
     from flask import Flask, jsonify, request
 
-    base, preprocess = _application(backbone, weights, size)
+    base, preprocess = _load_application(backbone, weights, size)
     model = keras.Sequential(
         [base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes, activation="softmax")]
     )
@@ -252,8 +252,8 @@ def serve(backbone: str, weights: str, uploads: str, *, size: int, classes: int,
         path = os.path.join(uploads, os.path.basename(file.filename or "upload"))
         file.save(path)
         image = keras.utils.img_to_array(keras.utils.load_img(path, target_size=(size, size)))
-        answer = model.predict(preprocess(np.expand_dims(image, 0)))[0]
-        return jsonify({"class": names[int(answer.argmax())], "confidence": float(answer.max())})
+        probabilities = model.predict(preprocess(np.expand_dims(image, 0)))[0]
+        return jsonify({"class": names[int(probabilities.argmax())], "confidence": float(probabilities.max())})
 
     app.run(port=port)
 
