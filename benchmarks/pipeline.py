@@ -134,7 +134,7 @@ def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, 
             plots.numeric_by_class(frame, "age", classes),
             plots.image_sizes(table, classes),
             plots.image_statistics(table, quality.varying(table), classes),
-            plots.flagged(*quality.caught(manifest, flagged)),
+            plots.montage(*quality.caught(manifest, flagged), title="Flagged by the quality checks"),
             plots.montage(*quality.side_by_side(manifest, near), 4),
             plots.shortcut_bars(shortcuts),
         ):

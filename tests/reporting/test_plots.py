@@ -1,15 +1,15 @@
-import io
+"""Figures of the images, of training, of results and of their reliability: they can be read, and show the numbers."""
+
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.image import imread
 from scipy.special import softmax
 
+from helpers import figures
 from scanbook import evaluation
 from scanbook.inspection import robustness
 from scanbook.reporting import plots
@@ -20,16 +20,15 @@ RANDOM = np.random.default_rng(0)
 
 
 def pictures(count, side=48):
-    """Discs of several colours on skin, and their masks."""
+    """Return discs of several colours on skin."""
     y, x = np.mgrid[:side, :side]
-    images, masks = [], []
+    images = []
     for place in range(count):
         mask = np.hypot(y - side / 2, x - side / 2 + place % 3) < side * (0.2 + 0.04 * (place % 5))
         image = np.full((side, side, 3), (226, 180, 160), np.uint8)
         image[mask] = (120 - 10 * (place % 4), 70, 50 + 8 * (place % 5))
         images.append(np.clip(image + RANDOM.normal(0, 6, image.shape), 0, 255).astype(np.uint8))
-        masks.append(mask)
-    return images, masks
+    return images
 
 
 def manifest(n=240):
@@ -48,6 +47,7 @@ def manifest(n=240):
     )
 
 
+@cache
 def predicted(skill=1.5, scale=2.0, n=400, classes=CLASSES, seed=1):
     random = np.random.default_rng(seed)
     y = random.choice(len(classes), n)
@@ -75,25 +75,25 @@ def history(epochs, pace, gap):
 
 def prevalence_figure(stated):
     validation, test, malignant = predicted(seed=2), predicted(seed=1), ("melanoma", "basal cell carcinoma")
-    row = evaluation.targets_table(validation, test, {"malignant": malignant}, rounds=50).loc["malignant"]
-    table = evaluation.prevalence_curve(test, malignant, row["threshold"], rounds=100)
+    row = evaluation.targets_table(validation, test, {"malignant": malignant}, rounds=20).loc["malignant"]
+    table = evaluation.prevalence_curve(test, malignant, row["threshold"], rounds=20)
     return plots.prevalence_curve(table, "Malignant or not (400 test images)", stated)
 
 
 def coverage_figure(threshold):
-    chosen = None if threshold is None else evaluation.abstention(predicted(), threshold, 100)
-    table = evaluation.coverage_curve(predicted(), rounds=100)
+    chosen = None if threshold is None else evaluation.abstention(predicted(), threshold, 20)
+    table = evaluation.coverage_curve(predicted(), rounds=20)
     return plots.coverage_curve(table, "Accuracy when abstaining (400 test images)", chosen)
 
 
 def subgroups_of(metrics):
     ages = pd.Series([22, 41, 58, 63, 77] * 79 + [np.nan] * 5, name="age_years")
-    return evaluation.subgroups(predicted(), evaluation.attribute(ages.to_frame(), "age_years"), metrics, rounds=100)
+    return evaluation.subgroups(predicted(), evaluation.attribute(ages.to_frame(), "age_years"), metrics, rounds=20)
 
 
 FRAME = manifest()
-IMAGES, MASKS = pictures(10)
-HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(7)])
+IMAGES = pictures(3)
+HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(3)])
 DRAWS = pd.DataFrame(
     {
         "rotation_degrees": RANDOM.uniform(-180, 180, 500),
@@ -106,7 +106,7 @@ SIZES = FRAME.assign(height_px=RANDOM.choice([300, 450, 768], len(FRAME)))
 CORRUPTED = pd.DataFrame(
     [
         (kind, severity, 240, top - drop * severity, top - drop * severity - 0.04, top - drop * severity + 0.03)
-        for kind, drop in (("noise", 0.1), ("blur", 0.03), ("brightness", 0.06), ("jpeg", 0.02), ("contrast", 0.09))
+        for kind, drop in (("noise", 0.1), ("jpeg", 0.02), ("contrast", 0.09))
         for top in [0.85]
         for severity in range(6)
     ],
@@ -125,27 +125,20 @@ SHORTCUTS = pd.DataFrame(
 FIGURES = {
     "class_counts": lambda: plots.class_counts(FRAME, CLASSES),
     "class_counts_unsplit": lambda: plots.class_counts(FRAME.assign(split=""), CLASSES),
-    "montage": lambda: plots.montage(IMAGES[:7], [f"image_{i}, melanoma, patient {i // 2}" for i in range(7)]),
-    "flagged": lambda: plots.flagged(IMAGES[:3], ["a.jpg: blurred", "b.jpg: dark", "c.jpg: near-duplicate of a.jpg"]),
-    "flagged_none": lambda: plots.flagged([], []),
+    "montage": lambda: plots.montage(IMAGES[:3], [f"image_{i}, melanoma, patient {i // 2}" for i in range(3)]),
+    "montage_none": lambda: plots.montage([], [], title="Flagged"),
     "image_statistics": lambda: plots.image_statistics(FRAME, ["brightness", "sharpness", "width_px"], CLASSES),
     "image_sizes": lambda: plots.image_sizes(SIZES, CLASSES),
     "image_sizes_of_many_classes": lambda: plots.image_sizes(
-        SIZES.assign(label=[f"kind {i % 14}" for i in range(len(SIZES))]), [f"kind {i}" for i in range(14)]
+        SIZES.assign(label=[f"kind {i % 13}" for i in range(len(SIZES))]), [f"kind {i}" for i in range(13)]
     ),
     "image_sizes_one": lambda: plots.image_sizes(SIZES.assign(width_px=200, height_px=150), CLASSES),
     "shortcut_bars": lambda: plots.shortcut_bars(SHORTCUTS),
     "shortcut_bars_none": lambda: plots.shortcut_bars(SHORTCUTS.iloc[:0]),
     "numeric_by_class": lambda: plots.numeric_by_class(FRAME, "age_years", (*CLASSES, "dermatofibroma")),
     "category_by_class": lambda: plots.category_by_class(FRAME, "sex", CLASSES),
-    "mask_overlays": lambda: plots.mask_overlays(
-        IMAGES[:6],
-        MASKS[:6],
-        [*(np.roll(m, 3, 1) for m in MASKS[:5]), 0 * MASKS[5]],
-        [f"Dice 0.9{i}" for i in range(6)],
-    ),
     "metric_bars": lambda: plots.metric_bars(
-        evaluation.summary(predicted(), rounds=100), "Test results, MobileNetV2 (400 images of 200 patients)"
+        evaluation.summary(predicted(), rounds=20), "Test results, MobileNetV2 (400 images of 200 patients)"
     ),
     "metric_bars_references": lambda: plots.metric_bars(
         pd.DataFrame(
@@ -162,30 +155,33 @@ FIGURES = {
     "learning_curves_of_many_arms": lambda: plots.learning_curves(
         {
             f"{backbone}, frozen, {policy}": history(12, 4, 0.1)
-            for backbone in ("mobilenet_v2_0.35", "efficientnet_b0", "densenet121", "resnet50_v2")
+            for backbone in ("mobilenet_v2_0.35", "efficientnet_b0")
             for policy in ("none", "dermoscopy+mixup")
         }
     ),
     "learning_curves_seconds": lambda: plots.learning_curves({"frozen": history(1, 4, 0.1)}, x="seconds"),
     "policy_preview": lambda: plots.policy_preview(
-        IMAGES[:2], [[np.rot90(image, turn) for turn in range(4)] for image in IMAGES[:2]], "Policy dermoscopy"
+        IMAGES[:2], [[np.rot90(image, turn) for turn in range(2)] for image in IMAGES[:2]], "Policy dermoscopy"
     ),
     "mixed_batch": lambda: plots.mixed_batch(
-        np.stack(IMAGES[:8]), RANDOM.dirichlet([0.1, 0.1, 0.1], 8), CLASSES, "Policy dermoscopy+mixup"
+        np.stack(IMAGES[:3]), RANDOM.dirichlet([0.1, 0.1, 0.1], 3), CLASSES, "Policy dermoscopy+mixup"
     ),
-    "corruption_preview": lambda: plots.corruption_preview(robustness.examples(IMAGES[0])),
+    "corruption_preview": lambda: plots.corruption_preview(
+        {kind: images[:3] for kind, images in list(robustness.examples(IMAGES[0]).items())[:2]}
+    ),
     "robustness_curves": lambda: plots.robustness_curves(CORRUPTED),
     "parameter_distributions": lambda: plots.parameter_distributions(DRAWS),
     "confusion_matrix": lambda: plots.confusion_matrix(evaluation.confusion(predicted())),
     "confusion_matrix_many": lambda: plots.confusion_matrix(
-        evaluation.confusion(predicted(classes=tuple(f"kind {i}" for i in range(14)), skill=4, n=2000))
+        evaluation.confusion(predicted(classes=tuple(f"kind {i}" for i in range(13)), skill=4, n=400))
     ),
     "confusion_matrix_two": lambda: plots.confusion_matrix(evaluation.confusion(predicted(classes=("no", "yes")))),
-    "roc_curves": lambda: plots.roc_curves(predicted(), rounds=100),
-    "roc_curves_many": lambda: plots.roc_curves(predicted(classes=tuple(f"kind {i}" for i in range(9))), rounds=50),
-    "roc_curves_two": lambda: plots.roc_curves(predicted(classes=("no", "yes")), rounds=100),
+    "roc_curves": lambda: plots.roc_curves(predicted(), rounds=20),
+    "roc_curves_two": lambda: plots.roc_curves(predicted(classes=("no", "yes")), rounds=20),
     "reliability_diagram": lambda: plots.reliability_diagram(predicted(scale=2.5), predicted(scale=1.0)),
-    "heat_maps": lambda: plots.heat_maps(IMAGES[:4], HEAT[:4], [f"melanoma, said naevus {i}" for i in range(4)], 3),
+    "heat_maps": lambda: plots.heat_maps(
+        IMAGES[:3], HEAT[:3], [f"true melanoma, predicted naevus {i}" for i in range(3)], 2
+    ),
     "difference_plot": lambda: plots.difference_plot(
         {
             "fine-tuned − frozen": evaluation.Difference("accuracy", 0.041, 0.018, 0.064, 0.002),
@@ -196,7 +192,6 @@ FIGURES = {
     ),
     "prevalence_curve": lambda: prevalence_figure(stated=0.0176),
     "prevalence_curve_unmarked": lambda: prevalence_figure(stated=None),
-    "prevalence_curve_common": lambda: prevalence_figure(stated=0.3),
     "coverage_curve": lambda: coverage_figure(0.7),
     "coverage_curve_unmarked": lambda: coverage_figure(None),
     "coverage_curve_impossible": lambda: coverage_figure(1.1),
@@ -209,51 +204,41 @@ FIGURES = {
     "seed_dots": lambda: plots.seed_dots(
         evaluation.over_seeds({seed: predicted(seed=seed) for seed in (1, 2, 3)}), "Fine-tuned (3 seeds, 400 images)"
     ),
+    "standings": lambda: plots.standings({"small_cnn": [0.7, 0.72], "baseline_cnn, none": [0.7, 0.7]}, "accuracy"),
     "seed_dots_one": lambda: plots.seed_dots(evaluation.over_seeds({5: predicted()}), "Fine-tuned (1 seed)"),
 }
-IMAGES_ONLY = {"montage", "flagged", "flagged_none", "mask_overlays", "policy_preview", "heat_maps"} | {
-    "mixed_batch",
-    "corruption_preview",
+NOTES = {
+    "montage_none": "Flagged: no image",
+    "image_sizes_one": "240 images: 200 × 150 pixels",
+    "shortcut_bars_none": "too few images",
 }
+IMAGES_ONLY = {"montage", "policy_preview", "heat_maps", "mixed_batch", "corruption_preview"}
+
+
+@cache
+def drawn(name):
+    return FIGURES[name]()
 
 
 def test_every_function_is_drawn():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
-    assert [name for name in plots.__all__ if name != "apply" and f"{name}(" not in tests] == []
+    assert [name for name in plots.__all__ if f"{name}(" not in tests] == []
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_renders_with_title_and_labels(name):
-    figure = FIGURES[name]()
-    assert isinstance(figure, Figure)
-    assert not plt.get_fignums(), "an open figure is shown twice in a notebook"
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=50)
-    file.seek(0)
-    pixels = imread(file)[..., :3]
-    assert pixels.std() > 0.02
-    words = figure.get_suptitle() + "".join(axis.get_title(loc) for axis in figure.axes for loc in ("left", "center"))
-    notes = {"flagged_none": "no image", "image_sizes_one": "200 × 150 pixels", "shortcut_bars_none": "too few images"}
-    if name in notes:
-        assert notes[name] in figure.axes[0].texts[0].get_text()
-        return
-    assert any(digit in words for digit in "123456789"), f"the title {words!r} does not say how many"
-    if name not in IMAGES_ONLY:
-        panels = [axis for axis in figure.axes if axis.get_visible() and axis.has_data()]
-        assert panels
-        places = {axis: axis.get_subplotspec() for axis in panels}
-        first = [axis for axis, place in places.items() if place and place.is_first_col()]
-        last = [axis for axis, place in places.items() if place and place.is_last_row()]
-        assert first and all(axis.get_ylabel() for axis in first)
-        assert last and all(axis.get_xlabel() for axis in last)
+def test_figure_can_be_read(name):
+    if name in NOTES:
+        assert NOTES[name] in figures.texts(drawn(name))[0]
+    elif name == "standings":  # in a page of its own, which has the title
+        assert figures.legend(drawn(name)) == ["one seed", "mean of the seeds"]
+    else:
+        figures.check(drawn(name), labels=name not in IMAGES_ONLY)
 
 
 def test_style_leaves_settings_and_backend_alone():
     before = dict(mpl.rcParams)
     backend = mpl.get_backend()
-    FIGURES["class_counts"]()
-    with plots.apply():
-        assert mpl.rcParams["figure.constrained_layout.use"]
+    assert FIGURES["class_counts"]().get_layout_engine() is not None
     assert dict(mpl.rcParams) == before
     assert mpl.get_backend() == backend
 
@@ -267,16 +252,14 @@ def test_series_differ_without_colour():
 
 
 def test_class_counts_show_every_number():
-    figure = FIGURES["class_counts"]()
-    shown = {text.get_text() for text in figure.axes[0].texts}
-    assert {str(count) for count in FRAME.groupby(["label", "split"]).size()} <= shown
+    figure = drawn("class_counts")
+    assert {str(count) for count in FRAME.groupby(["label", "split"]).size()} <= set(figures.texts(figure))
     assert "240 images in 120 groups" in figure.axes[0].get_title("left")
 
 
 def test_confusion_text_holds_counts_and_shares():
     table = pd.DataFrame([[9, 1], [0, 10]], index=["a", "b"], columns=["a", "b"])
-    texts = [text.get_text() for text in plots.confusion_matrix(table).axes[0].texts]
-    assert texts == ["9\n90%", "1\n10%", "0\n0%", "10\n100%"]
+    assert figures.texts(plots.confusion_matrix(table)) == ["9\n90%", "1\n10%", "0\n0%", "10\n100%"]
 
 
 def test_whiskers_are_the_interval():
@@ -289,29 +272,27 @@ def test_whiskers_are_the_interval():
 
 
 def test_noise_is_hollow():
-    axis = FIGURES["difference_plot"]().axes[0]
-    fills = [mpl.colors.to_hex(one.get_markerfacecolor()) for one in axis.lines if one.get_marker() == "o"]
+    axis = drawn("difference_plot").axes[0]
+    fills = [mpl.colors.to_hex(line.get_markerfacecolor()) for line in axis.lines if line.get_marker() == "o"]
     assert fills == [style.COLOURS[0].lower(), "#ffffff", style.COLOURS[0].lower()]
 
 
 def test_roc_legend_holds_the_area_and_its_interval():
     predictions = predicted()
-    legend = FIGURES["roc_curves"]().axes[0].get_legend()
-    row = evaluation.summary(predictions, ("auroc",), 100).loc["auroc"]
-    words = f"mean: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-    assert words in [text.get_text() for text in legend.get_texts()]
+    row = evaluation.summary(predictions, ("auroc",), 20).loc["auroc"]
+    label = f"mean of 3 classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    assert label in figures.legend(drawn("roc_curves").axes[0])
 
 
 def test_absent_class_has_no_curve():
     predictions = predicted()
     figure = plots.roc_curves(predictions.subset(predictions.y_true != 1), rounds=20)
-    assert not any("melanoma" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert not any("melanoma" in label for label in figures.legend(figure.axes[0]))
 
 
 def test_shortcut_bars_say_which_are_above_chance():
-    axis = FIGURES["shortcut_bars"]().axes[0]
-    labels = {text.get_text() for text in axis.get_legend().get_texts()}
-    assert labels == {"above chance", "not above chance"}
+    axis = drawn("shortcut_bars").axes[0]
+    assert set(figures.legend(axis)) == {"above chance", "not above chance"}
     assert [len(container) for container in axis.containers[:2]] == [2, 2]
     assert {"0.58", "0.91", "chance"} <= {text.get_text() for text in axis.texts}
 
@@ -324,28 +305,29 @@ def test_mixed_images_say_what_remains_of_each_class():
 
 
 def test_robustness_panels_share_their_axis_and_show_the_interval():
-    axes = FIGURES["robustness_curves"]().axes
-    assert [axis.get_title("left") for axis in axes] == ["Noise", "Blur", "Brightness", "JPEG", "Contrast"]
+    axes = drawn("robustness_curves").axes
+    assert [axis.get_title("left") for axis in axes] == ["Noise", "JPEG", "Contrast"]
     assert len({axis.get_ylim() for axis in axes}) == 1
     band = axes[0].collections[0].get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose([band.min(), band.max()], [0.31, 0.88])
-    np.testing.assert_allclose(axes[4].lines[0].get_ydata(), 0.85 - 0.09 * np.arange(6))
+    [curve] = [line for line in axes[2].lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(curve.get_ydata(), 0.85 - 0.09 * np.arange(6))
 
 
 def test_stated_prevalence_is_marked_with_its_values():
-    words = [text.get_text() for text in FIGURES["prevalence_curve"]().legends[0].get_texts()]
+    labels = figures.legend(drawn("prevalence_curve"))
     validation, test = predicted(seed=2), predicted(seed=1)
     malignant = {"malignant": ("melanoma", "basal cell carcinoma")}
-    row = evaluation.targets_table(validation, test, malignant, prevalence={"malignant": 0.0176}, rounds=50).loc[
+    row = evaluation.targets_table(validation, test, malignant, prevalence={"malignant": 0.0176}, rounds=20).loc[
         "malignant"
     ]
-    assert f"at 1.76%: {row['ppv']:.1%} (" in words[0] and f"at 1.76%: {row['npv']:.1%} (" in words[1]
-    assert words[2] == "stated prevalence: 1.76%"
-    assert len(FIGURES["prevalence_curve_unmarked"]().legends[0].get_texts()) == 2
+    assert f"at 1.76%: {row['ppv']:.1%} (" in labels[0] and f"at 1.76%: {row['npv']:.1%} (" in labels[1]
+    assert labels[2] == "stated prevalence: 1.76%"
+    assert len(figures.legend(drawn("prevalence_curve_unmarked"))) == 2
 
 
 def test_subgroup_bars_name_counts_and_leave_few_out():
-    first, second = FIGURES["subgroup_bars"]().axes
+    first, second = drawn("subgroup_bars").axes
     labels = [label.get_text() for label in first.get_yticklabels()]
     assert labels[:2] == ["under 30 (n = 79)", "30–49 (n = 79)"] and labels[-1] == "not recorded (n = 5)"
     assert [text.get_text() for text in second.texts] == ["too few images"]
@@ -357,10 +339,10 @@ def test_seed_dots_hold_mean_and_deviation():
     axis = plots.seed_dots(table, "Of 3 seeds").axes[0]
     row = table.loc["accuracy"]
     assert [text.get_text() for text in axis.texts] == [f"{row['mean']:.3f} ± {row['sd']:.3f}"]
-    dots = [one.get_xdata()[0] for one in axis.lines if one.get_label().startswith("seed")]
+    dots = [line.get_xdata()[0] for line in axis.lines if line.get_label().startswith("seed")]
     np.testing.assert_allclose(dots, row[["seed 1", "seed 2", "seed 3"]].astype(float) - row["mean"])
 
 
 def test_prevalence_beyond_the_curve_is_not_read_off_it():
-    words = [text.get_text() for text in prevalence_figure(stated=0.8).legends[0].get_texts()]
-    assert words[0].endswith("at 80%: not known") and words[1].endswith("at 80%: not known")
+    labels = figures.legend(prevalence_figure(stated=0.8))
+    assert labels[0].endswith("at 80%: not known") and labels[1].endswith("at 80%: not known")

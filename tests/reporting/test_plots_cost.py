@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
+from helpers import figures
 from scanbook.reporting.plots.cost import _short, cost_of_prediction
 
 PUBLISHED = [
@@ -28,16 +28,11 @@ def what_if(*names: str) -> list[tuple[str, str, float, float, str]]:
     ]
 
 
-def texts(figure: Figure) -> list[str]:
-    figure.canvas.draw()
-    return [text.get_text() for axis in figure.axes for text in axis.texts if text.get_text()]
-
-
-def test_arrows_say_that_a_cheaper_hour_is_one_networks_dearer_prediction() -> None:
-    said = texts(cost_of_prediction(table(*PUBLISHED), "t", PAIR))
-    assert said.count("hour −24 %\nprediction +14 %") == said.count("hour −24 %\nprediction −12 %") == 1
-    assert said.count("m5") == said.count("c7g") == 2
-    assert not any(text.startswith("hour") for text in texts(cost_of_prediction(table(*PUBLISHED), "t")))
+def test_arrows_show_a_cheaper_hour_with_a_more_expensive_prediction() -> None:
+    texts = figures.texts(cost_of_prediction(table(*PUBLISHED), "t", PAIR))
+    assert texts.count("hour −24 %\nprediction +14 %") == texts.count("hour −24 %\nprediction −12 %") == 1
+    assert texts.count("m5") == texts.count("c7g") == 2
+    assert not any(text.startswith("hour") for text in figures.texts(cost_of_prediction(table(*PUBLISHED), "t")))
 
 
 def test_along_a_dotted_line_a_prediction_costs_what_it_says() -> None:
@@ -59,7 +54,7 @@ def test_each_network_has_a_marker_of_its_own() -> None:
     assert len(markers) == len(set(markers)) == 3
     [legend] = figure.legends
     named = {text.get_text() for text in legend.get_texts()}
-    assert {"VGG19, published", "this machine, a network", "a prediction costs what it costs on m5"} <= named
+    assert {"VGG19, published", "this machine, a network", "same cost of a prediction as on m5"} <= named
 
 
 def test_a_machine_whose_price_is_not_known_is_hollow_at_the_prices_of_others() -> None:
@@ -67,11 +62,11 @@ def test_a_machine_whose_price_is_not_known_is_hollow_at_the_prices_of_others() 
     [axis] = figure.axes
     [line] = [line for line in axis.lines if line.get_marker() == "D"]
     assert line.get_markerfacecolor() == "white" and len(line.get_xdata()) == 3
-    assert {"m5", "g4dn", "ml.g4dn"} <= set(texts(figure))
+    assert {"m5", "g4dn", "ml.g4dn"} <= set(figures.texts(figure))
 
 
-def test_nothing_to_show_is_said() -> None:
-    assert "nothing to show" in texts(cost_of_prediction(table(), "t"))[0]
+def test_no_price_gives_a_note() -> None:
+    assert "nothing to show" in figures.texts(cost_of_prediction(table(), "t"))[0]
 
 
 def test_short_names_tell_instances_apart() -> None:

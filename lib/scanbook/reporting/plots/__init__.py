@@ -4,10 +4,11 @@ from scanbook.reporting.plots.cost import cost_of_prediction
 from scanbook.reporting.plots.data import (
     category_by_class,
     class_counts,
-    flagged,
+    image_sizes,
     image_statistics,
     montage,
     numeric_by_class,
+    shortcut_bars,
 )
 from scanbook.reporting.plots.evaluation import (
     confusion_matrix,
@@ -15,19 +16,30 @@ from scanbook.reporting.plots.evaluation import (
     heat_maps,
     metric_bars,
     reliability_diagram,
+    roc_arms,
     roc_curves,
 )
-from scanbook.reporting.plots.hardware import latency_percentiles, layer_times, throughput_by_batch
+from scanbook.reporting.plots.hardware import (
+    latency_percentiles,
+    layer_times,
+    scaling_curves,
+    stage_bars,
+    throughput_by_batch,
+    training_bars,
+)
 from scanbook.reporting.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
-from scanbook.reporting.plots.quality import image_sizes, shortcut_bars
-from scanbook.reporting.plots.robustness import corruption_preview, robustness_curves
-from scanbook.reporting.plots.scaling import scaling_curves, stage_bars, training_bars
-from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, roc_arms, score_panels, unet_curves
-from scanbook.reporting.plots.style import apply
-from scanbook.reporting.plots.trust import coverage_curve, prevalence_curve, seed_dots, subgroup_bars
+from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, score_panels, unet_curves
+from scanbook.reporting.plots.trust import (
+    corruption_preview,
+    coverage_curve,
+    prevalence_curve,
+    robustness_curves,
+    seed_dots,
+    standings,
+    subgroup_bars,
+)
 
 __all__ = [
-    "apply",
     "category_by_class",
     "class_counts",
     "confusion_matrix",
@@ -35,7 +47,6 @@ __all__ = [
     "cost_of_prediction",
     "coverage_curve",
     "difference_plot",
-    "flagged",
     "heat_maps",
     "image_sizes",
     "image_statistics",
@@ -60,6 +71,7 @@ __all__ = [
     "seed_dots",
     "shortcut_bars",
     "stage_bars",
+    "standings",
     "subgroup_bars",
     "throughput_by_batch",
     "training_bars",

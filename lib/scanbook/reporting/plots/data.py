@@ -1,4 +1,4 @@
-"""Figures of the images themselves: how many, of what kind, with which flaws."""
+"""Figures of the images: how many, of what kind, with which faults, and what reveals their class."""
 
 from __future__ import annotations
 
@@ -21,40 +21,45 @@ from scanbook.reporting.plots.style import (
     count_of,
     headline,
     image_grid,
+    label_bar,
+    line,
     note,
+    panels,
     readable,
     row_labels,
     styled,
+    whiskers,
 )
 
-_PARTS = ("train", "validation", "test", "")
+_SPLITS = ("train", "validation", "test", "")
 _LEVELS = ", levels of 0 to 255"
 _UNITS = dict.fromkeys(("brightness", "contrast", "saturation", "red_minus_blue", "green_minus_magenta"), _LEVELS)
 _UNITS["sharpness"] = ", log10 of the Laplacian's variance"
+_MOST_CLASSES = 12
 
 
 @styled
 def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Images of each class in each part.
+    """Draw the number of images of each class in each split.
 
     Args:
-        frame: one row per image, with columns label, part and group (a manifest's frame).
-        classes: class names in their order.
+        frame: A manifest's frame: one row per image, with columns label, split and group.
+        classes: Class names in their order.
     """
     counts = pd.crosstab(frame["label"], frame["split"]).reindex(index=list(classes), fill_value=0)
-    splits = [split for split in _PARTS if split in counts.columns]
+    splits = [split for split in _SPLITS if split in counts.columns]
     height = 0.8 / max(len(splits), 1)
     figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
-    for place, split in enumerate(splits):
-        rows = np.arange(len(classes)) - 0.4 + height * (place + 0.5)
-        label = f"{split or 'in no part'} ({counts[split].sum():,})"
-        bars = axis.barh(rows, counts[split], height, label=label, **bar(place))
+    for index, split in enumerate(splits):
+        rows = np.arange(len(classes)) - 0.4 + height * (index + 0.5)
+        label = f"{split or 'in no split'} ({counts[split].sum():,})"
+        bars = axis.barh(rows, counts[split], height, label=label, **bar(index))
         axis.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
     row_labels(axis, classes)
     axis.margins(x=0.1)
     axis.set(xlabel="images", ylabel="class")
     groups = count_of(frame["group"].nunique(), "group")
-    axis.set_title(f"Images per class and part ({count_of(len(frame), 'image')} in {groups})")
+    axis.set_title(f"Images per class and split ({count_of(len(frame), 'image')} in {groups})")
     if splits != [""]:
         axis.legend(title="split", loc="best")
     return figure
@@ -64,13 +69,13 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
 def montage(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int = 6, title: str = "Examples"
 ) -> Figure:
-    """Images side by side, each with its caption.
+    """Draw images side by side, each with its caption.
 
     Args:
-        images: (h, w, 3) uint8 RGB each.
-        titles: a caption per image.
-        columns: images a row.
-        title: what the images have in common.
+        images: RGB images `(h, w, 3)`, uint8.
+        titles: A caption per image.
+        columns: Images per row.
+        title: What the images have in common.
     """
     if len(images) == 0:
         return note(f"{title}: no image")
@@ -83,34 +88,19 @@ def montage(
 
 
 @styled
-def flagged(images: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> Figure:
-    """Images that the quality checks flagged, each with the reason.
-
-    Args:
-        images: (h, w, 3) uint8 RGB each.
-        captions: name and reason of each.
-    """
-    return montage(images, captions, title="Flagged by the quality checks")
-
-
-@styled
 def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]) -> Figure:
-    """Distributions of measured properties of the images by class, one panel a property.
+    """Draw the distributions of measured properties of the images by class, one panel per property.
 
     Args:
-        frame: one row per image, with column label and the numeric `columns`; a name ends with its unit, "width_px".
-        columns: properties to show.
-        classes: class names in their order.
+        frame: One row per image, with column label and the numeric `columns`; a name ends with its unit, "width_px".
+        columns: Properties to show.
+        classes: Class names in their order.
     """
-    across = min(len(columns), 2)
-    down = -(-len(columns) // across)
-    size = (WIDTH * across / 2 + 1, down * (0.9 + 0.32 * len(classes)) + 0.3)
-    figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharey=True)
-    for axis, column in zip(grid.flat, columns, strict=False):
+    height = 0.9 + 0.32 * len(classes)
+    figure, grid, axes = panels(len(columns), 2, WIDTH / 2 + 0.5, height, sharey=True)
+    for axis, column in zip(axes, columns, strict=True):
         _violins(axis, frame, column, classes)
         axis.set_xlabel(readable(column) + _UNITS.get(column, ""))
-    for axis in grid.flat[len(columns) :]:
-        axis.set_visible(False)
     for axis in grid[:, 1:].flat:
         axis.set_ylabel("")
     headline(figure, f"Image statistics by class ({count_of(len(frame), 'image')}; dashes: quartiles)")
@@ -119,45 +109,43 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
 
 @styled
 def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
-    """Distribution of one number, such as age, in each class, with how many images have it.
+    """Draw the distribution of one number, such as age, in each class, with how many images have it.
 
     Args:
-        frame: one row per image, with columns label and `column` (numeric, NaN where missing).
-        column: what to show; its name ends with its unit, "age_years".
-        classes: class names in their order.
+        frame: One row per image, with columns label and `column` (numeric, NaN where missing).
+        column: What to show; its name ends with its unit, "age_years".
+        classes: Class names in their order.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.42 * len(classes)))
-    known = frame[column].notna()
-    _violins(axis, frame[known], column, classes)
-    counts = frame.loc[known, "label"].value_counts()
+    rows = frame[frame[column].notna()]
+    _violins(axis, rows, column, classes)
+    counts = rows["label"].value_counts()
     row_labels(axis, [f"{name} (n = {counts.get(name, 0):,})" for name in classes])
-    axis.set_title(
-        f"{readable(column).capitalize()} by class (known for {known.sum():,} of {count_of(len(frame), 'image')}; "
-        "dashes: quartiles)"
-    )
+    recorded = f"recorded: {len(rows):,} of {count_of(len(frame), 'image')}"
+    axis.set_title(f"{readable(column).capitalize()} by class ({recorded}; dashes: quartiles)")
     return figure
 
 
 @styled
 def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
-    """Shares of the values of one attribute, such as sex or camera, in each class.
+    """Draw the shares of the values of one attribute, such as sex or camera, in each class.
 
     Args:
-        frame: one row per image, with columns label and `column`; a missing value is shown as "not recorded".
-        column: the attribute.
-        classes: class names in their order.
+        frame: One row per image, with columns label and `column`; a missing value is shown as "not recorded".
+        column: The attribute.
+        classes: Class names in their order.
     """
-    values = frame[column].astype(object).where(frame[column].notna(), "not recorded").astype(str)
+    values = frame[column].astype(object).fillna("not recorded").astype(str)
     counts = pd.crosstab(frame["label"], values).reindex(index=list(classes), fill_value=0)
     counts = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
     totals = counts.sum(axis=1)
     shares = counts.div(totals.clip(lower=1), axis=0) * 100
     figure, axis = plt.subplots(figsize=(WIDTH, 1.1 + 0.42 * len(classes)))
     left = np.zeros(len(classes))
-    for place, value in enumerate(counts.columns):
-        bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **bar(place))
-        words = [f"{share:.0f}" if share >= 6 else "" for share in shares[value]]
-        for text in axis.bar_label(bars, words, label_type="center", fontsize=8):
+    for index, value in enumerate(counts.columns):
+        bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **bar(index))
+        labels = [f"{share:.0f}" if share >= 6 else "" for share in shares[value]]
+        for text in axis.bar_label(bars, labels, label_type="center", fontsize=8):
             if text.get_text():
                 text.set_bbox(WHITE)
         left += shares[value].to_numpy()
@@ -171,19 +159,71 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
 def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str]) -> None:
     import seaborn as sns  # slow to import, and only violins need it
 
-    sns.violinplot(
-        frame,
-        x=column,
-        y="label",
-        order=list(classes),
-        ax=axis,
-        orient="h",
-        cut=0,
-        density_norm="width",
-        inner="quart",
-        color=COLOURS[5],
-        linecolor=INK,
-        linewidth=1,
-    )
+    shape = {"orient": "h", "cut": 0, "density_norm": "width", "inner": "quart"}
+    look = {"color": COLOURS[5], "linecolor": INK, "linewidth": 1}
+    sns.violinplot(frame, x=column, y="label", order=list(classes), ax=axis, **shape, **look)
     row_labels(axis, classes)
     axis.set(xlabel=readable(column), ylabel="class")
+
+
+@styled
+def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Draw the widths and heights of the images, one marker per class; markers grow with the number of images.
+
+    Args:
+        frame: One row per image, with columns label, width_px and height_px.
+        classes: Class names in their order; where there are more than 12, all images are one series.
+    """
+    if frame.empty:
+        return note("Image sizes: no image")
+    distinct = frame.groupby(["width_px", "height_px"]).ngroups
+    if distinct == 1:
+        width, height = frame[["width_px", "height_px"]].iloc[0]
+        return note(f"All {len(frame):,} images: {width:.0f} × {height:.0f} pixels")
+    figure, axis = plt.subplots(figsize=(WIDTH, 4))
+    series = {name: frame[frame["label"] == name] for name in classes}
+    if len(classes) > _MOST_CLASSES:
+        series = {"all classes": frame}
+    for index, (name, rows) in enumerate(series.items()):
+        sizes = rows.groupby(["width_px", "height_px"]).size().reset_index(name="images")
+        areas = 24 + 260 * sizes["images"] / len(frame)
+        look = {"marker": line(index)["marker"], "edgecolors": line(index)["color"], "facecolors": "none"}
+        label = f"{name} ({len(sizes):,})"
+        axis.scatter(sizes["width_px"], sizes["height_px"], areas, linewidths=1.4, label=label, **look)
+    for values, set_limits in ((frame["width_px"], axis.set_xlim), (frame["height_px"], axis.set_ylim)):
+        low, high = float(values.min()), float(values.max())
+        margin = max(0.08 * (high - low), 0.05 * high)
+        set_limits(low - margin, high + margin)
+    axis.set(xlabel="width, pixels", ylabel="height, pixels")
+    counts = f"{count_of(distinct, 'size')} in {count_of(len(frame), 'image')}"
+    axis.set_title(f"Image sizes ({counts}; larger marker: more images)")
+    axis.legend(title="class (sizes)", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
+def shortcut_bars(table: pd.DataFrame) -> Figure:
+    """Draw how well models that see no image separate the classes, with intervals, compared with chance.
+
+    Args:
+        table: One row per model, named by its input, with columns auc, low, high, images and `above chance`.
+    """
+    if table.empty:
+        return note("Shortcuts: too few images")
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.5 * len(table)))
+    rows = np.arange(len(table))
+    above = table["above chance"].to_numpy(bool)
+    for index, (chosen, label) in enumerate(((above, "above chance"), (~above, "not above chance"))):
+        if chosen.any():
+            axis.barh(rows[chosen], table["auc"][chosen], 0.6, label=label, **bar(index))
+    whiskers(axis, rows, table["low"], table["high"], vertical=False)
+    for row, end, value in zip(rows, np.fmax(table["high"], table["auc"]), table["auc"], strict=True):
+        label_bar(axis, f"{value:.2f}", end, row)
+    axis.axvline(0.5, color=INK, linestyle="--", linewidth=1.2)
+    axis.text(0.5, 1.01, "chance", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+    row_labels(axis, table.index)
+    axis.set(xlabel="AUC, mean over classes (95 % interval)", ylabel="input of the model", xlim=(0, 1.08))
+    images = count_of(int(table["images"].max()), "training image")
+    axis.set_title(f"Source shortcuts, cross-validated ({images})", pad=16)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,4 +1,4 @@
-"""Figures of inference: by engine and batch, by call and by layer."""
+"""Figures of the machine: training by threads, inference by engine and batch, and time by layer and by stage."""
 
 from __future__ import annotations
 
@@ -7,124 +7,235 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, PercentFormatter
 
-from scanbook.reporting.plots.style import INK, WIDTH, bar, count_of, headline, line, row_labels, styled, whiskers
+from scanbook.reporting.plots.style import (
+    COLOURS,
+    INK,
+    WHITE,
+    WIDTH,
+    band,
+    bar,
+    count_of,
+    headline,
+    label_bar,
+    line,
+    note,
+    plain_ticks,
+    readable,
+    row_labels,
+    styled,
+    whiskers,
+)
 
-# Marker and size of each percentile of a latency.
 _PERCENTILES = {"p50": ("o", 6), "p95": ("|", 11), "p99": ("d", 5)}
+"""Marker and size of each percentile of a latency."""
+
+
+@styled
+def training_bars(strong: pd.DataFrame, title: str) -> Figure:
+    """Draw the seconds of a training epoch by arm, and the speed-up of each over the first.
+
+    Args:
+        strong: One row per arm: `arm`, `threads`, `seconds` (median), `low`, `high` (fastest and slowest epoch) and
+            `speedup` over the first.
+        title: What was trained, on which machine, how often.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.5 + 0.45 * len(strong)))
+    positions = np.arange(len(strong))
+    for index, (arm, rows) in enumerate(strong.assign(position=positions).groupby("arm", sort=False)):
+        axis.barh(rows["position"], rows["seconds"], 0.6, **bar(index), label=arm)
+    whiskers(axis, positions, strong["low"], strong["high"], vertical=False)
+    names = []
+    for position, row in enumerate(strong.itertuples()):
+        speedup = f", {row.speedup:.3g} ×" if position else ""
+        label_bar(axis, f"{row.seconds:.3g} s{speedup}", max(row.high, row.seconds), position)
+        names.append(row.arm if row.arm == "GPU" else f"{row.arm}, {count_of(row.threads, 'thread')}")
+    row_labels(axis, names)
+    axis.set(xlabel="seconds per training epoch", xlim=(0, 1.25 * strong[["seconds", "high"]].to_numpy().max()))
+    headline(figure, f"{title} (whiskers: fastest and slowest epoch)")
+    return figure
+
+
+@styled
+def scaling_curves(strong: pd.DataFrame, weak: pd.DataFrame, law: pd.DataFrame | None, title: str) -> Figure:
+    """Draw strong scaling (speed-up of the same work over threads) and weak scaling (efficiency of growing work).
+
+    Args:
+        strong: One row per number of threads: `threads`, `seconds`, `low`, `high` (fastest and slowest epoch),
+            `speedup` and `efficiency`. Rows without an efficiency, a GPU's, are not shown.
+        weak: The same, of work that grows with the threads.
+        law: Amdahl's law fitted to the strong arms: `threads`, `speedup`, and `low` and `high` of its 95 % interval;
+            None for none.
+        title: What was trained, on which machine, how often.
+    """
+    strong = strong[strong["efficiency"].notna()]
+    most = int(strong["threads"].max())
+    if most == 1:
+        return note("one thread: nothing to scale")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.8))
+    ideal = {"color": INK, "linestyle": "--", "linewidth": 1.2, "label": "ideal"}
+    left.plot([1, most], [1, most], **ideal)
+    look = line(0)
+    if law is not None:
+        left.plot(law["threads"], law["speedup"], color=COLOURS[1], linestyle="-.", label="Amdahl's law, fitted")
+        band(left, law["threads"], law["low"], law["high"], COLOURS[1])
+        left.fill_between([], [], color=COLOURS[1], alpha=0.3, label="its 95 % interval")
+        look |= {"linestyle": ""}  # the fit is the line
+    slowest, fastest = (strong["seconds"].iloc[0] / strong[name] for name in ("high", "low"))
+    left.plot(strong["threads"], strong["speedup"], label="measured", **look)
+    whiskers(left, strong["threads"], slowest, fastest)
+    for row in strong[1:].itertuples():
+        beside = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8, "bbox": WHITE}
+        left.annotate(f"{row.speedup:.2f}", (row.threads, row.speedup), (-18, -10), **beside)
+    left.set_yscale("log", base=2)
+    plain_ticks(left.yaxis, LogLocator(base=2))
+    limits = 0.75 * min(1.0, slowest.min()), 1.12 * max(most, fastest.max())
+    left.set(ylabel="speed-up over one thread", ylim=limits)
+    left.set_title("Strong scaling: the same work")
+    right.axhline(1, **ideal)
+    for index, (name, table) in enumerate({"the same work (strong)": strong, "work grows (weak)": weak}.items()):
+        right.plot(table["threads"], table["efficiency"], label=name, **line(index))
+        ratio = table["efficiency"] * table["seconds"]
+        whiskers(right, table["threads"], ratio / table["high"], ratio / table["low"])
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.set(ylabel="efficiency (speed-up / threads)", ylim=(0, None))
+    right.set_title("Efficiency: strong and weak scaling")
+    for axis, place in ((left, "upper left"), (right, "lower left")):
+        axis.set_xscale("log", base=2)
+        plain_ticks(axis.xaxis, FixedLocator(sorted(strong["threads"].unique())))
+        axis.set_xlabel("threads")
+        axis.legend(loc=place)
+    headline(figure, f"{title} (whiskers: fastest and slowest epoch)")
+    return figure
 
 
 @styled
 def throughput_by_batch(table: pd.DataFrame, title: str) -> Figure:
-    """Images per second of each inference engine over batch sizes; both axes are logarithmic.
+    """Draw images per second of each inference engine over batch sizes; both axes are logarithmic.
 
-    Colour and marker tell the engine, the dash its mode and threads; hollow markers are of engines that are refused.
+    Colour and marker show the engine, the dash its mode and threads; refused engines have hollow markers.
 
     Args:
-        table: columns engine, precision, mode, threads, batch, images_per_second (median of windows), low, high (its
+        table: Columns engine, precision, mode, threads, batch, images_per_second (median of windows), low, high (its
             95 % interval, NaN where there is none) and refused ("" where the engine is admitted).
-        title: which model, on which machine.
+        title: Which model, on which machine.
     """
     figure, axis = plt.subplots(figsize=(WIDTH + 1, 4.4))
     looks = _looks(table)
-    for (engine, how), rows in _series(table.sort_values("batch", kind="stable")):
+    names = [table.apply(name, axis=1) for name in (_engine, _mode)]
+    for (engine, mode), rows in table.sort_values("batch", kind="stable").groupby(names, sort=False):
         whiskers(axis, rows["batch"], rows["low"], rows["high"], colour=looks[engine]["color"])
-        fill = {"markerfacecolor": "white"} if rows["refused"].any() else {}
-        axis.plot(rows["batch"], rows["images_per_second"], **looks[engine] | looks[how] | fill)
+        axis.plot(rows["batch"], rows["images_per_second"], **looks[engine] | looks[mode])
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(sorted(table["batch"].unique()))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    _plain_ticks(axis.yaxis)
+    plain_ticks(axis.xaxis, FixedLocator(sorted(table["batch"].unique())))
+    plain_ticks(axis.yaxis, LogLocator(subs=(1, 2, 5)))
     axis.set(xlabel="batch, images", ylabel="images per second")
     axis.set_title(f"{title} (whiskers: 95 % intervals of medians)")
-    _legend(axis, table, looks)
+    handles = [
+        Line2D([], [], **{"color": INK, "linestyle": "none", "label": name} | look) for name, look in looks.items()
+    ]
+    axis.legend(handles=handles, title="engine; mode, threads", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 @styled
 def latency_percentiles(table: pd.DataFrame, title: str) -> Figure:
-    """How long a call takes by engine at the smallest batch: half of them, and the slowest; the quickest on top.
+    """Draw the time of a call by engine at the smallest batch: its median and upper percentiles, the fastest on top.
 
     Args:
-        table: columns engine, precision, mode, threads, batch, calls, p50, p95, p99 (milliseconds of a call, NaN where
+        table: Columns engine, precision, mode, threads, batch, calls, p50, p95, p99 (milliseconds of a call, NaN where
             there were too few) and refused ("" where the engine is admitted).
-        title: which model, on which machine.
+        title: Which model, on which machine.
     """
     smallest = table["batch"].min()
     rows = table[table["batch"] == smallest].sort_values("p50", kind="stable").reset_index(drop=True)
     figure, axis = plt.subplots(figsize=(WIDTH + 1, 1.4 + 0.32 * len(rows)))
     looks = _looks(table)
-    for place, row in rows.iterrows():
+    for index, row in rows.iterrows():
         look = looks[_engine(row)]
-        low, high = row[["p50", "p95", "p99"]].min(), row[["p50", "p95", "p99"]].max()
-        axis.plot([low, high], [place, place], color=look["color"], linewidth=2)
+        ends = [row[list(_PERCENTILES)].min(), row[list(_PERCENTILES)].max()]
+        axis.plot(ends, [index, index], color=look["color"], linewidth=2)
         for name, (marker, size) in _PERCENTILES.items():
-            fill = "white" if row["refused"] else look["color"]
             axis.plot(
-                *(row[name], place),
-                color=look["color"],
-                marker=marker,
-                markersize=size,
-                markerfacecolor=fill,
-                ls="none",
+                row[name], index, **look | {"marker": marker, "markersize": size, "linestyle": "none", "label": ""}
             )
-        words = f"{row['p50']:.3g} ms, {count_of(int(row['calls']), 'call')}"
-        axis.annotate(words, (high, place), (8, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        label_bar(axis, f"{row['p50']:.3g} ms, {count_of(int(row['calls']), 'call')}", ends[1], index)
     axis.set_xscale("log")
     axis.margins(x=0.05)
     left, right = axis.get_xlim()
-    axis.set_xlim(left, right * (right / left) ** 0.35)  # room for the words
-    _plain_ticks(axis.xaxis)
+    axis.set_xlim(left, right * (right / left) ** 0.35)  # space for the labels
+    plain_ticks(axis.xaxis, LogLocator(subs=(1, 2, 5)))
     refused = rows["refused"].map(lambda reason: " (refused)" if reason else "")
-    row_labels(axis, [f"{_engine(row)}, {_how(row)}{refused[place]}" for place, row in rows.iterrows()])
+    row_labels(axis, [f"{_engine(row)}, {_mode(row)}{refused[index]}" for index, row in rows.iterrows()])
     axis.set(xlabel=f"milliseconds for a call of {count_of(int(smallest), 'image')}", ylabel="engine")
-    axis.set_title(f"{title} (words: the median)")
+    axis.set_title(f"{title} (labels: the median)")
+    look = {"color": INK, "linestyle": "none"}
     handles = [
-        Line2D([], [], color=INK, linestyle="none", marker=marker, markersize=size, label=f"{name[1:]} % of the calls")
+        Line2D([], [], **look, marker=marker, markersize=size, label=f"{name[1:]} % of the calls")
         for name, (marker, size) in _PERCENTILES.items()
     ]
-    figure.legend(handles=handles, title="as quick or quicker", loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, title="took at most this time", loc="outside lower center", ncols=3)
     return figure
 
 
 @styled
 def layer_times(types: pd.DataFrame, layers: pd.DataFrame, title: str) -> Figure:
-    """Where the time of a prediction goes: by type of layer, and the most expensive layers, in both precisions.
+    """Draw the time of a prediction by type of layer, and of the most expensive layers, in both precisions.
 
     Args:
-        types: index type, columns "fp32 milliseconds", "fp32 share", "int8 milliseconds", "int8 share"; all layers.
-        layers: index layer, the same columns; NaN where a layer runs in one precision alone.
-        title: which model, on which machine, how often.
+        types: Index type, columns "fp32 milliseconds", "fp32 share", "int8 milliseconds", "int8 share"; all layers.
+        layers: Index layer, the same columns; NaN where a layer runs in one precision alone.
+        title: Which model, on which machine, how often.
     """
     heights = [len(types) + 0.8, len(layers) + 0.8]
-    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 1.6 + 0.36 * sum(heights)), height_ratios=heights, sharex=False)
-    for axis, table, name in zip(axes, (types, layers), ("Type of layer", "Layer"), strict=True):
-        places = np.arange(len(table))
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 1.6 + 0.36 * sum(heights)), height_ratios=heights)
+    for axis, table, name in zip(axes, (types, layers), ("type of layer", "layer"), strict=True):
         for index, precision in enumerate(("fp32", "int8")):
             times, shares = table[f"{precision} milliseconds"], table[f"{precision} share"]
-            offset = places + (index - 0.5) * 0.4
+            positions = np.arange(len(table)) + (index - 0.5) * 0.4
             label = f"{precision}, {types[f'{precision} milliseconds'].sum():.3g} ms in all layers"
-            axis.barh(offset, times, 0.38, label=label, **bar(index))
-            for place, time, share in zip(offset, times, shares, strict=True):
-                words = f"{share:.1%}" if time > 0 else "none"
-                axis.annotate(
-                    *(words, (np.nan_to_num(time), place), (3, 0)),
-                    **{"textcoords": "offset points", "va": "center", "fontsize": 7.5, "color": INK},
-                )
+            axis.barh(positions, times, 0.38, label=label, **bar(index))
+            for position, time, share in zip(positions, times, shares, strict=True):
+                label_bar(axis, f"{share:.1%}" if time > 0 else "none", np.nan_to_num(time), position)
         row_labels(axis, list(table.index))
         axis.margins(x=0.1)
-        axis.set(xlabel="milliseconds", ylabel=name.lower())
+        axis.set(xlabel="milliseconds", ylabel=name)
     axes[0].set_title("By type of layer")
     axes[1].set_title(f"The {len(layers)} most expensive layers")
     axes[0].legend(loc="lower right")
-    headline(figure, f"{title} (words: share of all layers' time)")
+    headline(figure, f"{title} (labels: share of the time of all layers)")
+    return figure
+
+
+@styled
+def stage_bars(table: pd.DataFrame, title: str, column: str = "seconds", unit: str = "seconds") -> Figure:
+    """Draw the time of each stage, or step, with its share of the whole.
+
+    Args:
+        table: Index: names; `column`, and `share`, NaN for what comes once and is not counted in the whole. Where it
+            has `stages`, names show how many there are.
+        title: What was measured.
+        column: Which gives the length of a bar.
+        unit: Of that column.
+    """
+    if table.empty:
+        return note("no stage was used")
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.3 + 0.36 * len(table)))
+    rows, values = np.arange(len(table)), table[column].to_numpy(float)
+    once = table["share"].isna().to_numpy()
+    for index, chosen in enumerate((~once, once)):
+        if chosen.any():
+            axis.barh(rows[chosen], values[chosen], 0.6, **bar(index))
+    for row, (value, share) in enumerate(zip(values, table["share"], strict=True)):
+        label_bar(axis, f"{value:.3g}, " + ("once, not every epoch" if np.isnan(share) else f"{share:.0%}"), value, row)
+    counts = table["stages"] if "stages" in table else pd.Series(1, table.index)
+    row_labels(axis, [f"{readable(name)} ({count})" if count > 1 else name for name, count in counts.items()])
+    axis.set(xlabel=unit, xlim=(0, 1.3 * max(values.max(), 1e-9)))
+    axis.set_title(title)
     return figure
 
 
@@ -132,38 +243,17 @@ def _engine(row: pd.Series) -> str:
     return f"{row['engine']} {row['precision']}"
 
 
-def _how(row: pd.Series) -> str:
+def _mode(row: pd.Series) -> str:
     return f"{row['mode']}, {count_of(int(row['threads']), 'thread')}"
 
 
-def _series(table: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """Rows of each engine, with mode and threads in words."""
-    names = [table.apply(name, axis=1) for name in (_engine, _how)]
-    return list(table.groupby(names, sort=False))
-
-
 def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour and marker by engine, dash by mode and threads; the most frequent way to run is a whole line."""
-    engines = list(dict.fromkeys(table.apply(_engine, axis=1)))
-    ways = table.apply(_how, axis=1).value_counts(sort=True).index
-    colours = {name: {key: line(place)[key] for key in ("color", "marker")} for place, name in enumerate(engines)}
-    return colours | {name: {"linestyle": line(place)["linestyle"]} for place, name in enumerate(ways)}
-
-
-def _legend(axis: Axes, table: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
-    refused = {_engine(row) for _, row in table.iterrows() if row["refused"]}
-    handles = []
-    for name, look in looks.items():
-        if "marker" in look:
-            fill = {"markerfacecolor": "white"} if name in refused else {}
-            label = f"{name} (refused)" if name in refused else name
-            handles.append(Line2D([], [], label=label, linestyle="none", **look | fill))
-        else:
-            handles.append(Line2D([], [], label=name, color=INK, **look))
-    axis.legend(handles=handles, title="engine; mode, threads", loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _plain_ticks(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,g}"))
-    axis.set_minor_formatter(NullFormatter())
+    """Return colour, marker and label by engine, dash by mode and threads; the most frequent one is a solid line."""
+    looks = {}
+    refused = set(table[table["refused"] != ""].apply(_engine, axis=1)) if (table["refused"] != "").any() else set()
+    for index, name in enumerate(table.apply(_engine, axis=1).unique()):
+        looks[name] = {key: line(index)[key] for key in ("color", "marker")}
+        if name in refused:
+            looks[name] |= {"markerfacecolor": "white", "label": f"{name} (refused)"}
+    modes = table.apply(_mode, axis=1).value_counts(sort=True).index
+    return looks | {name: {"linestyle": line(index)["linestyle"]} for index, name in enumerate(modes)}

@@ -1,4 +1,4 @@
-"""Figures of training: learning curves and what augmentation does to the images."""
+"""Figures of training: learning curves, and the effect of augmentation on the images."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from scanbook.reporting.plots.style import (
     count_of,
     headline,
     image_grid,
+    image_table,
     line,
     note,
+    panels,
     readable,
     styled,
 )
 
 _LEGEND = 44
-"""Most characters of a name, of which two stand side by side below a figure."""
+"""Most characters of a name of which two fit side by side below a figure."""
 
 
 @styled
 def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "seconds"] = "epoch") -> Figure:
-    """Loss and accuracy of several training runs, training thin and validation thick.
+    """Draw loss and accuracy of several training runs, training thin and validation thick.
 
     Args:
-        histories: one frame per run, a row per epoch: epoch (from 1), loss, accuracy, validation_loss,
+        histories: One frame per run with one row per epoch: epoch (from 1), loss, accuracy, validation_loss,
             validation_accuracy, seconds (since training began).
-        x: what to lay the curves over; "seconds" compares what a run cost.
+        x: The horizontal axis; "seconds" compares the time of the runs.
     """
     names = [f"{name} ({count_of(len(history), 'epoch')})" for name, history in histories.items()]
-    across = 2 if max(map(len, names), default=0) <= _LEGEND else 1
-    rows = -(-(len(names) + 2) // across)
+    columns = 2 if max(map(len, names), default=0) <= _LEGEND else 1
+    rows = -(-(len(names) + 2) // columns)
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.1 + 0.2 * rows))
     for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of images"), strict=True):
-        for place, history in enumerate(histories.values()):
-            look = line(place)
-            # A single epoch makes no line: only its marker, hollow for training, shows.
+        for index, history in enumerate(histories.values()):
+            look = line(index)
+            # a single epoch makes no line: only its marker, hollow for training, is visible
             thin = look | {"linewidth": 0.8, "markerfacecolor": "white", "marker": "" if len(history) > 1 else "o"}
             axis.plot(history[x], history[measure], **thin)
-            few = max(1, len(history) // 10)
-            axis.plot(history[x], history[f"validation_{measure}"], **look, linewidth=2.2, markevery=few)
+            every = max(1, len(history) // 10)
+            axis.plot(history[x], history[f"validation_{measure}"], **look, linewidth=2.2, markevery=every)
         axis.set(xlabel="epoch" if x == "epoch" else "training time, s", ylabel=f"{measure} ({unit})")
         axis.set_title(measure.capitalize())
-    if x == "epoch":
-        for axis in axes:
+        if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], **line(place), linewidth=2.2, label=name) for place, name in enumerate(names)]
+    handles = [Line2D([], [], **line(index), linewidth=2.2, label=name) for index, name in enumerate(names)]
     handles += [
         Line2D([], [], color=INK, linewidth=0.8, label="thin or hollow: training"),
         Line2D([], [], color=INK, linewidth=2.2, label="thick or filled: validation"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=across)
-    headline(
-        figure, f"Learning curves by {'epoch' if x == 'epoch' else 'training time'} ({count_of(len(histories), 'run')})"
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    scale = "epoch" if x == "epoch" else "training time"
+    headline(figure, f"Learning curves by {scale} ({count_of(len(histories), 'run')})")
     return figure
 
 
@@ -75,24 +75,19 @@ def policy_preview(
     augmented: Sequence[Sequence[NDArray[np.uint8]]],
     title: str = "Augmentation",
 ) -> Figure:
-    """What a policy makes of some training images: each row an original and its draws.
+    """Draw the effect of a policy on some training images: in each row an original and its augmented samples.
 
     Args:
-        originals: n images, (h, w, 3) uint8 RGB.
-        augmented: n sequences of m images, the draws from each original.
-        title: the policy's name.
+        originals: n RGB images `(h, w, 3)`, uint8.
+        augmented: n sequences of m images, the samples of each original.
+        title: The policy's name.
     """
     if len(originals) == 0:
         return note(f"{title}: no image")
-    draws = len(augmented[0])
-    figure, axes = image_grid(len(originals) * (draws + 1), draws + 1, side=1.3, extra=0.05)
-    for row, (original, drawn) in enumerate(zip(originals, augmented, strict=True)):
-        for column, image in enumerate([original, *drawn]):
-            axis = axes[row * (draws + 1) + column]
-            axis.imshow(image)
-            if row == 0:
-                caption(axis, "original" if column == 0 else f"draw {column}")
-    headline(figure, f"{title}: {len(originals)} training images, {draws} draws of each")
+    count = len(augmented[0])
+    rows = [[original, *samples] for original, samples in zip(originals, augmented, strict=True)]
+    figure = image_table(rows, ["original", *(f"sample {number}" for number in range(1, count + 1))])
+    headline(figure, f"{title}: {len(originals)} training images, {count} samples of each")
     return figure
 
 
@@ -100,39 +95,34 @@ def policy_preview(
 def mixed_batch(
     images: NDArray[np.uint8], shares: NDArray[np.floating], classes: Sequence[str], title: str = "Mixed images"
 ) -> Figure:
-    """Images of a batch that mixup or cutmix made, each with what remains of its classes.
+    """Draw images of a batch mixed by mixup or cutmix, each with the shares of its classes.
 
     Args:
-        images: (m, h, w, 3) uint8 RGB.
-        shares: (m, k) share of each class in each label.
+        images: RGB images `(m, h, w, 3)`, uint8.
+        shares: `(m, k)`, share of each class in each label.
         classes: k names.
-        title: which policy.
+        title: Which policy.
     """
-    captions = []
-    for row in shares:
-        order = np.argsort(-row, kind="stable")
-        captions.append(" + ".join(f"{row[k]:.2f} {readable(classes[k])}" for k in order if row[k] >= 0.005))
     figure, axes = image_grid(len(images), 6, extra=0.45)
-    for axis, image, text in zip(axes, images, captions, strict=True):
+    for axis, image, row in zip(axes, images, shares, strict=True):
+        order = np.argsort(-row, kind="stable")
         axis.imshow(image)
-        caption(axis, text, 20)
+        caption(axis, " + ".join(f"{row[k]:.2f} {readable(classes[k])}" for k in order if row[k] >= 0.005), 20)
     headline(figure, f"{title} ({count_of(len(images), 'image')} of one batch, with the shares of their labels)")
     return figure
 
 
 @styled
-def parameter_distributions(frame: pd.DataFrame, title: str = "Drawn augmentation parameters") -> Figure:
-    """How often augmentation drew what.
+def parameter_distributions(frame: pd.DataFrame, title: str = "Sampled augmentation parameters") -> Figure:
+    """Draw how often augmentation sampled which value.
 
     Args:
-        frame: one row per draw, one column per parameter (its name ends with its unit, "rotation_degrees"); numbers are
-            shown as histograms, yes-or-no and names as shares.
-        title: which policy.
+        frame: One row per sample, one column per parameter (its name ends with its unit, "rotation_degrees"); numbers
+            are shown as histograms, yes-or-no and names as shares.
+        title: Which policy.
     """
-    across = min(len(frame.columns), 3)
-    down = -(-len(frame.columns) // across)
-    figure, grid = plt.subplots(down, across, figsize=(across * 2.8, down * 2.1 + 0.3), squeeze=False)
-    for axis, column in zip(grid.flat, frame.columns, strict=False):
+    figure, _, axes = panels(len(frame.columns), 3, 2.8, 2.1)
+    for axis, column in zip(axes, frame.columns, strict=True):
         values = frame[column]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             weights = np.full(len(values), 100 / len(values))
@@ -142,8 +132,6 @@ def parameter_distributions(frame: pd.DataFrame, title: str = "Drawn augmentatio
             shares = values.astype(str).value_counts(normalize=True).sort_index() * 100
             axis.bar_label(axis.bar(shares.index, shares, **bar(0)), fmt="%.0f", fontsize=8)
             axis.margins(y=0.12)
-        axis.set(xlabel=readable(column), ylabel="draws, %")
-    for axis in grid.flat[len(frame.columns) :]:
-        axis.set_visible(False)
-    headline(figure, f"{title} (n = {len(frame):,} draws)")
+        axis.set(xlabel=readable(column), ylabel="samples, %")
+    headline(figure, f"{title} (n = {len(frame):,} samples)")
     return figure

@@ -1,26 +1,28 @@
-"""One look for every figure: told apart by shape as well as colour, so that it also works in black and white."""
+"""The style of every figure: series differ in shape and colour, so that a figure is readable in black and white."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from matplotlib.ticker import Locator, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
-# Okabe and Ito's palette (2008), told apart with every common colour blindness; yellow, weak on white, comes last.
+# Okabe and Ito's palette (2008) is distinct with every common colour blindness; yellow, weak on white, comes last.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 INK = "#333333"
 QUIET = "#8C8C8C"
 WIDTH = 8.0
-# Behind numbers that stand on a hatch.
+# Background of a text on a hatched bar.
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -55,102 +57,160 @@ _SETTINGS: dict[str, Any] = {
 Arguments = ParamSpec("Arguments")
 
 
-def apply() -> AbstractContextManager[None]:
-    """A context in which matplotlib draws in this style; settings, backend included, are as before afterwards."""
-    return mpl.rc_context(_SETTINGS)
-
-
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Draw in this style and close the figure in pyplot, so that a notebook shows it once: as the cell's value."""
+    """Return `draw` with this style and a closed figure, so that a notebook shows it once: as the cell's value.
+
+    Matplotlib's settings and backend are as before afterwards.
+    """
 
     @functools.wraps(draw)
-    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
-        with apply():
+    def styled_draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with mpl.rc_context(_SETTINGS):
             figure = draw(*args, **kwargs)
             plt.close(figure)
         return figure
 
-    return drawn
+    return styled_draw
 
 
-def line(place: int) -> dict[str, Any]:
-    """Colour, dash and marker of the series at that place; the three cycles differ in length, so 280 series differ."""
+def line(index: int) -> dict[str, Any]:
+    """Return colour, dash and marker of a series; the three cycles differ in length, so 280 series are distinct."""
     return {
-        "color": COLOURS[place % len(COLOURS)],
-        "linestyle": _LINES[place % len(_LINES)],
-        "marker": _MARKERS[place % len(_MARKERS)],
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": _LINES[index % len(_LINES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
     }
 
 
-def bar(place: int) -> dict[str, Any]:
-    """Fill, hatch and edge of the bars at that place."""
+def bar(index: int) -> dict[str, Any]:
+    """Return fill, hatch and edge of the bars of a series."""
     return {
-        "facecolor": COLOURS[place % len(COLOURS)],
-        "hatch": _HATCHES[place % len(_HATCHES)],
-        "edgecolor": "white" if place % len(_HATCHES) else COLOURS[place % len(COLOURS)],
+        "facecolor": COLOURS[index % len(COLOURS)],
+        "hatch": _HATCHES[index % len(_HATCHES)],
+        "edgecolor": "white" if index % len(_HATCHES) else COLOURS[index % len(COLOURS)],
         "linewidth": 0.5,
     }
 
 
 def readable(name: object) -> str:
-    """A column or metric name as words: "blood_pressure" → "blood pressure", a tuple of them joined."""
+    """Return a column or metric name as words: "blood_pressure" → "blood pressure", a tuple of them joined."""
     if isinstance(name, tuple):
-        return ", ".join(readable(part) for part in name)
+        return ", ".join(map(readable, name))
     return str(name).replace("_", " ")
 
 
-def count_of(count: int, thing: str) -> str:
-    """A number and its noun: `count_of(2000, "image")` is "2,000 images"."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+def count_of(count: int, noun: str) -> str:
+    """Return a number and its noun: `count_of(2000, "image")` is "2,000 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def whiskers(
-    axis: Axes, places: ArrayLike, low: ArrayLike, high: ArrayLike, *, vertical: bool = True, colour: str = INK
+    axis: Axes, positions: ArrayLike, low: ArrayLike, high: ArrayLike, *, vertical: bool = True, colour: str = INK
 ) -> None:
-    """Intervals from low to high at their places, wherever the value itself lies (ECE's may lie outside).
+    """Draw intervals from low to high, wherever the value itself lies (ECE's may lie outside).
 
     Args:
-        axis: where to draw.
-        places: (n,) position of each along the other axis.
-        low: (n,) lower ends.
-        high: (n,) upper ends; NaN draws nothing.
-        vertical: upright, or lying.
-        colour: of the lines.
+        axis: Where to draw.
+        positions: `(n,)`, position of each interval along the other axis.
+        low: `(n,)`, lower ends.
+        high: `(n,)`, upper ends; NaN draws nothing.
+        vertical: Whether the intervals are vertical.
+        colour: Of the lines.
     """
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     centre, half = (low + high) / 2, (high - low) / 2
     look = {"fmt": "none", "ecolor": colour, "elinewidth": 1.1, "capsize": 3}
     if vertical:
-        axis.errorbar(places, centre, yerr=half, **look)
+        axis.errorbar(positions, centre, yerr=half, **look)
     else:
-        axis.errorbar(centre, places, xerr=half, **look)
+        axis.errorbar(centre, positions, xerr=half, **look)
+
+
+def band(axis: Axes, positions: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> None:
+    """Draw an interval along a curve, with edges that show in black and white."""
+    axis.fill_between(positions, low, high, color=colour, alpha=0.2, linewidth=0)
+    for edge in (low, high):
+        axis.plot(positions, edge, color=colour, linewidth=0.6, alpha=0.7)
+
+
+def label_bar(axis: Axes, text: str, value: float, row: float) -> None:
+    """Write a text to the right of a bar or a point."""
+    look = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": INK}
+    axis.annotate(text, (value, row), (5, 0), **look)
+
+
+def label_row(axis: Axes, text: str, row: float) -> None:
+    """Write a text to the right of the axes, beside a row."""
+    axis.annotate(text, (1.01, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8, color=INK)
 
 
 def headline(figure: Figure, text: str) -> None:
-    """The title of a figure of several panels, where the title of a single one would be."""
+    """Set the title of a figure of several panels, where the title of a single panel would be."""
     figure.suptitle(text, x=0.01, ha="left")
 
 
-def image_grid(count: int, columns: int, side: float = 1.5, extra: float = 0.3) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` bare axes for images, `columns` a row.
+def panels(
+    count: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, NDArray[Any], list[Axes]]:
+    """Return a figure of several panels, its grid of axes `(rows, columns)`, and the axes that are visible.
 
     Args:
-        count: number of images, above 0.
-        columns: most images a row.
-        side: height and width of an image, inches.
-        extra: height of a caption, inches.
+        count: Number of panels, above 0.
+        columns: Most panels per row.
+        width: Of a panel, inches.
+        height: Of a panel, inches.
+        options: Of `pyplot.subplots`.
     """
     columns = min(columns, count)
     rows = -(-count // columns)
-    size = (max(columns * side, 4.5), rows * (side + extra) + 0.4)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in grid.flat:
+    size = (max(columns * width, 4.5), rows * height + 0.4)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for axis in grid.flat[count:]:
+        axis.set_visible(False)
+    return figure, grid, list(grid.flat[:count])
+
+
+def image_grid(count: int, columns: int, side: float = 1.5, extra: float = 0.3) -> tuple[Figure, list[Axes]]:
+    """Return a figure of axes without frames, for images.
+
+    Args:
+        count: Number of images, above 0.
+        columns: Most images per row.
+        side: Height and width of an image, inches.
+        extra: Height of a caption, inches.
+    """
+    figure, _, axes = panels(count, columns, side, side + extra)
+    for axis in axes:
         axis.axis("off")
-    return figure, list(grid.flat[:count])
+    return figure, axes
+
+
+def image_table(
+    rows: Sequence[Sequence[NDArray[np.uint8]]], columns: Sequence[str], side: float = 1.3, names: Sequence[str] = ()
+) -> Figure:
+    """Return a figure of images in rows and columns.
+
+    Args:
+        rows: RGB images `(h, w, 3)`, uint8, as many in each row as there are columns.
+        columns: Captions of the columns.
+        side: Height and width of an image, inches.
+        names: Names of the rows; empty for none.
+    """
+    figure, grid, axes = panels(len(rows) * len(columns), len(columns), side, side + 0.05)
+    for axis, image in zip(axes, itertools.chain.from_iterable(rows), strict=True):
+        axis.imshow(image)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    for axis, text in zip(grid[0], columns, strict=True):
+        caption(axis, text)
+    for axis, name in zip(grid[:, 0], names, strict=False):
+        axis.set_ylabel(name)
+    return figure
 
 
 def note(text: str) -> Figure:
-    """A figure that says there is nothing to show."""
+    """Return a figure that states why there is nothing to show."""
     figure, axis = plt.subplots(figsize=(WIDTH / 2, 0.8))
     axis.axis("off")
     axis.text(0.5, 0.5, text, ha="center", va="center", color=INK)
@@ -158,12 +218,19 @@ def note(text: str) -> Figure:
 
 
 def caption(axis: Axes, text: str, width: int = 24) -> None:
-    """A small caption above an image, wrapped."""
+    """Write a small wrapped caption above an image."""
     axis.set_title(textwrap.fill(text, width), fontsize=8, loc="center")
 
 
 def row_labels(axis: Axes, names: Sequence[object]) -> None:
-    """Name the rows of a horizontal chart, first one on top."""
+    """Name the rows of a horizontal chart, the first on top."""
     axis.set_yticks(range(len(names)), [readable(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
+
+
+def plain_ticks(axis: Axis, locator: Locator) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers."""
+    axis.set_major_locator(locator)
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_locator(NullLocator())

@@ -1,14 +1,15 @@
-"""Figures of how far to trust a model: by prevalence, by confidence, by subgroup and by seed."""
+"""Figures of reliability: by prevalence, by confidence, by subgroup, by corruption and by seed."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
-from numpy.typing import ArrayLike
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from scanbook.evaluation import LEAST_IMAGES, METRICS
 from scanbook.reporting.plots.style import (
@@ -17,47 +18,55 @@ from scanbook.reporting.plots.style import (
     QUIET,
     WHITE,
     WIDTH,
+    band,
+    count_of,
     headline,
+    image_table,
+    label_row,
     line,
+    plain_ticks,
     readable,
     row_labels,
     styled,
     whiskers,
 )
 
-_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 @styled
 def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = None) -> Figure:
-    """What a positive and a negative answer are worth, over how common the finding is.
+    """Draw the predictive values of a positive and of a negative answer over the prevalence.
 
     Args:
-        table: index prevalence, columns ppv and npv with their `_low` and `_high`, as `evaluation.prevalence_curve`
+        table: Index prevalence, columns ppv and npv with their `_low` and `_high`, as `evaluation.prevalence_curve`
             gives.
-        title: of which finding, and on how many images its sensitivity and specificity were measured.
-        stated: prevalence where the model is to be used, to be marked; None marks none. Beyond the table's prevalences
+        title: Of which class or target, and on how many images its sensitivity and specificity were measured.
+        stated: Prevalence where the model is to be used, to be marked; None marks none. Beyond the table's prevalences
             the values there read "not known".
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 4.2))
     shares = table.index.to_numpy(np.float64)
-    names = {"ppv": "PPV, the called positive that are", "npv": "NPV, the called negative that are not"}
-    for place, (name, words) in enumerate(names.items()):
-        look, columns = line(place), [name, f"{name}_low", f"{name}_high"]
-        label = words
+    labels = {
+        "ppv": "PPV: share of positive answers that are correct",
+        "npv": "NPV: share of negative answers that are correct",
+    }
+    for index, (name, meaning) in enumerate(labels.items()):
+        look, columns, label = line(index), [name, f"{name}_low", f"{name}_high"], meaning
         if stated is not None:
             beyond = {"left": np.nan, "right": np.nan}
-            at = [float(np.interp(np.log(stated), np.log(shares), table[column], **beyond)) for column in columns]
-            axis.plot(stated, at[0], look["marker"], color=look["color"], markersize=8, zorder=5)
-            known = f"{at[0]:.1%} ({at[1]:.1%} to {at[2]:.1%})" if np.isfinite(at).all() else "not known"
-            label += f"; at {_percent(stated)}: {known}"
-        _band(axis, shares, table[columns[1]], table[columns[2]], place)
+            value, low, high = (
+                np.interp(np.log(stated), np.log(shares), table[column], **beyond) for column in columns
+            )
+            axis.plot(stated, value, look["marker"], color=look["color"], markersize=8, zorder=5)
+            text = f"{value:.1%} ({low:.1%} to {high:.1%})" if np.isfinite([value, low, high]).all() else "not known"
+            label += f"; at {_percent(stated)}: {text}"
+        band(axis, shares, table[columns[1]], table[columns[2]], look["color"])
         axis.plot(shares, table[name], color=look["color"], linestyle=look["linestyle"], label=label)
     if stated is not None:
         axis.axvline(stated, color=INK, linestyle=":", linewidth=1.2, label=f"stated prevalence: {_percent(stated)}")
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(FixedLocator([each for each in _TICKS if shares[0] <= each <= shares[-1]]))
-    axis.xaxis.set_minor_locator(NullLocator())
+    plain_ticks(axis.xaxis, FixedLocator([share for share in _PREVALENCES if shares[0] <= share <= shares[-1]]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(xlim=(shares[0], shares[-1]), ylim=(0, 1.03))
@@ -69,32 +78,32 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
 
 @styled
 def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None = None) -> Figure:
-    """Accuracy on the images that a model answers, over the share it answers, and the confidence this takes.
+    """Draw accuracy on the images that a model answers, and the confidence that this requires, over the coverage.
 
     Args:
-        table: index coverage, columns answered, value, low, high and threshold, as `evaluation.coverage_curve` gives.
-        title: of which model, and on how many images.
-        chosen: the rows coverage and accuracy, columns value, low, high, as `evaluation.abstention` gives; marked with
+        table: Index coverage, columns answered, value, low, high and threshold, as `evaluation.coverage_curve` gives.
+        title: Of which model, and on how many images.
+        chosen: Rows coverage and accuracy, columns value, low, high, as `evaluation.abstention` gives; marked with
             the intervals of both.
     """
     figure, (axis, below) = plt.subplots(2, 1, figsize=(WIDTH * 0.8, 5.4), height_ratios=(3, 1.2), sharex=True)
     shares = table["answered"].to_numpy()
-    _band(axis, shares, table["low"], table["high"], 0)
-    axis.plot(shares, table["value"], **line(0), label="the surest share answered (band: 95 % interval)")
-    everything = table.loc[table["answered"].idxmax(), "value"]
-    axis.axhline(everything, color=QUIET, linestyle=":", linewidth=1.2, label=f"every image coverage: {everything:.1%}")
+    band(axis, shares, table["low"], table["high"], COLOURS[0])
+    axis.plot(shares, table["value"], **line(0), label="most confident answers (band: 95 % interval)")
+    overall = table.loc[table["answered"].idxmax(), "value"]
+    axis.axhline(overall, color=QUIET, linestyle=":", linewidth=1.2, label=f"all images answered: {overall:.1%}")
     if chosen is not None and np.isfinite(chosen.loc["accuracy", "value"]):
-        share, right = chosen.loc["coverage"], chosen.loc["accuracy"]
-        whiskers(axis, [share["value"]], [right["low"]], [right["high"]])
-        whiskers(axis, [right["value"]], [share["low"]], [share["high"]], vertical=False)
-        words = f"threshold from validation: {right['value']:.1%} of {share['value']:.1%} answered"
-        axis.plot(share["value"], right["value"], "D", color=COLOURS[3], markersize=8, label=words)
+        coverage, accuracy = chosen.loc["coverage"], chosen.loc["accuracy"]
+        whiskers(axis, [coverage["value"]], [accuracy["low"]], [accuracy["high"]])
+        whiskers(axis, [accuracy["value"]], [coverage["low"]], [coverage["high"]], vertical=False)
+        label = f"threshold from validation: {accuracy['value']:.1%} of {coverage['value']:.1%} answered"
+        axis.plot(coverage["value"], accuracy["value"], "D", color=COLOURS[3], markersize=8, label=label)
     below.plot(shares, table["threshold"], **line(2))
-    axis.set(ylabel="accuracy on the answered")
-    # From answering everything, on the left, to answering only the surest.
-    below.set(xlabel="share of images answered, the surest first", ylabel="lowest\nconfidence", xlim=(1.02, 0.0))
-    for each in (axis.xaxis, axis.yaxis):
-        each.set_major_formatter(PercentFormatter(1))
+    axis.set(ylabel="accuracy on answered images")
+    # from answering everything, on the left, to answering only the most confident
+    below.set(xlabel="share of images answered, most confident first", ylabel="lowest\nconfidence", xlim=(1.02, 0.0))
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter(PercentFormatter(1))
     axis.set_title(title)
     figure.legend(loc="outside lower center", fontsize=8.5)
     return figure
@@ -102,30 +111,29 @@ def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None 
 
 @styled
 def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None = None) -> Figure:
-    """Metrics of each subgroup with their 95 % intervals, a panel a metric, with the number of images.
+    """Draw metrics of each subgroup with their 95 % intervals, one panel per metric, with the number of images.
 
     Args:
-        table: index subgroup and metric, columns images, groups, value, low, high, as `evaluation.subgroups` gives.
-        title: by which attribute, and on how many images.
-        overall: index metric, column value, as `evaluation.summary` gives: the value of all images, drawn as a line.
+        table: Index subgroup and metric, columns images, groups, value, low, high, as `evaluation.subgroups` gives.
+        title: By which attribute, and on how many images.
+        overall: Index metric, column value, as `evaluation.summary` gives: the value of all images, drawn as a line.
     """
     names, metrics = table.index.unique("subgroup"), table.index.unique("metric")
-    figure, grid = plt.subplots(
-        1, len(metrics), figsize=(max(WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names)), squeeze=False, sharey=True
-    )
-    for place, (axis, metric) in enumerate(zip(grid.flat, metrics, strict=True)):
-        part = table.xs(metric, level="metric").loc[names]
+    size = (max(WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names))
+    figure, grid = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
+    for index, (axis, metric) in enumerate(zip(grid.flat, metrics, strict=True)):
+        rows = table.xs(metric, level="metric").loc[names]
         if overall is not None and metric in overall.index:
             value = overall.loc[metric, "value"]
             axis.axvline(value, color=COLOURS[3], linestyle="--", linewidth=1.4, label=f"all images: {value:.3f}")
             axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=8.5)
-        whiskers(axis, range(len(part)), part["low"], part["high"], vertical=False)
-        axis.plot(part["value"], range(len(part)), line(place)["marker"], color=COLOURS[0], markersize=6)
-        for row in np.flatnonzero(part["value"].isna()):
+        whiskers(axis, range(len(rows)), rows["low"], rows["high"], vertical=False)
+        axis.plot(rows["value"], range(len(rows)), line(index)["marker"], color=COLOURS[0], markersize=6)
+        for row in np.flatnonzero(rows["value"].isna()):
             look = {"ha": "center", "va": "center", "color": INK, "bbox": WHITE}
-            words = "too few images" if part["images"].iloc[row] < LEAST_IMAGES else "not defined"
-            axis.text(0.5, row, words, transform=axis.get_yaxis_transform(), **look)
-        row_labels(axis, [f"{readable(name)} (n = {part.loc[name, 'images']:,})" for name in names])
+            text = "too few images" if rows["images"].iloc[row] < LEAST_IMAGES else "not defined"
+            axis.text(0.5, row, text, transform=axis.get_yaxis_transform(), **look)
+        row_labels(axis, [f"{readable(name)} (n = {rows.loc[name, 'images']:,})" for name in names])
         axis.set_xlabel(f"{METRICS[metric].title if metric in METRICS else readable(metric)} (whiskers: 95 % interval)")
         axis.xaxis.set_major_locator(MaxNLocator(5))
     grid[0, 0].set_ylabel("subgroup")
@@ -135,25 +143,24 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
 
 @styled
 def seed_dots(table: pd.DataFrame, title: str) -> Figure:
-    """How far metrics of the same training scatter over seeds: a dot a seed, its distance from their mean.
+    """Draw the spread of metrics of the same training over seeds: each seed's distance from their mean.
 
     Args:
-        table: index metric, columns "seed <seed>" each, mean, sd, min and max, as `evaluation.over_seeds` gives.
-        title: of which model, and on how many images.
+        table: Index metric, columns "seed <seed>", mean, sd, min and max, as `evaluation.over_seeds` gives.
+        title: Of which model, and on how many images.
     """
     seeds = [name for name in table.columns if str(name).startswith("seed ")]
     figure, axis = plt.subplots(figsize=(WIDTH, 1.5 + 0.4 * len(table)))
     rows = np.arange(len(table))
     axis.axvline(0, color=INK, linewidth=1.2, label="mean")
     axis.hlines(rows, table["min"] - table["mean"], table["max"] - table["mean"], color=QUIET, linewidth=1)
-    for place, seed in enumerate(seeds):
-        look = line(place)
-        # Apart in height, so that equal figures do not hide each other.
-        lift = 0.15 * (place - (len(seeds) - 1) / 2) / max(1, (len(seeds) - 1) / 2)
+    # different heights, so that equal values do not hide each other
+    for index, (seed, lift) in enumerate(zip(seeds, _spread(len(seeds), 0.3), strict=True)):
+        look = line(index)
         axis.plot(table[seed] - table["mean"], rows + lift, look["marker"], color=look["color"], label=seed)
     for row, (mean, sd) in enumerate(table[["mean", "sd"]].to_numpy(float)):
-        words = f"{mean:.3f} ± {sd:.3f}" if np.isfinite(sd) else f"{mean:.3f}" if np.isfinite(mean) else "not defined"
-        axis.annotate(words, (1.01, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+        text = f"{mean:.3f} ± {sd:.3f}" if np.isfinite(sd) else f"{mean:.3f}"
+        label_row(axis, text if np.isfinite(mean) else "not defined", row)
     reach = 1.1 * np.nanmax(np.abs(table[seeds].sub(table["mean"], axis=0).to_numpy()), initial=0.005)
     axis.set_xlim(-reach, reach)
     row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
@@ -163,12 +170,69 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _band(axis: Axes, places: ArrayLike, low: ArrayLike, high: ArrayLike, place: int) -> None:
-    """An interval along a curve, with edges that show in black and white."""
-    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
-    axis.fill_between(places, low, high, color=COLOURS[place], alpha=0.2, linewidth=0)
-    for edge in (low, high):
-        axis.plot(places, edge, color=COLOURS[place], linewidth=0.6, alpha=0.7)
+@styled
+def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
+    """Draw the value of each seed, and their mean, of each configuration of a sweep.
+
+    Args:
+        values: Of each seed, by configuration, the first one on top.
+        metric: Title of the metric.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.36 * len(values) + 1.3))
+    for row, of_seeds in enumerate(values.values()):
+        look = {"color": COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+        axis.plot(of_seeds, row + _spread(len(of_seeds), 0.5), **look, label="" if row else "one seed")
+        look = {"color": INK, "marker": "|", "linestyle": "none", "markersize": 16, "markeredgewidth": 2.2}
+        axis.plot([np.mean(of_seeds)], [row], **look, label="" if row else "mean of the seeds")
+    row_labels(axis, list(values))
+    axis.set(xlabel=f"{metric}, validation images")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _spread(count: int, most: float) -> NDArray[np.float64]:
+    """Return offsets `(count,)` around 0, at most `most` apart in all, that keep equal values visible."""
+    return (np.arange(count) - (count - 1) / 2) * min(0.14, most / count)
+
+
+@styled
+def corruption_preview(examples: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
+    """Draw one image under each corruption, one row per corruption, from the original to the most severe.
+
+    Args:
+        examples: By kind, RGB images `(h, w, 3)`, uint8, one per severity from 0.
+    """
+    severities = max(map(len, examples.values())) - 1
+    columns = ["original", *(f"severity {severity}" for severity in range(1, severities + 1))]
+    figure = image_table(list(examples.values()), columns, side=1.2, names=list(map(_title, examples)))
+    headline(figure, f"{count_of(len(examples), 'corruption')} at {severities} severities")
+    return figure
+
+
+@styled
+def robustness_curves(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy over the severity of each corruption, with its 95 % interval; dashed: on the original images.
+
+    Args:
+        frame: One row per kind and severity: kind, severity (from 0), accuracy, low, high, images.
+    """
+    kinds = frame["kind"].unique()
+    figure, axes = plt.subplots(1, len(kinds), figsize=(WIDTH + 1.5, 2.9), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        rows = frame[frame["kind"] == kind].sort_values("severity")
+        band(axis, rows["severity"], rows["low"], rows["high"], COLOURS[0])
+        axis.plot(rows["severity"], rows["accuracy"], color=COLOURS[0], marker="o")
+        axis.axhline(rows["accuracy"].iloc[0], color=INK, linestyle="--", linewidth=1)
+        axis.set_title(_title(kind))
+        axis.set(xlabel="severity", xticks=rows["severity"].tolist())
+    axes[0, 0].set_ylabel("accuracy, share of images")
+    count = count_of(int(frame["images"].iloc[0]), "image")
+    headline(figure, f"Accuracy by severity of corruption ({count}; band: 95 % interval; dashed: original images)")
+    return figure
+
+
+def _title(kind: str) -> str:
+    return "JPEG" if kind == "jpeg" else readable(kind).capitalize()
 
 
 def _percent(share: float) -> str:

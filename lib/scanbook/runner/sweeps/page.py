@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scanbook import runtime, store
 from scanbook.evaluation import METRICS
-from scanbook.reporting.plots import sweeps as figures
+from scanbook.reporting import plots
 from scanbook.reporting.plots import writing
 from scanbook.reporting.report import environment
 from scanbook.runner.sweeps import table
@@ -39,7 +39,7 @@ def write(grid: Grid, done: Sequence[Done], failed: Sequence[Trial], excluded: M
     figure = None
     if found:
         figure = writing.write(
-            figures.standings({table.words(one): one.values[names[0]] for one in found}, METRICS[names[0]].title)
+            plots.standings({table.words(one): one.values[names[0]] for one in found}, METRICS[names[0]].title)
         )
         store.atomic_write(grid.folder / f"standings.{figure.suffix}", figure.file)
     text = (
