@@ -12,32 +12,32 @@ from scanbook.errors import DataError, NotebookError
 from scanbook.reporting import notebook, sections
 
 
-def test_how_often_test_images_were_looked_at_is_recorded(tmp_path, monkeypatch):
+def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
     session = notebook.Session("05_fine_tuning", planted.study())
     logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     trained = SimpleNamespace(arm="a network", logits={"test": logits}.__getitem__)
-    found = session.on_test(trained, planted.manifest())
+    predictions = session.on_test(trained, planted.manifest())
     cooler = session.on_test(trained, planted.manifest(), temperature=2.0)
     session.on_test(trained, planted.manifest(), arm="on cut-outs")
-    np.testing.assert_allclose(cooler.probabilities, found.with_temperature(2.0).probabilities)
+    np.testing.assert_allclose(cooler.probabilities, predictions.with_temperature(2.0).probabilities)
     session.finish()
-    recorded = json.loads((session.folder / "results.json").read_text())
-    assert recorded == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
+    results = json.loads((session.folder / "results.json").read_text())
+    assert results == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "message"),
     [
-        ({"targets": {"ill": ["fog"]}}, "finding 'ill' has class 'fog'"),
+        ({"targets": {"ill": ["fog"]}}, "target 'ill' has class 'fog'"),
         ({"prevalence": {"fog": 0.1}}, "prevalence names 'fog'"),
         ({"subgroups": ["agee"]}, "no metadata 'agee' for subgroups"),
     ],
 )
-def test_what_the_dataset_cannot_give_is_refused_before_training(asked, said, tmp_path, monkeypatch):
+def test_options_without_a_column_are_refused_before_training(options, message, tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
-    session = notebook.Session("05_fine_tuning", planted.study(evaluation=asked))
-    with pytest.raises(DataError, match=said):
+    session = notebook.Session("05_fine_tuning", planted.study(evaluation=options))
+    with pytest.raises(DataError, match=message):
         sections.check(session, planted.manifest())
 
 
@@ -55,9 +55,9 @@ def test_a_copy_of_a_notebook_does_not_overwrite_its_reports(tmp_path, monkeypat
     notebook.start("01_eda_copy", "synthetic")
 
 
-def test_a_name_from_the_data_is_no_html(tmp_path, monkeypatch):
+def test_a_name_from_the_data_is_not_html(tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
-    shown = []
-    monkeypatch.setattr(notebook, "_display", shown.append)
+    outputs = []
+    monkeypatch.setattr(notebook, "_display", outputs.append)
     notebook.Session("01_eda", planted.study()).say("nevus <img src=x onerror=alert(1)>: **3** in `a<b`")
-    assert shown[0]["text/markdown"] == "nevus &lt;img src=x onerror=alert(1)>: **3** in `a<b`"
+    assert outputs[0]["text/markdown"] == "nevus &lt;img src=x onerror=alert(1)>: **3** in `a<b`"
