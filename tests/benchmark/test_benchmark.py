@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import planted
 from scanbook.benchmark import stage_times, training_times
-from scanbook.errors import RunError
 from scanbook.models.backbones import RANDOM
 from scanbook.store import Visit
 
@@ -39,7 +38,8 @@ atexit.register(note)
 """
 
 
-def test_arm_trains_in_a_process_of_its_own_with_the_threads_asked_for(monkeypatch, tmp_path):
+@pytest.mark.slow  # a process with TensorFlow
+def test_arm_trains_in_a_separate_process_with_the_requested_threads(monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(NOTE_THREADS)
     inherited = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), inherited])))
@@ -48,12 +48,11 @@ def test_arm_trains_in_a_process_of_its_own_with_the_threads_asked_for(monkeypat
     [row] = times.strong.to_dict(orient="records")
     process, threads = (tmp_path / "threads").read_text().split(maxsplit=1)
     assert int(process) != os.getpid() and threads == "(1, 1)"
+    assert times.backbone == "baseline_cnn"
     assert (row["arm"], row["threads"], row["images"]) == ("sequential CPU", 1, 16)
     assert row["first_epoch"] > row["seconds"] == row["low"] == row["high"] > 0
-    assert row["total"] == pytest.approx(row["first_epoch"] + row["seconds"])
     assert row["images_per_second"] == pytest.approx(16 / row["seconds"])
     assert row["speedup"] == row["efficiency"] == 1 and np.isnan(row["serial_fraction"])
-    assert 0 <= row["accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1
     [weak] = times.weak.to_dict(orient="records")
     assert all(weak[key] == row[key] for key in ("images", "seconds", "efficiency")), "one thread has all the work"
 
@@ -78,6 +77,9 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
     for each in found.values():
         assert 0 < each["low"] <= each["seconds"] <= each["high"]
     assert set(found["weak"]) == {"images", "seconds", "low", "high"}
+    strong = found["strong"]
+    assert strong["first_epoch"] > strong["high"] and strong["total"] > strong["first_epoch"] + strong["seconds"]
+    assert 0 <= strong["accuracy"] <= 1 and 0 <= strong["validation_accuracy"] <= 1
 
 
 def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypatch):
@@ -97,14 +99,6 @@ def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypat
     seconds, history = training_times._epochs(Model(), batches, 4)
     assert seconds == [9, 1, 2, 5] and history["accuracy"][-1] == 1
     assert training_times._summary(seconds, 24) == {"images": 24, "seconds": 2, "low": 1, "high": 5}
-
-
-def test_failing_arm_is_one_line(monkeypatch):
-    monkeypatch.setattr(training_times, "select_arms", lambda: [SEQUENTIAL])
-    monkeypatch.setenv("KERAS_BACKEND", "abacus")  # fails in its own process, and soon
-    with pytest.raises(RunError, match=r"training with 1 thread .* failed: .*abacus.*; try fewer") as failed:
-        train()
-    assert "\n" not in str(failed.value)
 
 
 def planted_times(monkeypatch, kinds, seconds, weak_seconds):
@@ -169,6 +163,7 @@ def test_two_threads_are_no_fit_and_one_scales_nothing(monkeypatch):
     assert one.conclusion() == "This machine has one thread to train on, so scaling cannot be measured."
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 2000), st.integers(1, 128), st.integers(1, 64))
 def test_work_fits_the_data_and_the_largest_weak_arm_is_a_strong_one(images, threads, batch_size):
     strong, each = training_times.split_work(images, threads, batch_size)
@@ -182,8 +177,9 @@ def test_environment_hides_gpus_from_cpu_arms_alone(monkeypatch):
     seen = []
 
     class Child:
-        def __init__(self, name, arguments, environment, **_):
+        def __init__(self, name, arguments, environment, *, hint, **_):
             seen.append(environment)
+            assert name.startswith("training with ") and hint == "try fewer benchmark.images"
 
         def __enter__(self):
             return self
@@ -229,7 +225,9 @@ def test_steps_of_an_epoch_are_measured_on_training_images(monkeypatch):
     load = stage_times.decoder.load
     monkeypatch.setattr(stage_times.decoder, "load", lambda path, size: seen.append((path, size)) or load(path, size))
     row = {"arm": "parallel CPU", "seconds": 0.5, "images": 100}
-    times = training_times.TrainingTimes(pd.DataFrame([row, row | {"arm": "GPU", "seconds": 0.001}]), pd.DataFrame())
+    times = training_times.TrainingTimes(
+        "baseline_cnn", pd.DataFrame([row, row | {"arm": "GPU", "seconds": 0.001}]), pd.DataFrame()
+    )
     table = stage_times.epoch_times(
         study(augmentation="dihedral+mixup"), planted.manifest(), planted.pixels(), times, count=10
     )

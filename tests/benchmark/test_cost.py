@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.projects import shipped
@@ -41,12 +41,14 @@ def test_an_hour_of_predictions_costs_an_hour() -> None:
     assert cost.per_million_busy(3.6, 1000.0) == pytest.approx(1.0)
 
 
+@settings(deadline=None, max_examples=25)
 @given(POSITIVE, POSITIVE)
 def test_one_at_a_time_is_busy_with_one(usd: float, seconds: float) -> None:
     assert cost.per_million(usd, seconds) == pytest.approx(float(cost.per_million_busy(usd, 1 / seconds)))
     assert cost.per_million(usd, seconds) * 3600 / seconds / 1e6 == pytest.approx(usd)
 
 
+@settings(deadline=None, max_examples=25)
 @given(POSITIVE, POSITIVE)
 def test_at_the_break_even_price_a_prediction_costs_the_same(milliseconds: float, rate: float) -> None:
     mine = cost.Measurement("n", "e", milliseconds, rate)

@@ -247,7 +247,7 @@ def test_a_service_that_only_fails_is_not_asked_for_long(image: Path) -> None:
 # --- figures
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=150))
 def test_the_summary_is_in_order(seconds: list[float]) -> None:
     found = service.summary(seconds)

@@ -38,6 +38,7 @@ def test_the_dermnet_studys_weak_scaling_by_work_done() -> None:
     assert found["efficiency"].round(2).tolist() == [1, 0.79, 0.51, 0.33]
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=6), st.floats(0.1, 10))
 def test_work_that_grows_with_the_workers_is_as_efficient_as_its_times_are_equal(
     seconds: list[float], each: float
@@ -53,6 +54,7 @@ def test_the_first_row_is_the_reference_whatever_its_workers() -> None:
     assert found.to_dict("list") == {"speedup": [1, 2], "efficiency": [1, 1]}
 
 
+@settings(deadline=None, max_examples=25)
 @given(SHARES, WORKERS)
 def test_karp_and_flatt_find_the_serial_fraction_of_amdahls_law(serial: float, workers: list[int]) -> None:
     times = law(serial, workers)
@@ -61,6 +63,7 @@ def test_karp_and_flatt_find_the_serial_fraction_of_amdahls_law(serial: float, w
     np.testing.assert_allclose(found[1:], serial, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=25)
 @given(SHARES, WORKERS)
 def test_gustafson_finds_the_serial_share_of_scaled_speedups(serial: float, workers: list[int]) -> None:
     used = np.array(workers)
@@ -76,7 +79,7 @@ def test_serial_fractions_tell_overhead_and_more_than_ideal() -> None:
     assert scaling.karp_flatt([2.5], [2])[0] < 0 and scaling.karp_flatt([0.5], [2])[0] > 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(SHARES, st.lists(st.integers(2, 128), min_size=2, max_size=6, unique=True), st.floats(0.1, 1e4))
 def test_the_fit_finds_a_law_without_noise(serial: float, more: list[int], alone: float) -> None:
     workers = [1, *more]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import (
@@ -53,6 +53,7 @@ def test_the_ratio_is_the_median_of_the_pairs_not_the_ratio_of_the_medians():
     assert found["medians"] == {"scanbook": 2.0, "baseline": 30.0}
 
 
+@settings(deadline=None, max_examples=25)
 @given(VALUES, st.floats(0.1, 100))
 def test_a_side_that_is_always_so_much_faster_has_that_ratio_whatever_the_noise(seconds, factor):
     slower = [factor * value for value in seconds]
@@ -82,6 +83,7 @@ def test_goals_have_a_direction_and_may_ask_for_accuracy():
     assert not careful.reached(30.0, (0.78, 0.80)) and not careful.reached(20.0, (0.9, 0.8))
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.floats(0.5, 2), st.floats(0.1, 10))
 def test_growth_finds_the_exponent(power, factor):
     counts = [1000, 3000, 10_000]

@@ -153,33 +153,27 @@ def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(w
     before = bundle.load(whole.folder)
     other = grad_cam.with_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
     monkeypatch.setattr(engines, "to_saved_model", lambda _, path: other.export(path, verbose=False))
+    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(
         BundleError, match=r"SavedModel does not agree with the trained network: .* on 23 images"
-    ) as said:
+    ) as caught:
         write(whole.folder)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(caught.value)
     assert bundle.load(whole.folder) == before
 
 
-def test_a_bundle_without_onnx_says_what_to_install(tmp_path, monkeypatch):
+def test_formats_that_are_not_available_or_lose_too_much_are_excluded_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    made = write(tmp_path / "bundle")
-    assert "onnx" not in made.models and not (made.folder / "model.onnx").exists()
-    assert (
-        'ONNX is not available: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".'
-        in export.summarise_formats(made)
-    )
-
-
-def test_int8_that_is_less_often_right_is_left_out(tmp_path, monkeypatch):
-    def grey(study, manifest, images, converted, name):
-        return engines.quantise(converted, np.full_like(images[:2], 127))
-
-    monkeypatch.setattr(formats, "quantise", grey)
+    monkeypatch.setattr(engines, "to_saved_model", lambda *_: None)
+    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
     monkeypatch.setattr(engines, "refusal", lambda *_: "int8: right on 1 of 11 images")
-    made = write(tmp_path / "bundle")
-    assert made.excluded["openvino_int8"] == "int8: right on 1 of 11 images" and made.precisions == ("fp32",)
-    assert not (made.folder / "model_int8.xml").exists() and "excluded" in export.summarise_formats(made)
+    written = write(tmp_path / "bundle")
+    summary = export.summarise_formats(written)
+    assert "onnx" not in written.models and not (written.folder / "model.onnx").exists()
+    assert 'ONNX is not available: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".' in summary
+    assert written.excluded["openvino_int8"] == "int8: right on 1 of 11 images" and written.precisions == ("fp32",)
+    assert not (written.folder / "model_int8.xml").exists() and "excluded" in summary
 
 
 @pytest.mark.parametrize(("right", "allowed"), [(30, True), (29, True), (28, False)])
@@ -187,8 +181,8 @@ def test_on_the_fixed_images_int8_may_lose_one_in_a_hundred_rounded_up(right, al
     y_true = np.zeros(32, int)
     reference, other = (np.tile([[0.1, 0.9]], (32, 1)) for _ in range(2))
     reference[:30], other[:right] = [0.9, 0.1], [0.9, 0.1]
-    said = formats._check_int8(reference, other, y_true)
-    assert (said == "") == allowed and (allowed or "right on 28 of 32" in said)
+    reason = formats._check_int8(reference, other, y_true)
+    assert (reason == "") == allowed and (allowed or "right on 28 of 32" in reason)
     other[0] = np.nan
     assert formats._check_int8(reference, other, y_true)
 

@@ -21,7 +21,7 @@ from scanbook import runtime
 from scanbook.benchmark import scaling
 from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
-from scanbook.models.backbones import Weights
+from scanbook.models.backbones import RANDOM, Weights
 from scanbook.runtime.processes import WITHOUT_GPU, Child, answering
 
 
@@ -33,6 +33,7 @@ class TrainingTimes:
     The first epoch, which traces and compiles, does not count.
 
     Attributes:
+        backbone: Name of the trained network.
         strong: The same images for every arm. `arm`, `threads`, `images`; `seconds` (median), `low`, `high`,
             `first_epoch`, `total` of all epochs, including the first; `accuracy` on training images and
             `validation_accuracy` after the last epoch; `images_per_second`; `speedup` over one thread, `efficiency`,
@@ -42,6 +43,7 @@ class TrainingTimes:
             `serial_fraction`.
     """
 
+    backbone: str
     strong: pd.DataFrame
     weak: pd.DataFrame
 
@@ -130,12 +132,14 @@ def measure_training(
         study: Its `benchmark` gives the numbers of images and epochs, its `fine_tuning` the batch size.
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
-        backbone: Name of the network; all its layers learn.
-        weights: Its initial weights.
+        backbone: Name of the study's network, unless `benchmark` names another; all layers learn.
+        weights: Initial weights of the study's network.
 
     Raises:
         RunError: An arm failed; the message has its last line.
     """
+    if study.benchmark.backbone:
+        backbone, weights = study.benchmark.backbone, RANDOM
     arms, batch_size = select_arms(), study.fine_tuning.batch_size
     # a random sample, since many sources list one class after the other
     generator = np.random.default_rng(study.seed)
@@ -163,7 +167,7 @@ def measure_training(
             results[index] = _run_arm(task)
     strong = [arm | results[index]["strong"] for index, arm in enumerate(arms)]
     weak = [arm | results[index]["weak"] for index, arm in enumerate(arms) if results[index]["weak"]]
-    return TrainingTimes(_add_scaling(strong, weak=False), _add_scaling(weak, weak=True))
+    return TrainingTimes(backbone, _add_scaling(strong, weak=False), _add_scaling(weak, weak=True))
 
 
 def _add_scaling(rows: list[dict[str, Any]], *, weak: bool) -> pd.DataFrame:

@@ -47,7 +47,7 @@ SMOKE: dict[str, Any] = {
     "sweep": {"seeds": 2},
     "evaluation": {"robustness_images": 24},
     "benchmark": {
-        **{"images": 32, "epochs": 1, "batch_sizes": [1, 8], "calibration_images": 32},
+        **{"backbone": "baseline_cnn", "images": 32, "epochs": 1, "batch_sizes": [1, 8], "calibration_images": 32},
         **{"windows": 3, "window_seconds": 0.05, "one_thread": False},
     },
     "segmentation": {"unet": {"epochs": 1, "images": 32}},
