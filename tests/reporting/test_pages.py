@@ -467,7 +467,7 @@ def test_results_that_nobody_expected_cost_one_study_its_pages_and_no_other(
     kept.write_text(json.dumps(content | {"results": {"splits": ["train", "test"]}}))
     page = index.write().read_text()
     assert "planted/quick/index.html" in page and "strange/quick" not in page
-    assert "strange/quick: left out of the index" in capsys.readouterr().err
+    assert "strange/quick: excluded from the index" in capsys.readouterr().err
 
 
 # --- in Chromium

@@ -1,5 +1,5 @@
-"""Runs notebooks headlessly into HTML reports: what is stale, in which order, how each run is recorded and shown.
+"""Runs notebooks headlessly into HTML reports: which are stale, in which order, how each run is recorded and shown.
 
-`order`, `freshness`, `planning` and `status` answer in milliseconds and import no heavy package; `making` has Make run
-what is stale, and `execute` runs one notebook.
+`planning` and `freshness` answer in milliseconds and import no heavy package; `schedule` lets Make run what is stale,
+`execute` runs one notebook, and `train` one network. The folder exports nothing.
 """

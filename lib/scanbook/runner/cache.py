@@ -1,4 +1,4 @@
-"""What the store holds, kind by kind, as `scanbook cache` lists it."""
+"""The contents of the store by kind, as `scanbook cache` lists them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scanbook.reporting.records import duration
 
 
 def size(text: str) -> int:
-    """Bytes of a size such as "2GiB".
+    """Return the bytes of a size such as "2GiB".
 
     Raises:
-        StoreError: It is none.
+        StoreError: It is not a size.
     """
     try:
         return TypeAdapter(ByteSize).validate_python(text)
@@ -26,26 +26,25 @@ def size(text: str) -> int:
 
 
 def prune(limit: int) -> str:
-    """Makes the store smaller, and says what went."""
-    before = {each.folder: each.size for each in store.entries()}
+    """Prune the store to some bytes; return what was removed, in a few words."""
+    sizes = {entry.folder: entry.size for entry in store.entries()}
     removed = store.prune(limit)
-    return f"removed {len(removed)} stages, {_said(sum(before.get(each, 0) for each in removed))}"
+    return f"removed {len(removed)} stages, {_readable(sum(sizes.get(folder, 0) for folder in removed))}"
 
 
 def lines() -> Iterator[str]:
-    """A line for each kind of stage, the largest first, and one for all."""
+    """Yield a line for each kind of stage, the largest first, and one for all."""
     kinds = defaultdict(list)
-    for each in store.entries():
-        kinds[each.kind if each.whole else f"{each.kind}, unfinished"].append(each)
+    for entry in store.entries():
+        kinds[entry.kind if entry.whole else f"{entry.kind}, unfinished"].append(entry)
     yield f"{'kind':24}  {'stages':>6}  {'size':>9}  last used"
-    for kind, found in sorted(kinds.items(), key=lambda pair: -sum(each.size for each in pair[1])):
-        used = max(each.used for each in found)
-        total = _said(sum(each.size for each in found))
-        yield f"{kind:24}  {len(found):6}  {total:>9}  {duration(max(0, time.time() - used))} ago"
-    whole = sum(each.size for found in kinds.values() for each in found)
-    limit = _said(runtime.store_limit())
-    yield f"{runtime.store_dir()}: {_said(whole)} of {limit} (SCANBOOK_STORE_GIB); what was used longest ago goes first"
+    sizes = {kind: sum(entry.size for entry in entries) for kind, entries in kinds.items()}
+    for kind in sorted(kinds, key=lambda kind: -sizes[kind]):
+        age = duration(max(0, time.time() - max(entry.used for entry in kinds[kind])))
+        yield f"{kind:24}  {len(kinds[kind]):6}  {_readable(sizes[kind]):>9}  {age} ago"
+    total, limit = _readable(sum(sizes.values())), _readable(runtime.store_limit())
+    yield f"{runtime.store_dir()}: {total} of {limit} (SCANBOOK_STORE_GIB); stages used longest ago go first"
 
 
-def _said(count: int) -> str:
+def _readable(count: int) -> str:
     return ByteSize(count).human_readable(separator=" ")

@@ -1,10 +1,12 @@
 """Which reports are stale, by content: the notebook, the study, the data, the library and the packages.
 
-Modification times play no part, so a fresh checkout, a copied folder or a touched file reruns nothing.
+Modification times do not count, so a fresh checkout, a copied folder or a touched file reruns nothing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,31 +16,32 @@ from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
 from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
-from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
+from scanbook.runner import progress
 
 
 @dataclass(frozen=True)
 class State:
-    """How a report stands.
+    """State of a report.
 
     Attributes:
-        word: "fresh"; "stale", when it shows what a run would not show now; "failed"; or "missing".
-        why: What changed, what went wrong and where, or that a run is no more whole; "" where there is nothing to say.
+        word: "fresh"; "stale", when a run would show something else now; "failed"; or "missing".
+        reason: What changed, what failed and where, or that its run was stopped; "" without one.
     """
 
     word: Literal["fresh", "stale", "failed", "missing"]
-    why: str = ""
+    reason: str = ""
 
 
 def notebook_fingerprint(name: str) -> str:
-    """Fingerprint of what a notebook says and runs: type, source and tags of its cells; outputs do not count."""
+    """Return the fingerprint of a notebook's content: type, source and tags of its cells; outputs do not count."""
     return store.fingerprint(
         [[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in suite.cells(name)]
     )
 
 
-def at_hand(study: Study) -> bool:
-    """Whether a study's data lie on this machine, or are drawn by scanbook itself."""
+def data_available(study: Study) -> bool:
+    """Return whether a study's data are on this machine, or are synthetic."""
     if study.on_stand_in or study.dataset.adapter == "synthetic" or study.location.exists():
         return True
     archives = (runtime.data_dir() / "medmnist").glob("*.npz") if study.dataset.adapter == "medmnist" else ()
@@ -46,10 +49,10 @@ def at_hand(study: Study) -> bool:
 
 
 def check_data(study: Study) -> None:
-    """Sees to it that a study's data are there before anything runs; downloads them where DATA=kaggle asks for it.
+    """Check that a study's data are available before anything runs; download them for DATA=kaggle.
 
     Raises:
-        DataError: They are not, and cannot be fetched or drawn.
+        DataError: They are not, and cannot be downloaded or synthesised.
     """
     if study.data == KAGGLE and not study.location.exists():
         from scanbook.data.adapters import kaggle
@@ -57,7 +60,8 @@ def check_data(study: Study) -> None:
         kaggle.fetch(study)
     if study.data and not study.location.exists():
         raise DataError(f"no data at {study.location}; expected the folder or file of study {study.study}: check DATA")
-    if not at_hand(study) and study.dataset.adapter != "medmnist":  # whose small archives are fetched as they are read
+    # the small archives of MedMNIST are downloaded as they are read
+    if not data_available(study) and study.dataset.adapter != "medmnist":
         raise DataError(
             f"study {study.study} has no data at {study.location}; put them there or name their place: "
             f"make reports STUDY={study.study} DATA=path (source: {study.dataset.source or 'your own'})"
@@ -70,27 +74,26 @@ class Batch:
     Attributes:
         study: The study, resolved.
         overrides: The `key=value` pairs that it was resolved with.
-        folder: Where its reports go.
-        shared: What all its reports depend on: study, data, library and packages, a fingerprint each.
+        folder: Folder of its reports.
+        shared: Fingerprints of what all its reports depend on: study, data, library and packages.
     """
 
     def __init__(self, study: Study, overrides: str = "") -> None:
-        """Reads the fingerprints that all notebooks share."""
         self.study = study
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         lock = runtime.project_root() / "requirements.lock"
-        # a study of synthetic images says all of them, and one of MedMNIST names an archive that the library knows
-        told = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
+        # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
+        defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
             "study": store.fingerprint(study.resolved()),
-            "data": "" if told else store.fingerprint([store.tree_fingerprint(each) for each in study.sources]),
+            "data": "" if defined else store.fingerprint([store.tree_fingerprint(path) for path in study.sources]),
             "library": store.sources_fingerprint(),
             "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
 
-    def anew(self) -> Batch:
-        """The same with what study, data, library and packages are now."""
+    def refreshed(self) -> Batch:
+        """Return the same batch with the fingerprints of now."""
         return Batch(self.study, self.overrides)
 
     @property
@@ -99,14 +102,12 @@ class Batch:
         return f"{self.study.study}/{self.study.profile}"
 
     def fingerprints(self, name: str) -> dict[str, str]:
-        """What the report of a notebook depends on, one fingerprint each."""
-        found = {"notebook": notebook_fingerprint(name), **self.shared}
-        if name == suite.BENCHMARK:
-            found["prices"] = _prices_fingerprint()
-        return found
+        """Return the fingerprints of what the report of a notebook depends on."""
+        prices = {"prices": _prices_fingerprint()} if name == suite.BENCHMARK else {}
+        return {"notebook": notebook_fingerprint(name), **self.shared, **prices}
 
     def state(self, name: str) -> State:
-        """How the report of a notebook stands."""
+        """Return the state of the report of a notebook."""
         folder = self.folder / name
         whole, failed = read_json(folder / METRICS), read_json(folder / FAILURE)
         if whole and (folder / REPORT).is_file():
@@ -120,19 +121,32 @@ class Batch:
 
     def _changed(self, name: str, facts: dict[str, Any]) -> list[str]:
         recorded, now = facts.get("fingerprints", {}), self.fingerprints(name)
-        return [each for each in {**recorded, **now} if recorded.get(each) != now.get(each)]
+        return [key for key in {**recorded, **now} if recorded.get(key) != now.get(key)]
 
     def fresh(self, name: str) -> bool:
-        """Whether the report of a notebook is whole and shows what a run would show now."""
+        """Return whether the report of a notebook is whole and a run would show the same now."""
         return self.state(name).word == "fresh"
 
     def stale(self) -> list[str]:
-        """Notebooks that have to be run, in order."""
+        """Return the notebooks that must be run, in order."""
         return [name for name in suite.notebooks() if not self.fresh(name)]
 
 
+def status(batch: Batch) -> Iterator[str]:
+    """Yield a line for the study, with how many of its reports are fresh, then one for each notebook."""
+    states = {name: batch.state(name) for name in suite.notebooks()}
+    counts = Counter(state.word for state in states.values())
+    yield f"{batch.label}: {', '.join(f'{count} {word}' for word, count in counts.items())}"
+    width = max(map(len, states))
+    for name, state in states.items():
+        word, reason = state.word, state.reason
+        if run := progress.running(batch.folder / name):
+            word, reason = "running", f"{run.section or 'starting'}, since {duration(run.elapsed)}"
+        yield f"  {name:{width}}  {word:7}  {reason}".rstrip()
+
+
 def _prices_fingerprint() -> str:
-    """Fingerprint of the price table; with a mistake in it, of the file, so that only its reader stumbles over it."""
+    """Return the fingerprint of the price table; of the file if it has a mistake, which only notebook 06 reports."""
     try:
         return store.fingerprint([[name, price.model_dump(mode="json")] for name, price in prices().items()])
     except StudyError:

@@ -1,4 +1,4 @@
-"""The pages above the reports: `reports/index.html`, and for every study and profile its story and its checklists."""
+"""The pages above the reports: `reports/index.html`, and the summary and checklists of every study and profile."""
 
 from __future__ import annotations
 
@@ -12,37 +12,42 @@ from scanbook.reporting.report import environment
 from scanbook.runner import locks
 
 SWEEP = "sweep"
-"""Folder of a sweep among a study's reports."""
+"""Folder of a sweep beside a study's reports."""
 
 
 def write() -> Path:
-    """Writes the pages anew from what lies in the reports folder.
+    """Write the pages from the contents of the reports folder.
 
     Returns:
         Path of the index.
     """
     folder = runtime.reports_dir()
     with locks.hold(folder / ".index.lock"):  # whoever reads last writes last
-        runs = records.runs(folder)
-        told = []
-        for run in runs:
+        summaries = []
+        for run in records.runs(folder):
             try:
-                written = {"index.html": summary.page(run), "checklist.html": checklist.page(run)}
-                told.append((run, summary.accuracy(run)))
+                pages = {"index.html": summary.page(run), "checklist.html": checklist.page(run)}
+                summaries.append((run, summary.accuracy(run)))
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                # what a notebook recorded is what its cells say; one run must not cost all others their pages
+                # cells record what they like; the pages of other runs must not depend on it
                 cause = f"{type(error).__name__}: {error}"
                 print(
-                    f"{run.place}: left out of the index, since its notebooks recorded what this version of scanbook "
+                    f"{run.place}: excluded from the index, since its notebooks recorded what this version of scanbook "
                     f"does not know ({cause}); remove {run.folder}, or run it again with make reports",
                     file=sys.stderr,
                 )
                 continue
-            for name, text in written.items():
+            for name, text in pages.items():
                 store.atomic_write(run.folder / name, text)
-        page = environment().get_template("index.html.j2")
-        made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        bench = (folder / "bench/performance.html").is_file()
-        sweeps = sorted(each.parent.relative_to(folder) for each in folder.glob(f"*/*/{SWEEP}/index.html"))
-        store.atomic_write(folder / "index.html", page.render(told=told, made=made, sweeps=sweeps, bench=bench))
+        text = (
+            environment()
+            .get_template("index.html.j2")
+            .render(
+                summaries=summaries,
+                written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                sweeps=sorted(path.parent.relative_to(folder) for path in folder.glob(f"*/*/{SWEEP}/index.html")),
+                bench=(folder / "bench/performance.html").is_file(),
+            )
+        )
+        store.atomic_write(folder / "index.html", text)
     return folder / "index.html"

@@ -14,17 +14,17 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 from traitlets.config import Config
 
-ROOM = "JUPYTER_RUNTIME_DIR"
-"""Variable with the folder of a kernel's own, which tells the kernel and all that it starts from other processes."""
+FOLDER = "JUPYTER_RUNTIME_DIR"
+"""Variable with the kernel's own folder, which identifies the kernel and all processes that it starts."""
 PREFIX = "scanbook-"
-"""What the name of such a folder begins with."""
+"""First characters of the name of such a folder."""
 
 
 class OwnKernel(AsyncKernelManager):
     """A kernel of the running interpreter, whatever kernels named `python3` a user has installed.
 
     Attributes:
-        process: That of the kernel started last; a runner runs one notebook.
+        process: Process of the kernel started last; a runner runs one notebook.
     """
 
     process: ClassVar[subprocess.Popen[bytes] | None] = None
@@ -35,17 +35,17 @@ class OwnKernel(AsyncKernelManager):
         return KernelSpecManager(kernel_dirs=[])
 
     async def start_kernel(self, **options: Any) -> None:
-        """Starts the kernel; what its own machinery complains of while it stops is kept off the terminal.
+        """Start the kernel, with nothing of its own output on the terminal.
 
-        What the cells write is not lost: it travels in messages. Nor does what outlives a killed runner keep its pipes
-        open, at whose other end somebody may wait.
+        The output of cells is not lost: it travels in messages. A process that outlives a killed runner keeps none of
+        its pipes open, at whose other end another process may wait.
         """
         await super().start_kernel(**{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options})
         OwnKernel.process = self.provisioner.process
 
 
 def engine_arguments(folder: str) -> dict[str, object]:
-    """Arguments of papermill's engine for a kernel whose connection file and sockets lie in a folder.
+    """Return the arguments of papermill's engine for a kernel whose connection file and sockets lie in a folder.
 
     Parallel kernels race for TCP ports (papermill#511), hence socket files. The system limits the length of their paths
     to about 100 characters, hence a folder with a short name. Output may take long to come (papermill#426).
@@ -54,7 +54,7 @@ def engine_arguments(folder: str) -> dict[str, object]:
     return {
         "kernel_manager_class": OwnKernel,
         "config": Config(OwnKernel=manager),
-        # a kernel that is stopped after a failed cell may say so on the terminal, beside the one line that tells why
+        # a kernel that is stopped after a failed cell prints nothing beside the one line with the reason
         "extra_arguments": ["--IPKernelApp.log_level=50"],
         "iopub_timeout": 600,
         "start_timeout": 180,
@@ -62,20 +62,20 @@ def engine_arguments(folder: str) -> dict[str, object]:
     }
 
 
-def end(room: str) -> None:
-    """Ends the kernel whose own folder this is, and all that it started, at once: store and reports bear it.
+def end(folder: str) -> None:
+    """Kill the kernel whose own folder this is, and all that it started; store and reports stay consistent.
 
-    It is found by its environment, so that one whose runner was killed is found too, and never a process that has got
-    its number since.
+    Processes are identified by their environment: a kernel whose runner was killed is found too, and a process that has
+    got its number since is not.
     """
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it ended meanwhile, or is another user's
-            if process.pid != os.getpid() and process.environ().get(ROOM) == room:
+            if process.pid != os.getpid() and process.environ().get(FOLDER) == folder:
                 process.kill()
 
 
 def death(out_of_memory: bool) -> str:
-    """What the last kernel died of, in a few words.
+    """Return why the last kernel ended, in a few words.
 
     Args:
         out_of_memory: Whether the system has killed a process for lack of memory meanwhile.
@@ -83,7 +83,7 @@ def death(out_of_memory: bool) -> str:
     status = OwnKernel.process.poll() if OwnKernel.process else None
     if status == -signal.SIGKILL:
         return "out of memory" if out_of_memory else "the kernel was killed, as happens when memory runs out,"
-    if status == -signal.SIGBUS:  # the way in which a disk without room refuses what is written through a memory map
+    if status == -signal.SIGBUS:  # a full disk ends a process that writes through a memory map
         return "the disk was full"
     if status is not None and status < 0:
         return f"the kernel crashed in native code ({signal.Signals(-status).name})"

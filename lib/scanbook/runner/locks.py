@@ -1,6 +1,6 @@
-"""Locks between processes: one run a report folder, and the machine to itself for the benchmark.
+"""Locks between processes: one run per report folder, and the machine for the benchmark alone.
 
-The kernel of the operating system holds them (`flock`), so those of a killed process are free at once.
+The operating system holds them (`flock`), so the locks of a killed process are free at once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,12 @@ from scanbook import runtime
 from scanbook.errors import RunError
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a disk answers that is full or may not be written."""
-
-
-def _quietly() -> None:
-    return None
+"""Errors of a disk that is full or may not be written."""
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Says in a line what to do when a report folder cannot be written.
+    """Raise one line that says what to do when a report folder cannot be written.
 
     Raises:
         RunError: The disk is full, or the folder or a file in it is read-only.
@@ -42,11 +38,11 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], None] = _quietly) -> Iterator[bool]:
-    """Holds a lock file.
+def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Hold a lock file.
 
     Args:
-        path: The file; it is made when missing and stays.
+        path: The file; it is created when missing and stays.
         exclusive: Whether nobody else may hold it; otherwise others may share it.
         on_wait: Called once when the lock is not free.
 
@@ -72,14 +68,14 @@ def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], None] = _quie
 
 
 @contextmanager
-def machine(alone: bool, on_wait: Callable[[], None] = _quietly) -> Iterator[None]:
-    """Shares the machine with other notebooks, or has it alone.
+def machine(alone: bool, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Share the machine with other notebooks, or have it alone.
 
-    Whoever wants it alone keeps the turn while waiting, so that later runs queue behind instead of starving it.
+    A run that waits to have it alone keeps its turn, so later runs queue behind it.
     """
     # nodes of a cluster have one reports folder
     folder, name = runtime.reports_dir(), platform.node()
-    with ExitStack() as held:
+    with ExitStack() as locks:
         with hold(folder / f".turn-{name}.lock", on_wait=on_wait):
-            held.enter_context(hold(folder / f".machine-{name}.lock", exclusive=alone, on_wait=on_wait))
+            locks.enter_context(hold(folder / f".machine-{name}.lock", exclusive=alone, on_wait=on_wait))
         yield

@@ -1,4 +1,4 @@
-"""Memory of a running notebook, and what to say when it ran out."""
+"""Memory of a running notebook, and what to do when it ran out."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from scanbook.config import Study
 
 GROUPS = Path("/sys/fs/cgroup")
 EXHAUSTED = ("MemoryError", "_ArrayMemoryError", "ResourceExhaustedError")
-"""Exceptions of Python, NumPy and TensorFlow that say that memory ran out."""
+"""Exceptions of Python, NumPy and TensorFlow when memory runs out."""
 
 
 def memory_below() -> float:
-    """Memory of all processes below this one, in GiB.
+    """Return the memory of all processes below this one, in GiB.
 
     What they map from files, such as libraries and pixels, is mostly the same files, so of this only the largest share
-    of one process counts. Where the system does not tell it from the rest (macOS), each counts it.
+    of one process counts. Where the system does not separate it from the rest (macOS), each process counts it.
     """
     own, files = 0, 0
     for process in psutil.Process().children(recursive=True):
         try:
-            found = process.memory_info()
+            usage = process.memory_info()
         except psutil.Error:  # it ended between the two calls
             continue
-        shared = getattr(found, "shared", 0)
-        own += found.rss - shared
+        shared = getattr(usage, "shared", 0)
+        own += usage.rss - shared
         files = max(files, shared)
     return (own + files) / 2**30
 
 
 def kills() -> int:
-    """How many processes Linux has killed for lack of memory: of this control group where it counts them, else of all.
+    """Return how many processes Linux has killed for lack of memory: in this control group if it counts, else in all.
 
-    0 where nobody counts.
+    The number is 0 where nothing counts them.
     """
     for file in [*_group_files(), Path("/proc/vmstat")]:
         try:
@@ -46,24 +46,24 @@ def kills() -> int:
 
 
 def _group_files() -> list[Path]:
-    """Where the control group of this process may count them; in a container the group's own path is not there."""
+    """Return files in which this control group may count kills; in a container the group's own path does not exist."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    found = []
+    files = []
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if not controllers:
-            found += [GROUPS / group.lstrip("/") / "memory.events", GROUPS / "memory.events"]
+            files += [GROUPS / group.lstrip("/") / "memory.events", GROUPS / "memory.events"]
         elif "memory" in controllers.split(","):
             memory = GROUPS / "memory"
-            found += [memory / group.lstrip("/") / "memory.oom_control", memory / "memory.oom_control"]
-    return found
+            files += [memory / group.lstrip("/") / "memory.oom_control", memory / "memory.oom_control"]
+    return files
 
 
 def advice(study: Study) -> str:
-    """How a run of a study needs less memory, in a few words."""
+    """Return how a run of a study needs less memory, in a few words."""
     smaller = f"image_size={max(32, study.image_size // 2)}"
     batches = f"fine_tuning.batch_size={max(1, study.fine_tuning.batch_size // 2)}"
     fewer = f"limit={max(64, study.limit // 2)}" if study.limit else "limit=1000"

@@ -1,25 +1,33 @@
-"""How far a running notebook is: a file beside its report, which its runner writes and terminals show."""
+"""Progress of running notebooks: a file beside each report, which its runner writes, and live lines of a terminal."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scanbook import store
+from scanbook.reporting.records import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 RUNNING = ".running.json"
 PREVIOUS = ".previous.json"
-"""What `metrics.json` said of the last whole run, kept while and after another one."""
-BEAT = 1.0
+"""The `metrics.json` of the last whole run, kept during and after another run."""
+INTERVAL = 1.0
 """Seconds between two writings."""
 SILENCE = 15.0
-"""Seconds without one after which nobody runs the notebook any more."""
+"""Seconds without a writing after which the run has ended."""
 LIVE = "SCANBOOK_LIVE"
-"""Variable that says to a runner that somebody shows its progress, so that it need not print it."""
+"""Variable that tells a runner that another process shows its progress, so it does not print it."""
 
 
 @dataclass
@@ -28,16 +36,16 @@ class Progress:
 
     Attributes:
         label: Study, profile and notebook.
-        room: Folder of the kernel's own, which tells its processes from others and goes with them.
-        expected: Seconds that the last whole run took; None where there was none.
-        started: When this one started, in seconds since 1970.
+        kernel_folder: The kernel's own folder, which identifies its processes and is removed with them.
+        expected: Seconds of the last whole run; None without one.
+        started: Start of this run, in seconds since 1970.
         section: The last heading passed.
         cell: Number of the code cell that runs, as Jupyter counts them in brackets.
-        memory: What kernel and children hold, in GiB.
+        memory: Memory of the kernel and its children, in GiB.
     """
 
     label: str
-    room: str = ""
+    kernel_folder: str = ""
     expected: float | None = None
     started: float = field(default_factory=time.time)
     section: str = ""
@@ -45,8 +53,8 @@ class Progress:
     memory: float = 0.0
 
     def write(self, folder: Path) -> None:
-        """Writes it beside the report; where there is no room, nobody sees it, and that is all."""
-        with contextlib.suppress(OSError):
+        """Write it beside the report; on a full disk nothing shows it, and the run goes on."""
+        with suppress(OSError):
             store.atomic_write(folder / RUNNING, json.dumps(asdict(self)))
 
     @property
@@ -56,7 +64,7 @@ class Progress:
 
 
 def read(folder: Path) -> Progress | None:
-    """What a runner wrote last into a folder, whether it still lives or not; None where there is nothing readable."""
+    """Return what a runner wrote last into a folder, even if it has ended; None without a readable file."""
     try:
         return Progress(**json.loads((folder / RUNNING).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -64,9 +72,78 @@ def read(folder: Path) -> Progress | None:
 
 
 def running(folder: Path) -> Progress | None:
-    """The run that goes on in a folder; None when there is none."""
+    """Return the progress of the run in a folder; None when nothing runs there."""
     try:
         silent = time.time() - os.stat(folder / RUNNING).st_mtime
     except OSError:
         return None
     return read(folder) if silent < SILENCE else None
+
+
+class Screen:
+    """Where lines are printed.
+
+    Attributes:
+        live: Whether a terminal shows the running notebooks below the lines.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.live = console is not None
+        self._console = console
+
+    def print(self, line: str, error: bool = False) -> None:
+        """Print a line that stays, an error to the error stream."""
+        stream = sys.stderr if error else sys.stdout
+        if self._console and stream.isatty():
+            from rich.text import Text
+
+            self._console.print(Text(line), soft_wrap=True)
+        else:
+            print(line, file=stream, flush=True)
+
+
+@contextmanager
+def screen(folders: Iterable[Path], quiet: bool = False, foot: Callable[[], str] = lambda: "") -> Iterator[Screen]:
+    """Show the notebooks that run in some folders while the block runs, if the error stream is a terminal.
+
+    Args:
+        folders: Their report folders.
+        quiet: Whether another process shows them.
+        foot: Returns a line that is shown below them.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield Screen()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console, watched = Console(stderr=True), list(folders)
+    if console.is_dumb_terminal:
+        yield Screen()
+        return
+
+    def lines() -> Table:
+        return table([progress for folder in watched if (progress := running(folder))], foot())
+
+    with Live(get_renderable=lines, console=console, refresh_per_second=2, transient=True):
+        yield Screen(console)
+
+
+def table(notebooks: Iterable[Progress], foot: str = "") -> Table:
+    """Return the live lines: notebook, its section, seconds of this run and of the last one, memory."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table.grid(padding=(0, 2), expand=True)
+    rows.add_column(no_wrap=True)
+    rows.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    rows.add_column(no_wrap=True, justify="right")
+    rows.add_column(no_wrap=True, justify="right")
+    for progress in notebooks:
+        expected = f" of about {duration(progress.expected)}" if progress.expected else ""
+        elapsed = f"{duration(progress.elapsed)}{expected}"
+        section = Text(progress.section or "starting")
+        rows.add_row(Text(progress.label, "bold"), section, elapsed, f"{progress.memory:.1f} GiB")
+    if foot:
+        rows.add_row(Text(foot, "dim"))
+    return rows

@@ -1,4 +1,4 @@
-"""A study's networks trained by one process, by all GPUs of a machine, or by the processes of a job."""
+"""Trains a study's networks in one process, on all GPUs of a machine, or in the processes of a job."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from scanbook.training.whole import Whole
 
 _LOST = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|Gloo|NCCL|[Hh]eartbeat")
-"""What JAX says, among other things, where another process does not answer any more."""
+"""Words in JAX's messages when another process does not answer any more."""
 
 
-def choose_distribution(wanted: str, addresses: Sequence[str] = ()) -> str:
-    """How to train: "none" or "data-parallel".
+def choose_distribution(requested: str, addresses: Sequence[str] = ()) -> str:
+    """Return how to train: "none" or "data-parallel".
 
     Args:
-        wanted: "none", "data-parallel" or "auto", which takes data parallelism where this process is one of several of
-            a job, or the machine has several GPUs.
-        addresses: Those of the processes of a job, where they were given.
+        requested: "none", "data-parallel" or "auto", which is data parallelism if this process is one of several of a
+            job, or the machine has several GPUs.
+        addresses: Addresses of the processes of a job, if given.
 
     Raises:
-        RunError: One process was asked for, and this is one of several.
+        RunError: One process was requested, and this is one of several.
     """
     several = len(addresses) > 1 or distribution.slurm_tasks() > 1
-    if wanted == "none" and several:
+    if requested == "none" and several:
         count = len(addresses) or distribution.slurm_tasks()
         raise RunError(
             f"{count} processes were started to train with --distribute none, and each would train it all; "
-            "start one, or leave --distribute out"
+            "start one, or remove --distribute"
         )
-    if wanted == "auto":
+    if requested == "auto":
         return "data-parallel" if several or distribution.gpus() > 1 else "none"
-    return wanted
+    return requested
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which of a study's networks are to be trained.
+class Request:
+    """Which networks of a study to train.
 
     Attributes:
         backbone: A backbone; "" for the one that validation chooses, as notebook 05 does.
-        scratch: Whether it starts from random weights, whatever weights there are.
+        scratch: Whether it starts from random weights, even if pretrained ones are available.
         policy: Augmentation of the training images; "" for the study's.
-        seed: Seed of the one network that is wanted; None for one of each of the study's seeds. What the study draws
-            beside training, such as its sample of images, stays.
+        seed: Seed of one network; None for one network of each of the study's seeds. The study's other random choices,
+            such as its sample of images, stay.
 
     Raises:
         StudyError: The backbone or the policy is unknown.
@@ -80,8 +80,8 @@ class Wanted:
             raise StudyError(str(error)) from None
 
 
-def networks(study: Study, wanted: Wanted) -> list[Whole]:
-    """What is to be trained, a network a seed. What it starts from is made now if it is missing.
+def prepare_networks(study: Study, request: Request) -> list[Whole]:
+    """Return the networks to train, one for each seed; compute what they start from if it is missing.
 
     Raises:
         StudyError: There are no pretrained weights for the backbone.
@@ -93,42 +93,43 @@ def networks(study: Study, wanted: Wanted) -> list[Whole]:
 
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
-    if wanted.policy:
-        study = study.model_copy(update={"augmentation": wanted.policy})
-    if wanted.seed is not None:
-        study = study.model_copy(update={"seed": wanted.seed, "seeds": 1})
-    backbone = wanted.backbone
-    if wanted.scratch:
+    if request.policy:
+        study = study.model_copy(update={"augmentation": request.policy})
+    if request.seed is not None:
+        study = study.model_copy(update={"seed": request.seed, "seeds": 1})
+    backbone = request.backbone
+    if request.scratch:
         name = backbone or study.backbones[0]
-        return [from_scratch(each, manifest, images, name) for each in training.seeded(study)]
+        return [from_scratch(seeded, manifest, images, name) for seeded in training.seeded(study)]
     if backbone:
-        found, missing = backbones.resolve(study.model_copy(update={"backbones": [backbone]}))
+        available, missing = backbones.resolve(study.model_copy(update={"backbones": [backbone]}))
         if backbone in missing:
             raise StudyError(f"{missing[backbone]}; name another backbone, or train it with --from-scratch")
-        weights = found.get(backbone, backbones.RANDOM)
+        weights = available.get(backbone, backbones.RANDOM)
     else:
         _, backbone, weights = training.start(study, manifest, images)
-    return [training.whole(each, manifest, images, backbone, weights) for each in training.seeded(study)]
+    return [training.whole(seeded, manifest, images, backbone, weights) for seeded in training.seeded(study)]
 
 
-def train(study: Study, wanted: Wanted, record: Path | None = None) -> None:
-    """Trains a study's networks in this process, and says a line of each.
+def train_networks(study: Study, request: Request, record: Path | None = None) -> None:
+    """Train a study's networks in this process, and print a line for each.
 
     Args:
         study: The study.
-        wanted: Which.
-        record: A file for what became of the one network that is wanted, JSON; its predictions for the validation
-            images go into a CSV file of the same name, before. The test images are left alone.
+        request: Which networks.
+        record: A JSON file for the result of one network; its predictions for the validation images are written before,
+            into a CSV file of the same name. The test images are not used.
 
     Raises:
-        RunError: What became of several networks is to go into one file.
+        RunError: The results of several networks would go into one file.
     """
-    found = networks(study, wanted)
-    if record and len(found) > 1:
-        raise RunError(f"--record takes one network, and study {study.study} has {len(found)} seeds; name one: --seed")
-    for network in found:
+    networks = prepare_networks(study, request)
+    if record and len(networks) > 1:
+        count = len(networks)
+        raise RunError(f"--record takes one network, and study {study.study} has {count} seeds; name one: --seed")
+    for network in networks:
         trained = network.trained()
-        print(_described(trained, len(network.manifest.rows(TRAIN))))
+        print(_describe(trained, len(network.manifest.rows(TRAIN))))
         if record:
             _record(record, network, trained)
 
@@ -136,52 +137,51 @@ def train(study: Study, wanted: Wanted, record: Path | None = None) -> None:
 def train_together(
     study: Study,
     command: Sequence[str],
-    wanted: Wanted,
+    request: Request,
     *,
     addresses: Sequence[str] = (),
     process: int | None = None,
 ) -> None:
-    """Trains a study's networks with the other processes of the job, or with all GPUs of this machine.
+    """Train a study's networks with the other processes of the job, or with all GPUs of this machine.
 
-    What precedes training and what follows it takes one process, on TensorFlow: `command` does both. Between the two
-    every process computes the same, but for its part of each batch, and the first one writes the checkpoints that the
-    last command goes on from; this process becomes that command.
+    One process on TensorFlow does what precedes training and what follows it: `command` does both. Between the two,
+    every process computes the same, except for its share of each batch. The first process writes the checkpoints from
+    which the last command goes on, and then becomes that command.
 
     Args:
         study: The study.
-        command: Trains the same in one process; with `--prepare`, it stops where training starts.
-        wanted: Which.
-        addresses: As `parallel.join` takes them.
-        process: As `parallel.join` takes it.
+        command: Command that trains the same in one process; with `--prepare`, it stops where training starts.
+        request: Which networks.
+        addresses: As `distribution.join` takes them.
+        process: As `distribution.join` takes it.
 
     Raises:
-        RunError: What training starts from could not be made. What happens later in one of several processes ends it
-            there and then, with a line.
+        RunError: The preparation failed. A later error in one of several processes ends it at once, with a line.
     """
-    environment = {key: value for key, value in os.environ.items() if key != distribution.TASKS}  # those are alone
-    # in every process: where they share a store, one makes what the others wait for
+    environment = {key: value for key, value in os.environ.items() if key != distribution.TASKS}  # they run alone
+    # in every process: if they share a store, one computes what the others wait for
     if subprocess.run([*command, "--prepare"], env=environment, check=False).returncode:
-        raise RunError("nothing was trained, since what training starts from could not be made; see above")
+        raise RunError("nothing was trained, since its preparation failed; see above")
     share = distribution.join(addresses, process)
     if share.process == 0:
         print(f"processes that train together: {share.processes}; devices: {share.devices}", flush=True)
     try:
-        with ExitStack() as held:
-            for network in networks(study, wanted):
-                network.train_together(held)
+        with ExitStack() as locks:
+            for network in prepare_networks(study, request):
+                network.train_together(locks)
             distribution.leave()
     except Exception as error:
         if share.processes == 1:
             raise
-        _say(error, share)
+        _print_reason(error, share)
         os._exit(1)  # at once: JAX would wait for the others, and they for this one
     if share.process == 0:
         sys.stdout.flush()
-        os.execve(command[0], list(command), environment)  # and so this process lets go of the devices
+        os.execve(command[0], list(command), environment)  # which also frees the devices
 
 
-def _say(error: Exception, share: distribution.Share) -> None:
-    """Says why this process stops; where another one was lost, what to do."""
+def _print_reason(error: Exception, share: distribution.Share) -> None:
+    """Print why this process stops and, if another one was lost, what to do."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, ScanbookError):
         print(f"scanbook: {reason}", file=sys.stderr)
@@ -215,7 +215,7 @@ def _record(file: Path, network: Whole, trained: Trained) -> None:
     store.write_json(file, facts)
 
 
-def _described(network: Trained, images: int) -> str:
+def _describe(network: Trained, images: int) -> str:
     history = network.history
     best, last = history.loc[history["validation_loss"].idxmin()], history.iloc[-1]
     epochs, rate = last["epoch"], images * last["epoch"] / last["seconds"]

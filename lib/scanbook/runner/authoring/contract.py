@@ -1,6 +1,6 @@
-"""The contract of a notebook: thin, stripped, parameterised, and the same shape every time.
+"""The contract of a notebook: thin, stripped, parameterised, and always of the same shape.
 
-Each rule yields what is wrong, and where: the number of a cell, counted from 1, or 0 for the notebook as a whole.
+Each rule yields violations: the number of a cell, counted from 1, or 0 for the whole notebook, and what to do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from scanbook.errors import NotebookError
 from scanbook.reporting import suite
-from scanbook.runner.authoring import cells
+from scanbook.runner.authoring import notebooks
 
 LINES = 80
-"""Most lines of code of a notebook; blank ones and comments do not count."""
+"""Maximum of code lines in a notebook; blank lines and comments do not count."""
 PARAMETERS = ("STUDY", "PROFILE", "DATA", "SET")
-"""What the runner injects, and what `notebook.start` is given, in this order."""
-KEPT_METADATA = {"tags"}
+"""Names that the runner injects and that `notebook.start` takes, in this order."""
+ALLOWED_METADATA = {"tags"}
 SECRET = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|hf_\w{20,}|AIza[\w-]{35})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:password|secret|token|api_?key)[\"']?\s*[=:]\s*[\"'][^\"'\s]+[\"']"
@@ -31,9 +31,9 @@ SECRET = re.compile(
 ABSOLUTE = re.compile(
     r"""["'](?:/(?:home|Users|root|tmp|mnt|media|opt|var|usr|data|content|work)\b|~/|[A-Za-z]:[\\/])"""
 )
-"""A quoted absolute path, of POSIX or Windows; a URL is none."""
+"""A quoted absolute path of POSIX or Windows; a URL does not match."""
 
-Findings = Iterator[tuple[int, str]]
+Violations = Iterator[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Cell:
     """One cell.
 
     Attributes:
-        number: Its place, from 1.
+        number: Its position, from 1.
         kind: "code", "markdown" or "raw".
         source: Its text.
-        content: All of it, as the file has it.
+        content: Its JSON in the file.
     """
 
     number: int
@@ -54,12 +54,12 @@ class Cell:
 
     @property
     def tags(self) -> list[str]:
-        """Its tags."""
+        """Tags of the cell."""
         return self.content.get("metadata", {}).get("tags", [])
 
     @cached_property
     def tree(self) -> ast.Module | None:
-        """Syntax tree of a code cell, magics and shell lines made calls; None where it is no Python."""
+        """Syntax tree of a code cell, with magics and shell lines as calls; None if it is not Python."""
         try:
             return ast.parse(self.source)
         except SyntaxError:
@@ -72,23 +72,23 @@ class Cell:
 
     @property
     def statements(self) -> list[ast.stmt]:
-        """Its statements; none where it is no Python."""
+        """Statements of the cell; none if it is not Python."""
         return self.tree.body if self.tree else []
 
     @property
     def nodes(self) -> list[ast.AST]:
-        """Every node of its syntax tree."""
+        """Every node of the syntax tree."""
         return list(ast.walk(self.tree)) if self.tree else []
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook that is checked.
+    """A notebook to check.
 
     Attributes:
         name: File name without `.ipynb`.
-        content: The file's JSON.
-        cells: Its cells.
+        content: JSON of the file.
+        cells: Cells in order.
     """
 
     name: str
@@ -96,15 +96,15 @@ class Notebook:
     cells: list[Cell]
 
     def of(self, kind: str) -> list[Cell]:
-        """Its cells of a kind."""
+        """Return the cells of a kind."""
         return [cell for cell in self.cells if cell.kind == kind]
 
 
 def read(path: Path) -> Notebook:
-    """Reads a notebook.
+    """Read a notebook.
 
     Raises:
-        NotebookError: There is no such file, or it is no valid notebook of format 4.
+        NotebookError: There is no such file, or it is not a valid notebook of format 4.
     """
     import nbformat
     from nbformat.warnings import DuplicateCellId, MissingIDFieldWarning
@@ -120,48 +120,36 @@ def read(path: Path) -> Notebook:
             nbformat.validate(content)
         if content["nbformat"] != 4:
             raise NotebookError(f"{path}: has format {content['nbformat']}; expected 4: open and save it in JupyterLab")
-        found = [
+        cells = [
             Cell(number, cell["cell_type"], "".join(cell["source"]), cell)
             for number, cell in enumerate(content["cells"], 1)
         ]
     except (nbformat.ValidationError, Warning, ValueError, KeyError, TypeError) as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise NotebookError(
-            f"{path}: is no Jupyter notebook ({said[0] if said else type(error).__name__}); "
-            "restore it from version control, or save it in JupyterLab"
+            f"{path}: is not a Jupyter notebook ({lines[0]}); restore it from version control, or save it in JupyterLab"
         ) from error
-    return Notebook(path.stem, content, found)
-
-
-def breaches(notebook: Notebook) -> list[tuple[int, str]]:
-    """Where a notebook breaks the contract, in the order of its cells: the cell's number, and what to do."""
-    return sorted({finding for rule in RULES for finding in rule(notebook)})
+    return Notebook(path.stem, content, cells)
 
 
 def lint(paths: list[Path]) -> list[str]:
-    """Checks notebooks.
-
-    Args:
-        paths: Their files.
-
-    Returns:
-        One line for each breach: file, cell, what is wrong and what to do.
-    """
+    """Check the files of notebooks; return one line per violation: file, cell, what is wrong and what to do."""
     lines = []
     for path in paths:
         try:
-            found = breaches(read(path))
+            notebook = read(path)
         except NotebookError as error:
             lines.append(str(error))
             continue
-        lines += [f"{path}: {f'cell {number}: ' if number else ''}{what}" for number, what in found]
+        violations = sorted({violation for rule in RULES for violation in rule(notebook)})
+        lines += [f"{path}: {f'cell {number}: ' if number else ''}{message}" for number, message in violations]
     return lines
 
 
 # --- rules
 
 
-def _is_named_and_has_a_kernel(notebook: Notebook) -> Findings:
+def _is_named_and_has_a_kernel(notebook: Notebook) -> Violations:
     if not suite.NAME.fullmatch(notebook.name):
         yield 0, "is not named as the others; rename it to a number and words, such as 08_my_question.ipynb"
     kernel = notebook.content["metadata"].get("kernelspec", {}).get("name")
@@ -169,58 +157,58 @@ def _is_named_and_has_a_kernel(notebook: Notebook) -> Findings:
         yield 0, f"its kernel is {kernel!r}; choose python3, which every installation has"
 
 
-def _is_stripped(notebook: Notebook) -> Findings:
-    mend = f"strip it: .venv/bin/nbstripout --keep-id notebooks/{notebook.name}.ipynb"
+def _is_stripped(notebook: Notebook) -> Violations:
+    advice = f"strip it: .venv/bin/nbstripout --keep-id notebooks/{notebook.name}.ipynb"
     for cell in notebook.of("code"):
         if cell.content["outputs"] or cell.content["execution_count"] is not None:
-            yield cell.number, f"holds outputs; {mend}"
+            yield cell.number, f"holds outputs; {advice}"
     for cell in notebook.cells:
-        kept = sorted(set(cell.content["metadata"]) - KEPT_METADATA)
-        if kept:
-            extra = " ".join(f"cell.metadata.{key}" for key in kept)
-            with_keys = mend.replace("--keep-id", f"--keep-id --extra-keys '{extra}'")
-            yield cell.number, f"holds metadata of a session ({', '.join(kept)}); {with_keys}"
+        keys = sorted(set(cell.content["metadata"]) - ALLOWED_METADATA)
+        if keys:
+            extra = " ".join(f"cell.metadata.{key}" for key in keys)
+            with_keys = advice.replace("--keep-id", f"--keep-id --extra-keys '{extra}'")
+            yield cell.number, f"holds metadata of a session ({', '.join(keys)}); {with_keys}"
 
 
-def _is_thin(notebook: Notebook) -> Findings:
+def _is_thin(notebook: Notebook) -> Violations:
     lines = [line.strip() for cell in notebook.of("code") for line in cell.source.splitlines()]
     count = sum(bool(line) and not line.startswith("#") for line in lines)
     if count > LINES:
         yield 0, f"has {count} lines of code, at most {LINES}; move what computes into lib/scanbook"
 
 
-def _defines_nothing(notebook: Notebook) -> Findings:
+def _defines_nothing(notebook: Notebook) -> Violations:
     kinds = {ast.FunctionDef: "def", ast.AsyncFunctionDef: "def", ast.ClassDef: "class", ast.Lambda: "lambda"}
     for cell in notebook.of("code"):
         if cell.tree is None:
-            yield cell.number, "is no Python; mend its syntax"
+            yield cell.number, "is not Python; correct its syntax"
         for node in cell.nodes:
             if type(node) in kinds:
                 yield cell.number, f"has a {kinds[type(node)]}; move it into lib/scanbook and call it here"
 
 
-def _opens_with_title_question_and_badge(notebook: Notebook) -> Findings:
+def _opens_with_title_question_and_badge(notebook: Notebook) -> Violations:
     first = notebook.cells[0] if notebook.cells else None
     if not first or first.kind != "markdown" or not re.match(r"# \S", first.source):
-        yield 1, "is no title; begin with a text cell: # Title, the question, the badge"
+        yield 1, "is not a title; begin with a text cell: # Title, the question, the badge"
         return
     if "?" not in re.sub(r"\(https?://[^)]*\)", "", first.source):
-        yield 1, "asks nothing; say below the title, with a question mark, what the notebook answers"
-    badge = cells.badge(notebook.name)
+        yield 1, "asks nothing; write below the title, with a question mark, what the notebook answers"
+    badge = notebooks.badge(notebook.name)
     if badge not in first.source:
-        yield 1, f"has not the badge of this file; write {badge}"
+        yield 1, f"lacks the badge of this file; write {badge}"
 
 
-def _prepares_colab_next(notebook: Notebook) -> Findings:
+def _prepares_colab_next(notebook: Notebook) -> Violations:
     second = notebook.cells[1] if len(notebook.cells) > 1 else None
-    if not second or second.kind != "code" or second.source != cells.bootstrap():
+    if not second or second.kind != "code" or second.source != notebooks.bootstrap():
         yield 2, "is not the cell that prepares Colab; copy it as it is from 01_eda.ipynb"
 
 
-def _has_parameters(notebook: Notebook) -> Findings:
+def _has_parameters(notebook: Notebook) -> Violations:
     tagged = [cell for cell in notebook.cells if "parameters" in cell.tags]
     if len(tagged) != 1 or tagged[0].number != 3 or tagged[0].kind != "code":
-        yield 3, "is not the one cell tagged parameters; let it be the third, before anything that uses them"
+        yield 3, "is not the one cell tagged parameters; make it the third, before the cells that use them"
         return
     values: dict[str, object] = {}
     for statement in tagged[0].statements:
@@ -239,8 +227,8 @@ def _has_parameters(notebook: Notebook) -> Findings:
         yield 3, 'keeps a choice of one run; leave STUDY a study, and PROFILE, DATA and SET ""'
 
 
-def _names_itself(notebook: Notebook) -> Findings:
-    wanted = f'notebook.start("{notebook.name}", {", ".join(PARAMETERS)})'
+def _names_itself(notebook: Notebook) -> Violations:
+    expected = f'notebook.start("{notebook.name}", {", ".join(PARAMETERS)})'
     calls = [
         (cell.number, ast.unparse(node))
         for cell in notebook.of("code")
@@ -248,13 +236,13 @@ def _names_itself(notebook: Notebook) -> Findings:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebook.start"
     ]
     if not calls:
-        yield 0, f"never starts its session; call {wanted}"
+        yield 0, f"never starts its session; call {expected}"
     for number, call in calls:
-        if call != wanted.replace('"', "'"):
-            yield number, f"starts another notebook's session, or leaves parameters out; call {wanted}"
+        if call != expected.replace('"', "'"):
+            yield number, f"starts another notebook's session, or lacks parameters; call {expected}"
 
 
-def _is_in_numbered_sections(notebook: Notebook) -> Findings:
+def _is_in_numbered_sections(notebook: Notebook) -> Violations:
     headings = [
         (cell.number, mark, text)
         for cell in notebook.of("markdown")
@@ -266,34 +254,32 @@ def _is_in_numbered_sections(notebook: Notebook) -> Findings:
     sections = [(number, text) for number, mark, text in headings if mark == "##"]
     if len(sections) < 2:
         yield 0, "has fewer than two sections; head them ## 1. …, ## 2. …"
-    for wanted, (number, text) in enumerate(sections, 1):
-        if not re.match(rf"{wanted}\. \S", text):
-            yield number, f"is headed {text!r}; sections are numbered in turn: ## {wanted}. …"
+    for place, (number, text) in enumerate(sections, 1):
+        if not re.match(rf"{place}\. \S", text):
+            yield number, f"is headed {text!r}; sections are numbered in turn: ## {place}. …"
 
 
-def _records_its_results_last(notebook: Notebook) -> Findings:
+def _records_its_results_last(notebook: Notebook) -> Violations:
     filled = [cell for cell in notebook.cells if cell.source.strip()]
     statements = filled[-1].statements if filled and filled[-1].kind == "code" else []
     if not statements or not ast.unparse(statements[-1]).endswith(".finish()"):
         yield len(notebook.cells), "does not end the notebook with session.finish(), which records its results"
 
 
-def _holds_no_path_and_no_secret(notebook: Notebook) -> Findings:
+def _holds_no_path_and_no_secret(notebook: Notebook) -> Violations:
     for cell in notebook.cells:
         if SECRET.search(cell.source):
-            yield cell.number, "holds what looks like a password or key; take it out, and revoke it if it was committed"
+            yield cell.number, "holds what looks like a password or key; remove it, and revoke it if it was committed"
         if cell.kind != "code":
             continue
-        if found := ABSOLUTE.search(cell.source):
-            yield (
-                cell.number,
-                f"holds the absolute path {found.group()[1:]}…; give it as DATA, or take it from the study",
-            )
+        if match := ABSOLUTE.search(cell.source):
+            path = match.group()[1:]
+            yield cell.number, f"holds the absolute path {path}…; give it as DATA, or take it from the study"
         if "sys.path" in cell.source:
             yield cell.number, "changes sys.path; scanbook is installed, so import it"
 
 
-RULES: tuple[Callable[[Notebook], Findings], ...] = (
+RULES: tuple[Callable[[Notebook], Violations], ...] = (
     _is_named_and_has_a_kernel,
     _is_stripped,
     _is_thin,

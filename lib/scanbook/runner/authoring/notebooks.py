@@ -1,13 +1,29 @@
-"""Makes a notebook that keeps the contract and runs, for its author to go on from."""
+"""The template of a notebook: the badge, the cell that prepares Colab, and a new notebook that runs."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import metadata
 from pathlib import Path
 
 from scanbook import runtime, store
 from scanbook.errors import NotebookError
 from scanbook.reporting import suite
-from scanbook.runner.authoring import cells
+
+COLAB = "https://colab.research.google.com"
+
+_BOOTSTRAP = """\
+# Colab alone: fetch scanbook and install what is missing; Colab's own packages stay as they are.
+import sys
+
+if "google.colab" in sys.modules:
+    import os
+    import runpy
+    import subprocess
+
+    if not os.path.isdir("scanbook"):
+        subprocess.run(["git", "clone", "--depth=1", "{repository}", "scanbook"], check=True)
+    runpy.run_path("scanbook/lib/scanbook/runtime/colab.py", run_name="__main__")"""
 
 _OPENING = """\
 # {title}
@@ -25,7 +41,8 @@ DATA = ""
 SET = \"\""""
 
 _SETUP = """\
-from scanbook import notebook, splits
+from scanbook.data import splits
+from scanbook.reporting import notebook
 
 session = notebook.start("{name}", STUDY, PROFILE, DATA, SET)
 study = session.study
@@ -34,7 +51,7 @@ manifest = splits.prepare(study)"""
 _SECTION = """\
 ## 1. The images
 
-How many images of each class there are in each part."""
+How many images of each class there are in each split."""
 
 _CALL = """\
 counts = splits.table(manifest)
@@ -45,8 +62,37 @@ session.result("headline", f"{len(manifest.frame)} images of {len(manifest.class
 session.finish()"""
 
 
+@cache
+def repository() -> str:
+    """Return the address of the repository, from `[project.urls]` of pyproject.toml at the time of installation.
+
+    Raises:
+        NotebookError: The installed scanbook names no repository.
+    """
+    for line in metadata("scanbook").get_all("Project-URL") or ():
+        label, _, address = line.partition(", ")
+        if label == "Repository":
+            return address
+    raise NotebookError("the installed scanbook names no repository; run make setup, which installs it again")
+
+
+def badge(name: str) -> str:
+    """Return the Markdown of the badge that opens a notebook in Colab.
+
+    Args:
+        name: The notebook's file name without `.ipynb`.
+    """
+    path = repository().removeprefix("https://github.com/")
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{path}/blob/main/notebooks/{name}.ipynb)"
+
+
+def bootstrap() -> str:
+    """Return the source of a notebook's second cell."""
+    return _BOOTSTRAP.format(repository=repository())
+
+
 def create(name: str) -> Path:
-    """Writes a new notebook.
+    """Write a new notebook that keeps the contract.
 
     Args:
         name: A number and words, such as `08_my_question`.
@@ -55,7 +101,7 @@ def create(name: str) -> Path:
         Its path.
 
     Raises:
-        NotebookError: The name is none, or is taken.
+        NotebookError: The name is not one of a notebook, or is taken.
     """
     from nbformat import v4
 
@@ -66,7 +112,7 @@ def create(name: str) -> Path:
         )
     path = runtime.project_root() / "notebooks" / f"{name}.ipynb"
     if path.exists():
-        raise NotebookError(f"{path} is there already; choose another name, or remove it")
+        raise NotebookError(f"{path} exists; choose another name, or remove it")
     title = name[3:].replace("_", " ").capitalize()
     parameters = v4.new_code_cell(_PARAMETERS, metadata={"tags": ["parameters"]})
     content = v4.new_notebook(
@@ -75,8 +121,8 @@ def create(name: str) -> Path:
             "language_info": {"name": "python"},
         },
         cells=[
-            v4.new_markdown_cell(_OPENING.format(title=title, badge=cells.badge(name))),
-            v4.new_code_cell(cells.bootstrap()),
+            v4.new_markdown_cell(_OPENING.format(title=title, badge=badge(name))),
+            v4.new_code_cell(bootstrap()),
             parameters,
             v4.new_code_cell(_SETUP.format(name=name)),
             v4.new_markdown_cell(_SECTION),

@@ -1,6 +1,9 @@
-"""Sweeps: a study's grid of backbones, policies and seeds, each network trained by a run of its own, held together."""
+"""Sweeps: a study's grid of backbones, policies and seeds; one run trains each network, and one page compares all.
 
-from scanbook.runner.sweeps.grid import Trial
+Exports `run`, which `scanbook sweep` calls, and `trials`, the grid of a study.
+"""
+
+from scanbook.runner.sweeps.grid import trials
 from scanbook.runner.sweeps.running import run
 
-__all__ = ["Trial", "run"]
+__all__ = ["run", "trials"]

@@ -1,4 +1,4 @@
-"""The trials of a sweep, and where each leaves what became of it."""
+"""The trials of a sweep, and the records of their results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from scanbook import store
-from scanbook.config import Study
-from scanbook.config import Sweep as Block
+from scanbook.config import Study, Sweep
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.reporting.records import read_json
 from scanbook.runner.freshness import Batch
 from scanbook.runner.index import SWEEP
+from scanbook.runner.planning import options
 
 
 @dataclass(frozen=True, order=True)
@@ -25,9 +25,9 @@ class Trial:
     """One network of the grid.
 
     Attributes:
-        backbone: What is trained.
+        backbone: Backbone of the network.
         policy: Augmentation of the training images.
-        seed: Of training.
+        seed: Seed of training.
     """
 
     backbone: str
@@ -36,17 +36,17 @@ class Trial:
 
     @property
     def configuration(self) -> tuple[str, str]:
-        """Backbone and policy: what a sweep compares."""
+        """Backbone and policy, which a sweep compares."""
         return self.backbone, self.policy
 
 
 @dataclass(frozen=True)
-class Done:
-    """A trial that was carried out.
+class Result:
+    """Result of a trial.
 
     Attributes:
-        trial: Which.
-        facts: What `scanbook train --record` keeps of it.
+        trial: The trial.
+        facts: Its record, as `scanbook train --record` writes it.
         validation: Its predictions for the validation images.
     """
 
@@ -59,64 +59,54 @@ class Grid:
     """A study's trials and their records.
 
     A record's name holds a fingerprint of all that it depends on: the study as the trial takes it, data, library and
-    packages. So one that is there is of today, and a grid that grows keeps what it has.
+    packages. So an existing record is fresh, and a grid that grows keeps its records.
 
     Args:
         batch: The study, with its overrides.
 
     Attributes:
-        folder: Where the sweep's page and the records lie.
-        trials: All of the grid, by configuration, then seed.
+        folder: Folder of the sweep's page and its records.
+        records: The file for the result of each trial, by configuration, then seed.
     """
 
     def __init__(self, batch: Batch) -> None:
         self.batch, self.folder = batch, batch.folder / SWEEP
-        self.trials = trials(batch.study)
-        self._records = {trial: self._record(trial) for trial in self.trials}
-
-    def record(self, trial: Trial) -> Path:
-        """File in which a trial of the grid leaves what became of it."""
-        return self._records[trial]
+        self.records = {trial: self._record(trial) for trial in trials(batch.study)}
 
     def _record(self, trial: Trial) -> Path:
-        taken = {"backbones": [trial.backbone], "augmentation": trial.policy, "seeds": 1, "sweep": Block()}
-        study = self.batch.study.model_copy(update=taken).resolved()
+        values = {"backbones": [trial.backbone], "augmentation": trial.policy, "seeds": 1, "sweep": Sweep()}
+        study = self.batch.study.model_copy(update=values).resolved()
         digest = store.fingerprint(self.batch.shared | {"study": store.fingerprint(study), "seed": trial.seed})
         words = re.sub(r"[^\w.+-]", "_", f"{trial.backbone}-{trial.policy}-{trial.seed}")
         return self.folder / "trials" / f"{words}-{digest[:12]}.json"
 
-    def done(self) -> list[Done]:
-        """The trials that were carried out, in the grid's order; one with a damaged record was not."""
-        found = []
-        for trial in self.trials:
-            facts = read_json(self.record(trial))
-            if facts:
+    def results(self) -> list[Result]:
+        """Return the results of the trials that are done, in the grid's order; a damaged record is not a result."""
+        results = []
+        for trial, record in self.records.items():
+            if facts := read_json(record):
                 with suppress(DataError):
-                    validation = Predictions.load(self.record(trial).with_suffix(".csv"))
-                    found.append(Done(trial, facts, validation))
-        return found
+                    results.append(Result(trial, facts, Predictions.load(record.with_suffix(".csv"))))
+        return results
 
     def command(self, trial: Trial, launched: bool) -> list[str]:
-        """The command that carries a trial out.
+        """Return the command that trains the network of a trial.
 
         Args:
-            trial: Which.
-            launched: Whether a launcher starts it, which may do so several times, to train together; on this machine a
+            trial: The trial.
+            launched: Whether a launcher starts it, possibly as several processes that train together; on this machine a
                 trial is one process, since others run beside it.
         """
-        study = self.batch.study
-        words = [sys.executable, "-m", "scanbook.cli", "train", study.study, "--profile", study.profile]
-        for option, value in (("--data", study.data), ("--set", self.batch.overrides)):
-            words += [option, value] if value else []
+        words = [sys.executable, "-m", "scanbook.cli", "train", self.batch.study.study, *options(self.batch)]
         words += ["--backbone", trial.backbone, "--policy", trial.policy, "--seed", str(trial.seed)]
         words += [] if launched else ["--distribute", "none"]
-        return [*words, "--record", str(self.record(trial))]
+        return [*words, "--record", str(self.records[trial])]
 
 
 def trials(study: Study) -> list[Trial]:
-    """The grid that a study's `sweep` spans."""
+    """Return the grid of a study's `sweep`."""
     block = study.sweep
     backbones = dict.fromkeys(block.backbones or study.backbones)
     policies = dict.fromkeys(block.policies or ["none", study.augmentation])
     seeds = range(study.seed, study.seed + block.seeds)
-    return [Trial(*each) for each in product(backbones, policies, seeds)]
+    return [Trial(*values) for values in product(backbones, policies, seeds)]

@@ -1,4 +1,4 @@
-"""A sweep's table, figure and page, written anew whenever it ends."""
+"""The table, figure and page of a sweep, written whenever it ends."""
 
 from __future__ import annotations
 
@@ -13,53 +13,59 @@ from scanbook.reporting import plots
 from scanbook.reporting.plots import writing
 from scanbook.reporting.report import environment
 from scanbook.runner.sweeps import table
-from scanbook.runner.sweeps.grid import Done, Grid, Trial
+from scanbook.runner.sweeps.grid import Grid, Result, Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE, RESULTS = "index.html", "results.json"
 
 
-def write(grid: Grid, done: Sequence[Done], failed: Sequence[Trial], excluded: Mapping[str, str]) -> Path:
-    """Writes `trials.csv`, `results.json`, which two sweeps of one grid have alike, and the page.
+def write(grid: Grid, results: Sequence[Result], failed: Sequence[Trial], excluded: Mapping[str, str]) -> Path:
+    """Write `trials.csv`, `results.json`, which is identical for two sweeps of one grid, and the page.
 
     Args:
         grid: The sweep.
-        done: The trials that were carried out.
-        failed: Those that were not.
-        excluded: Why backbones were left out.
+        results: The trials that are done.
+        failed: The trials that are not.
+        excluded: Why backbones were excluded.
 
     Returns:
         Path of the page.
     """
-    study = grid.batch.study
-    found, each = table.standings(study, done), table.trials(study, done)
-    store.atomic_write(grid.folder / "trials.csv", each.to_csv(index=False))
-    store.write_json(grid.folder / RESULTS, _results(grid, found, failed, excluded))
-    names = table.metrics(study)
+    study, names = grid.batch.study, table.metrics(grid.batch.study)
+    standings, trials = table.standings(study, results), table.trials(study, results)
+    store.atomic_write(grid.folder / "trials.csv", trials.to_csv(index=False))
+    content = {
+        "study": study.study,
+        "profile": study.profile,
+        "trials": len(grid.records),
+        "failed": [[trial.backbone, trial.policy, trial.seed] for trial in failed],
+        "excluded": dict(excluded),
+        "chosen by": names[0],
+        "configurations": [_summarise(standing, names) for standing in standings],
+    }
+    store.write_json(grid.folder / RESULTS, content)
     figure = None
-    if found:
-        figure = writing.write(
-            plots.standings({table.words(one): one.values[names[0]] for one in found}, METRICS[names[0]].title)
-        )
+    if standings:
+        values = {standing.title: standing.values[names[0]] for standing in standings}
+        figure = writing.write(plots.standings(values, METRICS[names[0]].title))
         store.atomic_write(grid.folder / f"standings.{figure.suffix}", figure.file)
     text = (
         environment(TEMPLATES)
         .get_template("sweep.html.j2")
         .render(
             study=study,
-            finding=table.finding(study, found),
-            found=found,
-            words=table.words,
-            trials=each.to_dict("records"),
+            key_result=table.key_result(study, standings),
+            standings=standings,
+            trials=trials.to_dict("records"),
             metrics={name: METRICS[name].title for name in names},
             figure=figure,
             failed=failed,
             excluded=excluded,
             again=_command(grid, "sweep"),
-            further=_command(grid, "reports", found[0].configuration) if found else "",
+            further=_command(grid, "reports", standings[0].configuration) if standings else "",
             machine=runtime.describe_machine(),
             versions=runtime.versions(),
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             code_style="",
         )
     )
@@ -67,35 +73,24 @@ def write(grid: Grid, done: Sequence[Done], failed: Sequence[Trial], excluded: M
     return grid.folder / PAGE
 
 
-def _results(
-    grid: Grid, found: Sequence[table.Standing], failed: Sequence[Trial], excluded: Mapping[str, str]
-) -> dict[str, object]:
-    names = table.metrics(grid.batch.study)
+def _summarise(standing: table.Standing, names: Sequence[str]) -> dict[str, object]:
+    behind = standing.behind
     return {
-        "study": grid.batch.study.study,
-        "profile": grid.batch.study.profile,
-        "trials": len(grid.trials),
-        "failed": [[each.backbone, each.policy, each.seed] for each in failed],
-        "left out": dict(excluded),
-        "chosen by": names[0],
-        "configurations": [
-            {
-                "backbone": each.configuration[0],
-                "policy": each.configuration[1],
-                "network": each.network,
-                **{name: {"seeds": each.values[name], "mean": each.mean(name), "sd": each.sd(name)} for name in names},
-                "behind": each.behind and [each.behind.value, each.behind.low, each.behind.high],
-            }
-            for each in found
-        ],
+        "backbone": standing.configuration[0],
+        "policy": standing.configuration[1],
+        "network": standing.network,
+        **{
+            name: {"seeds": standing.values[name], "mean": standing.mean(name), "sd": standing.sd(name)}
+            for name in names
+        },
+        "behind": behind and [behind.value, behind.low, behind.high],
     }
 
 
 def _command(grid: Grid, goal: str, configuration: tuple[str, str] | None = None) -> str:
-    """The command of Make that runs the sweep again, or reports on one of its configurations."""
-    study = grid.batch.study
+    """Return the command of Make that runs the sweep again, or reports on one of its configurations."""
+    study, overrides = grid.batch.study, grid.batch.overrides
     words = ["make", goal, f"STUDY={study.study}", f"PROFILE={study.profile}"]
-    overrides = grid.batch.overrides
     if configuration:
         chosen = f"backbones=[{configuration[0]}] augmentation={configuration[1]}"
         overrides = f"{overrides} {chosen}".strip()
