@@ -16,7 +16,7 @@ import pytest
 
 from scanbook import cli
 from scanbook.reporting import suite
-from scanbook.runner.authoring import cells, contract
+from scanbook.runner.authoring import contract, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -37,7 +37,7 @@ def test_a_notebook_keeps_the_contract(path: Path) -> None:
 def test_the_address_of_the_repository_is_written_once() -> None:
     """Where it stands again, because a reader or Colab needs it there, it is the one of pyproject.toml."""
     address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    assert cells.repository() == address
+    assert notebooks.repository() == address
     command = [
         "git",
         "-C",
@@ -101,11 +101,11 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (at(4, "def f():\n    return 1"), "cell 4: has a def; move it into lib/scanbook"),
         (at(4, "f = lambda: 1"), "cell 4: has a lambda"),
         (at(4, "class A: pass"), "cell 4: has a class"),
-        (at(4, "for"), "cell 4: is no Python; mend its syntax"),
-        (at(1, "Know the data?"), "cell 1: is no title"),
+        (at(4, "for"), "cell 4: is not Python; correct its syntax"),
+        (at(1, "Know the data?"), "cell 1: is not a title"),
         (replaced("?", "."), "cell 1: asks nothing"),
-        (replaced("blob/main/notebooks/01_eda.ipynb", "blob/main/notebooks/02_eda.ipynb"), "has not the badge of this"),
-        (replaced("github/scanbook/scanbook", "github/me/scanbook"), "cell 1: has not the badge of this file; write"),
+        (replaced("blob/main/notebooks/01_eda.ipynb", "blob/main/notebooks/02_eda.ipynb"), "lacks the badge of this"),
+        (replaced("github/scanbook/scanbook", "github/me/scanbook"), "cell 1: lacks the badge of this file; write"),
         (at(2, "!pip install scanbook"), "cell 2: is not the cell that prepares Colab"),
         (replaced("https://github.com/scanbook/scanbook", "https://github.com/me/scanbook"), "cell 2: is not the cell"),
         (of_cell(3, metadata={}), "cell 3: is not the one cell tagged parameters"),
@@ -116,7 +116,7 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (replaced('DATA = ""', 'import os\nDATA = ""'), "cell 3: has 'import os'"),
         (replaced('PROFILE = ""', 'PROFILE = "full"'), "cell 3: keeps a choice of one run"),
         (replaced('notebook.start("01_eda"', 'notebook.start("02_eda"'), "cell 4: starts another notebook's session"),
-        (replaced(", SET)", ")"), "or leaves parameters out; call notebook.start("),
+        (replaced(", SET)", ")"), "or lacks parameters; call notebook.start("),
         (at(4, "1 + 1"), "never starts its session; call notebook.start("),
         (replaced("## 2. ", "## 4. "), "sections are numbered in turn: ## 2. …"),
         (replaced("## 2. ", "## "), "sections are numbered in turn: ## 2. …"),
@@ -130,10 +130,10 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (at(4, "api_key = 'abc'"), "cell 4: holds what looks like a password or key"),
         (at(5, "## 1. Mine\n\nhf_" + "a" * 30), "cell 5: holds what looks like a password or key"),
         (at(4, 'x = "AKIA' + "A" * 16 + '"'), "cell 4: holds what looks like a password or key"),
-        (lambda notebook: notebook["cells"].clear(), "cell 1: is no title"),
-        (lambda notebook: notebook.pop("cells"), "is no Jupyter notebook"),
-        (of_cell(4, id=WHOLE["cells"][0]["id"]), "is no Jupyter notebook"),
-        (lambda notebook: notebook.update(nbformat=3), "is no Jupyter notebook"),
+        (lambda notebook: notebook["cells"].clear(), "cell 1: is not a title"),
+        (lambda notebook: notebook.pop("cells"), "is not a Jupyter notebook"),
+        (of_cell(4, id=WHOLE["cells"][0]["id"]), "is not a Jupyter notebook"),
+        (lambda notebook: notebook.update(nbformat=3), "is not a Jupyter notebook"),
     ],
 )  # fmt: skip
 def test_a_breach_is_one_line_that_says_where_and_what_to_do(
@@ -176,7 +176,7 @@ def test_the_command_prints_what_it_finds_and_fails(
     Path("notebooks", "01_eda.ipynb").write_text("{not json")
     assert cli.main(["lint", "notebooks", "gone.ipynb"]) == 1
     out, error = capsys.readouterr()
-    assert out.startswith("notebooks/01_eda.ipynb: is no Jupyter notebook (") and "gone.ipynb: no such file" in out
+    assert out.startswith("notebooks/01_eda.ipynb: is not a Jupyter notebook (") and "gone.ipynb: no such file" in out
     assert error == "scanbook: 2 violations in 3 notebooks; correct them as the lines above say\n"
 
 

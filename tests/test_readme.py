@@ -231,7 +231,7 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         return
     options = cli._parser().parse_args(made_by(target, *variables))
     if target == "reports":
-        batches, _ = planning.batches(options.study, options.profile, options.data, options.set)
+        batches, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
         default = "folder" if "DATA" in given else "synthetic"
         assert [batch.study.study for batch in batches] == given.get("STUDY", default).split(",")
         assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
@@ -240,7 +240,7 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
     if target == "sweep":
         chosen = config.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
-        grid = sweeps.grid.trials(chosen)
+        grid = sweeps.trials(chosen)
         assert len(grid) == len({each.configuration for each in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
 
 
@@ -255,7 +255,7 @@ def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
     assert (make, train) == ("make", nodes.replace("--nodes=", "-j"))
     launcher, *words = options.launch.split()
     assert launcher == "srun" and srun.parse_known_args(words)[1] == [], "one task for each run, on one node"
-    found, _ = planning.batches(options.study, options.profile, options.data, options.set)
+    found, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
     assert found and planning.rules({"a": planning.Run(["true"])}, options.launch)
 
 

@@ -21,8 +21,8 @@ from scanbook.config import KAGGLE, Study
 from scanbook.errors import NotebookError, RunError, ScanbookError
 from scanbook.reporting import suite
 from scanbook.reporting.records import METRICS
-from scanbook.runner import planning
-from scanbook.runner.freshness import Batch, at_hand, check_data
+from scanbook.runner import freshness, planning
+from scanbook.runner.freshness import Batch, check_data, data_available
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
 
@@ -37,7 +37,7 @@ def _path(text: str) -> Path:
 
 def _batches(options: argparse.Namespace) -> list[Batch]:
     """Return the studies that a command names; print those that "all" excludes."""
-    batches, excluded = planning.batches(options.study, options.profile, options.data, options.set)
+    batches, excluded = planning.load_batches(options.study, options.profile, options.data, options.set)
     for name, reason in excluded.items():
         print(f"excluded: {name} ({reason})", file=sys.stderr)
     return batches
@@ -64,14 +64,12 @@ def _plan(options: argparse.Namespace) -> None:
 def _reports(options: argparse.Namespace) -> int:
     from scanbook.runner import schedule
 
-    return 0 if schedule.make(_planned(options), options.jobs, options.launch) else 1
+    return 0 if schedule.run_stale(_planned(options), options.jobs, options.launch) else 1
 
 
 def _status(options: argparse.Namespace) -> None:
-    from scanbook.runner import status
-
     for batch in _batches(options):
-        print("\n".join(status.lines(batch)))
+        print("\n".join(freshness.status(batch)))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -100,7 +98,7 @@ def _index(options: argparse.Namespace) -> None:
 def _studies(options: argparse.Namespace) -> None:
     for name in config.studies():
         study = config.load(name)
-        ready = "ready" if at_hand(study) else f"no data at {study.location}"
+        ready = "ready" if data_available(study) else f"no data at {study.location}"
         state = "on synthetic stand-ins" if study.on_stand_in else ready
         print(f"{name:16} {study.title} ({state})")
 
@@ -163,23 +161,23 @@ def _train(options: argparse.Namespace) -> None:
     from scanbook.runner import train
 
     study = _load(options)
-    wanted = train.Wanted(options.backbone, options.from_scratch, options.policy, options.seed)
+    request = train.Request(options.backbone, options.from_scratch, options.policy, options.seed)
     check_data(study)
     addresses = [address for address in options.addresses.split(",") if address]
     if addresses and not 0 <= options.process < len(addresses):
         raise RunError(f"--process is {options.process}, expected 0 to {len(addresses) - 1}, its place in --addresses")
     if train.choose_distribution(options.distribute, addresses) == "none":
         if options.prepare:
-            train.networks(study, wanted)
+            train.prepare_networks(study, request)
         else:
-            train.train(study, wanted, _path(options.record) if options.record else None)
+            train.train_networks(study, request, _path(options.record) if options.record else None)
         return
     command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]
     for key in ("profile", "data", "set", "backbone", "policy", "seed", "record"):
         value = getattr(options, key)
         command += [] if value in ("", None) else [f"--{key}={value}"]
     command += ["--from-scratch"] if options.from_scratch else []
-    train.train_together(study, command, wanted, addresses=addresses, process=options.process if addresses else None)
+    train.train_together(study, command, request, addresses=addresses, process=options.process if addresses else None)
 
 
 def _sweep(options: argparse.Namespace) -> int:

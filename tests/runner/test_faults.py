@@ -1,4 +1,4 @@
-"""What stops a run, injected for real: after each, one more `make reports` gives what an undisturbed one gives."""
+"""Real faults stop a run: after each, one more `make reports` has the results of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Project:
     def notebook(self, *steps: str, name: str = NAME) -> None:
         write_notebook(self.home, name, SETUP.replace(NAME, name), *steps)
 
-    def pretend(self, *stale: str) -> None:
-        """Makes the reports of all notebooks but some look fresh."""
+    def make_fresh(self, *stale: str) -> None:
+        """Make the reports of all notebooks except some look fresh."""
         with pytest.MonkeyPatch.context() as patch:
             for key, value in self.environment.items():
                 patch.setenv(key, value)
@@ -112,9 +112,9 @@ class Project:
         at = progress.read(self.folder)
         return at.section if at else ""
 
-    def room(self) -> str:
+    def kernel_folder(self) -> str:
         at = progress.read(self.folder)
-        return at.room if at else ""
+        return at.kernel_folder if at else ""
 
 
 @pytest.fixture
@@ -143,13 +143,13 @@ def test_a_runner_that_is_killed_at_any_moment_leaves_no_kernel_and_no_report(pr
     }
     last.touch()
     for moment, reached in moments.items():
-        before = project.room()
+        before = project.kernel_folder()
         if moment == "with results written":
             project.gate.unlink()
         else:
             project.gate.touch()
         runner = project.start("run", NAME)
-        wait_for(lambda before=before, reached=reached: project.room() != before and reached())
+        wait_for(lambda before=before, reached=reached: project.kernel_folder() != before and reached())
         kernels = [each for each in project.processes() if "ipykernel_launcher" in " ".join(each.cmdline())]
         runner.kill()
         assert kernels or moment == "before the kernel"
@@ -157,15 +157,15 @@ def test_a_runner_that_is_killed_at_any_moment_leaves_no_kernel_and_no_report(pr
         assert not (project.folder / METRICS).exists()
         runner.communicate()
     left = progress.read(project.folder)
-    assert left and Path(left.room).is_dir() and project.processes(), "what the kernel started outlives it"
+    assert left and Path(left.kernel_folder).is_dir() and project.processes(), "what the kernel started outlives it"
     last.unlink()
     assert project.run()[0] == 0
-    assert project.whole() and not Path(left.room).exists()
+    assert project.whole() and not Path(left.kernel_folder).exists()
 
 
 def test_make_reports_goes_on_after_its_own_processes_were_killed(project: Project) -> None:
     project.notebook("wait()", RECORD)
-    project.pretend(NAME)
+    project.make_fresh(NAME)
     project.gate.touch()
     with project.start("reports") as first:
         wait_for(lambda: project.section().startswith("2."))
@@ -182,7 +182,7 @@ def test_two_make_reports_at_once_run_each_notebook_once(project: Project) -> No
     log = project.home / "log"
     for name in ("05_fine_tuning", NAME):
         project.notebook(f'open({str(log)!r}, "a").write("{name} ")', RECORD, name=name)
-    project.pretend(NAME, "05_fine_tuning")
+    project.make_fresh(NAME, "05_fine_tuning")
     both = [project.start("reports", "--jobs", "2") for _ in range(2)]
     said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -194,7 +194,7 @@ def test_two_make_reports_at_once_run_each_notebook_once(project: Project) -> No
 def test_ctrl_c_stops_every_kernel(way: str, project: Project) -> None:
     for name in suite.NOTEBOOKS[1:3]:
         project.notebook(HELPER, "wait()", "while True: pass", name=name)
-    project.pretend(*suite.NOTEBOOKS[1:3])
+    project.make_fresh(*suite.NOTEBOOKS[1:3])
     project.gate.touch()
     if way == "SIGTERM to make":
         command = ["make", "-C", str(ROOT), "--no-print-directory", "reports", "JOBS=2"]
@@ -214,10 +214,10 @@ def test_ctrl_c_stops_every_kernel(way: str, project: Project) -> None:
     assert not any((place / METRICS).exists() or (place / progress.RUNNING).exists() for place in places)
 
 
-def test_who_stops_reading_stops_the_runs(project: Project) -> None:
+def test_a_reader_that_stops_stops_the_runs(project: Project) -> None:
     """As `make reports | head -1` does."""
     project.notebook("wait()", "print(1)", RECORD)
-    project.pretend(NAME)
+    project.make_fresh(NAME)
     project.gate.touch()
     process = project.start("reports")
     assert "starts" in process.stdout.readline()
@@ -228,7 +228,7 @@ def test_who_stops_reading_stops_the_runs(project: Project) -> None:
     assert project.processes() == []
 
 
-def test_a_kernel_that_does_not_start_is_said_in_the_report(project: Project) -> None:
+def test_the_report_names_a_kernel_that_does_not_start(project: Project) -> None:
     project.notebook(RECORD)
     broken = project.home / "broken" / "ipykernel_launcher.py"
     broken.parent.mkdir()
@@ -317,7 +317,7 @@ assert json.loads((made / "a.json").read_text()) == {"loss": 1}
 """
 
 
-def test_a_damaged_store_is_built_again_and_the_report_says_so(project: Project) -> None:
+def test_a_damaged_store_is_built_again_and_reported(project: Project) -> None:
     project.notebook(STAGES, RECORD)
     assert project.run()[0] == 0
     kinds = {made.parent.name: made for made in project.store.glob("*/*/")}

@@ -1,4 +1,4 @@
-"""What a command runs, what it says of reports and of the store, and what a terminal shows of running notebooks."""
+"""The runs of a command, the states of reports and of the store, and the live lines of running notebooks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from scanbook.errors import StudyError
 from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT
-from scanbook.runner import display, memory, planning, progress
+from scanbook.runner import memory, planning, progress
 from scanbook.runner.freshness import Batch
 from scanbook.store import stages
 
 ONE = "05_fine_tuning"
 
 
-def pretend(batch: Batch) -> None:
-    """Makes all reports of a study look fresh."""
+def make_fresh(batch: Batch) -> None:
+    """Make all reports of a study look fresh."""
     for name in suite.NOTEBOOKS:
         store.write_json(batch.folder / name / METRICS, {"fingerprints": batch.fingerprints(name)})
         (batch.folder / name / REPORT).write_text("")
 
 
-def drawn() -> Batch:
+def synthetic() -> Batch:
     return Batch(config.load("synthetic"))
 
 
@@ -46,21 +46,21 @@ def edit(project: Path, name: str, old: str, new: str) -> None:
 
 
 def test_after_a_touch_nothing_is_stale_and_after_a_sentence_one_notebook_is(project: Path) -> None:
-    pretend(drawn())
+    make_fresh(synthetic())
     for path in project.rglob("*"):
         os.utime(path)
-    assert drawn().stale() == [] and planning.makefile([drawn()]) == ""
+    assert synthetic().stale() == [] and planning.makefile([synthetic()]) == ""
     edit(project, ONE, "A question?", "Another one?")
-    assert drawn().stale() == [ONE]
+    assert synthetic().stale() == [ONE]
 
 
 def test_status_says_in_a_line_how_each_report_stands(project: Path, capsys: pytest.CaptureFixture) -> None:
-    batch = drawn()
-    pretend(batch)
+    batch = synthetic()
+    make_fresh(batch)
     edit(project, ONE, "A question?", "Another one?")
     (project / "requirements.lock").write_text("numpy==1\n")
     failure = Failure("DataError", "no column", "2. Data", 4)
-    facts = {"fingerprints": drawn().fingerprints("02_segmentation"), "failure": vars(failure)}
+    facts = {"fingerprints": synthetic().fingerprints("02_segmentation"), "failure": vars(failure)}
     (batch.folder / "02_segmentation" / METRICS).unlink()
     store.write_json(batch.folder / "02_segmentation" / FAILURE, facts)
     for name in ("03_augmentation", "04_transfer_learning", "07_export_flask"):
@@ -91,9 +91,9 @@ def test_no_notebook_at_a_time_is_none(jobs: str, project: Path, capsys: pytest.
 
 
 def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(project: Path) -> None:
-    pretend(drawn())
+    make_fresh(synthetic())
     (project / "notebooks" / "prices.yaml").write_text("a: {usd_per_our: 1}\n")
-    assert drawn().stale() == [suite.BENCHMARK]
+    assert synthetic().stale() == [suite.BENCHMARK]
 
 
 # --- several studies
@@ -102,18 +102,18 @@ def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(projec
 def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     text = (project / "notebooks" / "studies" / "synthetic.yaml").read_text()
     (project / "notebooks" / "studies" / "other.yaml").write_text(text.replace("study: synthetic\n", "study: other\n"))
-    batches, excluded = planning.batches("drawn, other,drawn")
+    batches, excluded = planning.load_batches("drawn, other,drawn")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
     rules = planning.makefile(batches, "srun -n1")
     assert rules.count("\t@exec srun -n1 ") == 14 and rules.count("all:") == 1
     assert re.search(rf"^other/{ONE}: other/01_eda other/02_segmentation", rules, re.MULTILINE)
     with pytest.raises(StudyError, match="names several; name one"):
-        planning.batches("drawn,other", data="somewhere")
+        planning.load_batches("drawn,other", data="somewhere")
     with pytest.raises(StudyError, match="quote"):
         planning.makefile(batches, "srun '-n1")
 
 
-def test_all_leaves_out_studies_without_data_and_says_so(project: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_excludes_studies_without_data_and_prints_them(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
     assert cli.main(["plan", "--study", "all"]) == 0
     out, error = capsys.readouterr()
@@ -121,7 +121,7 @@ def test_all_leaves_out_studies_without_data_and_says_so(project: Path, capsys: 
     assert f"excluded: folder (no data at {project / 'data' / 'folder'})" in error
     assert "excluded: broken (study broken: key" in error
     with pytest.raises(StudyError, match="unknown profile 'fast'"):
-        planning.batches("all", profile="fast")
+        planning.load_batches("all", profile="fast")
 
 
 # --- the store
@@ -148,9 +148,9 @@ def test_the_cache_is_listed_and_pruned(project: Path, capsys: pytest.CaptureFix
 # --- progress
 
 
-def shown(*found: progress.Progress, foot: str = "") -> list[str]:
+def live_lines(*notebooks: progress.Progress, foot: str = "") -> list[str]:
     console = Console(file=io.StringIO(), width=100)
-    console.print(display.table(found, foot))
+    console.print(progress.table(notebooks, foot))
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
@@ -159,7 +159,7 @@ def test_a_live_line_says_where_a_notebook_is_and_how_long_it_takes(monkeypatch:
     monkeypatch.setattr(progress.time, "time", lambda: now)
     first = progress.Progress("synthetic/smoke/01_eda", expected=130, started=now - 65, section="2. [x] y", memory=1.25)
     second = progress.Progress("synthetic/smoke/05_fine_tuning", started=now)
-    assert shown(first, second, foot="1 of 3 done") == [
+    assert live_lines(first, second, foot="1 of 3 done") == [
         "synthetic/smoke/01_eda 2. [x] y 1 min 05 s of about 2 min 10 s 1.2 GiB",
         "synthetic/smoke/05_fine_tuning starting 0 s 0.0 GiB",
         "1 of 3 done",
@@ -168,14 +168,14 @@ def test_a_live_line_says_where_a_notebook_is_and_how_long_it_takes(monkeypatch:
 
 def test_progress_is_read_as_long_as_somebody_writes_it(tmp_path: Path) -> None:
     assert progress.running(tmp_path) is None
-    at = progress.Progress("a", room="/x", section="1.")
+    at = progress.Progress("a", kernel_folder="/x", section="1.")
     at.write(tmp_path)
     assert progress.running(tmp_path) == at
     os.utime(tmp_path / progress.RUNNING, (0, 0))
     assert progress.running(tmp_path) is None and progress.read(tmp_path) == at
     (tmp_path / progress.RUNNING).write_text('{"colour": 1}')
     assert progress.read(tmp_path) is None
-    at.write(tmp_path / progress.RUNNING / "below a file")  # nobody sees it, and that is all
+    at.write(tmp_path / progress.RUNNING / "below a file")  # nothing shows it, and the run goes on
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""New notebooks and new studies: what is written keeps the contract, validates and runs."""
+"""New notebooks and new studies keep the contract, are valid and run."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def test_nothing_is_overwritten(project: Path, tmp_path: Path, capsys: pytest.Ca
     path = project / "notebooks" / "08_mine.ipynb"
     path.write_text("mine")
     assert cli.main(["new-notebook", "08_mine"]) == 1
-    assert "is there already; choose another name" in one_line(capsys)
+    assert "exists; choose another name" in one_line(capsys)
     assert path.read_text() == "mine"
     images = class_folders(tmp_path / "images", 2, "a", "b")
     assert cli.main(["new-study", "synthetic", "--data", str(images)]) == 1
-    assert "synthetic.yaml is there already; choose another name" in one_line(capsys)
+    assert "synthetic.yaml exists; choose another name" in one_line(capsys)
 
 
 # --- studies

@@ -1,4 +1,4 @@
-"""Sweeps: which trials there are, that each is carried out once, and what is said of them."""
+"""Sweeps: the trials of a grid, each run once, and their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scanbook.evaluation import Predictions
 from scanbook.runner import sweeps
 from scanbook.runner.freshness import Batch
 from scanbook.runner.sweeps import running, table
-from scanbook.runner.sweeps.grid import Done, Grid, Trial
+from scanbook.runner.sweeps.grid import Grid, Result, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = "sweep.backbones=[baseline_cnn,small_cnn] sweep.policies=[none,dihedral] sweep.seeds=2"
@@ -115,60 +115,63 @@ def batch(overrides: str = GRID) -> Batch:
 
 
 def test_the_grid_is_the_studys(project: Path) -> None:
-    assert [(each.backbone, each.policy, each.seed) for each in Grid(batch()).trials] == [
+    assert [(trial.backbone, trial.policy, trial.seed) for trial in Grid(batch()).records] == [
         *[("baseline_cnn", "none", 0), ("baseline_cnn", "none", 1)],
         *[("baseline_cnn", "dihedral", 0), ("baseline_cnn", "dihedral", 1)],
         *[("small_cnn", "none", 0), ("small_cnn", "none", 1)],
         *[("small_cnn", "dihedral", 0), ("small_cnn", "dihedral", 1)],
     ]
-    usual = Grid(batch("seed=5"))
-    drawn = usual.batch.study
-    assert {each.backbone for each in usual.trials} == set(drawn.backbones)
-    assert {each.policy for each in usual.trials} == {"none", drawn.augmentation}
-    assert {each.seed for each in usual.trials} == {5, 6}
+    default = Grid(batch("seed=5"))
+    study = default.batch.study
+    assert {trial.backbone for trial in default.records} == set(study.backbones)
+    assert {trial.policy for trial in default.records} == {"none", study.augmentation}
+    assert {trial.seed for trial in default.records} == {5, 6}
 
 
 def test_a_trial_is_one_process_unless_a_launcher_says_otherwise(project: Path) -> None:
     grid, trial = Grid(batch()), Trial("small_cnn", "none", 1)
-    here, launched = (cli._parser().parse_args(grid.command(trial, each)[3:]) for each in (False, True))
+    here, launched = (cli._parser().parse_args(grid.command(trial, launched)[3:]) for launched in (False, True))
     assert (here.distribute, launched.distribute) == ("none", "auto")
     for options in (here, launched):
         assert (options.backbone, options.policy, options.seed) == ("small_cnn", "none", 1)
-        assert options.record == str(grid.record(trial)) and options.set == GRID
+        assert options.record == str(grid.records[trial]) and options.set == GRID
 
 
 def test_a_record_is_of_one_trial_and_of_what_it_depends_on(project: Path) -> None:
     trial, other = Trial("small_cnn", "none", 0), Trial("small_cnn", "none", 1)
-    record = Grid(batch()).record(trial)
-    assert Grid(batch()).record(other) != record
-    assert Grid(batch(f"{GRID} sweep.seeds=7 augmentation=xray backbones=[vgg16] seeds=2")).record(trial) == record
-    assert Grid(batch(f"{GRID} image_size=80")).record(trial) != record
-    assert Grid(batch(f"{GRID} scratch.epochs=9")).record(trial) != record
+    record = Grid(batch()).records[trial]
+    assert Grid(batch()).records[other] != record
+    assert Grid(batch(f"{GRID} sweep.seeds=7 augmentation=xray backbones=[vgg16] seeds=2")).records[trial] == record
+    assert Grid(batch(f"{GRID} image_size=80")).records[trial] != record
+    assert Grid(batch(f"{GRID} scratch.epochs=9")).records[trial] != record
     (project / "requirements.lock").write_text("numpy==1\n")
-    assert Grid(batch()).record(trial) != record
+    assert Grid(batch()).records[trial] != record
 
 
-def test_every_trial_is_carried_out_once_and_a_failed_one_again(
+def test_every_trial_runs_once_and_a_failed_one_again(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     (project / "trial.py").write_text(TRIAL)
 
     def command(grid: Grid, trial: Trial, launched: bool) -> list[str]:
-        grid.record(trial).parent.mkdir(parents=True, exist_ok=True)
-        words = (trial.backbone, trial.policy, str(trial.seed), str(grid.record(trial)))
+        grid.records[trial].parent.mkdir(parents=True, exist_ok=True)
+        words = (trial.backbone, trial.policy, str(trial.seed), str(grid.records[trial]))
         return [sys.executable, str(project / "trial.py"), str(project), *words]
 
     monkeypatch.setattr(Grid, "command", command)
-    monkeypatch.setattr(running, "_without_weights", lambda grid, wanted: {})  # asks a process that imports Keras
+    monkeypatch.setattr(running, "_without_weights", lambda study, trials: {})  # asks a process that imports Keras
     launcher = project / "launcher"
     launcher.write_text(f'#!/bin/sh\necho x >> "{project}/launched"\nexec "$@"\n')
     launcher.chmod(0o755)
     (project / "broken").touch()
 
     assert not sweeps.run(batch(), 2, str(launcher))
-    said = capsys.readouterr().err
-    assert "synthetic/smoke: 8 of 8 trials to run" in said and "scanbook: planted failure" in said
-    assert "7 of 8 trials run in" in said and "not done: small_cnn, none, seed 1. The lines above say why" in said
+    errors = capsys.readouterr().err
+    assert "synthetic/smoke: 8 of 8 trials to run" in errors and "scanbook: planted failure" in errors
+    assert (
+        "7 of 8 trials run in" in errors
+        and "not done: small_cnn, none, seed 1. The lines above have the reasons" in errors
+    )
     ran = (project / "ran").read_text().split("\n")[:-1]
     assert len(ran) == len(set(ran)) == 8 == len((project / "launched").read_text().split())
     assert {each.split()[2] for each in ran[:4]} == {"0"}, "each configuration is seen before any is repeated"
@@ -184,7 +187,7 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
     assert found["failed"] == [] and [each["backbone"] for each in found["configurations"][:2]] == ["small_cnn"] * 2
     best, _, third, _ = found["configurations"]
     assert best["behind"] is None and third["behind"][1] > 0, "planted: baseline_cnn is behind"
-    assert "Not told apart from it: 1 of the 3 others (small_cnn" in (folder / "index.html").read_text()
+    assert "Not clearly different from it: 1 of the 3 others (small_cnn" in (folder / "index.html").read_text()
     assert len(pd.read_csv(folder / "trials.csv")) == 8
     before = (folder / "results.json").read_bytes()
 
@@ -192,9 +195,9 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
     assert len((project / "ran").read_text().split("\n")) == 8 + 1 + 4 + 1, "a grid that grows keeps what it has"
     assert sweeps.run(batch(), 2) and (folder / "results.json").read_bytes() == before
     assert len(list((folder / "trials").glob("*.json"))) == 12, "and may shrink and grow again"
-    damaged = Grid(batch()).record(Trial("small_cnn", "none", 0))
+    damaged = Grid(batch()).records[Trial("small_cnn", "none", 0)]
     damaged.with_suffix(".csv").write_text("nothing")
-    Grid(batch()).record(Trial("small_cnn", "none", 1)).write_text("")
+    Grid(batch()).records[Trial("small_cnn", "none", 1)].write_text("")
     assert sweeps.run(batch(), 2) and (folder / "results.json").read_bytes() == before
     assert sorted((project / "ran").read_text().split("\n")[-3:-1]) == ["small_cnn none 0", "small_cnn none 1"]
     index = (project / "reports" / "index.html").read_text()
@@ -203,25 +206,25 @@ def test_every_trial_is_carried_out_once_and_a_failed_one_again(
 
 
 @pytest.mark.cluster
-def test_backbones_without_weights_are_left_out(
+def test_backbones_without_weights_are_excluded(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(Grid, "command", lambda grid, trial, launched: pytest.fail("none is to be run"))
+    monkeypatch.setattr(Grid, "command", lambda grid, trial, launched: pytest.fail("no trial may run"))
     assert sweeps.run(batch("sweep.backbones=[vgg16] weights=none"), 1)
-    assert "left out: no pretrained weights for vgg16: the study sets weights to none" in capsys.readouterr().err
+    assert "excluded: no pretrained weights for vgg16: the study sets weights to none" in capsys.readouterr().err
     shown = (Grid(batch()).folder / "index.html").read_text()
-    assert "No trial is done." in shown and "Left out: no pretrained weights for vgg16" in shown
+    assert "No trial is done." in shown and "Excluded: no pretrained weights for vgg16" in shown
     pages.check_file(Grid(batch()).folder / "index.html")
 
 
-def test_what_is_said_of_one_configuration_and_of_grades(project: Path) -> None:
+def test_the_key_result_of_one_configuration_and_of_grades(project: Path) -> None:
     ordered = config.load("synthetic", overrides="evaluation.ordered=true")
     assert table.metrics(ordered)[0] == "kappa"
     facts = {"network": "small_cnn, from scratch", "seconds": 1.0}
-    done = [Done(Trial("small_cnn", "none", seed), facts, predictions(1, seed)) for seed in range(2)]
-    [only] = table.standings(ordered, done)
+    results = [Result(Trial("small_cnn", "none", seed), facts, predictions(1, seed)) for seed in range(2)]
+    [only] = table.standings(ordered, results)
     assert only.behind is None and only.sd("kappa") > 0
-    assert table.finding(ordered, [only]).startswith(
+    assert table.key_result(ordered, [only]).startswith(
         "Best on validation: small_cnn, from scratch, augmentation none, qua"
     )
-    assert np.isnan(table.standings(ordered, done[:1])[0].sd("kappa"))
+    assert np.isnan(table.standings(ordered, results[:1])[0].sd("kappa"))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from scanbook.runner.authoring import cells
+from scanbook.runner.authoring import notebooks
 from scanbook.runtime import colab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +125,7 @@ class Runtime:
             },
             **{"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull},
             **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote.as_uri()}.insteadOf"},
-            **{"GIT_CONFIG_VALUE_0": cells.repository()},
+            **{"GIT_CONFIG_VALUE_0": notebooks.repository()},
         }
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -146,7 +146,7 @@ def test_a_notebook_runs_from_an_empty_folder_and_replaces_nothing(tmp_path: Pat
     assert {"numpy", "tensorflow"} <= set(before) and not {"scanbook", "flask-babel"} & set(before)
 
     write_wheel("flask-babel", runtime.wheels, needs="numpy>=99")
-    line = runtime.run("-c", cells.bootstrap()).stderr.strip().splitlines()[-1]
+    line = runtime.run("-c", notebooks.bootstrap()).stderr.strip().splitlines()[-1]
     assert line.startswith("RuntimeError: scanbook cannot be installed beside this runtime's packages: ")
     assert "numpy>=99" in line and f"numpy=={before['numpy']}" in line and "choose an earlier version" in line
     assert runtime.packages() == before, "what would replace a package of Colab is not installed"
