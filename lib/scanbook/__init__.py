@@ -3,11 +3,11 @@
 import os
 
 MAX_PIXELS = 50_000_000
-"""Largest image decoded: a 50-megapixel photograph; more is refused before it is unpacked."""
+"""Largest number of pixels of an image; a larger one is refused before it is decoded."""
 
 # OpenCV reads these once, when it is first imported, which any module of scanbook may do. Its log is a page of native
-# messages for every broken file; scanbook says in a line which file it is. Its own threads would only be in the way:
-# wherever there are several images, scanbook gives each thread some
+# messages for every broken file; scanbook names the file in one line. OpenCV's own threads would compete with those of
+# scanbook, which processes several images in parallel
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")

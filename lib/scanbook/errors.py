@@ -10,7 +10,7 @@ Reason = Literal[
     "empty", "not_an_image", "format", "truncated", "unreadable", "too_many_pixels", "several_frames", "identifying",
     "no_dicom",
 ]  # fmt: skip
-"""Why an image is refused, for a page that says it in the reader's language."""
+"""Why an image is refused; a page gives the reason in the reader's language."""
 
 
 class ScanbookError(Exception):
@@ -22,14 +22,14 @@ class StudyError(ScanbookError):
 
 
 class DataError(ScanbookError):
-    """A dataset is missing, or is not laid out as its study says."""
+    """A dataset is missing, or its layout differs from the one in its study."""
 
 
 class ImageError(ScanbookError):
     """Bytes that cannot be decoded as an image.
 
     Attributes:
-        reason: Why, in one of a few words.
+        reason: Why the image is refused.
     """
 
     def __init__(self, message: str, reason: Reason = "unreadable") -> None:
@@ -42,11 +42,11 @@ class StoreError(ScanbookError):
 
 
 class ModelError(ScanbookError):
-    """A backbone, its weights or its training cannot go on."""
+    """A backbone or its weights cannot be used, or training fails."""
 
 
 class NotebookError(ScanbookError):
-    """A notebook does not keep its contract, or cannot be made."""
+    """A notebook violates its contract, or cannot be created."""
 
 
 class RunError(ScanbookError):

@@ -1,4 +1,4 @@
-"""Published figures stand beside this run's, on the real images alone."""
+"""Published figures are shown beside this run's, only on the real images."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ def test_this_run_stands_beside_what_was_published(tmp_path: Path, monkeypatch: 
     assert "brier in this run" not in table and "acne" not in table.index
 
 
-def test_nothing_drawn_stands_beside_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_on_synthetic_images_are_not_shown_beside_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setenv("SCANBOOK_DATA", str(tmp_path / "data"))
-    drawn = config.load("skin11")
-    assert drawn.on_stand_in and "synthetic" in drawn.runs_on
-    tables = shown(drawn, "05_fine_tuning", pd.DataFrame({"precision": [0.25]}, index=["eczema"]))
+    synthetic = config.load("skin11")
+    assert synthetic.on_stand_in and "synthetic" in synthetic.runs_on
+    tables = shown(synthetic, "05_fine_tuning", pd.DataFrame({"precision": [0.25]}, index=["eczema"]))
     assert tables and not any("this run" in column for table in tables.values() for column in table)
 
 
@@ -74,11 +76,11 @@ def test_the_first_arm_of_a_backbone_stands_for_it() -> None:
 
 def test_a_study_runs_on_its_stand_in_where_it_has_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANBOOK_DATA", str(tmp_path))
-    drawn = config.load("melanoma")
+    stand_in = config.load("melanoma")
     (tmp_path / "melanoma").mkdir()
     real = config.load("melanoma")
-    assert drawn.on_stand_in and not real.on_stand_in
-    assert drawn.resolved() != real.resolved()
+    assert stand_in.on_stand_in and not real.on_stand_in
+    assert stand_in.resolved() != real.resolved()
     assert not config.load("dermnet", data=str(tmp_path)).on_stand_in
     assert not config.load("dermnet", data=config.KAGGLE).on_stand_in
     assert config.load("dermnet", data=config.KAGGLE).location == tmp_path / "dermnet"

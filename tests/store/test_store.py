@@ -1,4 +1,4 @@
-"""The store: a stage is built once for its inputs and code, and nothing half-written is ever found."""
+"""The store: a stage is built once for its inputs and code, and a half-written one is never used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scanbook.store import fingerprints, stages
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda each: st.lists(each, max_size=4) | st.dictionaries(st.text(), each, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=4,
 )
 
@@ -37,7 +37,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget() -> None:
-    """From now on this process is as one that has asked for no stage."""
+    """Let this process be like a new one, which has requested no stage."""
     stages._visited.clear()
 
 
@@ -54,14 +54,14 @@ def everything_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix != ".lock"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(PLAIN, PLAIN)
 def test_fingerprints_are_equal_exactly_when_the_json_is(first: object, second: object) -> None:
     same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
     assert (store.fingerprint(first) == store.fingerprint(second)) == same
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.text(), st.integers(), min_size=2))
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys(values: dict[str, int]) -> None:
     assert store.fingerprint(values) == store.fingerprint(dict(reversed(values.items())))
@@ -121,15 +121,15 @@ def test_a_crash_while_building_leaves_nothing(own_store: Path) -> None:
     assert everything_below(folder) == {"out.txt", store.INPUTS}
 
 
-def test_what_a_killed_process_left_is_cleared_by_the_next(own_store: Path) -> None:
+def test_the_remains_of_a_killed_process_are_removed_by_the_next(own_store: Path) -> None:
     program = (
         "import os, sys; from scanbook import store\n"
         "def die(folder):\n    (folder / 'half.txt').write_text('half'); os._exit(9)\n"
         "store.stage('demo', {}, die, 'scanbook.errors')"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
-    left = [path for path in (own_store / "demo").iterdir() if path.is_dir()]
-    assert len(left) == 1 and left[0].name.startswith("."), "a killed build must look like nothing"
+    (remains,) = [path for path in (own_store / "demo").iterdir() if path.is_dir()]
+    assert remains.name.startswith("."), "the remains of a killed build do not look like a stage"
     folder = store.stage("demo", {}, writes("whole"), "scanbook.errors")
     assert [path for path in (own_store / "demo").iterdir() if path.is_dir()] == [folder]
 
@@ -157,7 +157,7 @@ def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "deep.py": "from scanbook import deeper\n",
         "deeper.py": "",
         "lazy.py": "",
-        "stranger.py": "",
+        "unrelated.py": "",
         "folder/__init__.py": "",
         "folder/beside.py": "from scanbook import sibling\n",
         "folder/work.py": (
@@ -185,11 +185,11 @@ def test_the_code_fingerprint_follows_imports(tmp_path: Path, monkeypatch: pytes
     make_package(tmp_path / "lib", monkeypatch)
     code_fingerprint = fingerprints.code_fingerprint.__wrapped__
     seen = [code_fingerprint("scanbook.folder.work")]
-    for changed in (*REACHED, "__init__.py", "stranger.py"):
+    for changed in (*REACHED, "__init__.py", "unrelated.py"):
         path = tmp_path / "lib" / changed
         path.write_text(path.read_text() + "# changed\n")
         seen.append(code_fingerprint("scanbook.folder.work"))
-        assert (seen[-1] != seen[-2]) == (changed != "stranger.py"), changed
+        assert (seen[-1] != seen[-2]) == (changed != "unrelated.py"), changed
 
 
 def test_a_real_stage_depends_on_the_folders_before_it_and_not_on_those_after() -> None:
@@ -202,9 +202,9 @@ def test_a_real_stage_depends_on_the_folders_before_it_and_not_on_those_after() 
                 waiting += fingerprints._imports(fingerprints._module_file(name))
         return seen
 
-    found = reached("scanbook.data.pixels")
-    assert {"scanbook.data.images", "scanbook.data.manifest", "scanbook.store", "scanbook.errors"} <= found
-    assert not {"scanbook.training", "scanbook.cli", "scanbook.reporting.plots", "scanbook.serving"} & found
+    modules = reached("scanbook.data.pixels")
+    assert {"scanbook.data.images", "scanbook.data.manifest", "scanbook.store", "scanbook.errors"} <= modules
+    assert not {"scanbook.training", "scanbook.cli", "scanbook.reporting.plots", "scanbook.serving"} & modules
 
 
 def test_the_sources_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_atomic_write_never_shows_halves(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert seen and "torn" not in seen
-    assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_settled_files_are_read_once(own_store: Path, tmp_path: Path, monkeypatc
     assert len(read) == 2
 
 
-def test_prune_removes_what_was_used_longest_ago_and_keeps_what_it_must(own_store: Path) -> None:
+def test_prune_removes_the_stages_used_longest_ago_and_no_stage_in_use(own_store: Path) -> None:
     folders = [store.stage("demo", {"n": n}, writes("x" * 10_000), "scanbook.errors") for n in range(4)]
     forget()
     for age, folder in zip((300, 400, 200, 100), folders, strict=True):
@@ -342,16 +342,16 @@ def test_prune_never_takes_a_stage_that_a_running_process_asked_for(own_store: P
 def test_a_stage_asked_for_while_it_is_pruned_is_built_again(own_store: Path) -> None:
     folder = store.stage("demo", {}, writes("x"), "scanbook.errors")
     forget()
-    found: list[Path] = []
-    asks = threading.Thread(target=lambda: found.append(store.stage("demo", {}, writes("y"), "scanbook.errors")))
+    folders: list[Path] = []
+    request = threading.Thread(target=lambda: folders.append(store.stage("demo", {}, writes("y"), "scanbook.errors")))
     with stages.unused(folder) as free:
         assert free
-        asks.start()
-        asks.join(0.2)
-        assert found == [], "it waits for the pruning"
+        request.start()
+        request.join(0.2)
+        assert folders == [], "it waits for the pruning"
         os.replace(folder, folder.with_name(".pruned"))
-    asks.join(30)
-    assert found == [folder] and (folder / "out.txt").read_text() == "y"
+    request.join(30)
+    assert folders == [folder] and (folder / "out.txt").read_text() == "y"
 
 
 @pytest.mark.parametrize(("named", "limit"), [("2.5", 5 * 2**29), ("0", 0), ("inf", sys.maxsize)])
@@ -361,7 +361,7 @@ def test_the_stores_limit_is_any_number_of_gib(named: str, limit: int, monkeypat
 
 
 @pytest.mark.parametrize("named", ["", "-1", "nan", "20 GiB"])
-def test_what_is_no_limit_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_not_a_number_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANBOOK_STORE_GIB", named)
     with pytest.raises(errors.ScanbookError, match=f"SCANBOOK_STORE_GIB is '{named}', expected a number of GiB"):
         runtime.store_limit()
@@ -416,8 +416,8 @@ def test_a_read_only_store_serves_what_it_holds(own_store: Path, monkeypatch: py
 
 
 def test_every_error_is_a_scanbook_error() -> None:
-    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
-    assert len(kinds) > 5 and all(issubclass(each, errors.ScanbookError) for each in kinds)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert len(kinds) > 5 and all(issubclass(kind, errors.ScanbookError) for kind in kinds)
 
 
 def test_a_checkpoint_outlives_a_failed_build_and_goes_with_a_whole_one(own_store: Path) -> None:
@@ -427,38 +427,38 @@ def test_a_checkpoint_outlives_a_failed_build_and_goes_with_a_whole_one(own_stor
 
     with pytest.raises(KeyboardInterrupt):
         store.stage("demo", {}, fail, "scanbook.errors")
-    (left,) = own_store.glob("demo/.*-checkpoint")
-    assert [path.name for path in left.iterdir()] == ["epoch"]
+    (remains,) = own_store.glob("demo/.*-checkpoint")
+    assert [path.name for path in remains.iterdir()] == ["epoch"]
 
     def go_on(folder: Path) -> None:
         (folder / "out.txt").write_text((store.checkpoint(folder) / "epoch").read_text() + " and on")
 
     assert (store.stage("demo", {}, go_on, "scanbook.errors") / "out.txt").read_text() == "1 and on"
-    assert not left.exists()
+    assert not remains.exists()
 
 
-def test_prune_takes_checkpoints_that_nobody_came_back_to(own_store: Path) -> None:
+def test_prune_removes_checkpoints_that_no_run_resumed(own_store: Path) -> None:
     def fail(folder: Path) -> None:
         store.atomic_write(store.checkpoint(folder) / "epoch", "x" * 1000)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         store.stage("demo", {}, fail, "scanbook.errors")
-    (left,) = own_store.glob("demo/.*-checkpoint")
-    assert store.prune(0) == [left] and not left.exists()
+    (remains,) = own_store.glob("demo/.*-checkpoint")
+    assert store.prune(0) == [remains] and not remains.exists()
 
 
-def test_prune_takes_what_a_killed_build_left(own_store: Path) -> None:
+def test_prune_removes_the_remains_of_a_killed_build(own_store: Path) -> None:
     program = (
         "import os; from scanbook import store\n"
         "store.stage('demo', {}, lambda work: (work / 'x').write_text('x') and os.kill(os.getpid(), 9), "
         "'scanbook.errors')"
     )
     subprocess.run([sys.executable, "-c", program], check=False)
-    (left,) = own_store.glob("demo/.*")
+    (remains,) = own_store.glob("demo/.*")
     (entry,) = store.entries()
-    assert (entry.folder, entry.kind, entry.whole) == (left, "demo", False)
-    assert store.prune(0) == [left] and not left.exists()
+    assert (entry.folder, entry.kind, entry.whole) == (remains, "demo", False)
+    assert store.prune(0) == [remains] and not remains.exists()
 
 
 DAMAGE = {
@@ -472,7 +472,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("harm", DAMAGE)
-def test_a_damaged_stage_is_noticed_said_and_built_again(harm: str, own_store: Path) -> None:
+def test_a_damaged_stage_is_detected_reported_and_built_again(harm: str, own_store: Path) -> None:
     def build(folder: Path) -> None:
         np.save(folder / "array.npy", np.zeros(100))
         (folder / "deep").mkdir()
@@ -487,7 +487,7 @@ def test_a_damaged_stage_is_noticed_said_and_built_again(harm: str, own_store: P
     with pytest.warns(UserWarning, match=rf"the store's {own_store}.* so it is built again"):
         assert store.stage("demo", {}, build, "scanbook.errors") == folder
     assert read(folder) == (0, b"some weights")
-    assert [each.name for each in folder.parent.iterdir() if each.suffix != ".lock"] == [folder.name]
+    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == [folder.name]
 
 
 def test_a_copied_store_is_read_once_and_not_built_again(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +503,7 @@ def test_a_copied_store_is_read_once_and_not_built_again(own_store: Path, monkey
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"b": [1]}}', '{"a": {"b": 2}}'])
-def test_a_damaged_note_of_digests_costs_only_time(text: str, own_store: Path, tmp_path: Path) -> None:
+def test_a_damaged_index_of_digests_costs_only_time(text: str, own_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a")
     os.utime(path, (0, 0))
@@ -512,7 +512,9 @@ def test_a_damaged_note_of_digests_costs_only_time(text: str, own_store: Path, t
     assert store.tree_fingerprint(path) == first
 
 
-def test_visited_stages_are_told_once_with_their_own_seconds(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visited_stages_are_listed_once_with_their_own_seconds(
+    own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forget()
     clock = [0.0]
     monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
@@ -530,21 +532,21 @@ def test_visited_stages_are_told_once_with_their_own_seconds(own_store: Path, mo
 
     for _ in range(2):
         store.stage("outer", {}, outer, "scanbook.errors")
-    found = store.visited()
-    assert [(each.kind, each.built) for each in found] == [("inner", True), ("beside", True), ("outer", True)]
-    assert [(each.seconds, each.own_seconds) for each in found] == [(3, 3), (3, 3), (11, 5)]
-    assert sum(each.own_seconds for each in found) == clock[0]
-    assert found[0].size == pytest.approx(1, abs=0.01) and found[2].size < 0.01
+    visits = store.visited()
+    assert [(visit.kind, visit.built) for visit in visits] == [("inner", True), ("beside", True), ("outer", True)]
+    assert [(visit.seconds, visit.own_seconds) for visit in visits] == [(3, 3), (3, 3), (11, 5)]
+    assert sum(visit.own_seconds for visit in visits) == clock[0]
+    assert visits[0].size == pytest.approx(1, abs=0.01) and visits[2].size < 0.01
 
     forget()  # as another process, which finds it
     store.stage("outer", {}, outer, "scanbook.errors")
     (again,) = store.visited()
-    assert (again.built, again.seconds, again.own_seconds, again.folder) == (False, 11, 5, found[2].folder)
+    assert (again.built, again.seconds, again.own_seconds, again.folder) == (False, 11, 5, visits[2].folder)
     shutil.rmtree(again.folder)
     assert store.visited() == []
 
 
-def test_a_stage_that_failed_is_not_told_and_its_seconds_are_its_callers(
+def test_a_failed_stage_is_not_listed_and_its_seconds_count_for_its_caller(
     own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget()
@@ -561,4 +563,4 @@ def test_a_stage_that_failed_is_not_told_and_its_seconds_are_its_callers(
 
     store.stage("outer", {}, outer, "scanbook.errors")
     store.stage("after", {}, lambda _: None, "scanbook.errors")
-    assert [(each.kind, each.own_seconds) for each in store.visited()] == [("outer", 2), ("after", 0)]
+    assert [(visit.kind, visit.own_seconds) for visit in store.visited()] == [("outer", 2), ("after", 0)]
