@@ -1,4 +1,4 @@
-"""The bundle: what is written is read back, and whatever does not fit is refused in one line."""
+"""The bundle: it is read as it was written, and any inconsistency is an error of one line."""
 
 import json
 import os
@@ -66,9 +66,12 @@ def test_folder_holds_card_requirements_and_checksums(whole):
 def test_every_changed_byte_is_refused(copy):
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert len(files) > 15
-    for path in files:
+    for number, path in enumerate(files):
         data = path.read_bytes()
-        for position in {0, len(data) // 2, len(data) - 1}:
+        positions = sorted({0, len(data) // 2, len(data) - 1})
+        if path.suffix != ".json":  # its checksum covers every byte alike
+            positions = [positions[number % len(positions)]]
+        for position in positions:
             changed = bytearray(data)
             changed[position] ^= 1
             path.write_bytes(changed)
@@ -270,12 +273,14 @@ def test_what_the_system_adds_by_itself_does_no_harm(tmp_path, name):
 
 
 def test_bundle_runs_on_its_own_code(whole):
-    """From inside the bundle, the copied code is what runs, and it is complete."""
+    """The code in the bundle is complete, is the code that runs, and imports no training library."""
     code = (
         "import scanbook, sys\n"
         "from scanbook.serving.app import create_app\n"
-        "answer = create_app('.').test_client().get('/healthz').get_json()\n"
-        "print(scanbook.__file__, answer['model'], sorted({'tensorflow', 'keras', 'pandas'} & set(sys.modules)))\n"
+        "client = create_app('.').test_client()\n"
+        "client.get('/')\n"
+        "training = {'tensorflow', 'keras', 'pandas', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "print(scanbook.__file__, client.get('/healthz').get_json()['model'], sorted(training))\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from helpers import services
-from helpers.bundles import write
-from helpers.connections import connect_to_workers, form, memory
+from helpers.connections import client_ports, connect_to_workers, form, memory
 from helpers.uploads import RED
 from scanbook.data import images
 
@@ -24,15 +23,10 @@ CLIENTS = 16
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("loaded") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def served(bundle, tmp_path_factory):
-    with services.running(bundle.folder, tmp_path_factory.mktemp("log") / "log", "--workers", "2") as one:
-        yield one
-        assert "Traceback" not in one.log.read_text()
+def pair(bundle, tmp_path_factory):
+    with services.running(bundle.folder, tmp_path_factory.mktemp("log") / "log", "--workers", "2") as service:
+        yield service
+        assert "Traceback" not in service.log.read_text()
 
 
 def different(count: int) -> list[bytes]:
@@ -54,16 +48,16 @@ def connect(served) -> http.client.HTTPConnection:
 
 
 @pytest.mark.slow
-def test_clients_with_one_file_name_get_their_own_answers(served):
+def test_clients_with_one_file_name_get_their_own_answers(pair):
     bodies = [form(each, name="image.png") for each in different(CLIENTS)]
-    alone = [ask(connect(served), *body)[1]["predictions"] for body in bodies]
+    alone = [ask(connect(pair), *body)[1]["predictions"] for body in bodies]
     assert len({json.dumps(each) for each in alone}) == CLIENTS
     together = threading.Barrier(CLIENTS)
 
     def client(number: int) -> bool:
-        connection = connect(served)
+        connection = connect(pair)
         together.wait()
-        return all(ask(connection, *bodies[number])[1]["predictions"] == alone[number] for _ in range(25))
+        return all(ask(connection, *bodies[number])[1]["predictions"] == alone[number] for _ in range(12))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         assert all(pool.map(client, range(CLIENTS)))
@@ -127,10 +121,7 @@ def test_a_worker_killed_under_load_takes_only_its_own_connections(bundle, tmp_p
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(client, number) for number in range(CLIENTS)]
             time.sleep(1)
-            for each in served.workers():
-                for one in each.net_connections("tcp"):
-                    if one.raddr:
-                        owners[one.raddr.port] = each.pid
+            owners |= {port: pid for pid, ports in client_ports(served).items() for port in ports}
             os.kill(victim, signal.SIGKILL)
             killed = time.monotonic()
             while victim in (pids := {each.pid for each in served.workers()}) or len(pids) < 2:
@@ -174,7 +165,7 @@ end
 
 
 @pytest.mark.slow
-def test_many_connections_get_answers_and_memory_stays_flat(served, tmp_path):
+def test_many_connections_get_answers_and_memory_stays_flat(pair, tmp_path):
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     body, kind = form(images.encode_png(np.random.default_rng(4).integers(0, 256, (120, 160, 3), np.uint8)))
@@ -183,15 +174,15 @@ def test_many_connections_get_answers_and_memory_stays_flat(served, tmp_path):
 
     def load(seconds: int) -> tuple[dict[int, int], dict[str, float]]:
         command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "-s", str(tmp_path / "post.lua")]
-        address = f"http://127.0.0.1:{served.port}/predict"
+        address = f"http://127.0.0.1:{pair.port}/predict"
         text = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=60).stdout
         statuses = {int(status): int(count) for status, count in re.findall(r"^status\t(\d+)\t(\d+)", text, re.M)}
         return statuses, {name: float(value) for name, value in re.findall(r"^(broken|p99)\t(\S+)", text, re.M)}
 
-    load(4)
-    before = memory(served)
-    statuses, found = load(8)
-    after = memory(served)
+    load(2)
+    before = memory(pair)
+    statuses, found = load(4)
+    after = memory(pair)
     print(f"{statuses} p99 {found['p99']:.0f} ms, {before / 2**20:.0f} to {after / 2**20:.0f} MB")
     assert statuses[200] > 100 and set(statuses) <= {200, 503} and found["broken"] == 0
     assert after < 1.05 * before

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from helpers.bundles import CLASSES, SIZE, write
+from helpers.bundles import CLASSES, SIZE
 from helpers.uploads import BAD, BLUE, BROWSER, GREY, RED, post, problem
 from scanbook.errors import BundleError, ModelError
 from scanbook.models.engines import OpenVinoEngine
@@ -21,19 +21,9 @@ from scanbook.serving.state import EXTENSION
 from scanbook.serving.uploads import MAX_BYTES, MAX_IMAGES
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("served") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def client(bundle):
-    return create_app(bundle.folder).test_client()
-
-
 @pytest.fixture
 def small(bundle):
-    """A service with room for two images."""
+    """A client of an application with room for two images."""
     return create_app(bundle.folder, Settings(queue=2)).test_client()
 
 

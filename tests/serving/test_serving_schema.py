@@ -1,4 +1,4 @@
-"""schemathesis holds the service to its own description: whatever is sent, it is answered as `/openapi.json` says."""
+"""schemathesis checks that the service responds to any request as `/openapi.json` describes."""
 
 import json
 
@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
 
 from helpers import bad_files
-from helpers.bundles import write
 from helpers.uploads import problem
-from scanbook.serving.app import create_app
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -22,9 +20,9 @@ CHECKS = [
     checks.allow_header_conformance,
     checks.unsupported_method,
 ]
-"""All but those that expect a 200 for what has the right form: random bytes have it, and are no image."""
+"""All checks but those that expect status 200 for valid input: random bytes are valid, but not an image."""
 PATHS = ("/predict", "/invocations", "/healthz", "/readyz", "/ping", "/metrics")
-"""All but `/openapi.json`, which schemathesis reads and does not ask again."""
+"""All routes but `/openapi.json`, which schemathesis has read."""
 
 files = st.sampled_from([bad_files.PLAIN, bad_files.JPEG, bad_files.WEBP, *map(bad_files.refused, ("text", "0 bytes"))])
 images = files | st.binary(max_size=200) | st.builds(lambda file, rest: file[:60] + rest, files, st.binary(max_size=60))
@@ -33,19 +31,14 @@ for kind in ("image/jpeg", "image/png", "image/*", "application/octet-stream"):
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    return create_app(write(tmp_path_factory.mktemp("described") / "bundle").folder)
-
-
-@pytest.fixture(scope="module")
 def schema(app):
     return schemathesis.openapi.from_wsgi("/openapi.json", app)
 
 
-def hold_to_it(schema, path: str, examples: int) -> set[int]:
-    """Asks one route so many times; the statuses that came."""
-    came = set()
-    [operation] = [each.ok() for each in schema.get_all_operations() if each.ok().path == path]
+def check_route(schema, path: str, examples: int) -> set[int]:
+    """Check responses of a route and return their statuses."""
+    statuses = set()
+    [operation] = [result.ok() for result in schema.get_all_operations() if result.ok().path == path]
 
     @settings(
         max_examples=examples,
@@ -56,10 +49,10 @@ def hold_to_it(schema, path: str, examples: int) -> set[int]:
     )
     @given(operation.as_strategy() | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE))
     def ask(case):
-        came.add(case.call_and_validate(checks=CHECKS).status_code)
+        statuses.add(case.call_and_validate(checks=CHECKS).status_code)
 
     ask()
-    return came
+    return statuses
 
 
 def test_all_routes_are_described(schema):
@@ -68,15 +61,15 @@ def test_all_routes_are_described(schema):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_route_answers_as_described(schema, path):
-    assert min(hold_to_it(schema, path, 8)) >= 200
+    assert min(check_route(schema, path, 4)) >= 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_a_route_answers_as_described_whatever_is_sent(schema, path):
-    came = hold_to_it(schema, path, 150 if path in ("/predict", "/invocations") else 20)
-    # it is a test of answers only where there were some, of refusals as well
-    assert came >= ({200, 400} if path in ("/predict", "/invocations") else {200})
+    statuses = check_route(schema, path, 75 if path in ("/predict", "/invocations") else 10)
+    # the requests must include valid and invalid ones
+    assert statuses >= ({200, 400} if path in ("/predict", "/invocations") else {200})
 
 
 json_values = st.recursive(
@@ -89,7 +82,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
 def test_any_json_is_refused_in_a_sentence(app, value):
     assert problem(app.test_client().post("/invocations", data=json.dumps(value), content_type="application/json"), 400)
 
@@ -100,7 +93,7 @@ def test_any_json_is_refused_in_a_sentence(app, value):
     st.sampled_from(["/predict", "/invocations", "/", "/predict?heatmap=1"]),
     st.sampled_from([b"", b"--b\r\n", b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n']),
 )
-@settings(max_examples=120, derandomize=True, database=None, deadline=None)
+@settings(max_examples=60, derandomize=True, database=None, deadline=None)
 def test_any_bytes_of_any_kind_are_refused_in_a_sentence(app, data, kind, path, start):
     answer = app.test_client().post(path, data=start + data, headers={"Content-Type": kind})
     assert problem(answer, answer.status_code)["status"] in (400, 413, 415)

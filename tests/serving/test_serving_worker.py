@@ -1,4 +1,4 @@
-"""The worker over real sockets: slow clients harm nobody, and nobody who is in is lost when it stops."""
+"""The worker over real sockets: slow clients do not block others, and no accepted request is lost when it stops."""
 
 import http.client
 import os
@@ -15,23 +15,9 @@ from pathlib import Path
 import pytest
 
 from helpers import services
-from helpers.bundles import write
 from helpers.connections import GET, connect_to_workers, post
 from helpers.uploads import BLUE, GREEN, RED
 from scanbook.serving.uploads import MAX_BYTES
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("served") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def served(bundle, tmp_path_factory):
-    with services.running(bundle.folder, tmp_path_factory.mktemp("log") / "log") as one:
-        yield one
-        assert "Traceback" not in one.log.read_text()
-
 
 FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
