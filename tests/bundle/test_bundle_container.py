@@ -1,4 +1,4 @@
-"""What runs a bundle elsewhere: its packages, its image, and what is left of it there."""
+"""Packages and container image of a bundle, and the bundle in that image."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ PACKAGE = Path(bundle.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     folder = tmp_path_factory.mktemp("container")
     about = {"title": 'Which "colour", for $HOME?\nAny', "licence": "CC0"}
     return write(folder / "bundle", models=write_all_formats(folder), about=about, packages=bundles.DICOM_PACKAGES)
 
 
 @pytest.fixture(scope="module")
-def steps(made: bundle.Bundle) -> list[tuple[str, str]]:
+def steps(exported: bundle.Bundle) -> list[tuple[str, str]]:
     """Instructions of the Dockerfile with their arguments."""
-    text = (made.folder / "Dockerfile").read_text().replace("\\\n", " ")
+    text = (exported.folder / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 def only(steps: list[tuple[str, str]], word: str) -> str:
-    [found] = [rest for each, rest in steps if each == word]
-    return found
+    [arguments] = [rest for name, rest in steps if name == word]
+    return arguments
 
 
 def test_the_image_is_slim_for_any_platform_and_run_without_rights(steps: list[tuple[str, str]]) -> None:
@@ -69,7 +69,7 @@ def test_nothing_is_compiled_and_no_package_but_the_pinned_is_installed(steps: l
 
 
 def test_labels_hold_any_title_on_one_line(steps: list[tuple[str, str]]) -> None:
-    labels = dict(each.split("=", 1) for each in shlex.split(only(steps, "LABEL").replace(r"\$", "$")))
+    labels = dict(label.split("=", 1) for label in shlex.split(only(steps, "LABEL").replace(r"\$", "$")))
     assert labels["org.opencontainers.image.title"] == "scanbook: colours"
     assert labels["org.opencontainers.image.description"] == 'Which "colour", for $HOME? Any'
     assert labels["org.opencontainers.image.version"] == version("scanbook")
@@ -77,11 +77,11 @@ def test_labels_hold_any_title_on_one_line(steps: list[tuple[str, str]]) -> None
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])
 def test_the_health_check_tells_a_healthy_service(steps: list[tuple[str, str]], status: int, expected: int) -> None:
-    asked = []
+    requests = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(status)
             self.end_headers()
 
@@ -95,25 +95,25 @@ def test_the_health_check_tells_a_healthy_service(steps: list[tuple[str, str]], 
     done = subprocess.run([sys.executable, *command[1:]], env=os.environ | proxy, capture_output=True, check=False)
     server.shutdown()
     server.server_close()
-    assert command[0] == "python" and (done.returncode, asked) == (expected, ["/healthz"]), done.stderr
+    assert command[0] == "python" and (done.returncode, requests) == (expected, ["/healthz"]), done.stderr
 
 
 @pytest.mark.slow
-def test_the_image_holds_all_that_the_service_runs_and_no_more(made: bundle.Bundle, tmp_path: Path) -> None:
+def test_the_image_holds_all_that_the_service_runs_and_no_more(exported: bundle.Bundle, tmp_path: Path) -> None:
     """As the image is built: what is ignored stays out, the code is compiled, and nothing can be written."""
-    ignored = (made.folder / ".dockerignore").read_text().split()
-    top = [each for each in ignored if "/" not in each]
+    ignored = (exported.folder / ".dockerignore").read_text().split()
+    top = [name for name in ignored if "/" not in name]
     assert {"model.keras", "saved_model", "model.onnx"} == set(top)
     image = tmp_path / "image"
     shutil.copytree(
-        made.folder, image, ignore=lambda _, names: [n for n in names if any(fnmatch.fnmatch(n, i) for i in top)]
+        exported.folder, image, ignore=lambda _, names: [n for n in names if any(fnmatch.fnmatch(n, i) for i in top)]
     )
     compiled = subprocess.run(
         [sys.executable, "-m", "compileall", "-q", "scanbook"], cwd=image, capture_output=True, text=True, check=False
     )
     assert compiled.returncode == 0, compiled.stdout
-    found = bundle.load(image)
-    assert set(found.models) == {"openvino", "openvino_int8"} and found.classes == made.classes
+    loaded = bundle.load(image)
+    assert set(loaded.models) == {"openvino", "openvino_int8"} and loaded.classes == exported.classes
     code = (
         "import scanbook; from scanbook import bundle; from scanbook.serving.app import create_app; "
         "print(create_app('.').test_client().get('/healthz').status_code, scanbook.__file__)"
@@ -125,15 +125,15 @@ def test_the_image_holds_all_that_the_service_runs_and_no_more(made: bundle.Bund
     assert run.stdout.split() == ["200", str(image / "scanbook" / "__init__.py")], run.stderr
 
 
-def test_templates_lie_where_a_person_looks_and_nowhere_else(made: bundle.Bundle) -> None:
+def test_templates_lie_where_a_person_looks_and_nowhere_else(exported: bundle.Bundle) -> None:
     source = PACKAGE / "serving" / "cloudformation"
     expected = {path.name for path in source.iterdir() if path.is_file()}
-    assert {path.name for path in (made.folder / "cloudformation").iterdir()} == expected
-    assert not (made.folder / "scanbook" / "serving" / "cloudformation").exists()
+    assert {path.name for path in (exported.folder / "cloudformation").iterdir()} == expected
+    assert not (exported.folder / "scanbook" / "serving" / "cloudformation").exists()
 
 
-def test_requirements_are_what_the_code_imports_in_the_versions_at_hand(made: bundle.Bundle) -> None:
-    lines = (made.folder / "requirements.txt").read_text().split()
+def test_requirements_are_what_the_code_imports_in_the_installed_versions(exported: bundle.Bundle) -> None:
+    lines = (exported.folder / "requirements.txt").read_text().split()
     pinned = dict(line.split("==") for line in lines)
     assert set(pinned) == {*bundle.PACKAGES, *bundles.DICOM_PACKAGES} and list(pinned) == sorted(pinned)
     assert all(version(name) == pin for name, pin in pinned.items())
@@ -143,9 +143,9 @@ def test_requirements_are_what_the_code_imports_in_the_versions_at_hand(made: bu
 def imported(path: Path) -> set[str]:
     """Top-level names of what a file imports when it is imported itself, not inside its functions."""
     nodes = ast.parse(path.read_bytes()).body
-    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    return {name.split(".")[0] for name in found} - sys.stdlib_module_names - {"__future__", "scanbook"}
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"__future__", "scanbook"}
 
 
 def test_what_travels_imports_nothing_that_is_not_required() -> None:
@@ -158,5 +158,5 @@ def test_what_travels_imports_nothing_that_is_not_required() -> None:
     assert len(files) > 25
     for file in files:
         for name in imported(file):
-            distributions = {canonicalize_name(each) for each in owners.get(name, ())}
+            distributions = {canonicalize_name(owner) for owner in owners.get(name, ())}
             assert distributions & (direct | needs), f"{file.relative_to(PACKAGE)} imports {name}"

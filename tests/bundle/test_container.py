@@ -1,4 +1,4 @@
-"""`serve` as a container would run it, where no container engine is at hand.
+"""`serve` as a container runs it, where no container engine is available.
 
 What the Dockerfile says is done by hand: an empty environment with the bundle's own requirements, wheels alone; a copy
 of the bundle that nobody may write to; the Dockerfile's variables and command, a user without rights, no home folder.
@@ -55,7 +55,7 @@ def place():
 
 
 @pytest.fixture(scope="module")
-def made(place):
+def exported(place):
     (place / "made").mkdir()
     return write(place / "made" / "bundle").folder
 
@@ -63,26 +63,28 @@ def made(place):
 def instructions(folder: Path) -> dict[str, list[str]]:
     """The Dockerfile's instructions, in order for each word."""
     text = (folder / "Dockerfile").read_text().replace("\\\n", " ")
-    found: dict[str, list[str]] = {}
+    steps: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             word, _, rest = line.partition(" ")
-            found.setdefault(word, []).append(rest.strip())
-    return found
+            steps.setdefault(word, []).append(rest.strip())
+    return steps
 
 
-def test_the_dockerfile_copies_what_a_bundle_has(made):
-    steps = instructions(made)
-    ignored = (made / ".dockerignore").read_text().split()
+def test_the_dockerfile_copies_what_a_bundle_has(exported):
+    steps = instructions(exported)
+    ignored = (exported / ".dockerignore").read_text().split()
     for copy in steps["COPY"]:
         *sources, target = [word for word in shlex.split(copy) if not word.startswith("--")]
         assert sources and target
         for source in sources:
-            assert (made / source).exists(), copy
-            assert not any(fnmatch.fnmatch(source, each) for each in ignored), copy
+            assert (exported / source).exists(), copy
+            assert not any(fnmatch.fnmatch(source, pattern) for pattern in ignored), copy
     # nothing that the service needs stays out
     needed = ["bundle.json", "checksums.json", "requirements.txt", "model.xml", "model.bin", "scanbook"]
-    assert all((made / name).exists() and not any(fnmatch.fnmatch(name, each) for each in ignored) for name in needed)
+    assert all(
+        (exported / name).exists() and not any(fnmatch.fnmatch(name, pattern) for pattern in ignored) for name in needed
+    )
     assert [user.split(":")[0] for user in steps["USER"]] not in (["0"], ["root"]) and steps["EXPOSE"] == ["8080"]
     assert json.loads(steps["ENTRYPOINT"][0]) + json.loads(steps["CMD"][0]) == [
         "python",
@@ -104,36 +106,36 @@ def interpreter() -> tuple[str, dict]:
         user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         say = [python, "-c", "import sys; print(*sys.version_info[:2])"]
         try:
-            said = subprocess.run(say, capture_output=True, text=True, check=True, env={}, cwd="/", **user).stdout
+            output = subprocess.run(say, capture_output=True, text=True, check=True, env={}, cwd="/", **user).stdout
         except (OSError, subprocess.CalledProcessError):
             continue  # it lies where nobody else may look
-        if said.split() == [str(part) for part in sys.version_info[:2]]:
+        if output.split() == [str(part) for part in sys.version_info[:2]]:
             return python, user
     return own, {}
 
 
 @pytest.fixture(scope="module")
-def installed(place, made):
+def installed(place, exported):
     """The interpreter of an environment with the bundle's requirements alone, and whom to run it as."""
     pytest.importorskip("uv", reason="uv makes the environment, and is not here")
     python, user = interpreter()
     folder = place / "environment"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", python, folder], check=True, capture_output=True)
-    wanted = ["--only-binary", ":all:", "-r", made / "requirements.txt"]
+    requirements = ["--only-binary", ":all:", "-r", exported / "requirements.txt"]
     pip = [sys.executable, "-m", "pip", "--python", folder, "--quiet", "--retries", "0", "--timeout", "10"]
-    said = []
+    messages = []
     # pip knows settings that uv does not read
     for command in ([*uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"], [*pip, "install"]):
         environment = os.environ | {"UV_HTTP_TIMEOUT": "20"}
-        done = subprocess.run([*command, *wanted], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, *requirements], env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return folder / "bin" / "python", user
-        said.append(done.stderr.strip())
+        messages.append(done.stderr.strip())
     # pip does not say why it found nothing
-    if any(sign in said[0].lower() for sign in NO_NETWORK):
-        pytest.skip(f"no package index can be reached: {said[0].splitlines()[-1]}")
-    pytest.fail("\n".join(said))
+    if any(sign in messages[0].lower() for sign in NO_NETWORK):
+        pytest.skip(f"no package index can be reached: {messages[0].splitlines()[-1]}")
+    pytest.fail("\n".join(messages))
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -203,8 +205,8 @@ def test_the_environment_holds_what_the_service_needs_and_no_more(installed, rec
 
 
 @pytest.mark.slow
-def test_serve_with_nothing_in_the_environment(installed, made, place, record_property):
-    folder = copy(made, place / "image")
+def test_serve_with_nothing_in_the_environment(installed, exported, place, record_property):
+    folder = copy(exported, place / "image")
     before, port = state(folder), free_port()
     red = jpeg((255, 0, 0))
     with served(installed, folder, ["serve", "--port", str(port)], {}, port) as seconds:
@@ -212,10 +214,10 @@ def test_serve_with_nothing_in_the_environment(installed, made, place, record_pr
         print(f"ready after {seconds:.1f} s")
         assert ask(port, "/ping")[0] == 200
         status, answer = ask(port, "/invocations", red, "image/jpeg")
-        assert status == 200 and [each["class"] for each in answer["predictions"]] == ["red"]
+        assert status == 200 and [prediction["class"] for prediction in answer["predictions"]] == ["red"]
         two = [{"b64": base64.b64encode(file).decode()} for file in (jpeg((0, 0, 255)), red)]
         status, answer = ask(port, "/invocations", json.dumps({"instances": two}).encode(), "application/json")
-        assert status == 200 and [each["class"] for each in answer["predictions"]] == ["blue", "red"]
+        assert status == 200 and [prediction["class"] for prediction in answer["predictions"]] == ["blue", "red"]
         status, answer = ask(port, "/predict", images.encode_png(images.read(red)), "image/png")
         assert status == 200 and answer["predictions"][0]["class"] == "red"
         assert ask(port, "/predict", b"no image", "image/png")[0] == 400
@@ -223,9 +225,9 @@ def test_serve_with_nothing_in_the_environment(installed, made, place, record_pr
 
 
 @pytest.mark.slow
-def test_serve_runs_the_model_that_is_mounted(installed, made, place):
+def test_serve_runs_the_model_that_is_mounted(installed, exported, place):
     """SageMaker's contract, in a folder of ours: the image's code, its variables and `serve`, another bundle."""
-    folder = copy(made, place / "code")
+    folder = copy(exported, place / "code")
     (place / "other").mkdir()
     mounted = copy(write(place / "other" / "bundle", name="mounted").folder, place / "model")
     before, port = (state(folder), state(mounted)), free_port()
@@ -233,7 +235,7 @@ def test_serve_runs_the_model_that_is_mounted(installed, made, place):
     scratch.mkdir()
     scratch.chmod(0o777)
     [variables] = instructions(folder)["ENV"]
-    environment = dict(each.split("=", 1) for each in shlex.split(variables))
+    environment = dict(variable.split("=", 1) for variable in shlex.split(variables))
     environment |= {"SCANBOOK_PORT": str(port), "SCANBOOK_BUNDLE": str(mounted), "TMPDIR": str(scratch)}
     with served(installed, folder, [], environment, port):
         assert ask(port, "/readyz")[1]["model"] == "mounted"

@@ -1,4 +1,4 @@
-"""What every page of scanbook must be: whole without a network, readable at every width, without fault to axe."""
+"""Checks of a page: it needs no network, fits every width, and axe finds no violation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium is on the path; install the system's chromium package"
 )
 LARGEST = 3_000_000
-"""Bytes that a page may have."""
+"""Most bytes of a page."""
 WIDTHS = (360, 800, 1440)
 OPTIONS = {"rules": {"target-size": {"enabled": True}}, "resultTypes": ["violations"]}
-"""What axe checks beyond its defaults; of what passes it says which rule, and no more."""
+"""Options of axe: one more rule, and details of violations only."""
 EVERY_VIEW = tuple((scheme, width) for scheme in ("light", "dark") for width in WIDTHS)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Start headless Chromium."""
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=[*root, "--no-proxy-server"])
@@ -39,27 +39,27 @@ def browser() -> Iterator[Browser]:
 
 
 def check_reports(reports: Path, count: int = 7, *, axe: bool = False) -> None:
-    """Check every page of a reports folder: as a file and, where there is one, in Chromium.
+    """Check every page of a reports folder, as a file and in Chromium where there is one.
 
     Args:
         reports: The folder.
-        count: Reports that it must have at least, beside the pages above them.
-        axe: Also by axe, each page in a view of its own; some seconds a page.
+        count: Least number of reports, beside the pages above them.
+        axe: Whether axe checks each page too, in one view; it takes some seconds per page.
     """
-    found = [reports / "index.html", *sorted(reports.glob("*/*/*.html")), *sorted(reports.glob("*/*/*/report.html"))]
-    assert len(found) >= 1 + 2 + count
-    for path in found:
+    paths = [reports / "index.html", *sorted(reports.glob("*/*/*.html")), *sorted(reports.glob("*/*/*/report.html"))]
+    assert len(paths) >= 1 + 2 + count
+    for path in paths:
         check_file(path)
     if not CHROMIUM:
         warnings.warn("no Chromium is on the path: the pages were checked as files, and not shown", stacklevel=2)
         return
     with browser() as chromium:
-        for place, path in enumerate(found):
-            check_shown(chromium, path, [EVERY_VIEW[place % len(EVERY_VIEW)]] if axe else [])
+        for number, path in enumerate(paths):
+            check_shown(chromium, path, [EVERY_VIEW[number % len(EVERY_VIEW)]] if axe else [])
 
 
 def check_file(path: Path) -> None:
-    """A page's size, the words of its images and headings, and whether what it links to is there."""
+    """Check the size of a page, the texts of its images and headings, and the targets of its links."""
     assert path.stat().st_size <= LARGEST, path
     soup = BeautifulSoup(path.read_bytes(), "html.parser")
     assert soup.title.get_text(strip=True), path
@@ -77,27 +77,27 @@ def check_file(path: Path) -> None:
 
 @cache
 def ids(path: Path) -> set[str]:
-    """Places of a page that a link can lead to."""
-    return {each["id"] for each in BeautifulSoup(path.read_bytes(), "html.parser").select("[id]")}
+    """Return the ids of a page, to which a link can lead."""
+    return {tag["id"] for tag in BeautifulSoup(path.read_bytes(), "html.parser").select("[id]")}
 
 
 def check_shown(chromium: Browser, path: Path, views: Sequence[tuple[str, int]] = EVERY_VIEW) -> None:
-    """A page in Chromium without a network: no request, no error, nothing that scrolls sideways, nothing for axe.
+    """Check a page in Chromium without a network: no request, no error, no sideways scrolling, no violation by axe.
 
     Args:
         chromium: The browser.
         path: The page.
-        views: Scheme of colours and width at which axe looks; nothing may scroll sideways at any width.
+        views: Colour scheme and width of each check by axe; the page must not scroll sideways at any width.
     """
-    said: list[str] = []
+    messages: list[str] = []
     with chromium.new_context(offline=True) as context:
         page = context.new_page()
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("request", lambda request: said.append(request.url) if _is_elsewhere(request.url, path) else None)
-        page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
+        page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: messages.append(f"error: {error}"))
+        page.on("request", lambda request: messages.append(request.url) if _is_elsewhere(request.url, path) else None)
+        page.on("requestfailed", lambda request: messages.append(f"failed: {request.url[:80]}"))
         page.goto(path.as_uri())
-        broken = page.evaluate("[...document.images].filter((each) => !each.naturalWidth).map((each) => each.alt)")
+        broken = page.evaluate("[...document.images].filter((image) => !image.naturalWidth).map((image) => image.alt)")
         assert broken == [], path
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
@@ -105,15 +105,16 @@ def check_shown(chromium: Browser, path: Path, views: Sequence[tuple[str, int]] 
         for scheme, width in views:
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 900})
-            _look(page, f"{path}, {scheme}, {width} px")
-    assert said == [], path
+            _check_by_axe(page, f"{path}, {scheme}, {width} px")
+    assert messages == [], path
 
 
 def _is_elsewhere(url: str, path: Path) -> bool:
     return url.split("#", maxsplit=1)[0] != path.as_uri() and not url.startswith(("data:", "blob:"))
 
 
-def _look(page: Page, where: str) -> None:
-    found = Axe().run(page, options=OPTIONS).response
-    assert len(found["passes"]) > 10, where
-    assert [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found["violations"]] == [], where
+def _check_by_axe(page: Page, view: str) -> None:
+    result = Axe().run(page, options=OPTIONS).response
+    assert len(result["passes"]) > 10, view
+    violations = [f"{rule['id']}: {rule['nodes'][0]['html'][:200]}" for rule in result["violations"]]
+    assert violations == [], view

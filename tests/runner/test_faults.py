@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.ending import ended
+from helpers.processes import has_ended
 from helpers.projects import ROOT, make_project, write_notebook
 from scanbook import config
 from scanbook.reporting import suite
@@ -153,7 +153,7 @@ def test_a_runner_that_is_killed_at_any_moment_leaves_no_kernel_and_no_report(pr
         kernels = [each for each in project.processes() if "ipykernel_launcher" in " ".join(each.cmdline())]
         runner.kill()
         assert kernels or moment == "before the kernel"
-        assert all(ended(kernel.pid) for kernel in kernels), moment
+        assert all(has_ended(kernel.pid) for kernel in kernels), moment
         assert not (project.folder / METRICS).exists()
         runner.communicate()
     left = progress.read(project.folder)

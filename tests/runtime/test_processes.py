@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.ending import ended
+from helpers.processes import has_ended
 from scanbook.errors import RunError
 from scanbook.runner import execute
 from scanbook.runtime.processes import MALLOC, Child
@@ -42,7 +42,7 @@ def test_a_child_answers_every_line_and_ends_with_the_processes_that_it_started(
     assert [answer["asked"] for answer in answers] == [1, {"a": ["ü"]}, None]
     environment = answers[0]["environment"]
     assert {name: environment[name] for name in MALLOC} == MALLOC | {"MALLOC_ARENA_MAX": "7"}, "the user's value stays"
-    assert all(ended(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)
     child.stop()
 
 

@@ -109,7 +109,7 @@ def deploy(aws, name: str, values: dict, update: bool = False) -> dict[str, str]
             Parameters=[{"ParameterKey": key, "ParameterValue": str(value)} for key, value in values.items()],
             Capabilities=["CAPABILITY_IAM"],
         )
-    missing = {kind for each in messages for kind in re.findall(r"parse (AWS::\S+) but", str(each.message))}
+    missing = {kind for message in messages for kind in re.findall(r"parse (AWS::\S+) but", str(message.message))}
     assert missing <= NOT_IN_MOTO
     [stack] = cloudformation.describe_stacks(StackName=f"scanbook-{name}")["Stacks"]
     assert stack["StackStatus"] == ("UPDATE_COMPLETE" if update else "CREATE_COMPLETE")
@@ -146,9 +146,9 @@ def policies(aws, role: str) -> dict[str, list[dict]]:
     iam = aws("iam")
     assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    documents = {each: iam.get_role_policy(RoleName=role, PolicyName=each)["PolicyDocument"] for each in names}
+    documents = {name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
     # moto gives a document back as Python writes it, and a statement of no value as None
-    return {each: list(filter(None, ast.literal_eval(text)["Statement"])) for each, text in documents.items()}
+    return {name: list(filter(None, ast.literal_eval(text)["Statement"])) for name, text in documents.items()}
 
 
 # --- both
@@ -195,10 +195,10 @@ def test_no_policy_allows_more_than_it_needs(name):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_documented_command_gives_what_the_template_asks_for(name):
     document = ".github/DEPLOY.md"
-    [command] = [each for each in documents.commands(document) if f"--template-file cloudformation/{name}.yaml" in each]
-    given = dict(each.split("=", 1) for each in shlex.split(command.partition("--parameter-overrides")[2]))
+    [command] = [text for text in documents.commands(document) if f"--template-file cloudformation/{name}.yaml" in text]
+    overrides = dict(word.split("=", 1) for word in shlex.split(command.partition("--parameter-overrides")[2]))
     values = {"ImageUri": IMAGE, "CertificateArn": CERTIFICATE}  # a variable and "…" there
-    assert refused(name, given | {key: value for key, value in values.items() if key in given}) == set()
+    assert refused(name, overrides | {key: value for key, value in values.items() if key in overrides}) == set()
     assert all(f"`SCANBOOK_{field.name.upper()}`" in documents.text(document) for field in fields(Settings))
 
 
@@ -339,13 +339,14 @@ def test_a_certificate_brings_https_and_a_redirect(aws, network):
     [balancer] = elb.describe_load_balancers()["LoadBalancers"]
     assert balancer["Scheme"] == "internal" and outputs(aws, "ec2")["Url"].startswith("https://")
     listeners = {
-        each["Port"]: each for each in elb.describe_listeners(LoadBalancerArn=made["LoadBalancer"])["Listeners"]
+        listener["Port"]: listener
+        for listener in elb.describe_listeners(LoadBalancerArn=made["LoadBalancer"])["Listeners"]
     }
     assert listeners[80]["DefaultActions"][0]["Type"] == "redirect"
     assert listeners[443]["Certificates"][0]["CertificateArn"] == certificate and "TLS13" in listeners[443]["SslPolicy"]
     assert listeners[443]["DefaultActions"][0]["TargetGroupArn"] == made["Targets"]
     [front] = aws("ec2").describe_security_groups(GroupIds=[made["LoadBalancerGroup"]])["SecurityGroups"]
-    assert sorted(each["FromPort"] for each in front["IpPermissions"]) == [80, 443]
+    assert sorted(rule["FromPort"] for rule in front["IpPermissions"]) == [80, 443]
 
 
 def test_what_moto_does_not_keep_of_the_ec2_template():
@@ -375,7 +376,7 @@ def test_what_is_started_finishes_before_it_is_ended():
 
 
 def attributes(listed: list[dict]) -> dict[str, str]:
-    return {each["Key"]: each["Value"] for each in listed}
+    return {attribute["Key"]: attribute["Value"] for attribute in attributes}
 
 
 STUB = """#!/bin/sh
@@ -404,12 +405,12 @@ def test_a_machine_starts_the_container_and_signals_it(aws, network, tmp_path):
     [run] = [call for call in calls if call[:2] == ["docker", "run"]]
     assert run[-2:] == [IMAGE, "serve"]
     options = " ".join(run)
-    for wanted in (
+    for option in (
         *("--read-only", "--cap-drop ALL", "--security-opt no-new-privileges", "--restart always"),
         *("--env SCANBOOK_TRUSTED_PROXIES=1", "--env SCANBOOK_WORKERS=1", "--log-driver awslogs"),
         f"--publish {container.PORT}:{container.PORT}",
     ):
-        assert f" {wanted} " in options
+        assert f" {option} " in options
     assert int(run[run.index("--user") + 1].split(":")[0]) > 0
     memory = int(run[run.index("--memory") + 1].removesuffix("k"))
     whole = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
@@ -434,11 +435,11 @@ def graviton(monkeypatch):
     """moto refuses the newer of the study's types; the template's own list is what is tested."""
     from moto.sagemaker.models import FakeEndpointConfig
 
-    asked = FakeEndpointConfig.validate_instance_type
+    validate_known = FakeEndpointConfig.validate_instance_type
 
     def validate(self, kind):
         if kind not in ("ml.m6g.xlarge", "ml.c7g.xlarge"):
-            asked(self, kind)
+            validate_known(self, kind)
 
     monkeypatch.setattr(FakeEndpointConfig, "validate_instance_type", validate)
 
@@ -447,10 +448,10 @@ def endpoint(aws) -> tuple[dict, dict, dict]:
     """Endpoint, configuration's only variant, and model."""
     sagemaker = aws("sagemaker")
     [configuration] = sagemaker.list_endpoint_configs()["EndpointConfigs"]
-    found = sagemaker.describe_endpoint_config(EndpointConfigName=configuration["EndpointConfigName"])
-    assert not found.get("DataCaptureConfig")
-    [variant] = found["ProductionVariants"]
-    [name] = [each["EndpointName"] for each in sagemaker.list_endpoints()["Endpoints"]]
+    description = sagemaker.describe_endpoint_config(EndpointConfigName=configuration["EndpointConfigName"])
+    assert not description.get("DataCaptureConfig")
+    [variant] = description["ProductionVariants"]
+    [name] = [row["EndpointName"] for row in sagemaker.list_endpoints()["Endpoints"]]
     model = sagemaker.describe_model(ModelName=variant["ModelName"])
     return sagemaker.describe_endpoint(EndpointName=name), variant, model
 
@@ -495,11 +496,11 @@ def test_an_endpoint_is_created_updated_to_each_type_and_deleted(aws, graviton):
     }
     role = aws("iam").get_role(RoleName=made["Role"])["Role"]
     assert model["ExecutionRoleArn"] == role["Arn"]
-    found = policies(aws, made["Role"])
-    assert set(found) == {"read", "log"}
+    statements = policies(aws, made["Role"])
+    assert set(statements) == {"read", "log"}
     assert (
-        len(found["read"]) == 2
-        and found["read"][1]["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/scanbook"
+        len(statements["read"]) == 2
+        and statements["read"][1]["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/scanbook"
     )
     # the container has no network
     assert TEMPLATES["sagemaker"]["Resources"]["Model"]["Properties"]["EnableNetworkIsolation"] is True

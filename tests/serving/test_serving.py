@@ -126,7 +126,7 @@ def test_threads_get_the_answers_they_get_alone(client, bundle):
         images.encode_png(random.integers(0, 256, (30, 30, 3), dtype=np.uint8) // np.uint8(1 + n)) for n in range(16)
     ]
     alone = [post(client, file).get_json()["predictions"] for file in files]
-    assert len({json.dumps(each) for each in alone}) == 16
+    assert len({json.dumps(predictions) for predictions in alone}) == 16
     application = client.application
 
     def repeat(n: int) -> bool:

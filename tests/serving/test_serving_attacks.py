@@ -42,9 +42,9 @@ def ask(served, body, kind="image/jpeg", path="/predict", method="POST", **field
 
 
 def refused(answer, status=400) -> dict:
-    got, headers, body = answer
+    code, headers, body = answer
     values = json.loads(body)
-    assert got == values["status"] == status and set(values) == PROBLEM
+    assert code == values["status"] == status and set(values) == PROBLEM
     assert headers["Content-Type"] == "application/problem+json" and headers["X-Request-Id"] == values["request_id"]
     assert values["detail"] and "\n" not in values["detail"] and not any(leak in body for leak in LEAKS)
     return values
@@ -74,10 +74,10 @@ def test_a_bad_file_gets_its_reason(served, name):
 
 @pytest.mark.parametrize("name", bad_files.ODD)
 def test_an_odd_file_gets_the_answer_of_the_plain_one(served, name):
-    found, drawn = predicted(served, bad_files.odd(name))
+    prediction, drawn = predicted(served, bad_files.odd(name))
     expected, plain = predicted(served, bad_files.ODD[name][1]())
-    assert found["class"] == expected["class"] and found["abstained"] == expected["abstained"]
-    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
+    assert prediction["class"] == expected["class"] and prediction["abstained"] == expected["abstained"]
+    assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
     # where the colour is: upright, of the same frame
     assert drawn.shape == plain.shape
     assert np.abs(drawn[..., 3].astype(int) - plain[..., 3]).mean() < 4
@@ -130,7 +130,7 @@ def test_a_wrong_form_is_refused(unharmed, body, kind, status):
 def test_what_is_in_a_form_twice_or_beside_is_no_harm(unharmed):
     extra = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n../../x\r\n'
     status, _, body = ask(unharmed, extra + form(RED, BLUE, head="Content-Type: text/html\r\n")[0], form()[1])
-    assert status == 200 and [each["class"] for each in json.loads(body)["predictions"]] == ["red", "blue"]
+    assert status == 200 and [prediction["class"] for prediction in json.loads(body)["predictions"]] == ["red", "blue"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_nothing_is_written(served):
 
     def watch() -> None:
         while not ended.wait(0.001):
-            written.update(name for each in served.workers() for name in open_for_writing(each.pid))
+            written.update(name for worker in served.workers() for name in open_for_writing(worker.pid))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -355,7 +355,7 @@ def test_nothing_is_written(served):
 
 def open_for_writing(pid: int) -> list[str]:
     """Paths of the files that a process may write to just now (on Linux)."""
-    found = []
+    paths = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
             name = os.readlink(f"/proc/{pid}/fd/{number}")
@@ -363,8 +363,8 @@ def open_for_writing(pid: int) -> list[str]:
         except OSError:  # closed since
             continue
         if name.startswith("/") and flags and int(flags[1], 8) & os.O_ACCMODE:
-            found.append(name)
-    return found
+            paths.append(name)
+    return paths
 
 
 def on_disk(served) -> dict[str, tuple[int, int]]:
@@ -372,7 +372,7 @@ def on_disk(served) -> dict[str, tuple[int, int]]:
     folder = Path(served.process.args[-1])
     paths = [*folder.rglob("*"), *served.log.parent.rglob("*")]
     return {
-        str(each): (each.stat().st_size, each.stat().st_mtime_ns)
-        for each in paths
-        if each.is_file() and each != served.log and "__pycache__" not in each.parts
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in paths
+        if path.is_file() and path != served.log and "__pycache__" not in path.parts
     }

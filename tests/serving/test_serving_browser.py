@@ -101,7 +101,8 @@ def choose(page: Page, *files: dict, selector: str = "#image") -> None:
 def hand(page: Page, how: str, *files: dict) -> None:
     """Drop or paste files."""
     page.evaluate(
-        HANDED, [how, [[each["name"], each["mimeType"], base64.b64encode(each["buffer"]).decode()] for each in files]]
+        HANDED,
+        [how, [[upload["name"], upload["mimeType"], base64.b64encode(upload["buffer"]).decode()] for upload in files]],
     )
 
 
@@ -356,7 +357,7 @@ def test_keyboard_is_enough(visit: Visit) -> None:
     press("Enter")
     press("Tab")
     expect(page.locator("#image")).to_be_focused()
-    assert page.locator(".drop").evaluate("(each) => getComputedStyle(each).outlineStyle") == "solid"
+    assert page.locator(".drop").evaluate("(element) => getComputedStyle(element).outlineStyle") == "solid"
     open_chooser(page).set_files([file("a.png", RED), file("b.png", BLUE)])
     expect(page.locator("#chosen li")).to_have_count(2)
     press("Tab")

@@ -49,9 +49,9 @@ def connect(served) -> http.client.HTTPConnection:
 
 @pytest.mark.slow
 def test_clients_with_one_file_name_get_their_own_answers(pair):
-    bodies = [form(each, name="image.png") for each in different(CLIENTS)]
+    bodies = [form(image, name="image.png") for image in different(CLIENTS)]
     alone = [ask(connect(pair), *body)[1]["predictions"] for body in bodies]
-    assert len({json.dumps(each) for each in alone}) == CLIENTS
+    assert len({json.dumps(predictions) for predictions in alone}) == CLIENTS
     together = threading.Barrier(CLIENTS)
 
     def client(number: int) -> bool:
@@ -71,8 +71,8 @@ def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
 
         def watch() -> None:
             while not ended.wait(0.01):
-                found = re.search(rb"^scanbook_queue_images (\S+)", served.get("/metrics")[1], re.MULTILINE)
-                lengths.append(float(found[1]))
+                match = re.search(rb"^scanbook_queue_images (\S+)", served.get("/metrics")[1], re.MULTILINE)
+                lengths.append(float(match[1]))
 
         def client(_number: int) -> list[tuple[int, dict, str]]:
             connection = connect(served)
@@ -82,7 +82,7 @@ def test_a_full_queue_refuses_and_never_grows(bundle, tmp_path):
         watching = threading.Thread(target=watch)
         watching.start()
         with ThreadPoolExecutor(CLIENTS) as pool:
-            answers = [each for every in pool.map(client, range(CLIENTS)) for each in every]
+            answers = [answer for row in pool.map(client, range(CLIENTS)) for answer in row]
         ended.set()
         watching.join()
         assert {status for status, _, _ in answers} == {200, 503}
@@ -124,20 +124,20 @@ def test_a_worker_killed_under_load_takes_only_its_own_connections(bundle, tmp_p
             owners |= {port: pid for pid, ports in client_ports(served).items() for port in ports}
             os.kill(victim, signal.SIGKILL)
             killed = time.monotonic()
-            while victim in (pids := {each.pid for each in served.workers()}) or len(pids) < 2:
+            while victim in (pids := {worker.pid for worker in served.workers()}) or len(pids) < 2:
                 assert time.monotonic() < killed + 10
                 time.sleep(0.05)
             time.sleep(2)
             ended.set()
-            for each in clients:
-                each.result()
+            for future in clients:
+                future.result()
         for sock in mine.values():
             sock.close()
         assert len(owners) > CLIENTS and {victim, other} == set(owners.values())
         # each client may lose one request, and only to the one that was killed
         assert all(owners.get(port, victim) == victim for port, _, _ in lost), lost
         assert len(lost) <= CLIENTS and len({port for port, _, _ in lost}) == len(lost)
-        assert other in {each.pid for each in served.workers()}
+        assert other in {worker.pid for worker in served.workers()}
         assert max(answered) > killed + 1.5
         print(f"{len(answered)} answered, {len(lost)} lost with the killed worker")
     assert "Traceback" not in (tmp_path / "log").read_text()
@@ -181,8 +181,8 @@ def test_many_connections_get_answers_and_memory_stays_flat(pair, tmp_path):
 
     load(2)
     before = memory(pair)
-    statuses, found = load(4)
+    statuses, figures = load(4)
     after = memory(pair)
-    print(f"{statuses} p99 {found['p99']:.0f} ms, {before / 2**20:.0f} to {after / 2**20:.0f} MB")
-    assert statuses[200] > 100 and set(statuses) <= {200, 503} and found["broken"] == 0
+    print(f"{statuses} p99 {figures['p99']:.0f} ms, {before / 2**20:.0f} to {after / 2**20:.0f} MB")
+    assert statuses[200] > 100 and set(statuses) <= {200, 503} and figures["broken"] == 0
     assert after < 1.05 * before

@@ -1,4 +1,4 @@
-"""The page: it works without JavaScript, loads nothing from elsewhere and can be used by everybody."""
+"""The page: it works without JavaScript, loads nothing from other addresses and is accessible."""
 
 import base64
 import re
@@ -21,7 +21,7 @@ def translated(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """Collects what a test asks about a page."""
+    """The tags of a page with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -36,22 +36,22 @@ class Page(HTMLParser):
 
 
 def headings(text: str) -> list[str]:
-    """What the page says of each image."""
-    found = re.findall(r'<h2 id="verdict-\d+"[^>]*>(.*?)</h2>', text, re.DOTALL)
-    return [re.sub(r"<.*?>", "", each).strip() for each in found]
+    """Return the headings of the predictions."""
+    titles = re.findall(r'<h2 id="verdict-\d+"[^>]*>(.*?)</h2>', text, re.DOTALL)
+    return [re.sub(r"<.*?>", "", title).strip() for title in titles]
 
 
 def test_form_works_without_javascript(client):
     page = Page(client.get("/").text)
     [form] = page.all("form")
-    assert {each["name"] for each in page.all("input")} == {"image"} and "multiple" in page.all("input")[0]
+    assert {field["name"] for field in page.all("input")} == {"image"} and "multiple" in page.all("input")[0]
     assert form["method"] == "post" and form["enctype"] == "multipart/form-data" and form["action"] == "/"
     answer = post(client, BLUE, path="/", headers=BROWSER)
     assert answer.status_code == 200 and headings(answer.text) == ["blue"]
     assert "Calibrated probability: 98.7 %" in answer.text
     shown = re.findall(r'<span class="class">(.*?)</span> <span class="share">(.*?)</span>', answer.text)
     assert shown[0] == ("blue", "98.7 %") and {name for name, _ in shown} == set(CLASSES)
-    sources = [each["src"] for each in Page(answer.text).all("img") if each.get("src", "").startswith("data:")]
+    sources = [image["src"] for image in Page(answer.text).all("img") if image.get("src", "").startswith("data:")]
     assert [source.split(";")[0] for source in sources] == ["data:image/jpeg", "data:image/png"]
     assert images.read(base64.b64decode(sources[0].split(",")[1])).shape == (40, 60, 3)
 
@@ -75,7 +75,7 @@ def test_page_shows_problems_and_its_form(client, files, status, text):
     answer = post(client, *files, path="/", headers=BROWSER)
     assert answer.status_code == status and answer.mimetype == "text/html" and text in answer.text
     page = Page(answer.text)
-    assert any(each.get("role") == "alert" for each in page.all("div")) and page.all("form")
+    assert any(tag.get("role") == "alert" for tag in page.all("div")) and page.all("form")
     assert f"Request {answer.headers['X-Request-Id']}" in answer.text
 
 
@@ -101,9 +101,9 @@ def test_every_language_is_complete(translated, language, label, share, notice):
     assert headings(answer.text) == [label] and share in answer.text and notice in answer.text
     page = Page(answer.text)
     assert page.all("html")[0]["lang"] == language
-    switch = [each for each in page.all("a") if "hreflang" in each]
-    assert [(each["href"], each["lang"]) for each in switch] == [(f"?lang={code}", code) for code in ("en", "pt", "ko")]
-    assert [each["hreflang"] for each in switch if each.get("aria-current") == "true"] == [language]
+    links = [link for link in page.all("a") if "hreflang" in link]
+    assert [(link["href"], link["lang"]) for link in links] == [(f"?lang={code}", code) for code in ("en", "pt", "ko")]
+    assert [link["hreflang"] for link in links if link.get("aria-current") == "true"] == [language]
     # the switch lasts, over what the browser asks for
     assert Page(client.get("/x", headers=BROWSER | {"Accept-Language": "fr"}).text).all("html")[0]["lang"] == language
     refused = post(client, BAD["text"], path="/", headers=BROWSER).text
@@ -114,9 +114,9 @@ def test_what_stays_english_says_so(client):
     """Titles, class names without translation, and cards: a screen reader changes its voice for them."""
     page = Page(post(client, RED, path="/?lang=ko", headers=BROWSER).text)
     assert page.all("h1")[0]["lang"] == "en"
-    assert all(each["lang"] == "en" for each in page.all("span") if each.get("class") == "class")
+    assert all(tag["lang"] == "en" for tag in page.all("span") if tag.get("class") == "class")
     card = Page(client.get("/model-card?lang=ko").text)
-    assert all(each["lang"] == "en" for each in card.all("section")) and card.all("html")[0]["lang"] == "ko"
+    assert all(section["lang"] == "en" for section in card.all("section")) and card.all("html")[0]["lang"] == "ko"
 
 
 def test_page_escapes_what_the_bundle_says(tmp_path):
@@ -140,15 +140,15 @@ def test_pages_are_self_contained_and_accessible(client):
         assert not re.search(r"https?://|[\"'(]//|@import|<style|\sstyle=|\son\w+=|javascript:", text)
         page = Page(text)
         assert page.all("html")[0]["lang"] == "en" and page.all("main") and len(page.all("h1")) == 1
-        assert all("alt" in each for each in page.all("img"))
-        assert all("src" in each for each in page.all("script"))
+        assert all("alt" in image for image in page.all("img"))
+        assert all("src" in script for script in page.all("script"))
         assert "For research and teaching." in text
         assert "not a diagnosis" in text or response.status_code == 404
-        labelled = {each.get("for") for each in page.all("label")}
-        assert all(each.get("id") in labelled or each["type"] == "checkbox" for each in page.all("input"))
-        assert any(each["href"] == "/model-card" for each in page.all("a"))
-        linked |= {each["href"] for each in page.all("link")} | {each["src"] for each in page.all("script")}
-        linked |= {each["src"] for each in page.all("img") if each.get("src", "data:") != "data:"}
+        labelled = {label.get("for") for label in page.all("label")}
+        assert all(field.get("id") in labelled or field["type"] == "checkbox" for field in page.all("input"))
+        assert any(link["href"] == "/model-card" for link in page.all("a"))
+        linked |= {tag["href"] for tag in page.all("link")} | {tag["src"] for tag in page.all("script")}
+        linked |= {image["src"] for image in page.all("img") if image.get("src", "data:") != "data:"}
     assert len(linked) >= 3
     for path in linked:
         response = client.get(path)

@@ -47,7 +47,7 @@ def test_invocations_answer_as_predict_does(client):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "detail"),
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -72,8 +72,8 @@ def test_invocations_answer_as_predict_does(client):
         (b'{"instances": [{"b64": "AAAA"}]}', "decoded"),
     ],
 )
-def test_wrong_json_is_a_400_with_a_sentence(client, body, said):
-    assert said in problem(client.post("/invocations", data=body, content_type="application/json"), 400)["detail"]
+def test_wrong_json_is_a_400_with_a_sentence(client, body, detail):
+    assert detail in problem(client.post("/invocations", data=body, content_type="application/json"), 400)["detail"]
 
 
 def test_json_has_the_limits_of_other_requests(client):
@@ -291,7 +291,7 @@ def test_queued_inferences_give_each_its_own_answer(bundle):
     engine = OpenVinoEngine(bundle.model_path())
     queue = OpenVinoQueue(engine)
     noise = np.random.default_rng(0).integers(0, 256, (64, 1, *SIZE, 3), dtype=np.uint8)
-    expected = [engine.predict(each) for each in noise]
+    expected = [engine.predict(image) for image in noise]
     answers: list = [None] * len(noise)
 
     def ask(first: int) -> None:
@@ -304,8 +304,8 @@ def test_queued_inferences_give_each_its_own_answer(bundle):
     for thread in threads:
         thread.join()
     for answer, right in zip(answers, expected, strict=True):
-        for one, other in zip(answer, right, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for output, expected_output in zip(answer, right, strict=True):
+            np.testing.assert_array_equal(output, expected_output)
     assert len(CLASSES) == answers[0][0].shape[1]
 
 

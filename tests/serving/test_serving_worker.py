@@ -70,8 +70,8 @@ def test_clients_are_told_to_continue_before_they_send_much(served):
 def test_what_is_no_request_gets_a_problem_and_no_second_chance(served, sent, status):
     with served.connect() as sock:
         sock.sendall(sent + GET)
-        got, fields, body = services.read_response(sock)
-        assert got == status and fields["content-type"] == "application/problem+json"
+        code, fields, body = services.read_response(sock)
+        assert code == status and fields["content-type"] == "application/problem+json"
         assert b'"detail"' in body and fields["connection"] == "close" and fields["x-frame-options"] == "DENY"
         assert not sock.recv(100)
     assert "jane_doe" not in served.log.read_text() and b"jane_doe" not in body
@@ -173,7 +173,7 @@ def test_sigterm_loses_no_request(bundle, tmp_path, workers):
             late.sendall(post(BLUE)[50:])
             status, fields, body = services.read_response(late)
             assert status == 200 and b'"blue"' in body and fields["connection"] == "close"
-            counts = [each.result() for each in asking]
+            counts = [future.result() for future in asking]
         assert served.process.wait(timeout=15) == 0 and time.perf_counter() - started < 10
         assert lost == [] and min(counts) > 5
     assert "Traceback" not in (tmp_path / "log").read_text()
@@ -187,14 +187,14 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on(bundle, tmp_path):
         while len(mine := connect_to_workers(served)) < 2:
             assert time.monotonic() < deadline
         victim, other = sorted(mine)
-        kept = mine[other]
+        connection = mine[other]
         counted = images_counted(served)
         os.kill(victim, signal.SIGKILL)
         for _ in range(20):
-            kept.sendall(post(GREEN))
-            assert services.read_response(kept)[0] == 200
+            connection.sendall(post(GREEN))
+            assert services.read_response(connection)[0] == 200
         started = time.monotonic()
-        while victim in (pids := {each.pid for each in served.workers()}) or len(pids) < 2:
+        while victim in (pids := {worker.pid for worker in served.workers()}) or len(pids) < 2:
             assert time.monotonic() < started + 10
             time.sleep(0.05)
         for _ in range(20):
@@ -210,6 +210,6 @@ def images_counted(served) -> float:
 
 
 def metric_folder(served) -> Path:
-    mapped = (one.path for each in served.workers() for one in each.memory_maps())
+    mapped = (region.path for worker in served.workers() for region in worker.memory_maps())
     [folder] = {Path(path).parent for path in mapped if "scanbook-metrics-" in path}
     return folder

@@ -1,5 +1,5 @@
-// Adds previews, drop, paste and answers without a reload to a form that works without it. Its words come from the
-// form's data attributes, so that the templates' catalogue is the only one.
+// Adds previews, drop, paste and predictions without a reload to a form that works without this script. The texts come
+// from the form's data attributes, so that only the templates are translated.
 "use strict";
 
 const find = (selector) => document.querySelector(selector);
@@ -7,12 +7,12 @@ let chosen = [];
 let sent = [];
 let busy = false;
 
-function say(text, wrong = false) {
-  find("#status").textContent = text;
+function showStatus(message, wrong = false) {
+  find("#status").textContent = message;
   find("#status").classList.toggle("wrong", wrong);
 }
 
-function words(key, values = {}) {
+function text(key, values = {}) {
   return find("form").dataset[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
@@ -20,12 +20,12 @@ function megabytes(bytes) {
   return (bytes / 2 ** 20).toLocaleString(document.documentElement.lang, { maximumFractionDigits: 1 });
 }
 
-// What is wrong with the choice, in words; empty for nothing.
-function objection() {
+// Returns what is wrong with the chosen files, as text; empty for nothing.
+function findProblem() {
   const { maxBytes, maxImages } = find("form").dataset;
   const bytes = chosen.reduce((sum, file) => sum + file.size, 0);
-  if (chosen.length > maxImages) return words("tooMany", { count: chosen.length, limit: maxImages });
-  if (bytes > maxBytes) return words("tooLarge", { size: megabytes(bytes), limit: megabytes(maxBytes) });
+  if (chosen.length > maxImages) return text("tooMany", { count: chosen.length, limit: maxImages });
+  if (bytes > maxBytes) return text("tooLarge", { size: megabytes(bytes), limit: megabytes(maxBytes) });
   return "";
 }
 
@@ -33,7 +33,7 @@ function thumbnail(file) {
   const item = find("#chosen-image").content.firstElementChild.cloneNode(true);
   const image = item.querySelector("img");
   image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
-  // browsers show no TIFF or DICOM
+  // browsers do not show TIFF or DICOM
   image.addEventListener("error", () => {
     const kind = file.name.includes(".") ? file.name.split(".").pop().toUpperCase() : "?";
     image.replaceWith(Object.assign(document.createElement("span"), { className: "unseen", ariaHidden: "true", textContent: kind.slice(0, 5) }));
@@ -41,12 +41,12 @@ function thumbnail(file) {
   image.src = URL.createObjectURL(file);
   item.querySelector(".file").textContent = file.name;
   const button = item.querySelector("button");
-  button.setAttribute("aria-label", words("remove", { name: file.name }));
+  button.setAttribute("aria-label", text("remove", { name: file.name }));
   button.addEventListener("click", () => {
-    const place = chosen.indexOf(file);
-    choose(chosen.filter((each) => each !== file));
-    const left = find("#chosen").querySelectorAll("button");
-    (left[Math.min(place, left.length - 1)] ?? find("#image")).focus();
+    const index = chosen.indexOf(file);
+    choose(chosen.filter((other) => other !== file));
+    const buttons = find("#chosen").querySelectorAll("button");
+    (buttons[Math.min(index, buttons.length - 1)] ?? find("#image")).focus();
   });
   return item;
 }
@@ -55,22 +55,22 @@ function choose(files) {
   chosen = files;
   find("#chosen").hidden = !files.length;
   find("#chosen").replaceChildren(...files.map(thumbnail));
-  const wrong = objection();
-  find("#send").disabled = busy || wrong !== "";
-  if (busy && !wrong) return;
-  say(wrong || (files.length ? words("chosen", { count: files.length }) : ""), wrong !== "");
+  const problem = findProblem();
+  find("#send").disabled = busy || problem !== "";
+  if (busy && !problem) return;
+  showStatus(problem || (files.length ? text("chosen", { count: files.length }) : ""), problem !== "");
 }
 
 function take(transfer) {
   if (!transfer.files.length) {
-    say(words("noFile"), true);
+    showStatus(text("noFile"), true);
     return;
   }
   choose([...chosen, ...transfer.files]);
   find("#send").focus();
 }
 
-// Shows another page of the service in the place of this one; the files at hand stay.
+// Shows another page of the service in the place of this one and keeps the files.
 function show(page) {
   document.documentElement.lang = page.documentElement.lang;
   document.title = page.title;
@@ -85,19 +85,19 @@ async function load(address, files) {
   const data = new FormData();
   for (const file of files) data.append(find("#image").name, file);
   const request = files.length ? { method: "POST", body: data } : {};
-  say(words("busy"));
+  showStatus(text("busy"));
   busy = true;
   find("#send").disabled = true;
   find("main").setAttribute("aria-busy", "true");
   try {
     const response = await fetch(address, { ...request, headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    if (!page.querySelector("main")) throw new Error("an answer of something between here and the service");
+    if (!page.querySelector("main")) throw new Error("the response is not a page of the service");
     return page;
   } catch {
     busy = false;
     choose(chosen);
-    say(words("lost"), true);
+    showStatus(text("lost"), true);
     return null;
   } finally {
     busy = false;
@@ -107,18 +107,18 @@ async function load(address, files) {
 
 async function classify(form) {
   if (!chosen.length) {
-    say(words("none"), true);
+    showStatus(text("none"), true);
     find("#image").focus();
     return;
   }
   if (busy) return;
-  const files = chosen;  // the choice may change while they are on their way
+  const files = chosen;  // the choice may change during the request
   const page = await load(form.action, files);
   if (!page) return;
   const refused = page.querySelector("#answer[role=alert]") !== null;
   sent = refused ? [] : files;
   show(page);
-  choose(refused ? chosen : chosen.filter((file) => !files.includes(file)));  // after a problem it can be corrected
+  choose(refused ? chosen : chosen.filter((file) => !files.includes(file)));  // after a problem the choice can be corrected
   find("#answer").focus({ preventScroll: true });
   find("#answer").scrollIntoView();
 }

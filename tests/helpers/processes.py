@@ -1,4 +1,4 @@
-"""Waiting for processes to end."""
+"""Processes that a test ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import psutil
 
 
-def ended(pid: int) -> bool:
-    """Whether a process that was killed is gone, which takes the system a moment."""
+def has_ended(pid: int) -> bool:
+    """Return whether a process ends within ten seconds; a killed process takes a moment to do so."""
     for _ in range(200):
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return True
