@@ -74,7 +74,7 @@ def test_an_answer_that_never_comes_is_not_waited_for() -> None:
 def test_a_kernel_has_the_settings_of_malloc_and_a_service_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in MALLOC:
         monkeypatch.delenv(name, raising=False)
-    with execute._surroundings("01_eda"):  # papermill starts the kernel with this environment
+    with execute._kernel_environment("01_eda"):  # papermill starts the kernel with this environment
         assert {name: os.environ[name] for name in MALLOC} == MALLOC
         assert not MALLOC.keys() & plain_environment().keys()
         os.environ["MALLOC_ARENA_MAX"] = "7"
