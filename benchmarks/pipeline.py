@@ -108,7 +108,7 @@ def merge_datasets(folder: Path, images: int, count: int) -> Manifest:
     return Manifest("bench", pd.concat(frames, ignore_index=True), dermoscopy.CLASSES, {"faults": faults})
 
 
-def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, Any]]:
+def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.SplitDataset, dict[str, Any]]:
     """Run the first notebook's computations; return the split dataset and the recall of near-duplicates."""
     study = make_study("mobilenet_v2_0.35", 96, {})
     with steps.step("scan"):
@@ -129,13 +129,13 @@ def _explore(steps: Steps, manifest: Manifest) -> tuple[splits.Split, dict[str, 
         shortcuts = quality.shortcuts(scanned, split.manifest, study.seed)
         for figure in (
             plots.class_counts(frame, classes),
-            plots.montage(*quality.examples(split.manifest)),
+            plots.montage(*quality.class_examples(split.manifest)),
             *(plots.category_by_class(frame, name, classes) for name in ("sex", "site")),
             plots.numeric_by_class(frame, "age", classes),
             plots.image_sizes(table, classes),
-            plots.image_statistics(table, quality.varying(table), classes),
-            plots.montage(*quality.caught(manifest, flagged), title="Flagged by the quality checks"),
-            plots.montage(*quality.side_by_side(manifest, near), 4),
+            plots.image_statistics(table, quality.varying_properties(table), classes),
+            plots.montage(*quality.flagged_examples(manifest, flagged), title="Flagged by the quality checks"),
+            plots.montage(*quality.pair_examples(manifest, near), 4),
             plots.shortcut_bars(shortcuts),
         ):
             writing.write(figure)

@@ -1,7 +1,7 @@
-"""DICOM files: grey levels as a reader sees them, and whose image it is, without saying who that is.
+"""DICOM files: pixels as a reader sees them, and the patient's id as a group.
 
-pydicom, an extra, is imported only when there is a DICOM file. No message of this module quotes a header: reports show
-them, and a header names the patient.
+pydicom, an optional dependency, is imported only for a DICOM file. No message of this module quotes a header: reports
+show messages, and a header names the patient.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 _MAGIC, _MAGIC_AT = b"DICM", 128
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+# the only encoding in which a small file may unpack to any size before its header can be read
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-"""The one encoding in which a small file may unpack to any size before its header can be read."""
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether bytes, at least the first 132 of a file, are those of a DICOM file (PS3.10, 7.1)."""
+    """Return whether bytes, at least the first 132 of a file, are those of a DICOM file (PS3.10, 7.1)."""
     return data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
 
 
 def is_dicom_file(path: str | Path) -> bool:
-    """Whether a file starts as DICOM files do; not, where it cannot be read."""
+    """Return whether a file starts like a DICOM file; false where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return is_dicom(file.read(_MAGIC_AT + len(_MAGIC)))
@@ -43,7 +43,7 @@ def is_dicom_file(path: str | Path) -> bool:
 
 
 def patient(path: str | Path) -> str:
-    """PatientID in a file's header; "" where there is none. It identifies a person: never print it.
+    """Return the PatientID in a file's header, or "". It identifies a person: never print it.
 
     Raises:
         ImageError: pydicom is not installed.
@@ -58,10 +58,10 @@ def patient(path: str | Path) -> str:
 
 
 def read(data: bytes) -> np.ndarray:
-    """Decodes a DICOM image of one frame.
+    """Decode a DICOM image of one frame.
 
     Grey levels go through the modality LUT or rescale, then the first VOI LUT or window (PS3.3, C.11.1 and C.11.2).
-    Where there is no window, unsigned 8-bit levels stay as they are and any others are spread from least to greatest.
+    Without a window, unsigned 8-bit levels are unchanged and others are scaled from the lowest to the highest level.
     MONOCHROME1 is inverted, so that high values are bright.
 
     Args:
@@ -147,7 +147,7 @@ def _decoded(header: Dataset, kind: str) -> np.ndarray:
 
 
 def _through_voi_lut(levels: np.ndarray, header: Dataset) -> np.ndarray | None:
-    """Levels through the first VOI LUT, 0 to 255; None where there is none (PS3.3, C.11.2.1.1).
+    """Return the levels through the first VOI LUT, 0 to 255; None without one (PS3.3, C.11.2.1.1).
 
     pydicom's own look-up wraps around for tables of more than 256 entries of 8 bits.
     """
@@ -165,7 +165,7 @@ def _through_voi_lut(levels: np.ndarray, header: Dataset) -> np.ndarray | None:
 
 
 def _through_window(levels: np.ndarray, header: Dataset) -> np.ndarray | None:
-    """Levels through the first window, 0 to 255; None where there is none that is valid."""
+    """Return the levels through the first window, 0 to 255; None without a valid one."""
     from pydicom.dataset import Dataset
     from pydicom.pixels import apply_windowing
 
@@ -185,22 +185,23 @@ def _through_window(levels: np.ndarray, header: Dataset) -> np.ndarray | None:
 
 
 def _spread(levels: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Levels from the least to the greatest that count, 0 to 255; all 0 where they are one."""
+    """Return the levels scaled from the lowest to the highest of `counted`, 0 to 255; all 0 where these are equal."""
     finite = counted[np.isfinite(counted)]
     if not finite.size or finite.min() == finite.max():
         return np.zeros(levels.shape)
-    least, greatest = float(finite.min()), float(finite.max())
-    return (np.nan_to_num(levels.astype(float), nan=least).clip(least, greatest) - least) * (255 / (greatest - least))
+    low, high = float(finite.min()), float(finite.max())
+    return (np.nan_to_num(levels.astype(float), nan=low).clip(low, high) - low) * (255 / (high - low))
 
 
 def _check_installed() -> None:
-    if not _ready():
+    """Raise an `ImageError` where pydicom is not installed."""
+    if not _is_installed():
         raise ImageError('the image is DICOM, which needs pydicom: pip install "scanbook[dicom]"', "no_dicom")
 
 
 @cache
-def _ready() -> bool:
-    """Whether pydicom is installed; keeps it silent if so, since its warnings quote header values."""
+def _is_installed() -> bool:
+    """Return whether pydicom is installed; if so, silence it, since its warnings quote header values."""
     if not _importable("pydicom"):
         return False
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -209,8 +210,8 @@ def _ready() -> bool:
         return True
     import gdcm
 
-    for silence in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
-        silence()
+    for switch_off in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
+        switch_off()
     return True
 
 

@@ -1,7 +1,7 @@
-"""The one decoder and resizer: bytes or a file become oriented RGB at a size, for the cache and the server alike.
+"""The only decoder and resizer: bytes or a file become oriented RGB of one size, for the cache and the server.
 
-PIL's and OpenCV's bilinear resize of one file differ by up to 34 levels, and OpenCV applies the EXIF orientation where
-PIL does not; so whatever feeds a model goes through `load`.
+The bilinear resize of PIL and of OpenCV differ by up to 34 levels on one file, and OpenCV applies the EXIF orientation
+where PIL does not. So every input of a model goes through `load`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from scanbook.data import dicom
 from scanbook.errors import ImageError
 
 MAX_PIXELS = scanbook.MAX_PIXELS
-"""Largest image decoded, in pixels."""
+"""Largest image that is decoded, in pixels."""
 MAX_SCANS = 100
-"""Most scans of a JPEG: progressive ones have about ten, and each goes over all pixels, however short it is."""
+"""Most scans of a JPEG: progressive ones have about ten, and each costs a pass over all pixels, however short."""
 MAX_PARTS = 2**16
-"""Most chunks of a PNG, and how many segments of a JPEG are looked at for its size."""
+"""Most chunks of a PNG, and most segments of a JPEG that are read to find its size."""
 
 _FORMATS = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 _PNG = b"\x89PNG\r\n\x1a\n"
-# JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file to read them, where an
-# upload must not go
+# JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file; an upload must not be
+# written there.
 _SIGNATURES = (
     b"\xff\xd8\xff", _PNG, b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"RIFF"
 )  # fmt: skip
@@ -36,11 +36,11 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2
 
 
 def read(source: bytes | Path) -> np.ndarray:
-    """Decodes an image at its own size.
+    """Decode an image at its own size.
 
-    Grey, palette, alpha and 16-bit images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. Of an
-    animated PNG or WebP and of a TIFF with pages the first is taken, as other programs show it.
-    DICOM goes through its window; a message about one never says which file it is, since the name may be the patient's.
+    Grey, palette, alpha and 16-bit images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. An
+    animated PNG or WebP and a TIFF with pages give their first frame or page, as in other programs. DICOM levels go
+    through the file's window; a message about a DICOM file never has its name, which may be the patient's.
 
     Args:
         source: The bytes of an image file, or its path.
@@ -49,13 +49,13 @@ def read(source: bytes | Path) -> np.ndarray:
         RGB, uint8 `(h, w, 3)`.
 
     Raises:
-        ImageError: The bytes are no image, or a broken one.
+        ImageError: The bytes are not an image, or a broken one.
     """
     return _decode(source)
 
 
-def _decode(source: bytes | Path, reach: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """An image at its own size; a JPEG at a half, a quarter or an eighth of it where that still has `reach` pixels."""
+def _decode(source: bytes | Path, least: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Return an image at its own size; a JPEG at a half, quarter or eighth of it if at least `least` pixels remain."""
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
@@ -80,33 +80,33 @@ def _decode(source: bytes | Path, reach: tuple[int, int] = (0, 0)) -> np.ndarray
             f"{name} is a truncated PNG, or one of more than {MAX_PARTS:,} chunks; copy or download it again",
             "truncated",
         )
-    if kind := _other_kind(data):
+    if kind := _unsupported_kind(data):
         raise ImageError(f"{name} cannot be decoded, being {kind}; save it as {_FORMATS}", "format")
-    known = data.startswith(_SIGNATURES)
+    supported = data.startswith(_SIGNATURES)
     try:
-        way = _way((height, width), reach) if jpeg else cv2.IMREAD_COLOR
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), way) if known else None
+        flag = _decoding_flag((height, width), least) if jpeg else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if supported else None
     except cv2.error:
         pixels = None
     if pixels is None:
         raise ImageError(
             f"{name} cannot be decoded; expected a whole {_FORMATS} file",
-            "unreadable" if known else "not_an_image",
+            "unreadable" if supported else "not_an_image",
         )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _way(size: tuple[int, int], reach: tuple[int, int]) -> int:
-    """OpenCV's flag for the smallest decoding of a JPEG of a size that keeps `reach` pixels, whichever way up it is."""
+def _decoding_flag(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """Return OpenCV's flag for the smallest decoding of a JPEG with at least `least` pixels in any orientation."""
     for scale, flag in _REDUCED.items():
-        # of a size that it does not divide, a part of the last row would be stretched over a whole one
-        if all(reach) and min(size) >= scale * max(reach) and not any(n % scale for n in size):
+        # With a size that is not divisible, a part of the last row would be stretched over a whole row.
+        if all(least) and min(size) >= scale * max(least) and not any(n % scale for n in size):
             return flag
     return cv2.IMREAD_COLOR
 
 
-def _other_kind(data: bytes) -> str:
-    """What bytes are that people take for an image and that is not read; "" for anything else."""
+def _unsupported_kind(data: bytes) -> str:
+    """Return the kind of a picture file that is not supported; "" for any other file."""
     if data.startswith(b"GIF8"):
         return "a GIF"
     if data[4:8] == b"ftyp":
@@ -115,9 +115,9 @@ def _other_kind(data: bytes) -> str:
 
 
 def _header(data: bytes) -> tuple[int, int, int]:
-    """Height and width that a PNG or JPEG header declares, and where a JPEG's pixels start; zeros for what is not told.
+    """Return height and width that a PNG or JPEG header declares, and the start of a JPEG's pixels; 0 where unknown.
 
-    OpenCV's own limit covers what is not told.
+    The limit of OpenCV covers files of unknown size.
     """
     height = width = position = 0
     if data.startswith(_PNG) and len(data) >= 24:
@@ -138,7 +138,7 @@ def _header(data: bytes) -> tuple[int, int, int]:
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Whether the chunks of a PNG lie within it: OpenCV makes room for what a chunk says it holds, up to 2 GB."""
+    """Return whether the chunks of a PNG lie within it: OpenCV allocates the size that a chunk declares, up to 2 GB."""
     position = len(_PNG)
     for _ in range(MAX_PARTS):
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
@@ -151,16 +151,16 @@ def _is_whole_png(data: bytes) -> bool:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image or a mask.
+    """Resize an image or a mask.
 
-    One that is too large by a factor of two or more is halved by the mean of 2 × 2 pixels, as often as that goes. What
-    is left, up to a factor of two, is interpolated between pixels; a larger factor, of a side that cannot be halved,
-    averages areas. On photographs that is within a level, on average, of averaging areas at once, at an eighth of the
-    time (600 × 450 to 224: 0.15 ms, not 1.24); finer patterns than two pixels may alias a little.
+    An image that is too large by a factor of two or more is halved by the mean of 2 × 2 pixels, as often as possible.
+    The remaining factor, up to two, is interpolated between pixels; a larger factor, of a side that cannot be halved,
+    averages areas. On photographs the result is within a level, on average, of averaging areas at once, in an eighth of
+    the time (600 × 450 to 224: 0.15 ms instead of 1.24); patterns finer than two pixels may alias a little.
 
     Args:
         pixels: uint8 `(h, w, 3)` or `(h, w)`.
-        size: Height and width to reach.
+        size: Target height and width.
 
     Returns:
         uint8 of the new size.
@@ -172,35 +172,35 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if pixels.shape[:2] == (height, width):
         return pixels
     ratios = pixels.shape[0] / height, pixels.shape[1] / width
-    way = cv2.INTER_AREA if min(ratios) >= 1 and max(ratios) > 2 else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (width, height), interpolation=way)
+    method = cv2.INTER_AREA if min(ratios) >= 1 and max(ratios) > 2 else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (width, height), interpolation=method)
 
 
 def load(source: bytes | Path, size: tuple[int, int]) -> np.ndarray:
-    """Decodes and resizes an image, as every model of scanbook sees it.
+    """Decode and resize an image for a model.
 
     A JPEG that is too large by a factor of two or more is halved while it is decoded, from its low frequencies alone,
-    where that goes without a remainder: two thirds of the time, and on photographs within a third of a level, on
-    average, of halving the decoded image.
+    where its sides are divisible. That takes two thirds of the time, and on photographs the result is within a third of
+    a level, on average, of halving the decoded image.
 
     Args:
         source: The bytes of an image file, or its path.
-        size: Height and width to reach.
+        size: Target height and width.
 
     Returns:
         RGB, uint8 `(height, width, 3)`.
 
     Raises:
-        ImageError: The bytes are no image, or a broken one.
+        ImageError: The bytes are not an image, or a broken one.
     """
     return resize(_decode(source, size), size)
 
 
 def load_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads a mask: bool `(h, w)`, true where the file is brighter than half, or not 0 where its levels are 0 and 1.
+    """Return a mask, bool `(h, w)`: true where the file is brighter than half, or not 0 where its levels are 0 and 1.
 
     Raises:
-        ImageError: The file is no image.
+        ImageError: The file is not an image.
     """
     pixels = read(path)[..., 1]
     mask = pixels > (127 if pixels.max() > 1 else 0)
@@ -208,6 +208,6 @@ def load_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of an RGB uint8 `(h, w, 3)` or a grey uint8 `(h, w)` image."""
+    """Return the PNG bytes of an RGB uint8 `(h, w, 3)` or a grey uint8 `(h, w)` image."""
     ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     return cv2.imencode(".png", ordered)[1].tobytes()

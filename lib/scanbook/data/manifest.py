@@ -1,4 +1,4 @@
-"""The manifest: one row an image, and the class order that every later stage takes from it."""
+"""The manifest: one row per image, and the class order that every later stage takes from it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Manifest:
 
     Attributes:
         name: Name of the dataset, as reports print it.
-        frame: One row an image, in the source's order: `image_id`, `path` (absolute), `label` (class name), `group`
+        frame: One row per image, in the source's order: `image_id`, `path` (absolute), `label` (class name), `group`
             (patient or lesion; the image's own id where the source has none), `mask_path` ("" where there is none),
-            `part` ("train", "validation", "test", or "" while or because the image is in none), then metadata.
+            `split` ("train", "validation", "test", or "" before the split or for an excluded image), then metadata.
         classes: Class names in the order of every probability vector.
-        facts: What else the source says: licence, origin, known Bayes accuracy, planted faults.
+        facts: Other facts from the source: a digest of the data, notes, known Bayes accuracy, planted faults.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Manifest:
         if missing:
             raise DataError(f"manifest of {self.name}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
         if self.frame["image_id"].duplicated().any():
-            twice = self.frame.loc[self.frame["image_id"].duplicated(), "image_id"].iloc[0]
-            raise DataError(f"manifest of {self.name}: image_id {twice!r} occurs twice; image ids must be unique")
+            repeated = self.frame.loc[self.frame["image_id"].duplicated(), "image_id"].iloc[0]
+            raise DataError(f"manifest of {self.name}: image_id {repeated!r} occurs twice; image ids must be unique")
         unknown = set(self.frame["label"]) - set(self.classes)
         if unknown:
             raise DataError(
@@ -61,20 +61,20 @@ class Manifest:
         return pd.Categorical(self.frame["label"], categories=list(self.classes)).codes.astype(np.int64)
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers of one part, int64 `(m,)`."""
+        """Return the row numbers of one split, int64 `(m,)`."""
         return np.flatnonzero(self.frame["split"].to_numpy() == split)
 
     def one_hot(self, split: str) -> np.ndarray:
-        """Classes of one part's images, float32 `(m, k)`: 1 in the column of the class, else 0."""
+        """Return the classes of one split's images, float32 `(m, k)`: 1 in the column of the class, else 0."""
         return np.eye(len(self.classes), dtype=np.float32)[self.y[self.rows(split)]]
 
     def predictions(self, split: str, logits: np.ndarray, temperature: float = 1.0) -> Predictions:
-        """Return the predictions of a network for one part.
+        """Return the predictions of a network for one split.
 
         Args:
             split: "train", "validation" or "test".
-            logits: Float `(m, k)`, for the images of the part in the manifest's order.
-            temperature: What the logits are divided by before the softmax.
+            logits: Float `(m, k)`, for the images of the split in the manifest's order.
+            temperature: Divisor of the logits before the softmax.
         """
         rows = self.rows(split)
         frame = self.frame.iloc[rows]
@@ -82,20 +82,21 @@ class Manifest:
         return Predictions(frame["image_id"], frame["group"], self.y[rows], probabilities, self.classes)
 
     def majority_accuracy(self, split: str = TEST) -> float:
-        """Return the accuracy on one part of always answering the most frequent class of training."""
-        answer = np.bincount(self.y[self.rows(TRAIN)]).argmax()
-        return float(np.mean(self.y[self.rows(split)] == answer))
+        """Return the accuracy of always predicting the most frequent training class, on the images of one split."""
+        majority = np.bincount(self.y[self.rows(TRAIN)]).argmax()
+        return float(np.mean(self.y[self.rows(split)] == majority))
 
     def with_frame(self, frame: pd.DataFrame) -> Manifest:
-        """The same dataset with another table."""
+        """Return the same dataset with another table."""
         return replace(self, frame=frame.reset_index(drop=True))
 
     def fingerprint(self) -> str:
-        """Changes with the images listed, their order, labels and parts; not with where they lie."""
-        listed = self.frame.assign(**{column: self.frame[column].map(_file) for column in ("path", "mask_path")})
-        return fingerprint(listed.to_csv(index=False).encode(), self.classes, self.facts.get("data", ""))
+        """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
+        names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
+        table = self.frame.assign(**names).to_csv(index=False)
+        return fingerprint(table.encode(), self.classes, self.facts.get("data", ""))
 
 
-def _file(path: str) -> str:
-    """A file by its name and its folder's, wherever the dataset lies."""
+def _short_path(path: str) -> str:
+    """Return the names of a file and its folder, which do not depend on the dataset's location."""
     return "/".join(Path(path).parts[-2:])

@@ -1,4 +1,4 @@
-"""Every image decoded once, in parallel, into one memory-mapped array; and its mask, where there is one."""
+"""The pixel cache: every image and mask is decoded once, in parallel, into a memory-mapped array."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from scanbook.store import fingerprint, stage
 
 
 def load(manifest: Manifest, size: tuple[int, int]) -> np.ndarray:
-    """The images of a manifest at a size.
+    """Return the images of a manifest at one size.
 
     Args:
-        manifest: The dataset, split.
+        manifest: The dataset with its splits.
         size: Height and width.
 
     Returns:
-        Read-only memory map, uint8 `(n, h, w, 3)`, RGB, in the manifest's order; rows in no part are zeros.
+        Read-only memory map, uint8 `(n, h, w, 3)`, RGB, in the manifest's order; excluded images are zeros.
     """
     folder = _decoded("pixels", manifest, "path", (*size, 3), lambda path: images.load(path, size))
     return np.load(folder / "array.npy", mmap_mode="r")
 
 
 def masks(manifest: Manifest, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The masks of a manifest at a size, and which images have one.
+    """Return the masks of a manifest at one size, and which images have one.
 
     Returns:
-        Read-only memory map, bool `(n, h, w)`, in the manifest's order, and bool `(n,)`: false, as the mask is, for
-        images in no part, without a mask, or with one that cannot be decoded.
+        Read-only memory map, bool `(n, h, w)`, in the manifest's order, and bool `(n,)`: false, like the mask, for
+        images that are excluded, have no mask, or have one that cannot be decoded.
     """
 
     def decode(path: Path) -> np.ndarray | None:
@@ -49,7 +49,7 @@ def masks(manifest: Manifest, size: tuple[int, int]) -> tuple[np.ndarray, np.nda
 def _decoded(
     kind: str, manifest: Manifest, column: str, shape: tuple[int, ...], decode: Callable[[Path], np.ndarray | None]
 ) -> Path:
-    """Folder with `array.npy`, and `filled.npy`, which of its rows were decoded."""
+    """Return the folder with `array.npy` and `filled.npy`, which of its rows were decoded."""
     frame = manifest.frame
     rows = np.flatnonzero(((frame["split"] != "") & (frame[column] != "")).to_numpy())
 
@@ -73,12 +73,12 @@ def _decoded(
 
 
 def sample_fingerprint(images: np.ndarray) -> str:
-    """Fingerprint of up to 256 images, evenly spread: it changes with the code that decoded, resized or cut them out.
+    """Return a fingerprint of up to 256 evenly spaced images, which depends on how they were decoded and resized.
 
-    The manifest's own fingerprint knows the files, but not what was made of them.
+    The fingerprint of the manifest depends on the files only.
 
     Args:
         images: uint8 `(n, h, w, 3)`, or masks, bool `(n, h, w)`.
     """
-    picked = np.linspace(0, len(images) - 1, min(len(images), 256)).astype(int)
-    return fingerprint(np.ascontiguousarray(images[picked]).tobytes())
+    rows = np.linspace(0, len(images) - 1, min(len(images), 256)).astype(int)
+    return fingerprint(np.ascontiguousarray(images[rows]).tobytes())

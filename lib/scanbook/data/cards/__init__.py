@@ -1,6 +1,6 @@
-"""What a dataset claims to hold, and the card that tells others what it holds."""
+"""Cards: the counts that a dataset claims, and the dataset card in the format of Hugging Face."""
 
 from scanbook.data.cards.card import dataset_card, licence, of_study, tags
-from scanbook.data.cards.claims import claimed_splits, claims, comparable
+from scanbook.data.cards.claims import claimed_splits, claims, comparison_note
 
-__all__ = ["claimed_splits", "claims", "comparable", "dataset_card", "licence", "of_study", "tags"]
+__all__ = ["claimed_splits", "claims", "comparison_note", "dataset_card", "licence", "of_study", "tags"]

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scanbook.config import Study
 from scanbook.data import adapters, quality, splits
-from scanbook.data.cards.claims import claimed_splits, claims, comparable
+from scanbook.data.cards.claims import claimed_splits, claims, comparison_note
 from scanbook.data.manifest import Manifest
 
 # identifiers of https://huggingface.co/docs/hub/repositories-licenses for the licences that studies name
@@ -29,25 +29,25 @@ _SIZES = (
 
 
 def of_study(study: Study) -> str:
-    """The dataset card of a study, from all that `dataset_card` needs; what the store has is not measured again."""
-    listed, split = adapters.load(study), splits.make(study)
-    statistics = quality.properties(split.quality, split.manifest)
+    """Return the dataset card of a study; measurements that the store holds are not repeated."""
+    listed, dataset = adapters.load(study), splits.split_study(study)
+    scanned, manifest = dataset.quality, dataset.manifest
     return dataset_card(
         study,
         listed,
-        split,
-        flagged=quality.flags(split.quality),
-        exact=quality.exact_copies(split.quality),
-        near=quality.across_splits(quality.near_copies(listed), split.manifest),
-        differing=quality.differences(statistics, listed.classes),
-        shortcuts=quality.shortcuts(split.quality, split.manifest, study.seed),
+        dataset,
+        flagged=quality.flags(scanned),
+        exact=quality.exact_copies(scanned),
+        near=quality.across_splits(quality.near_copies(listed), manifest),
+        differing=quality.differences(quality.properties(scanned, manifest), listed.classes),
+        shortcuts=quality.shortcuts(scanned, manifest, study.seed),
     )
 
 
 def dataset_card(
     study: Study,
     listed: Manifest,
-    split: splits.Split,
+    dataset: splits.SplitDataset,
     *,
     flagged: pd.DataFrame,
     exact: pd.DataFrame,
@@ -55,34 +55,32 @@ def dataset_card(
     differing: pd.DataFrame,
     shortcuts: pd.DataFrame,
 ) -> str:
-    """The dataset card of a study's images.
+    """Return the dataset card of a study's images.
 
     Args:
         study: The study.
         listed: Its images as the adapter listed them.
-        split: Them with their parts.
-        flagged: What `quality.flags` found.
-        exact: What `quality.exact_copies` found.
-        near: What `quality.across_splits` says of the near-duplicates.
-        differing: What `quality.differences` found.
-        shortcuts: What `quality.shortcuts` found.
+        dataset: The images with their splits.
+        flagged: The result of `quality.flags`.
+        exact: The result of `quality.exact_copies`.
+        near: The result of `quality.across_splits`.
+        differing: The result of `quality.differences`.
+        shortcuts: The result of `quality.shortcuts`.
 
     Returns:
         Markdown with YAML front matter (`pretty_name`, `license`, `task_categories`, `task_ids`, `size_categories`,
         `tags`), as https://huggingface.co/docs/hub/datasets-cards describes.
     """
-    manifest, readable = split.manifest, split.quality[split.quality["error"] == ""]
+    manifest, readable = dataset.manifest, dataset.quality[dataset.quality["error"] == ""]
     frame, source = manifest.frame, study.dataset
-    left = split.excluded.assign(why=split.excluded["why"].map(_cause)).groupby("why", sort=False).size()
-    sizes = {name: readable[name] for name in ("width", "height")}
-    tints = quality.tints(quality.properties(split.quality, manifest), manifest.classes)
+    tints = quality.tints(quality.properties(dataset.quality, manifest), manifest.classes)
     bias = quality.difference_sentences(differing), quality.tint_sentences(tints), quality.shortcut_sentences(shortcuts)
-    drawn_after = f", in the layout of {source.source}" if source.source else ""
+    layout = f", in the layout of {source.source}" if source.source else ""
     values = {
-        "front": yaml.safe_dump(_front(study, len(frame)), sort_keys=False, allow_unicode=True).strip(),
+        "front": yaml.safe_dump(_front_matter(study, len(frame)), sort_keys=False, allow_unicode=True).strip(),
         "name": _name(study),
         "study": study,
-        "source": f"drawn by scanbook{drawn_after}" if study.on_stand_in else source.source or "not stated",
+        "source": f"synthetic, by scanbook{layout}" if study.on_stand_in else source.source or "not stated",
         "licence": study.licence or "not stated",
         "synthetic": study.on_stand_in or source.adapter == "synthetic",
         "images": len(frame),
@@ -90,16 +88,16 @@ def dataset_card(
         "grouped": manifest.facts.get("grouped", False),
         "groups": frame["group"].nunique(),
         "notes": manifest.facts.get("notes", ()),
-        "counts": _markdown(splits.table(manifest)),
+        "counts": _markdown(splits.image_counts(manifest)),
         "balance": splits.balance(manifest),
         "claims": _markdown(claims(study, listed)),
         "claimed_splits": _markdown(claimed_splits(study, listed)),
-        "incomparable": comparable(study, listed),
-        "sizes": {name: (int(each.min()), int(each.median()), int(each.max())) for name, each in sizes.items()}
+        "note": comparison_note(study, listed),
+        "sizes": {name: readable[name].agg(["min", "median", "max"]).astype(int) for name in ("width", "height")}
         if len(readable)
         else {},
-        "formats": _shares(readable["format"]),
-        "modes": _shares(readable["mode"]),
+        "formats": _frequencies(readable["format"]),
+        "modes": _frequencies(readable["mode"]),
         "rules": flagged["rule"].value_counts(sort=False).to_dict(),
         "copied": len(exact),
         "copy_groups": exact["copy_group"].nunique(),
@@ -107,21 +105,24 @@ def dataset_card(
         "near": len(near),
         "near_across": int(near["across"].sum()),
         "near_conflicts": int(near["conflict"].sum()),
-        "bias": [each for each in bias if each],
-        "given": (listed.frame["split"] != "").any(),
-        "left": left.to_dict(),
+        "bias": [paragraph for paragraph in bias if paragraph],
+        "source_splits": (listed.frame["split"] != "").any(),
+        "excluded": dataset.excluded["reason"].map(_general_reason).value_counts(sort=False).to_dict(),
         "drop": study.quality.drop,
     }
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
     )
-    text = template.get_template("dataset_card.md.j2").render(values)
+    text = environment.get_template("dataset_card.md.j2").render(values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _front(study: Study, images: int) -> dict[str, object]:
-    """Metadata that Hugging Face reads."""
+def _front_matter(study: Study, images: int) -> dict[str, object]:
+    """Return the metadata that Hugging Face reads."""
     size = next((name for most, name in _SIZES if images < most), "n>10M")
     return {
         "pretty_name": _name(study),
@@ -134,19 +135,18 @@ def _front(study: Study, images: int) -> dict[str, object]:
 
 
 def licence(study: Study) -> dict[str, object]:
-    """The licence of a study's images as Hugging Face's hub spells it: `license`, and for an unlisted one more keys."""
-    named = re.sub(r"[^a-z0-9.]+", "-", study.licence.lower()).strip("-")
-    if named in _LICENCES:
-        return {"license": named}
+    """Return the licence of a study's images in the spelling of Hugging Face; an unlisted one has more keys."""
+    identifier = re.sub(r"[^a-z0-9.]+", "-", study.licence.lower()).strip("-")
+    if identifier in _LICENCES:
+        return {"license": identifier}
     if not study.licence:
         return {"license": "unknown"}
-    linked = study.dataset.source.startswith("http")
-    other = {"license": "other", "license_name": named[:60].strip("-")}
-    return other | ({"license_link": study.dataset.source} if linked else {})
+    other = {"license": "other", "license_name": identifier[:60].strip("-")}
+    return other | ({"license_link": study.dataset.source} if study.dataset.source.startswith("http") else {})
 
 
 def tags(study: Study) -> list[str]:
-    """Words by which the hub finds the images, or a model that was trained on them."""
+    """Return search words of the hub for the images, or for a model that was trained on them."""
     return ["medical", *([study.modality] if study.modality else [])]
 
 
@@ -154,10 +154,10 @@ def _name(study: Study) -> str:
     return f"{study.title} (synthetic images that stand in for it)" if study.on_stand_in else study.title
 
 
-def _cause(why: str) -> str:
-    """A reason without what is of one image alone."""
-    rule, _, rest = why.partition(":")
-    return rule.replace("_", " ") if rest else why
+def _general_reason(reason: str) -> str:
+    """Return the reason without the part that applies to one image only."""
+    rule, _, rest = reason.partition(":")
+    return rule.replace("_", " ") if rest else reason
 
 
 def _conflicts(exact: pd.DataFrame, frame: pd.DataFrame) -> int:
@@ -165,14 +165,14 @@ def _conflicts(exact: pd.DataFrame, frame: pd.DataFrame) -> int:
     return int((labels.groupby(exact["copy_group"]).nunique() > 1).sum())
 
 
-def _shares(column: pd.Series) -> str:
-    """How often each value occurs, in words: "JPEG (9,800), PNG (200)"."""
-    counts = column.where(column != "", "not told").value_counts()
+def _frequencies(column: pd.Series) -> str:
+    """Return how often each value occurs, in words: "JPEG (9,800), PNG (200)"."""
+    counts = column.replace("", "unknown").value_counts()
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """A table of counts in Markdown; "" where it has no row."""
+    """Return a table of counts in Markdown; "" where it has no row."""
     if table.empty:
         return ""
     head = [str(table.index.name or ""), *map(str, table.columns)]

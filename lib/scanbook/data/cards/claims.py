@@ -1,4 +1,4 @@
-"""Counts against claims: folder names and papers state numbers that the files do not bear out."""
+"""Claims compared with counts: folder names and papers may state other numbers than the files show."""
 
 from __future__ import annotations
 
@@ -10,82 +10,73 @@ from scanbook.data.manifest import Manifest
 _NAMED = "in the folder's name"
 
 
-def comparable(study: Study, manifest: Manifest) -> str:
-    """Why this run's counts say nothing of the source's claims, and which folders' names are wrong; else "".
+def comparison_note(study: Study, manifest: Manifest) -> str:
+    """Return why this run's counts cannot confirm the source's claims, and which folder names are wrong; or "".
 
-    The folders of a stand-in are named after the drawn files, so their names are compared with these.
+    The folders of a stand-in are named after the synthetic files, so their names are compared with these.
     """
-    return " ".join(filter(None, (_apart(study, manifest), _misnamed(study, manifest))))
-
-
-def _apart(study: Study, manifest: Manifest) -> str:
+    sampled = manifest.facts.get("sampled")
+    sentences = []
     if study.on_stand_in:
-        return (
-            "The claims are of the real dataset; the synthetic images that stand in for it are not compared with them."
+        sentences.append(
+            "The claims are of the real dataset; they are not compared with the synthetic stand-in images."
         )
-    if manifest.facts.get("sampled"):
-        return "The claims are of the whole dataset; this run's sample is not compared with them."
-    return ""
-
-
-def _misnamed(study: Study, manifest: Manifest) -> str:
-    """Classes whose folder's name states another number than was counted, in a sentence; "" where none does."""
+    elif sampled:
+        sentences.append("The claims are of the whole dataset; they are not compared with this run's sample.")
     counted = manifest.frame["label"].value_counts()
     wrong = [
-        f"{name} ({said:,} in the name, {counted.get(name, 0):,} counted)"
-        for name, said in manifest.facts.get("claimed_in_names", {}).items()
-        if said != counted.get(name, 0)
+        f"{label} ({claimed:,} in the name, {counted.get(label, 0):,} counted)"
+        for label, claimed in manifest.facts.get("claimed_in_names", {}).items()
+        if claimed != counted.get(label, 0)
     ]
-    if not wrong or manifest.facts.get("sampled"):
-        return ""
-    return f"A folder's name states another number of images than it holds: {', '.join(wrong)}."
+    if wrong and not sampled:
+        sentences.append(f"A folder's name states another number of images than it holds: {', '.join(wrong)}.")
+    return " ".join(sentences)
 
 
 def claims(study: Study, manifest: Manifest) -> pd.DataFrame:
-    """Images of each class: what the folder's name says, what the source states, and what was counted.
+    """Return the images of each class according to the folder's name, to the source, and to the count.
 
     Args:
         study: The study, whose dataset states the claims.
-        manifest: All images that its adapter listed, unreadable ones as well.
+        manifest: All images that its adapter listed, including unreadable ones.
 
     Returns:
-        One row a class, in class order, then classes that are claimed and not there, then "all": `in the folder's name`
-        and `claimed`, NaN where nothing is said, and left out where nothing is said of any class; `counted`; `counted
-        minus name`, also of a stand-in, but not of a sample; and, where this run holds the whole of the real dataset,
-        `difference`, counted less claimed.
+        One row per class, in class order, then classes that are claimed but missing, then "all": `in the folder's name`
+        and `claimed`, NaN without a claim, absent without any claim; `counted`; `counted minus name`, also of a
+        stand-in, but not of a sample; and, where this run holds the whole real dataset, `difference`, counted minus
+        claimed.
     """
-    stated = {
-        _NAMED: {name: float(n) for name, n in manifest.facts.get("claimed_in_names", {}).items()},
-        "claimed": {name: float(count) for name, count in study.dataset.claimed.items()},
-    }
+    stated = {_NAMED: manifest.facts.get("claimed_in_names", {}), "claimed": study.dataset.claimed}
     counted = manifest.frame["label"].value_counts()
     return _table(stated, counted, list(manifest.classes), "class", _compared(study, manifest))
 
 
 def claimed_splits(study: Study, manifest: Manifest) -> pd.DataFrame:
-    """Images of each part that the source gives, as `claims` has those of each class.
+    """Return the images of each split that the source gives, with the columns of `claims`.
 
     Args:
         study: The study, whose dataset states the claims.
-        manifest: As its adapter listed it, before scanbook made or carved any part.
+        manifest: The manifest as its adapter listed it, before scanbook assigned any split.
 
     Returns:
-        No row where the source states nothing of its parts.
+        No row where the source states nothing about its splits.
     """
-    stated = {"claimed": {name: float(count) for name, count in study.dataset.claimed_splits.items()}}
+    claimed = study.dataset.claimed_splits
     counted = manifest.frame["split"].value_counts()
-    splits = [name for name in study.dataset.claimed_splits if name]
-    return _table(stated, counted, splits, "split", _compared(study, manifest))
+    return _table({"claimed": claimed}, counted, list(claimed), "split", _compared(study, manifest))
 
 
 def _compared(study: Study, manifest: Manifest) -> dict[str, str]:
-    """Columns of what is stated that this run can bear out, and the columns of their differences."""
-    named = {} if manifest.facts.get("sampled") else {_NAMED: "counted minus name"}
-    return named if _apart(study, manifest) else named | {"claimed": "difference"}
+    """Return the columns of claims that this run can confirm, with the columns of their differences."""
+    if manifest.facts.get("sampled"):
+        return {}
+    named = {_NAMED: "counted minus name"}
+    return named if study.on_stand_in else named | {"claimed": "difference"}
 
 
 def _table(
-    stated: dict[str, dict[str, float]], counted: pd.Series, order: list[str], name: str, compared: dict[str, str]
+    stated: dict[str, dict[str, int]], counted: pd.Series, order: list[str], name: str, compared: dict[str, str]
 ) -> pd.DataFrame:
     stated = {column: numbers for column, numbers in stated.items() if numbers}
     if not stated:

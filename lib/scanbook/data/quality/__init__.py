@@ -1,53 +1,45 @@
-"""What is wrong with images: unreadable, blank, dark, blurred, copied; and what gives their class away.
+"""Quality of the images: unreadable, blank, dark, blurred or copied ones, and properties that reveal the class.
 
-Every image is decoded once, in threads, and described by a few numbers and a small grey picture; all else works on
-those.
+Every image is decoded once, in threads, and described by a few numbers and a small grey picture; all other functions
+work on those.
 """
 
 from scanbook.data.quality.copies import across_splits, exact_copies, near_copies, near_sentence
 from scanbook.data.quality.differences import (
-    PROPERTIES,
     difference_sentences,
     differences,
     formats,
-    missing,
+    missing_values,
     properties,
     tint_sentences,
-    tinted,
     tints,
-    varying,
+    varying_properties,
 )
-from scanbook.data.quality.rules import BLANK_CONTRAST, DARK_BRIGHTNESS, flags
+from scanbook.data.quality.planted import planted
+from scanbook.data.quality.rules import flags
 from scanbook.data.quality.scanning import scan
-from scanbook.data.quality.shortcuts import VIEWS, shortcut_sentences, shortcuts
-from scanbook.data.quality.truth import planted
-from scanbook.data.quality.views import caught, examples, side_by_side, thumbnails
+from scanbook.data.quality.shortcuts import shortcut_sentences, shortcuts
+from scanbook.data.quality.thumbnails import class_examples, flagged_examples, pair_examples
 
 __all__ = [
-    "BLANK_CONTRAST",
-    "DARK_BRIGHTNESS",
-    "PROPERTIES",
-    "VIEWS",
     "across_splits",
-    "caught",
+    "class_examples",
     "difference_sentences",
     "differences",
     "exact_copies",
-    "examples",
+    "flagged_examples",
     "flags",
     "formats",
-    "missing",
+    "missing_values",
     "near_copies",
     "near_sentence",
+    "pair_examples",
     "planted",
     "properties",
     "scan",
     "shortcut_sentences",
     "shortcuts",
-    "side_by_side",
-    "thumbnails",
     "tint_sentences",
-    "tinted",
     "tints",
-    "varying",
+    "varying_properties",
 ]

@@ -1,4 +1,4 @@
-"""Rules that catch single images, each by a number of the scan."""
+"""Rules that flag single images, each by a number of the scan."""
 
 from __future__ import annotations
 
@@ -10,38 +10,34 @@ BLANK_CONTRAST = 3.0
 DARK_BRIGHTNESS = 25.0
 """Mean grey level (0 to 255) below which an image is too dark to read."""
 BLUR_DEVIATIONS = 3.0
-"""Robust standard deviations below the dataset's median sharpness from which on an image counts as blurred."""
+"""Robust standard deviations below the dataset's median sharpness beyond which an image counts as blurred."""
 
 
 def flags(quality: pd.DataFrame, reference: np.ndarray | None = None) -> pd.DataFrame:
-    """Images that a rule catches.
+    """Return the images that a rule flags.
 
     Args:
-        quality: What `scan` found.
-        reference: Which rows tell how sharp an image should be, bool `(n,)`; all where it is None. Where these are
+        quality: The result of `scan`.
+        reference: Rows from which the expected sharpness is estimated, bool `(n,)`; None uses all. Where these are
             all equally sharp, no image counts as blurred.
 
     Returns:
-        Columns `image_id`, `rule` and `why`, a row for each image and rule.
+        Columns `image_id`, `rule` and `reason`, one row per image and rule.
     """
-    caught = [(row.image_id, "unreadable", row.error) for row in quality[quality["error"] != ""].itertuples()]
     readable = quality[quality["error"] == ""]
     blank = readable["contrast"] < BLANK_CONTRAST
     dark = (readable["brightness"] < DARK_BRIGHTNESS) & ~blank
     sharpness = readable.loc[~(blank | dark), "sharpness"]
-    usual = sharpness if reference is None else sharpness[pd.Series(reference, quality.index)[sharpness.index]]
-    spread = 1.4826 * (usual - usual.median()).abs().median()
-    lowest = usual.median() - BLUR_DEVIATIONS * spread if spread > 0 else -np.inf
-    caught += [
-        (row.image_id, "blank", f"contrast {row.contrast:.1f} < {BLANK_CONTRAST:.0f}")
-        for row in readable[blank].itertuples()
-    ]
-    caught += [
-        (row.image_id, "dark", f"brightness {row.brightness:.1f} < {DARK_BRIGHTNESS:.0f}")
-        for row in readable[dark].itertuples()
-    ]
+    expected = sharpness if reference is None else sharpness[pd.Series(reference, quality.index)[sharpness.index]]
+    spread = 1.4826 * (expected - expected.median()).abs().median()
+    lowest = expected.median() - BLUR_DEVIATIONS * spread if spread > 0 else -np.inf
     blurred = readable.loc[sharpness.index[sharpness < lowest]]
-    caught += [
-        (row.image_id, "blurred", f"sharpness {row.sharpness:.2f} < {lowest:.2f}") for row in blurred.itertuples()
-    ]
-    return pd.DataFrame(caught, columns=["image_id", "rule", "why"])
+    rows = [(row.image_id, "unreadable", row.error) for row in quality[quality["error"] != ""].itertuples()]
+    for rule, images, column, limit, digits in (
+        ("blank", readable[blank], "contrast", f"{BLANK_CONTRAST:.0f}", 1),
+        ("dark", readable[dark], "brightness", f"{DARK_BRIGHTNESS:.0f}", 1),
+        ("blurred", blurred, "sharpness", f"{lowest:.2f}", 2),
+    ):
+        for image_id, value in zip(images["image_id"], images[column], strict=True):
+            rows.append((image_id, rule, f"{column} {value:.{digits}f} < {limit}"))
+    return pd.DataFrame(rows, columns=["image_id", "rule", "reason"])

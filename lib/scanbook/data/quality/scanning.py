@@ -1,4 +1,4 @@
-"""Reads every image once and describes it."""
+"""The scan: every image is read once and described by a few numbers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MODES = {"L": "grey", "LA": "grey with alpha", "1": "black and white", "P": "pa
 
 
 def scan(manifest: Manifest) -> pd.DataFrame:
-    """Describes every image of a manifest.
+    """Describe every image of a manifest.
 
     Args:
         manifest: The dataset.
 
     Returns:
-        One row an image, in the manifest's order: `image_id`; `error`, a sentence where the file cannot be decoded,
+        One row per image, in the manifest's order: `image_id`; `error`, a sentence where the file cannot be decoded,
         else ""; `sha256` of the file; `format` ("JPEG", "PNG", "DICOM") and `mode` ("grey", "RGB", "RGBA", "palette",
-        "16-bit grey") that its header declares, "" where it cannot be told; `bytes`, `width`, `height`; `brightness`
+        "16-bit grey") that its header declares, "" where it is unknown; `bytes`, `width`, `height`; `brightness`
         and `contrast` (mean and standard deviation of grey levels, 0 to 255); `sharpness` (decimal logarithm of the
         variance of the Laplacian at 192 pixels); `saturation` (mean over pixels of the largest less the smallest
         channel, 0 to 255); `red`, `green`, `blue` (means, 0 to 255).
@@ -49,9 +49,9 @@ def scan(manifest: Manifest) -> pd.DataFrame:
 
 
 def pictures(manifest: Manifest) -> np.ndarray:
-    """Small grey pictures of a manifest's images, uint8 `(n, SIDE, SIDE)`, stretched to a square; black where unread.
+    """Return small grey pictures, uint8 `(n, SIDE, SIDE)`, stretched to a square; black where a file is unreadable.
 
-    They lie in a memory-mapped file, in the manifest's order.
+    They are a memory-mapped file, in the manifest's order.
     """
     return np.load(_folder(manifest) / "pictures.npy", mmap_mode="r")
 
@@ -64,64 +64,65 @@ def _folder(manifest: Manifest) -> Path:
         with (folder / "quality.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, ["image_id", *_TEXT, *_NUMBERS], lineterminator="\n")
             table.writeheader()
-            for place, (row, picture) in enumerate(described):
-                known = {key: value for key, value in row.items() if pd.notna(value)}
-                table.writerow({"image_id": ids[place], **known})
-                small[place] = picture
+            for index, (row, picture) in enumerate(described):
+                table.writerow(
+                    {"image_id": ids[index], **{key: value for key, value in row.items() if pd.notna(value)}}
+                )
+                small[index] = picture
         small.flush()
 
     return stage("quality", {"manifest": manifest.fingerprint()}, build, __name__)
 
 
 def describe(path: str) -> tuple[dict[str, str | float], np.ndarray]:
-    """One image's row of `scan`, without its id, and its grey picture, uint8 `(SIDE, SIDE)`."""
+    """Return one image's row of `scan`, without its id, and its grey picture, uint8 `(SIDE, SIDE)`."""
     row: dict[str, str | float] = dict.fromkeys(_TEXT, "") | dict.fromkeys(_NUMBERS, np.nan)
-    unread = np.zeros((SIDE, SIDE), np.uint8)
+    black = np.zeros((SIDE, SIDE), np.uint8)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        return row | {"error": f"cannot be read: {error.strerror}"}, unread
+        return row | {"error": f"cannot be read: {error.strerror}"}, black
     row |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     row["format"], row["mode"] = _header(data)
     try:
         pixels = images.read(data)
     except ImageError as error:
-        return row | {"error": str(error).split(";")[0].removeprefix("the image ")}, unread
+        return row | {"error": str(error).split(";")[0].removeprefix("the image ")}, black
     height, width = pixels.shape[:2]
     scale = _MEASURED / max(height, width)
     small = images.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     red, green, blue = cv2.mean(small)[:3]
     channels = cv2.split(small)
-    darkest, brightest = cv2.min(cv2.min(*channels[:2]), channels[2]), cv2.max(cv2.max(*channels[:2]), channels[2])
+    lowest, highest = cv2.min(cv2.min(*channels[:2]), channels[2]), cv2.max(cv2.max(*channels[:2]), channels[2])
     row |= {
         "width": width,
         "height": height,
         "brightness": round(float(grey.mean()), 3),
         "contrast": round(float(grey.std()), 3),
         "sharpness": round(float(np.log10(cv2.Laplacian(grey, cv2.CV_32F).var() + 1e-3)), 4),
-        "saturation": round(cv2.mean(cv2.subtract(brightest, darkest))[0], 3),
+        "saturation": round(cv2.mean(cv2.subtract(highest, lowest))[0], 3),
         "red": round(red, 3),
         "green": round(green, 3),
         "blue": round(blue, 3),
     }
-    if row["format"] == "DICOM":  # its header is not read here: what it shows says whether it is grey
+    if row["format"] == "DICOM":  # its header is not read here: the pixels show whether it is grey
         row["mode"] = "grey" if row["saturation"] == 0 else "RGB"
     return row, images.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (SIDE, SIDE))
 
 
 def _header(data: bytes) -> tuple[str, str]:
-    """Format and mode that the header of a file declares; "" for what it does not tell."""
+    """Return the format and mode that the header of a file declares; "" where unknown."""
     if dicom.is_dicom(data):
         return "DICOM", ""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            form, mode = image.format or "", image.mode
+            kind, mode = image.format or "", image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "", ""
     if mode.startswith("I"):
-        return form, "16-bit grey"
+        return kind, "16-bit grey"
     mode = _MODES.get(mode, mode)
-    # PIL says RGB of a PNG with 16 bits a channel, too; the byte after its size is the bit depth
-    deep = form == "PNG" and data[24:25] == b"\x10"
-    return form, f"16-bit {mode}" if deep else mode
+    # PIL reports RGB for a PNG of 16 bits per channel, too; the byte after its size is the bit depth
+    deep = kind == "PNG" and data[24:25] == b"\x10"
+    return kind, f"16-bit {mode}" if deep else mode

@@ -1,4 +1,4 @@
-"""What gives the class away without a look at the picture: size, format, file name, light, colour."""
+"""Shortcuts: how well size, format, file name, light or colour alone predict the class."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "brightness, contrast, sharpness": ("brightness", "contrast", "sharpness"),
     "mean colour": ("red", "green", "blue", "saturation"),
 }
-"""What each of the small models sees."""
-_SEEN_IN_PICTURES = ("brightness, contrast, sharpness", "mean colour")
+"""Columns that each of the small models sees."""
+_FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
 _MOST = 3000
 _FOLDS = 5
 _ROUNDS = 200
 
 
 def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.DataFrame:
-    """How well the class is told by what is no part of the disease, on training images.
+    """Measure how well properties that are no sign of the disease predict the class, on training images.
 
     For each of `VIEWS` a forest of randomised trees is cross-validated, in folds that share no group, on at most 3,000
     images.
 
     Args:
-        quality: What `scan` found, in the manifest's order.
-        manifest: The dataset with its parts.
-        seed: Of the sample, folds, forests and resamples.
+        quality: The result of `scan`, in the manifest's order.
+        manifest: The dataset with its splits.
+        seed: Seed of the sample, folds, forests and resamples.
 
     Returns:
-        One row a view: `auc`, the mean over classes of the areas under the one-against-the-others ROC curves, and over
-        folds; `low` and `high`, its 95 % interval over resamples of whole groups, widened for the models' own variance;
-        `class`, the one told best, and `class_auc`; `images`; and `above chance`, whether the interval lies above one
+        One row per view: `auc`, the mean over classes and folds of the areas under the one-vs-rest ROC curves; `low`
+        and `high`, its 95 % interval over resamples of whole groups, widened for the models' own variance; `class`, the
+        class that is predicted best, and `class_auc`; `images`; and `above chance`, whether the interval lies above one
         half. No row where a class has too few groups for two folds.
     """
     columns = ["auc", "low", "high", "class", "class_auc", "images", "above chance"]
@@ -54,35 +54,35 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
     rows = {}
     if folds >= 2:
         y, group = pd.Categorical(table["label"]).codes, pd.factorize(table["group"])[0]
-        parts = list(group_folds(y, group, folds, seed))
+        splits = list(group_folds(y, group, folds, seed))
         weights = np.concatenate([np.ones((1, len(y)), np.float32), group_weights(group, _ROUNDS, seed)])
-        # resamples of the images tested do not vary the models: Nadeau and Bengio's correction (2003) of the variance
+        # Resamples of the test images do not vary the models: Nadeau and Bengio's correction (2003) of the variance.
         widened = np.sqrt(1 + folds / (folds - 1))
-        for name, seen in VIEWS.items():
-            areas = _areas(table[list(seen)], y, parts, weights, seed)
-            whole = np.nanmean(areas, axis=1)
+        for name, features in VIEWS.items():
+            areas = _areas(table[list(features)], y, splits, weights, seed)
+            means = np.nanmean(areas, axis=1)
             best = int(np.nanargmax(areas[0]))
-            low, high = np.clip(whole[0] + widened * (np.quantile(whole[1:], [0.025, 0.975]) - whole[0]), 0, 1)
-            rows[name] = [whole[0], low, high, groups.index[best], areas[0, best], len(table), bool(low > 0.5)]
+            low, high = np.clip(means[0] + widened * (np.quantile(means[1:], [0.025, 0.975]) - means[0]), 0, 1)
+            rows[name] = [means[0], low, high, groups.index[best], areas[0, best], len(table), bool(low > 0.5)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("seen")
 
 
-def shortcut_sentences(found: pd.DataFrame) -> str:
-    """What `shortcuts` means: a paragraph for each view that tells the class, or one that none does."""
-    if found.empty:
+def shortcut_sentences(table: pd.DataFrame) -> str:
+    """Return the meaning of `shortcuts`: a paragraph for each view that predicts the class, or one for none."""
+    if table.empty:
         return "There are too few training images or groups to look for shortcuts."
-    words = [
-        f"A model that sees {name} alone tells the classes with an AUC of {row['auc']:.2f} ({row['low']:.2f} to "
+    paragraphs = [
+        f"A model that sees {name} alone predicts the class with an AUC of {row['auc']:.2f} ({row['low']:.2f} to "
         f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). "
         + (
             "Part of that may be the disease, and part how the images were taken."
-            if name in _SEEN_IN_PICTURES
-            else "That is no sign of a disease: it is a shortcut."
+            if name in _FROM_PIXELS
+            else "This is not a sign of a disease: it is a shortcut."
         )
-        for name, row in found[found["above chance"]].sort_values("auc", ascending=False).iterrows()
+        for name, row in table[table["above chance"]].sort_values("auc", ascending=False).iterrows()
     ]
     none = "No model that sees size, format, file name, light or colour alone does better than chance."
-    return "\n\n".join(words) or none
+    return "\n\n".join(paragraphs) or none
 
 
 def _features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
@@ -101,30 +101,30 @@ def _features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
 
 
 def _sample(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """At most 3,000 rows; classes keep their shares, but for the rarest, of which 50 stay."""
+    """Return at most 3,000 rows; classes keep their shares, except rare ones, of which at least 50 rows stay."""
     if len(table) <= _MOST:
         return table
-    mixed = table.sample(frac=1, random_state=seed)
-    share = mixed.groupby("label")["label"].transform("size") * (_MOST / len(table))
-    return mixed[mixed.groupby("label").cumcount() < np.maximum(share, 50)].sort_index().reset_index(drop=True)
+    shuffled = table.sample(frac=1, random_state=seed)
+    share = shuffled.groupby("label")["label"].transform("size") * (_MOST / len(table))
+    return shuffled[shuffled.groupby("label").cumcount() < np.maximum(share, 50)].sort_index().reset_index(drop=True)
 
 
 def _areas(
     features: pd.DataFrame, y: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Areas under the curves of out-of-fold probabilities, by row of weights and class, mean over folds."""
+    """Return areas under the ROC curves of out-of-fold probabilities, by row of weights and class, mean over folds."""
     classes = int(y.max()) + 1
-    found = np.full((len(folds), len(weights), classes), np.nan)
-    words = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
-    for place, (train, test) in enumerate(folds):
-        if (features.nunique() <= 1).all():  # nothing to learn from: a guess, for every class
-            found[place] = 0.5
+    areas = np.full((len(folds), len(weights), classes), np.nan)
+    text = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
+    for fold, (train, test) in enumerate(folds):
+        if (features.nunique() <= 1).all():  # constant features: chance level for every class
+            areas[fold] = 0.5
             continue
         steps: list[tuple[str, object, object]] = [
             (name, CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=200, binary=True), name)
             if name == "stem"
             else (name, OneHotEncoder(handle_unknown="ignore"), [name])
-            for name in words
+            for name in text
         ]
         model = make_pipeline(
             ColumnTransformer(steps, remainder="passthrough", sparse_threshold=0),
@@ -133,13 +133,6 @@ def _areas(
         model.fit(features.iloc[train], y[train])
         scores = np.zeros((len(test), classes))
         scores[:, model.classes_] = model.predict_proba(features.iloc[test])
-        areas = class_auroc(y[test], scores, weights[:, test])
-        found[place][:, model.classes_] = areas[:, model.classes_]
-    with np.errstate(invalid="ignore"):
-        return _mean(found)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is known, one half where nothing is."""
-    known = ~np.isnan(values)
-    return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), 0.5)
+        areas[fold][:, model.classes_] = class_auroc(y[test], scores, weights[:, test])[:, model.classes_]
+    defined = ~np.isnan(areas)
+    return np.where(defined.any(0), np.nansum(areas, axis=0) / np.maximum(defined.sum(0), 1), 0.5)

@@ -54,7 +54,7 @@ _SECTION = """\
 How many images of each class there are in each split."""
 
 _CALL = """\
-counts = splits.table(manifest)
+counts = splits.image_counts(manifest)
 session.table("images", counts, "Images by class and split")"""
 
 _RECORD = """\

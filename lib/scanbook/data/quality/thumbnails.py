@@ -1,0 +1,55 @@
+"""Small pictures for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from scanbook.data import images
+from scanbook.data.manifest import TRAIN, Manifest
+from scanbook.errors import ImageError
+
+
+def thumbnails(manifest: Manifest, ids: Sequence[str], side: int = 128) -> list[np.ndarray]:
+    """Return small pictures of images by id, uint8 `(side, side, 3)`; a grey cross where a file cannot be decoded."""
+    paths = manifest.frame.set_index("image_id")["path"]
+    pictures = []
+    for image_id in ids:
+        try:
+            pictures.append(images.load(Path(paths[image_id]), (side, side)))
+        except ImageError:
+            cross = np.full((side, side, 3), 200, np.uint8)
+            for start, end in (((0, 0), (side, side)), ((side, 0), (0, side))):
+                cv2.line(cross, start, end, (90, 90, 90), 1, cv2.LINE_AA)
+            pictures.append(cross)
+    return pictures
+
+
+def class_examples(manifest: Manifest, count: int = 6) -> tuple[list[np.ndarray], list[str]]:
+    """Return the first training images of every class, in class order, as `thumbnails`, and the class of each."""
+    frame = manifest.frame[manifest.frame["split"] == TRAIN]
+    rows = pd.concat([frame[frame["label"] == name].head(count) for name in manifest.classes])
+    return thumbnails(manifest, rows["image_id"]), rows["label"].tolist()
+
+
+def flagged_examples(manifest: Manifest, flagged: pd.DataFrame, count: int = 6) -> tuple[list[np.ndarray], list[str]]:
+    """Return the first images that every rule flags, as `thumbnails`, and the rule and reason of each."""
+    rows = flagged.groupby("rule", sort=False).head(count)
+    return thumbnails(manifest, rows["image_id"]), (rows["rule"] + ": " + rows["reason"]).tolist()
+
+
+def pair_examples(manifest: Manifest, pairs: pd.DataFrame, count: int = 10) -> tuple[list[np.ndarray], list[str]]:
+    """Return images of the first pairs of `near_copies`, side by side, as `thumbnails`, and a caption for each.
+
+    Pairs differ in orientation where possible: the first pair of each orientation comes before the second.
+    """
+    occurrence = pairs.groupby("orientation").cumcount()
+    rows = pairs.iloc[np.argsort(occurrence.to_numpy(), kind="stable")].head(count)
+    captions = []
+    for row in rows.itertuples():
+        captions += [row.image_id, f"{row.other}: {row.orientation}, r = {row.correlation:.2f}"]
+    return thumbnails(manifest, rows[["image_id", "other"]].to_numpy().ravel()), captions
