@@ -1,4 +1,4 @@
-"""Claims against counts, and the dataset card: what it says is what was counted."""
+"""Claims compared with counts, and the dataset card, whose numbers are those that were counted."""
 
 from __future__ import annotations
 
@@ -69,24 +69,26 @@ def test_claims_stand_beside_counts_and_their_difference() -> None:
     assert cards.claims(claimed(), listed()).empty
 
 
-def test_a_lying_folder_name_is_named_on_a_stand_in_too() -> None:
+def test_a_wrong_folder_name_is_reported_on_a_stand_in_too() -> None:
     manifest = listed(claimed_in_names={"eczema": 90, "melanoma": 15750})
-    drawn = claimed(claimed={"eczema": 100}).model_copy(update={"on_stand_in": True})
-    table = cards.claims(drawn, manifest)
+    on_stand_in = claimed(claimed={"eczema": 100}).model_copy(update={"on_stand_in": True})
+    table = cards.claims(on_stand_in, manifest)
     assert table.columns.tolist() == ["in the folder's name", "claimed", "counted", "counted minus name"]
     assert table["counted minus name"].tolist() == [0, 30 - 15750, 30 - 15750]
-    said = cards.comparable(drawn, manifest)
-    assert "melanoma (15,750 in the name, 30 counted)" in said and "eczema" not in said and "synthetic" in said
+    note = cards.comparison_note(on_stand_in, manifest)
+    assert "melanoma (15,750 in the name, 30 counted)" in note and "eczema" not in note and "synthetic" in note
     true = listed(claimed_in_names={"eczema": 90, "melanoma": 30})
-    assert cards.comparable(claimed(), true) == ""
+    assert cards.comparison_note(claimed(), true) == ""
     sampled = claimed().model_copy(update={"limit": 120})
-    split = listed(
+    sample = listed(
         claimed_in_names={"melanoma": 15750}, sampled=True, notes=["120 of 900 images were taken (limit 120)"]
     )
-    assert "15,750" not in cards.comparable(sampled, split) and "counted minus name" not in cards.claims(sampled, split)
+    assert "15,750" not in cards.comparison_note(sampled, sample) and "counted minus name" not in cards.claims(
+        sampled, sample
+    )
 
 
-def test_parts_are_compared_as_the_source_gives_them() -> None:
+def test_splits_are_compared_as_the_source_gives_them() -> None:
     manifest = listed(split=["train"] * 90 + ["test"] * 30)
     table = cards.claimed_splits(claimed(claimed_splits={"train": 95, "test": 30}), manifest)
     assert table["difference"].tolist() == [-5, 0, -5]
@@ -95,12 +97,14 @@ def test_parts_are_compared_as_the_source_gives_them() -> None:
 
 def test_stand_ins_and_samples_are_not_compared() -> None:
     chosen = claimed(claimed={"eczema": 100})
-    drawn = chosen.model_copy(update={"on_stand_in": True})
-    assert "difference" not in cards.claims(drawn, listed()) and "synthetic" in cards.comparable(drawn, listed())
+    on_stand_in = chosen.model_copy(update={"on_stand_in": True})
+    assert "difference" not in cards.claims(on_stand_in, listed()) and "synthetic" in cards.comparison_note(
+        on_stand_in, listed()
+    )
     sampled = chosen.model_copy(update={"limit": 120})
-    assert "sample" in cards.comparable(sampled, listed(sampled=True))
+    assert "sample" in cards.comparison_note(sampled, listed(sampled=True))
     assert "difference" not in cards.claims(sampled, listed(sampled=True))
-    assert cards.comparable(sampled, listed()) == "", "a dataset smaller than the limit is whole"
+    assert cards.comparison_note(sampled, listed()) == "", "a dataset smaller than the limit is whole"
 
 
 def test_the_card_is_in_the_format_of_hugging_face() -> None:
@@ -143,7 +147,7 @@ def test_a_licence_has_its_identifier(licence: str, expected: dict[str, str]) ->
     assert {key: value for key, value in front.items() if key.startswith("license")} == expected
 
 
-def test_the_card_says_what_was_left_out_and_why() -> None:
+def test_the_card_lists_excluded_images_and_reasons() -> None:
     manifest = listed(1200, grouped=True)
     scanned = found(manifest)
     scanned.loc[5, "error"] = "is empty"
@@ -153,18 +157,18 @@ def test_the_card_says_what_was_left_out_and_why() -> None:
     chosen = chosen.model_copy(update={"quality": chosen.quality.model_copy(update={"drop": ["dark"]})})
     text, front = card(chosen, manifest, scanned)
     split = splits.assign(manifest, scanned, chosen.splits, drop=["dark"], max_per_class=300)
-    for why, count in split.excluded["why"].str.partition(":")[0].value_counts().items():
-        assert f"- {count}: {why}" in text
+    for reason, count in split.excluded["reason"].str.partition(":")[0].value_counts().items():
+        assert f"- {count}: {reason}" in text
     assert front["size_categories"] == ["1K<n<10K"] and "41 dark" in text and "training: dark" in text
     assert "2 byte-identical files, in 1 groups, 1 with conflicting labels" in text
     assert "At most 300 training images" in text and "1200 groups" in text
 
 
-def test_drawn_images_are_said_to_be_drawn() -> None:
+def test_synthetic_images_are_named_as_such() -> None:
     manifest = listed()
     chosen = claimed(claimed={"eczema": 3}).model_copy(update={"on_stand_in": True})
     text, front = card(chosen, manifest, found(manifest))
     assert "stand in" in str(front["pretty_name"]) and "they show no patient" in text
     assert "not compared" in text and "difference |" not in text
     assert front["license"] == "apache-2.0" and "license_link" not in front
-    assert "**Source:** drawn by scanbook, in the layout of https://example.org/set" in text
+    assert "**Source:** synthetic, by scanbook, in the layout of https://example.org/set" in text

@@ -1,4 +1,4 @@
-"""The one decoder: whatever the format, oriented 8-bit RGB comes out, or one line that says why not."""
+"""The decoder: every format becomes oriented 8-bit RGB, or one line that names the problem."""
 
 from __future__ import annotations
 
@@ -207,10 +207,12 @@ def test_a_huge_declared_size_is_refused_before_it_is_unpacked(kind: str) -> Non
         assert "60000 × 60000" in message and f"{images.MAX_PIXELS:,}" in message
 
 
-@pytest.mark.parametrize("first", ["data.quality", "data.images"])
-def test_opencv_knows_the_limit_whichever_module_comes_first(first: str) -> None:
+def test_opencv_has_the_limit_and_writes_no_messages() -> None:
+    """`import scanbook` sets both, before any module can import OpenCV."""
     program = (
-        f"import scanbook.{first}\nimport cv2, numpy as np, sys\n"
+        "from scanbook.data import images\nfrom scanbook.errors import ImageError\nimport cv2, numpy as np, sys\n"
+        f"broken = {encode(picture(), '.tiff')[:2000]!r}\n"
+        "try:\n    images.read(broken)\n    sys.exit(3)\nexcept ImageError:\n    pass\n"
         "data = cv2.imencode('.bmp', np.zeros((7500, 7500), np.uint8))[1]\n"
         "try:\n    found = cv2.imdecode(data, cv2.IMREAD_COLOR)\nexcept cv2.error:\n    found = None\n"
         "sys.exit(found is not None)"
@@ -219,18 +221,8 @@ def test_opencv_knows_the_limit_whichever_module_comes_first(first: str) -> None
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
-def test_a_broken_file_leaves_no_native_messages() -> None:
-    program = (
-        "import sys\nfrom scanbook.data import images\nfrom scanbook.errors import ImageError\n"
-        f"data = {encode(picture(), '.tiff')[:2000]!r}\n"
-        "try:\n    images.read(data)\nexcept ImageError:\n    sys.exit(3)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (3, "")
-
-
 @given(st.binary(max_size=400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_bytes_are_an_image_or_an_image_error(data: bytes) -> None:
     for start in (b"", JPEG[:2], JPEG[:200], b"\x89PNG\r\n\x1a\n"):
         try:
@@ -253,7 +245,7 @@ def test_shrinking_averages_areas_and_enlarging_interpolates() -> None:
 
 
 @given(st.integers(50, 400), st.integers(50, 400), st.integers(32, 64), st.integers(32, 64), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_halving_first_is_close_to_averaging_areas_at_once(height, width, rows, columns, seed) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     pixels = cv2.GaussianBlur(noise, (0, 0), 2)
@@ -272,7 +264,7 @@ def photograph(height: int, width: int, blur: float = 1.5) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(450, 600, 224), (1336, 1000, 96), (448, 672, 56)])
+@pytest.mark.parametrize(("height", "width", "size"), [(450, 600, 224), (664, 504, 48), (448, 672, 56)])
 def test_a_jpeg_halved_while_it_is_decoded_is_close_to_one_halved_afterwards(height, width, size) -> None:
     data = encode(photograph(height, width), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 92)
     found, after = images.load(data, (size, size)), images.resize(images.read(data), (size, size))
@@ -321,7 +313,7 @@ def test_a_mask_of_levels_0_and_1_is_that_of_0_and_255(size: tuple[int, int] | N
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.booleans(), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_png_keeps_every_pixel(height: int, width: int, grey: bool, seed: int) -> None:
     shape = (height, width) if grey else (height, width, 3)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

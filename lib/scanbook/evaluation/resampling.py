@@ -16,6 +16,7 @@ from scanbook.errors import DataError
 
 # Weights in memory at a time (rounds × images): 24 MB as float64, small beside the images and large enough for BLAS.
 _CHUNK = 3_000_000
+_QUANTILES = [(1 - 0.95) / 2, (1 + 0.95) / 2]
 
 
 def group_weights(group: ArrayLike, rounds: int, seed: int) -> NDArray[np.float32]:
@@ -67,7 +68,7 @@ def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64
     """
     array = np.asarray(values, dtype=np.float64)
     undefined = np.isnan(array).all(axis=0)
-    ends = np.nanquantile(np.where(undefined, 0.0, array), [0.025, 0.975], axis=0)
+    ends = np.nanquantile(np.where(undefined, 0.0, array), _QUANTILES, axis=0)
     low, high = np.where(undefined, np.nan, ends)
     return low, high
 
