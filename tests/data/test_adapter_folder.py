@@ -95,8 +95,8 @@ def test_numbers_in_class_names_are_in_numeric_order(tmp_path: Path) -> None:
 
 @given(st.permutations(["a", "A", "a1", "a01", "a10", "a2", "²", "١", "", "B"]))
 def test_the_class_order_does_not_depend_on_the_listing(names: list[str]) -> None:
-    found = sorted(names, key=files.natural)
-    assert found == sorted(sorted(names), key=files.natural)
+    found = sorted(names, key=files.natural_key)
+    assert found == sorted(sorted(names), key=files.natural_key)
     assert found.index("a2") < found.index("a10") and found.index("a10") < found.index("B")
 
 
@@ -216,7 +216,7 @@ def test_folders_that_claim_counts_and_a_second_source(tmp_path: Path) -> None:
     without = adapters.load(make_study(tmp_path, SKIN11))
     assert without.classes == found.classes[:4]
     (note,) = without.facts["notes"]
-    assert "normal_skin is missing" in note and "normal skin is left out" in note
+    assert "normal_skin is missing" in note and "normal skin is excluded" in note
 
 
 def test_an_extra_class_may_lie_anywhere_and_inside_the_dataset(tmp_path: Path) -> None:

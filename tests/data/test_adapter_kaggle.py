@@ -130,7 +130,7 @@ def refused(status: int) -> exceptions.KaggleApiHTTPError:
         (
             exceptions.UnauthenticatedError(),
             COMPETITION,
-            ("asks who you are", "kaggle.com/settings", "KAGGLE_API_TOKEN"),
+            ("needs credentials", "kaggle.com/settings", "KAGGLE_API_TOKEN"),
         ),
         (refused(401), DATASET, ("refuses the credentials", "kaggle.json")),
         (refused(403), COMPETITION, ("accept the rules at https://www.kaggle.com/competitions/some-contest/rules",)),
@@ -193,7 +193,7 @@ def test_kagglehub_itself_takes_these_arguments_and_fails_in_one_line_without_a_
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    for given, expected in ((None, "asks who you are"), (SECRET, "cannot reach Kaggle for competitions")):
+    for given, expected in ((None, "needs credentials"), (SECRET, "cannot reach Kaggle for competitions")):
         environment.pop("KAGGLE_API_TOKEN", None)
         environment |= {"KAGGLE_API_TOKEN": given} if given else {}
         done = subprocess.run(

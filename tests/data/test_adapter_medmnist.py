@@ -123,7 +123,7 @@ def test_an_unknown_archive_or_a_folder_is_one_line(tmp_path: Path) -> None:
     message = refusal(make_study(tmp_path, retina()))
     assert str(tmp_path) in message and "is not a file" in message
     message = refusal(make_study(tmp_path, {"adapter": "medmnist", "flag": "chestmnist"}))
-    assert "chestmnist has several labels an image" in message and "retinamnist" in message
+    assert "chestmnist has several labels per image" in message and "retinamnist" in message
     message = refusal(make_study(tmp_path, {"adapter": "medmnist", "flag": "nosuchmnist"}))
     assert "'nosuchmnist'" in message and "retinamnist" in message
 
@@ -214,7 +214,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers
 
 def official(monkeypatch: pytest.MonkeyPatch, size: int, digest: str) -> None:
     known = medmnist.ARCHIVES["retinamnist"]
-    changed = medmnist.Archive(known.md5 | {size: digest}, known.classes)
+    changed = medmnist.Archive(known.classes, known.md5 | {size: digest})
     monkeypatch.setitem(medmnist.ARCHIVES, "retinamnist", changed)
 
 

@@ -297,7 +297,7 @@ def linked(groups: list[int], pairs: list[tuple[int, int]]) -> list[frozenset[in
 def test_listed_duplicates_join_groups_and_nothing_else(groups: list[int], pairs: list[tuple[int, int]]) -> None:
     names = pd.Series([f"i{n}" for n in range(len(groups))])
     labels = pd.Series([f"g{group}" for group in groups])
-    found, known = table._united(labels, names, [(f"i{one}", f"i{other}") for one, other in pairs])
+    found, known = table._merge_groups(labels, names, [(f"i{one}", f"i{other}") for one, other in pairs])
     inside = [pair for pair in pairs if max(pair) < len(groups)]
     assert known == len(inside) and set(found) <= set(labels)
     members = [frozenset(found.index[found == label]) for label in set(found)]

@@ -1,4 +1,4 @@
-"""Segmentation by rule: planted targets are found, clean-up is chosen on validation, scores are what they say."""
+"""Classical segmentation: planted structures are found, validation selects the clean-up, scores follow the formulas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from scanbook.data import pixels, splits
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
 from scanbook.segmentation import classical, masks
-from scanbook.segmentation.classical import METHODS, find
+from scanbook.segmentation import scores as scoring
+from scanbook.segmentation.classical import METHODS, segment_image
 from scanbook.segmentation.cleaning import Cleaning, candidates, clean
 from scanbook.store import fingerprint
 
@@ -42,22 +43,24 @@ def lesion(mask: np.ndarray, noise: float = 6.0, vignette: bool = False) -> np.n
     return image.clip(0, 255).astype(np.uint8)
 
 
-def overlap(truth: np.ndarray, found: np.ndarray) -> float:
-    return float(segmentation.dice(truth[None], found[None])[0])
+def overlap(expert: np.ndarray, predicted: np.ndarray) -> float:
+    return float(scoring.dice(expert[None], predicted[None])[0])
 
 
-def planted(folder: Path, outlines: dict[str, list[np.ndarray]], drawn: list[np.ndarray] | None = None) -> Manifest:
-    """Files of lesions and of the masks that experts drew: `outlines` by part, on synthetic images, else on these."""
+def planted(folder: Path, outlines: dict[str, list[np.ndarray]], cores: list[np.ndarray] | None = None) -> Manifest:
+    """Files of lesions and of experts' masks: `outlines` by split, on images of the lesions `cores`, else of these."""
     rows = []
-    truths = [(split, mask) for split, those in outlines.items() for mask in those]
-    for index, (split, mask) in enumerate(truths):
-        image = lesion(mask if drawn is None else drawn[index])
+    masks_by_split = [(split, mask) for split, split_masks in outlines.items() for mask in split_masks]
+    for index, (split, mask) in enumerate(masks_by_split):
+        image = lesion(mask if cores is None else cores[index])
         for name, picture in (("image", image), ("mask", mask.astype(np.uint8) * 255)):
             (folder / f"{name}{index}.png").write_bytes(decoding.encode_png(picture))
         paths = str(folder / f"image{index}.png"), str(folder / f"mask{index}.png")
         rows.append((f"i{index}", paths[0], "ab"[index % 2], f"g{index}", paths[1], split))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "label", "group", "mask_path", "split"])
-    return Manifest("planted", frame, ("a", "b"), {"data": fingerprint(*(mask.tobytes() for _, mask in truths))})
+    return Manifest(
+        "planted", frame, ("a", "b"), {"data": fingerprint(*(mask.tobytes() for _, mask in masks_by_split))}
+    )
 
 
 def plan(**changes: object) -> Study:
@@ -76,15 +79,15 @@ def test_scores_of_known_overlaps() -> None:
     truth[1, :2], found[1, 5:7] = True, True  # apart
     truth[2, :2], found[2, 1:3] = True, True  # half of each: overlap 10, union 30
     truth[3, :4], found[3, :2] = True, True  # found is half of the truth: overlap 20, union 40
-    assert segmentation.dice(truth, found).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
-    assert segmentation.iou(truth, found).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
+    assert scoring.dice(truth, found).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
+    assert scoring.iou(truth, found).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
 
 
 @given(arrays.arrays(bool, (3, 6, 7)), arrays.arrays(bool, (3, 6, 7)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_overlaps_agree_with_each_other_and_with_counting(first: np.ndarray, second: np.ndarray) -> None:
-    d, j = segmentation.dice(first, second), segmentation.iou(first, second)
-    assert np.array_equal(d, segmentation.dice(second, first)) and np.array_equal(j, segmentation.iou(second, first))
+    d, j = scoring.dice(first, second), scoring.iou(first, second)
+    assert np.array_equal(d, scoring.dice(second, first)) and np.array_equal(j, scoring.iou(second, first))
     np.testing.assert_allclose(d, 2 * j / (1 + j))
     for index in range(3):
         a, b = (set(np.flatnonzero(mask[index])) for mask in (first, second))
@@ -94,30 +97,28 @@ def test_overlaps_agree_with_each_other_and_with_counting(first: np.ndarray, sec
 def test_surface_distances_of_squares_are_known() -> None:
     truth = np.zeros((60, 80), bool)  # diagonal: 100
     truth[20:40, 20:40] = True
-    assert segmentation.surface_distances(truth, truth) == (0, 0)
+    assert scoring.surface_distances(truth, truth) == (0, 0)
     smaller = np.zeros_like(truth)
     smaller[22:38, 22:38] = True  # 2 pixels in; from the larger's corners it is 2 √2
-    average, farthest = segmentation.surface_distances(truth, smaller)
+    average, farthest = scoring.surface_distances(truth, smaller)
     assert 2 < average < 2 * np.sqrt(2) and farthest == pytest.approx(2 * np.sqrt(2), abs=0.7)
     moved = np.roll(truth, 30, axis=1)
-    assert segmentation.surface_distances(truth, moved)[1] > 25
+    assert scoring.surface_distances(truth, moved)[1] > 25
     nothing = np.zeros_like(truth)
-    assert segmentation.surface_distances(nothing, nothing) == (0, 0)
-    assert (
-        segmentation.surface_distances(truth, nothing) == segmentation.surface_distances(nothing, truth) == (100, 100)
-    )
+    assert scoring.surface_distances(nothing, nothing) == (0, 0)
+    assert scoring.surface_distances(truth, nothing) == scoring.surface_distances(nothing, truth) == (100, 100)
 
 
 @given(arrays.arrays(bool, (9, 12)), arrays.arrays(bool, (9, 12)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_surface_distances_agree_with_all_pairs_of_pixels(first: np.ndarray, second: np.ndarray) -> None:
     def outline(mask: np.ndarray) -> np.ndarray:
         inner = np.pad(mask, 1)
         kept = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
         return np.argwhere(mask & ~kept)
 
-    found = segmentation.surface_distances(first, second)
-    assert found == pytest.approx(segmentation.surface_distances(second, first))
+    found = scoring.surface_distances(first, second)
+    assert found == pytest.approx(scoring.surface_distances(second, first))
     if first.any() and second.any():
         distances = np.linalg.norm(outline(first)[:, None] - outline(second)[None], axis=-1)
         there, back = distances.min(1), distances.min(0)
@@ -125,7 +126,7 @@ def test_surface_distances_agree_with_all_pairs_of_pixels(first: np.ndarray, sec
         assert found[1] == pytest.approx(100 / 15 * max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-def test_scores_are_of_the_images_of_a_part_that_have_a_mask() -> None:
+def test_scores_are_of_the_images_of_a_split_that_have_a_mask() -> None:
     splits = ["test", "test", "train", "test", ""]
     frame = pd.DataFrame({"image_id": list("uvwxy"), "path": "", "label": "a", "group": list("uvwxy")})
     manifest = Manifest("mini", frame.assign(mask_path="", split=splits), ("a", "b"))
@@ -153,23 +154,23 @@ def test_scores_are_of_the_images_of_a_part_that_have_a_mask() -> None:
 def test_a_planted_dark_disc_is_found(method: str, vignette: bool) -> None:
     truth = disc()
     image = lesion(truth, vignette=vignette)
-    found = find(image, method, "lesion")
-    assert np.array_equal(found, find(image, method, "lesion")), "the same image, the same mask"
+    found = segment_image(image, method, "lesion")
+    assert np.array_equal(found, segment_image(image, method, "lesion")), "the same image, the same mask"
     assert overlap(truth, clean(found, "lesion", PLAIN)) > 0.95
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_kmeans_and_others_take_the_dark_side_whichever_is_larger(method: str) -> None:
     large = disc(0, 0, 0.8)
-    assert large.mean() > 0.4 and overlap(large, find(lesion(large, noise=2), method, "lesion")) > 0.97
+    assert large.mean() > 0.4 and overlap(large, segment_image(lesion(large, noise=2), method, "lesion")) > 0.97
 
 
-@pytest.mark.parametrize("target", classical.TARGETS)
+@pytest.mark.parametrize("structure", classical.STRUCTURES)
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_found_in_a_blank_image(method: str, level: int, target: str) -> None:
-    found = find(np.full((SIDE, SIDE, 3), level, np.uint8), method, target)
-    assert found.dtype == bool and not clean(found, target, PLAIN).any()
+def test_nothing_is_found_in_a_blank_image(method: str, level: int, structure: str) -> None:
+    found = segment_image(np.full((SIDE, SIDE, 3), level, np.uint8), method, structure)
+    assert found.dtype == bool and not clean(found, structure, PLAIN).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -177,7 +178,7 @@ def test_the_bright_disc_of_a_fundus_is_found(method: str) -> None:
     truth = disc(0.05, 0, 0.8)
     image = np.where(truth[..., None], np.array([170, 90, 40]), 4) + np.random.default_rng(1).normal(0, 4, (96, 96, 3))
     image[disc(-0.2, 0, 0.12)] = 230  # the optic disc is brighter still
-    found = find(image.clip(0, 255).astype(np.uint8), method, "retina")
+    found = segment_image(image.clip(0, 255).astype(np.uint8), method, "retina")
     assert overlap(truth, clean(found, "retina", PLAIN)) > 0.97
 
 
@@ -193,7 +194,7 @@ def test_lungs_are_told_from_the_air_around_the_body(method: str, open_arm: bool
         image[(np.abs(rows) < 0.04) & (columns > 0.6)] = 110  # a dim way from the lung to the air
     noisy = image + np.random.default_rng(2).normal(0, 5, image.shape)
     grey = np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    found = clean(find(grey, method, "lungs"), "lungs", PLAIN)
+    found = clean(segment_image(grey, method, "lungs"), "lungs", PLAIN)
     assert overlap(left | right, found) > 0.93
     assert not found[:, :4].any() and not found[:, -4:].any()
     pieces, _ = cv2.connectedComponents(found.astype(np.uint8))
@@ -206,9 +207,9 @@ def test_hairs_are_painted_over_and_skin_is_left() -> None:
     hairy = bare.copy()
     for x in (20, 45, 70):
         cv2.line(hairy, (x, 0), (x + 15, SIDE - 1), (30, 20, 15), 1)
-    before, after = (np.abs(each.astype(int) - bare).mean() for each in (hairy, classical.without_hairs(hairy)))
+    before, after = (np.abs(image.astype(int) - bare).mean() for image in (hairy, classical.remove_hairs(hairy)))
     assert after < before / 3
-    assert np.abs(classical.without_hairs(bare).astype(int) - bare).mean() < 1
+    assert np.abs(classical.remove_hairs(bare).astype(int) - bare).mean() < 1
 
 
 # --- clean-up
@@ -226,7 +227,7 @@ def test_cleaning_drops_corners_and_specks_and_fills_holes() -> None:
     assert found[40:46, 40:46].all() and not found[0, 0] and not found[10:12, 46:48].any()
 
 
-def test_each_target_keeps_its_own_components() -> None:
+def test_each_structure_keeps_its_own_components() -> None:
     central, aside, speck = disc(0, 0, 0.25), disc(0.68, 0.0, 0.28), disc(-0.7, -0.7, 0.06)
     both = central | aside | speck
     assert overlap(central, clean(both, "lesion", PLAIN)) > 0.97
@@ -235,13 +236,13 @@ def test_each_target_keeps_its_own_components() -> None:
     assert overlap(aside, clean(aside | speck, "lungs", PLAIN)) > 0.95, "a speck is no second lung"
 
 
-@given(arrays.arrays(bool, (32, 40), elements=st.booleans()), st.sampled_from(list(classical.TARGETS)))
-@settings(max_examples=30, deadline=None)
-def test_a_cleaned_mask_is_empty_or_has_as_many_pieces_as_the_target(mask: np.ndarray, target: str) -> None:
-    for how in candidates(target, trained=False)[:2]:
-        found = clean(mask, target, how)
+@given(arrays.arrays(bool, (32, 40), elements=st.booleans()), st.sampled_from(list(classical.STRUCTURES)))
+@settings(max_examples=15, deadline=None)
+def test_a_cleaned_mask_is_empty_or_has_as_many_pieces_as_the_structure(mask: np.ndarray, structure: str) -> None:
+    for cleaning in candidates(structure, trained=False)[:2]:
+        found = clean(mask, structure, cleaning)
         pieces, _ = cv2.connectedComponents(found.astype(np.uint8))
-        assert found.dtype == bool and pieces - 1 <= (2 if target == "lungs" else 1)
+        assert found.dtype == bool and pieces - 1 <= (2 if structure == "lungs" else 1)
 
 
 def test_clean_up_is_chosen_on_validation_and_not_on_test(tmp_path: Path) -> None:
@@ -249,13 +250,13 @@ def test_clean_up_is_chosen_on_validation_and_not_on_test(tmp_path: Path) -> Non
     cores = [disc(0.05 * i, 0.03 * i, 0.3) for i in range(6)]
     wide = [disc(0.05 * i, 0.03 * i, 0.39) for i in range(6)]
     outlines = {"train": wide[:1] + cores[1:2], "validation": wide[2:4], "test": cores[4:]}
-    manifest = planted(tmp_path, outlines, drawn=cores)
+    manifest = planted(tmp_path, outlines, cores=cores)
     images = pixels.load(manifest, (SIDE, SIDE))
     tuned = segmentation.tune_all(plan(), manifest, images)
     assert tuned["growth"].tolist() == [0.045, 0.045] and tuned["images"].tolist() == [2, 2]
     assert tuned["dice"].min() > 0.95
     (tmp_path / "narrow").mkdir()
-    narrow = planted(tmp_path / "narrow", outlines | {"validation": cores[2:4]}, drawn=cores)
+    narrow = planted(tmp_path / "narrow", outlines | {"validation": cores[2:4]}, cores=cores)
     assert segmentation.tune_all(plan(), narrow, images)["growth"].max() == 0
 
 
@@ -263,16 +264,16 @@ def test_without_masks_there_are_defaults_and_no_unet(tmp_path: Path) -> None:
     manifest = planted(tmp_path, {"train": [disc()], "validation": [disc()], "test": [disc()]})
     bare = manifest.with_frame(manifest.frame.assign(mask_path=""))
     images = pixels.load(bare, (SIDE, SIDE))
-    wanted = plan(methods=["U-Net", "Otsu", "k-means Lab"])
-    names, missing = segmentation.runnable(wanted, bare)
+    chosen = plan(methods=["U-Net", "Otsu", "k-means Lab"])
+    names, missing = segmentation.runnable_methods(chosen, bare)
     assert names == ["Otsu", "k-means Lab"] and "no masks to learn from" in missing["U-Net"]
-    assert "Not run: U-Net, no masks to learn from" in segmentation.describe(names, missing)
-    tuned = segmentation.tune(wanted, bare, images, "Otsu")
+    assert "Not run: U-Net, no masks to learn from" in segmentation.describe_methods(names, missing)
+    tuned = masks.tune(chosen, bare, images, "Otsu")
     assert tuned.cleaning == candidates("lesion", trained=False)[0] and np.isnan(tuned.dice) and tuned.images == 0
-    assert segmentation.choose(wanted, bare, images) == "Otsu"
+    assert segmentation.choose_method(chosen, bare, images) == "Otsu"
     for changes in ({"methods": ["U-Net"]}, {"methods": ["Otsu", "U-Net"], "use": "U-Net"}):
         with pytest.raises(DataError, match="no masks to learn from; name mask_folder"):
-            segmentation.runnable(plan(**changes), bare)
+            segmentation.runnable_methods(plan(**changes), bare)
 
 
 def test_the_method_used_is_the_one_named_else_the_best_on_validation(
@@ -281,38 +282,38 @@ def test_the_method_used_is_the_one_named_else_the_best_on_validation(
     manifest = planted(tmp_path, {"train": [disc()], "validation": [disc()], "test": [disc()]})
     images = pixels.load(manifest, (SIDE, SIDE))
     monkeypatch.setitem(METHODS, "k-means RGB", lambda image, _: disc(-0.4, 0.4, 0.2))
-    assert segmentation.choose(plan(), manifest, images) == "Otsu"
-    assert segmentation.choose(plan(use="k-means RGB"), manifest, images) == "k-means RGB"
+    assert segmentation.choose_method(plan(), manifest, images) == "Otsu"
+    assert segmentation.choose_method(plan(use="k-means RGB"), manifest, images) == "k-means RGB"
 
 
 def test_a_broken_mask_counts_as_none(tmp_path: Path) -> None:
     manifest = planted(tmp_path, {"train": [disc()] * 2, "validation": [disc()] * 2, "test": [disc()] * 2})
     (tmp_path / "mask2.png").write_bytes(b"no image")
     images = pixels.load(manifest, (SIDE, SIDE))
-    assert segmentation.tune(plan(), manifest, images, "Otsu").images == 1
+    assert masks.tune(plan(), manifest, images, "Otsu").images == 1
 
 
 # --- masks of a whole dataset
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[Study, Manifest, np.ndarray]:
+def synthetic() -> tuple[Study, Manifest, np.ndarray]:
     chosen = config.load("synthetic", "smoke")
     manifest = splits.prepare(chosen)
     return chosen, manifest, pixels.load(manifest, (64, 64))
 
 
-def test_drawn_lesions_are_found_far_better_than_by_chance(drawn: tuple[Study, Manifest, np.ndarray]) -> None:
-    chosen, manifest, images = drawn
-    truth, known = segmentation.known_masks(manifest, (64, 64))
+def test_synthetic_lesions_are_found_far_better_than_by_chance(synthetic: tuple[Study, Manifest, np.ndarray]) -> None:
+    chosen, manifest, images = synthetic
+    truth, known = segmentation.expert_masks(manifest, (64, 64))
     found = {method: segmentation.segment(chosen, manifest, images, method, "test") for method in METHODS}
     found["the whole image"] = np.ones((len(manifest.rows("test")), 64, 64), bool)
     mean = segmentation.scores(manifest, "test", truth, known, found).groupby("method")["dice"].mean()
     assert mean[list(METHODS)].min() > 0.75 > mean["the whole image"] + 0.1, mean
 
 
-def test_masks_and_cut_outs_cover_the_images_in_a_part(drawn: tuple[Study, Manifest, np.ndarray]) -> None:
-    chosen, manifest, images = drawn
+def test_masks_and_cut_outs_cover_the_images_of_every_split(synthetic: tuple[Study, Manifest, np.ndarray]) -> None:
+    chosen, manifest, images = synthetic
     splits = manifest.frame["split"].copy()
     splits.iloc[:3] = ""
     fewer = manifest.with_frame(manifest.frame.assign(split=splits))
@@ -324,9 +325,10 @@ def test_masks_and_cut_outs_cover_the_images_in_a_part(drawn: tuple[Study, Manif
         assert np.array_equal(one, found[fewer.rows(split)])
     with pytest.raises(ValueError, match="read-only"):
         found[0, 0, 0] = True
-    tuned = segmentation.tune(chosen, fewer, images, "Otsu").cleaning
+    tuned = masks.tune(chosen, fewer, images, "Otsu").cleaning
     row = int(np.flatnonzero(used)[0])
-    assert np.array_equal(found[row], clean(find(images[row], "Otsu", "lesion", tuned.hair_removal), "lesion", tuned))
+    raw = segment_image(images[row], "Otsu", "lesion", tuned.hair_removal)
+    assert np.array_equal(found[row], clean(raw, "lesion", tuned))
     some = used & found.any((1, 2))
     for background, colour in (("white", 255), ("black", 0)):
         cut = segmentation.cut_outs(fewer, images, found, background)
@@ -335,14 +337,14 @@ def test_masks_and_cut_outs_cover_the_images_in_a_part(drawn: tuple[Study, Manif
 
 
 def test_segmenting_twice_reads_the_store(
-    drawn: tuple[Study, Manifest, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    synthetic: tuple[Study, Manifest, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, manifest, images = drawn
-    first = segmentation.segment(chosen, manifest, images, "k-means Lab")
+    chosen, manifest, images = synthetic
+    first = segmentation.segment(chosen, manifest, images, "k-means Lab", "test")
 
     def never(*_: object) -> np.ndarray:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(masks.classical, "find", never)
-    again = segmentation.segment(chosen, manifest, images, "k-means Lab")
+    monkeypatch.setattr(masks, "segment_image", never)
+    again = segmentation.segment(chosen, manifest, images, "k-means Lab", "test")
     assert np.array_equal(first, again) and Path(first.filename) == Path(again.filename)

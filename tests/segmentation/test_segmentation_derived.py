@@ -1,4 +1,4 @@
-"""Datasets made by masks: a cut-out is the image inside and the background outside, a crop the box and its margin."""
+"""Derived datasets: a cut-out is the image inside a mask and the background outside; a crop is its box."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 40, 60
 
 @pytest.fixture
 def planted(tmp_path: Path) -> tuple[Manifest, np.ndarray]:
-    """Four images of 40 × 60 pixels with masks: a box, a box whose expert's mask is broken, nothing, and in no part."""
+    """Four images of 40 × 60 pixels with masks: a box, one with a broken expert mask, an empty one, one in no split."""
     draw, rows = np.random.default_rng(5), []
     found = np.zeros((4, HEIGHT, WIDTH), bool)
     found[:2, 10:30, 15:45] = found[3, 10:30, 15:45] = True
@@ -56,7 +56,7 @@ def test_a_cut_out_is_the_image_inside_and_the_background_outside(
     before, after = picture(manifest, 0), picture(derived, 0)
     outside = {"white": 255, "black": 0, "mean": np.rint(before[~found[0]].mean(0))}[background]
     assert np.array_equal(after[found[0]], before[found[0]]) and (after[~found[0]] == outside).all()
-    assert np.array_equal(picture(derived, 2), picture(manifest, 2)), "nothing found hides nothing"
+    assert np.array_equal(picture(derived, 2), picture(manifest, 2)), "an empty mask hides nothing"
     truth, known = pixels.masks(derived, (HEIGHT, WIDTH))
     assert known.tolist() == [True, False, True, False] and np.array_equal(truth[0], found[0])
 
@@ -79,7 +79,7 @@ def test_a_derived_manifest_keeps_everything_but_the_files(planted: tuple[Manife
         pd.testing.assert_frame_equal(derived.frame[columns], manifest.frame[columns])
         assert derived.classes == manifest.classes and derived.facts["grouped"]
         assert derived.facts["method"] == "Otsu"
-        assert derived.frame["path"].iloc[3] == manifest.frame["path"].iloc[3], "in no part, it stays as it was"
+        assert derived.frame["path"].iloc[3] == manifest.frame["path"].iloc[3], "in no split, it stays as it was"
     assert (cut.facts["input"], crop.facts["input"]) == ("cutout", "crop")
     assert len({each.fingerprint() for each in (manifest, cut, crop)}) == 3
     assert derive(plan(input="crop"), manifest, found, "Otsu").fingerprint() == crop.fingerprint()
@@ -90,7 +90,7 @@ def test_a_derived_manifest_keeps_everything_but_the_files(planted: tuple[Manife
     st.tuples(st.integers(0, 58), st.integers(1, 10)),
     st.floats(0, 1),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_box_holds_its_mask_and_lies_in_the_image(
     rows: tuple[int, int], columns: tuple[int, int], margin: float
 ) -> None:

@@ -1,44 +1,36 @@
-"""Masks of a lesion, of the lungs or of the retina: by rule or learned, how good they are, what is made of them."""
+"""Masks of a lesion, the lungs or the retina, by classical methods or a U-Net: scores, cut-outs and crops."""
 
 from scanbook.segmentation.derived import FORMS, prepare, preview
 from scanbook.segmentation.masks import (
     UNET,
-    choose,
+    choose_method,
     costs,
     cut_outs,
-    describe,
-    known_masks,
-    milliseconds,
-    runnable,
+    describe_methods,
+    expert_masks,
+    runnable_methods,
     segment,
     train_unet,
-    tune,
     tune_all,
 )
-from scanbook.segmentation.scores import SCORES, dice, examples, gaps, iou, resized, scores, surface_distances
+from scanbook.segmentation.scores import SCORES, examples, gaps, scores
 
 __all__ = [
     "FORMS",
     "SCORES",
     "UNET",
-    "choose",
+    "choose_method",
     "costs",
     "cut_outs",
-    "describe",
-    "dice",
+    "describe_methods",
     "examples",
+    "expert_masks",
     "gaps",
-    "iou",
-    "known_masks",
-    "milliseconds",
     "prepare",
     "preview",
-    "resized",
-    "runnable",
+    "runnable_methods",
     "scores",
     "segment",
-    "surface_distances",
     "train_unet",
-    "tune",
     "tune_all",
 ]

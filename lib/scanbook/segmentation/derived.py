@@ -1,4 +1,4 @@
-"""Datasets made of another by its masks: images cut out, or cropped to the mask's box, as files with a manifest."""
+"""Datasets derived from another by its masks: images cut out, or cropped to the box of the mask, with a manifest."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from scanbook.data import images as decoding
 from scanbook.data import pixels, splits
 from scanbook.data.manifest import Manifest
 from scanbook.errors import ImageError
-from scanbook.segmentation.masks import choose, cut_out, segment
-from scanbook.segmentation.scores import resized
+from scanbook.segmentation.masks import choose_method, cut_out, segment
+from scanbook.segmentation.scores import resize_masks
 from scanbook.store import fingerprint, stage
 
 FORMS = ("whole", "cut out, white", "cut out, black", "cut out, mean", "cropped")
-"""What `preview` shows of an image, in its order."""
+"""The forms of an image that `preview` returns, in its order."""
 LONGEST = 1024
-"""Longest side of a written image, in pixels: no study's networks see more."""
+"""Longest side of a written image, in pixels: no study's network sees more."""
 
 
 def prepare(study: Study) -> Manifest:
-    """The study's images with their parts, as its classifiers see them: whole, cut out, or cropped.
+    """Return the study's images with their splits, as its classifiers see them: whole, cut out, or cropped.
 
-    Every image keeps its name, label, group and part. Where nothing was found, the whole image stays. A mask of the
-    source is cropped as its image is.
+    Every image keeps its name, label, group and split. An image with an empty mask stays whole. The source's mask is
+    cropped like its image.
 
     Args:
-        study: Its `input` says what is made, its `segmentation` how.
+        study: `input` states the form of the images, `segmentation` the method.
 
     Returns:
         `splits.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
@@ -38,62 +38,62 @@ def prepare(study: Study) -> Manifest:
     if study.input == "original":
         return manifest
     images = pixels.load(manifest, study.size)
-    method = choose(study, manifest, images)
+    method = choose_method(study, manifest, images)
     return derive(study, manifest, segment(study, manifest, images, method), method)
 
 
 def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> Manifest:
-    """A dataset of the study's `input` from masks, as PNG files in one stage.
+    """Return the dataset of the study's `input`, written from masks as PNG files in one stage.
 
     Args:
-        study: `input` is "cutout" or "crop"; `segmentation` gives background and margin.
+        study: `input` is "cutout" or "crop"; `segmentation` states background and margin.
         manifest: The dataset, split.
         masks: bool `(n, h, w)`, at any size.
-        method: The name of what made them.
+        method: The name of the method of the masks.
     """
-    plan, frame = study.segmentation, manifest.frame
+    options, frame = study.segmentation, manifest.frame
     rows = np.flatnonzero((frame["split"] != "").to_numpy())
     inputs = {
         "manifest": manifest.fingerprint(),
         "masks": fingerprint(np.packbits(masks)),
         "method": method,
         "input": study.input,
-        "how": plan.background if study.input == "cutout" else plan.margin,
+        "option": options.background if study.input == "cutout" else options.margin,
     }
 
     def build(folder: Path) -> None:
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
 
-        def one(row: int) -> None:
-            image = _shrunk(decoding.read(Path(frame["path"].iloc[row])))
-            mask = resized(masks[row][None], image.shape[:2])[0]
+        def write_row(row: int) -> None:
+            image = _shrink(decoding.read(Path(frame["path"].iloc[row])))
+            mask = resize_masks(masks[row][None], image.shape[:2])[0]
             box = np.s_[:, :]
             if study.input == "crop":
-                box = bounding_box(mask, plan.margin)
+                box = bounding_box(mask, options.margin)
             else:
-                image = cut_out(image, mask, plan.background)
+                image = cut_out(image, mask, options.background)
             (folder / "images" / f"{row}.png").write_bytes(decoding.encode_png(np.ascontiguousarray(image[box])))
-            expert = _expert(frame["mask_path"].iloc[row], image.shape[:2])
+            expert = _expert_mask(frame["mask_path"].iloc[row], image.shape[:2])
             if expert is not None:
                 scaled = np.ascontiguousarray(expert[box]).astype(np.uint8) * 255
                 (folder / "masks" / f"{row}.png").write_bytes(decoding.encode_png(scaled))
 
-        for _ in runtime.progress(runtime.in_threads(one, rows), f"writing each {study.input}", len(rows)):
+        for _ in runtime.progress(runtime.in_threads(write_row, rows), f"writing {study.input} images", len(rows)):
             pass
 
     folder = stage("derived", inputs, build, __name__)
     derived = frame.copy()
     derived["path"] = derived["path"].astype(object)
     written = {int(path.stem) for path in (folder / "masks").iterdir()}
-    masked = [str(folder / "masks" / f"{row}.png") if row in written else "" for row in range(len(frame))]
+    mask_paths = [str(folder / "masks" / f"{row}.png") if row in written else "" for row in range(len(frame))]
     derived.loc[derived.index[rows], "path"] = [str(folder / "images" / f"{row}.png") for row in rows]
     facts = manifest.facts | {"input": study.input, "method": method, "data": folder.name}
-    return Manifest(manifest.name, derived.assign(mask_path=masked), manifest.classes, facts)
+    return Manifest(manifest.name, derived.assign(mask_path=mask_paths), manifest.classes, facts)
 
 
 def bounding_box(mask: np.ndarray, margin: float) -> tuple[slice, slice]:
-    """Rows and columns of a mask's box, widened on every side by a share of the box's side, within the image.
+    """Return the rows and columns of a mask's box, widened on every side by a share of its side, within the image.
 
     Args:
         mask: bool `(h, w)`.
@@ -108,20 +108,20 @@ def bounding_box(mask: np.ndarray, margin: float) -> tuple[slice, slice]:
     for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
         inside = np.flatnonzero(mask.any(axis))
         first, last = int(inside[0]), int(inside[-1]) + 1
-        wider = round(margin * (last - first))
-        slices.append(slice(max(0, first - wider), min(length, last + wider)))
+        extra = round(margin * (last - first))
+        slices.append(slice(max(0, first - extra), min(length, last + extra)))
     return slices[0], slices[1]
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
+def _shrink(image: np.ndarray) -> np.ndarray:
     scale = LONGEST / max(image.shape[:2])
     if scale >= 1:
         return image
     return decoding.resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
 
 
-def _expert(path: str, size: tuple[int, int]) -> np.ndarray | None:
-    """The source's mask at a size; None where there is none that can be read."""
+def _expert_mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
+    """Return the source's mask at a size; None where it is missing or unreadable."""
     try:
         return decoding.load_mask(Path(path), size) if path else None
     except ImageError:
@@ -129,7 +129,7 @@ def _expert(path: str, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def preview(images: np.ndarray, masks: np.ndarray, margin: float) -> list[list[np.ndarray]]:
-    """Images in every form that a study's `input` can name.
+    """Return images in every form that a study's `input` can name.
 
     Args:
         images: uint8 `(m, h, w, 3)`.
@@ -142,5 +142,5 @@ def preview(images: np.ndarray, masks: np.ndarray, margin: float) -> list[list[n
     rows = []
     for image, mask in zip(images, masks, strict=True):
         cropped = decoding.resize(np.ascontiguousarray(image[bounding_box(mask, margin)]), image.shape[:2])
-        rows.append([image, *(cut_out(image, mask, each) for each in ("white", "black", "mean")), cropped])
+        rows.append([image, *(cut_out(image, mask, background) for background in ("white", "black", "mean")), cropped])
     return rows

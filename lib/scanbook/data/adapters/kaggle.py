@@ -1,4 +1,4 @@
-"""Datasets from Kaggle, with the user's own credentials, through kagglehub, an extra."""
+"""Datasets from Kaggle, downloaded by kagglehub (an optional dependency) with the user's own credentials."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _CREDENTIALS = (
 
 
 def fetch(study: Study) -> Path:
-    """Downloads a study's dataset into its folder in the data folder, whole or not at all.
+    """Download a study's dataset into its folder in the data folder, completely or not at all.
 
-    Where the platform has the dataset already, as Kaggle's and Colab's notebooks have, the folder is a link to it.
+    Where the platform already has the dataset, as the notebooks of Kaggle and Colab do, the folder is a link to it.
 
     Args:
-        study: The study; its `dataset.kaggle` names what to download. It may be large: see the dataset's page.
+        study: The study; its `dataset.kaggle` names the dataset. The download may be large: see the dataset's page.
 
     Returns:
-        The folder, `study.location`. A folder that is there already is left as it is.
+        The folder, `study.location`. An existing folder is not changed.
 
     Raises:
-        DataError: The study names no dataset of Kaggle, kagglehub is missing, the credentials or the consent to the
-            competition's rules are, the network is down, or the disk is full.
+        DataError: The study names no dataset of Kaggle, kagglehub, the credentials or the consent to the competition's
+            rules are missing, the network is down, or the disk is full.
     """
     target, name = study.location, study.dataset.kaggle
     if target.exists():
@@ -47,18 +47,18 @@ def fetch(study: Study) -> Path:
             f"cannot write {target.parent} ({error.strerror}); set SCANBOOK_DATA to another folder"
         ) from error
     try:
-        # Make reads what the planning command prints; kagglehub's progress must not be part of it
+        # Make reads what the planning command prints, so kagglehub's progress goes to standard error
         with contextlib.redirect_stdout(sys.stderr):
-            found = Path(_download(name, work / "data"))
-        if not found.is_dir() or not any(found.iterdir()):
+            downloaded = Path(_download(name, work / "data"))
+        if not downloaded.is_dir() or not any(downloaded.iterdir()):
             raise DataError(f"Kaggle gave no files for {name}; correct dataset.kaggle in the study")
-        if target.is_symlink():  # to a platform's copy that is gone
+        if target.is_symlink():  # to a platform's copy that no longer exists
             target.unlink()
-        if found.is_relative_to(work):
-            shutil.rmtree(found / ".complete", ignore_errors=True)  # kagglehub's own mark
-            os.rename(found, target)
+        if downloaded.is_relative_to(work):
+            shutil.rmtree(downloaded / ".complete", ignore_errors=True)  # kagglehub's own marker
+            os.rename(downloaded, target)
         else:
-            target.symlink_to(found.resolve(), target_is_directory=True)
+            target.symlink_to(downloaded.resolve(), target_is_directory=True)
     except OSError as error:
         raise DataError(f"cannot write {target} ({error.strerror or type(error).__name__}); make room there") from error
     finally:
@@ -67,7 +67,7 @@ def fetch(study: Study) -> Path:
 
 
 def _download(name: str, folder: Path) -> str:
-    """Where kagglehub put the files. No message quotes kagglehub's: it could hold what the user's token opens."""
+    """Return the folder of kagglehub's download. No message quotes kagglehub's own, which could contain the token."""
     try:
         import kagglehub
         from kagglehub.exceptions import DataCorruptionError, KaggleApiHTTPError, UnauthenticatedError
@@ -81,11 +81,11 @@ def _download(name: str, folder: Path) -> str:
             return kagglehub.competition_download(name.removeprefix(_COMPETITION), output_dir=str(folder))
         return kagglehub.dataset_download(name, output_dir=str(folder))
     except UnauthenticatedError:
-        raise DataError(f"Kaggle asks who you are before it gives {name}; {_CREDENTIALS}") from None
+        raise DataError(f"Kaggle needs credentials for {name}; {_CREDENTIALS}") from None
     except KaggleApiHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status == 401:
-            raise DataError(f"Kaggle refuses the credentials given for {name} (401); {_CREDENTIALS}") from None
+            raise DataError(f"Kaggle refuses the credentials for {name} (401); {_CREDENTIALS}") from None
         if status == 403 and competition:
             raise DataError(
                 f"Kaggle does not let you download {name} (403); accept the rules at {page}/rules, and {_CREDENTIALS}"
@@ -98,7 +98,7 @@ def _download(name: str, folder: Path) -> str:
             ) from None
         raise DataError(f"Kaggle cannot give {name} now (HTTP {status}); try again later, or pass DATA=path") from None
     except DataCorruptionError:
-        raise DataError(f"the download of {name} from Kaggle was damaged on its way; try again") from None
+        raise DataError(f"the download of {name} from Kaggle was damaged in transfer; try again") from None
     except RequestException as error:
         raise DataError(
             f"cannot reach Kaggle for {name} ({type(error).__name__}); connect, or get it at {page} and pass DATA=path"
