@@ -93,6 +93,7 @@ def test_numbers_in_class_names_are_in_numeric_order(tmp_path: Path) -> None:
     assert adapters.load(make_study(tmp_path)).classes == ("1. scar", "2. melanoma", "10. naevus", "B", "x²")
 
 
+@settings(max_examples=25)
 @given(st.permutations(["a", "A", "a1", "a01", "a10", "a2", "²", "١", "", "B"]))
 def test_the_class_order_does_not_depend_on_the_listing(names: list[str]) -> None:
     found = sorted(names, key=files.natural_key)
@@ -312,6 +313,7 @@ def test_folders_of_which_none_is_a_class_of_the_study(tmp_path: Path) -> None:
     assert "a, b" in message and "covid*" in message and "DATA" in message
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 99999), st.sampled_from(["", " - ", "- ", " ("]), st.text("abcXYZ é&-", min_size=1, max_size=12))
 def test_a_claim_is_read_from_any_name(count: int, separator: str, name: str) -> None:
     closing = ")" if "(" in separator else ""
@@ -329,7 +331,7 @@ def test_a_number_in_a_name_is_not_always_a_claim() -> None:
     st.dictionaries(st.sampled_from(["a", "b", "c 1", "d.e"]), st.integers(1, 3), min_size=2),
     st.permutations(["a", "b", "c 1", "d.e"]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_the_class_order_is_the_studys(counts: dict[str, int], order: list[str]) -> None:
     classes = {name: f"class of {name}" for name in order}
     with tempfile.TemporaryDirectory() as place:

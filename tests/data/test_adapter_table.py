@@ -293,7 +293,7 @@ def linked(groups: list[int], pairs: list[tuple[int, int]]) -> list[frozenset[in
     st.lists(st.integers(0, 6), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=8),
 )
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_listed_duplicates_join_groups_and_nothing_else(groups: list[int], pairs: list[tuple[int, int]]) -> None:
     names = pd.Series([f"i{n}" for n in range(len(groups))])
     labels = pd.Series([f"g{group}" for group in groups])

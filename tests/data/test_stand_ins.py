@@ -90,7 +90,7 @@ def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
         rough = np.abs(green - cv2.GaussianBlur(green, (0, 0), 3.5)) / (green[shown.mask > 0].mean() + 1)
         return float(rough[cv2.erode(shown.mask, np.ones((9, 9))) > 0].mean())
 
-    found = np.array([[signs(grade, seed) for seed in range(12)] for grade in range(5)])
+    found = np.array([[signs(grade, seed) for seed in range(8)] for grade in range(5)])
     assert (np.diff(np.median(found, axis=1)) > 0).all()
     assert all(found[grade].max() > found[grade + 1].min() for grade in range(4))
 
@@ -109,16 +109,14 @@ def test_every_class_of_a_stand_in_has_an_existing_kind() -> None:
 
 
 def test_same_bytes_whatever_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("melanoma", "chest_xray"):
-        small = stand_in_study(name, images=70, min_per_class=12)
-        for workers in (1, 3):
-            monkeypatch.setattr(stand_in.runtime, "cores", lambda workers=workers: workers)
-            stand_in.write(tmp_path / name / str(workers), small)
-        one, three = (
-            {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-            for root in (tmp_path / name / "1", tmp_path / name / "3")
-        )
-        assert one == three and len(one) > 140
+    small = stand_in_study("melanoma", images=70, min_per_class=12)
+    contents = []
+    for threads in (1, 3):
+        root = tmp_path / str(threads)
+        monkeypatch.setattr(stand_in.runtime, "cores", lambda threads=threads: threads)
+        stand_in.write(root, small)
+        contents.append({str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()})
+    assert contents[0] == contents[1] and len(contents[0]) > 140
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("many")
-    dataset.write(path, 400, seed=3, size=32)
+    dataset.write(path, 301, seed=3, size=32)
     return path
 
 
@@ -111,7 +111,7 @@ def test_lesions_are_in_single_precision() -> None:
 @pytest.mark.parametrize("component", range(9), ids=dermoscopy.LATENT)
 def test_each_latent_component_shows(component: int) -> None:
     """Far more than the sensor's noise and JPEG do, in every lesion, when it goes from rare to common."""
-    for seed in range(4):
+    for seed in range(2):
         low, high = np.zeros(9), np.zeros(9)
         low[component], high[component] = -1.0, 2.0
         before, mask = dermoscopy.render(low, seed, seed, 128)
@@ -128,7 +128,7 @@ def test_nuisance_is_independent_of_the_lesion() -> None:
     """Outside the lesions nothing changes with the class: not the skin, pose, light, hairs or camera."""
     kernel = np.ones((9, 9), np.uint8)
     latent = dermoscopy.sample_latent(np.arange(5), np.random.default_rng(2))
-    for view in range(6):
+    for view in range(3):
         rendered = [dermoscopy.render(z, 10 + k, view, 96) for k, z in enumerate(latent)]
         outside = cv2.dilate(np.max([mask for _, mask in rendered], axis=0), kernel) == 0
         assert outside.mean() > 0.1
@@ -139,7 +139,7 @@ def test_nuisance_is_independent_of_the_lesion() -> None:
 def test_mask_is_where_the_lesion_is() -> None:
     """A dark, plain lesion found by Otsu's threshold is the mask; every mask is one lesion of a sensible area."""
     dark = np.array([-1.5, -2, 2.0, -2, -2, -3, -3, -3, -1])
-    for seed in range(8):
+    for seed in range(4):
         synthetic = lesion.build_lesion(dermoscopy.appearance_of(dark), np.random.default_rng(seed), 128)
         image, mask = lesion.photograph(synthetic, lesion.Skin(0.1, 0.1, 0.0), np.random.default_rng(seed), 128)
         x, y = np.meshgrid(np.linspace(-1, 1, 128), np.linspace(-1, 1, 128))
@@ -165,13 +165,13 @@ def test_views_of_one_lesion_share_its_outline() -> None:
         contour = max(cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=cv2.contourArea)
         return cv2.contourArea(contour) / cv2.contourArea(cv2.convexHull(contour))
 
-    by_lesion = np.array([[roundness(shape, view) for view in range(4)] for shape in range(5)])
+    by_lesion = np.array([[roundness(shape, view) for view in range(3)] for shape in range(4)])
     assert by_lesion.std(axis=1).max() < 0.02 < by_lesion.mean(axis=1).std()
 
 
 def test_a_lesion_looks_alike_at_every_size() -> None:
     latent = dermoscopy.sample_latent(np.arange(5), np.random.default_rng(1))
-    for seed, z in enumerate(latent):
+    for seed, z in enumerate(latent[::2]):
         small, small_mask = dermoscopy.render(z, seed, seed, 64)
         large, large_mask = dermoscopy.render(z, seed, seed, 256)
         shrunk = cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA)

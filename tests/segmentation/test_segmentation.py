@@ -19,9 +19,9 @@ from scanbook.data import pixels, splits
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
 from scanbook.segmentation import classical, masks
-from scanbook.segmentation import scores as scoring
 from scanbook.segmentation.classical import METHODS, segment_image
 from scanbook.segmentation.cleaning import Cleaning, candidates, clean
+from scanbook.segmentation.scores import dice, iou, surface_distances
 from scanbook.store import fingerprint
 
 SIDE = 96
@@ -44,7 +44,7 @@ def lesion(mask: np.ndarray, noise: float = 6.0, vignette: bool = False) -> np.n
 
 
 def overlap(expert: np.ndarray, predicted: np.ndarray) -> float:
-    return float(scoring.dice(expert[None], predicted[None])[0])
+    return float(dice(expert[None], predicted[None])[0])
 
 
 def planted(folder: Path, outlines: dict[str, list[np.ndarray]], cores: list[np.ndarray] | None = None) -> Manifest:
@@ -79,15 +79,15 @@ def test_scores_of_known_overlaps() -> None:
     truth[1, :2], found[1, 5:7] = True, True  # apart
     truth[2, :2], found[2, 1:3] = True, True  # half of each: overlap 10, union 30
     truth[3, :4], found[3, :2] = True, True  # found is half of the truth: overlap 20, union 40
-    assert scoring.dice(truth, found).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
-    assert scoring.iou(truth, found).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
+    assert dice(truth, found).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
+    assert iou(truth, found).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
 
 
 @given(arrays.arrays(bool, (3, 6, 7)), arrays.arrays(bool, (3, 6, 7)))
 @settings(max_examples=20, deadline=None)
 def test_overlaps_agree_with_each_other_and_with_counting(first: np.ndarray, second: np.ndarray) -> None:
-    d, j = scoring.dice(first, second), scoring.iou(first, second)
-    assert np.array_equal(d, scoring.dice(second, first)) and np.array_equal(j, scoring.iou(second, first))
+    d, j = dice(first, second), iou(first, second)
+    assert np.array_equal(d, dice(second, first)) and np.array_equal(j, iou(second, first))
     np.testing.assert_allclose(d, 2 * j / (1 + j))
     for index in range(3):
         a, b = (set(np.flatnonzero(mask[index])) for mask in (first, second))
@@ -97,16 +97,16 @@ def test_overlaps_agree_with_each_other_and_with_counting(first: np.ndarray, sec
 def test_surface_distances_of_squares_are_known() -> None:
     truth = np.zeros((60, 80), bool)  # diagonal: 100
     truth[20:40, 20:40] = True
-    assert scoring.surface_distances(truth, truth) == (0, 0)
+    assert surface_distances(truth, truth) == (0, 0)
     smaller = np.zeros_like(truth)
     smaller[22:38, 22:38] = True  # 2 pixels in; from the larger's corners it is 2 √2
-    average, farthest = scoring.surface_distances(truth, smaller)
+    average, farthest = surface_distances(truth, smaller)
     assert 2 < average < 2 * np.sqrt(2) and farthest == pytest.approx(2 * np.sqrt(2), abs=0.7)
     moved = np.roll(truth, 30, axis=1)
-    assert scoring.surface_distances(truth, moved)[1] > 25
+    assert surface_distances(truth, moved)[1] > 25
     nothing = np.zeros_like(truth)
-    assert scoring.surface_distances(nothing, nothing) == (0, 0)
-    assert scoring.surface_distances(truth, nothing) == scoring.surface_distances(nothing, truth) == (100, 100)
+    assert surface_distances(nothing, nothing) == (0, 0)
+    assert surface_distances(truth, nothing) == surface_distances(nothing, truth) == (100, 100)
 
 
 @given(arrays.arrays(bool, (9, 12)), arrays.arrays(bool, (9, 12)))
@@ -117,8 +117,8 @@ def test_surface_distances_agree_with_all_pairs_of_pixels(first: np.ndarray, sec
         kept = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
         return np.argwhere(mask & ~kept)
 
-    found = scoring.surface_distances(first, second)
-    assert found == pytest.approx(scoring.surface_distances(second, first))
+    found = surface_distances(first, second)
+    assert found == pytest.approx(surface_distances(second, first))
     if first.any() and second.any():
         distances = np.linalg.norm(outline(first)[:, None] - outline(second)[None], axis=-1)
         there, back = distances.min(1), distances.min(0)

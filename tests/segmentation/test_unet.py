@@ -15,8 +15,8 @@ from scanbook.data import pixels, splits
 from scanbook.data.manifest import Manifest
 from scanbook.models import engines
 from scanbook.registry import POLICIES
-from scanbook.segmentation import scores as scoring
 from scanbook.segmentation import unet
+from scanbook.segmentation.scores import dice, resize_masks
 
 SIDE = 32
 
@@ -58,11 +58,11 @@ def trained(chosen: Study) -> tuple[unet.UNet, np.ndarray]:
 def test_it_learns_a_planted_disc() -> None:
     manifest, images, masks = planted()
     learned, logits = trained(plan())
-    assert scoring.dice(masks[manifest.rows("test")], logits > 0).mean() > 0.85
+    assert dice(masks[manifest.rows("test")], logits > 0).mean() > 0.85
     best = learned.history["validation_dice"].max()
     assert learned.history["epoch"].tolist() == [1, 2, 3, 4, 5] and learned.images == 32 and best > 0.85
     rows = manifest.rows("validation")
-    kept = scoring.dice(masks[rows], learned.engine().predict(images[rows])[0] > 0).mean()
+    kept = dice(masks[rows], learned.engine().predict(images[rows])[0] > 0).mean()
     assert kept == pytest.approx(best, abs=2e-3), "the best epoch is the one that is kept"
 
 
@@ -96,7 +96,7 @@ def test_loss_and_dice_are_those_of_the_formulas() -> None:
     soft = (2 * (inside * truth).sum((1, 2)) + 1) / (inside.sum((1, 2)) + truth.sum((1, 2)) + 1)
     np.testing.assert_allclose(unet.ops.convert_to_numpy(unet.loss(truth, logits)), entropy + 1 - soft, rtol=1e-5)
     found = unet.ops.convert_to_numpy(unet.dice(truth, logits))
-    np.testing.assert_allclose(found, scoring.dice(truth.astype(bool), logits > 0), rtol=1e-6)
+    np.testing.assert_allclose(found, dice(truth.astype(bool), logits > 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", sorted(set(unet.AUGMENTATION.values())))
@@ -108,7 +108,7 @@ def test_a_mask_goes_through_the_warp_of_its_image(policy: str) -> None:
     for _ in range(2):
         for index in range(batches.num_batches):
             warped, those = batches[index]
-            assert scoring.dice(warped[..., 1] > 120, those > 0).min() > 0.9
+            assert dice(warped[..., 1] > 120, those > 0).min() > 0.9
         batches.on_epoch_end()
 
 
@@ -136,5 +136,5 @@ def test_real_lesions_are_found(real_data: Path, tmp_path: Path) -> None:
     assert scores["U-Net"] >= 0.90 and scores["Otsu"] >= 0.78, scores
     native, _ = pixels.masks(manifest, (150, 200))
     experts = native[manifest.rows("test")]
-    at_native = {name: scoring.dice(experts, scoring.resize_masks(found[name], (150, 200))).mean() for name in names}
+    at_native = {name: dice(experts, resize_masks(found[name], (150, 200))).mean() for name in names}
     assert at_native["U-Net"] >= 0.90 and at_native["Otsu"] >= 0.78, at_native
