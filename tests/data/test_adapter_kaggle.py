@@ -43,11 +43,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Action], list[tuple[str, s
     """Puts an action in the place of kagglehub's downloads; returns what is asked for."""
 
     def install(action: Action) -> list[tuple[str, str]]:
-        asked = []
+        requested = []
 
         def download(kind: str) -> Callable[..., str]:
             def run(handle: str, *, output_dir: str) -> str:
-                asked.append((kind, handle))
+                requested.append((kind, handle))
                 print(f"Downloading {handle} with {SECRET} ...")
                 return action(handle, Path(output_dir)) or output_dir
 
@@ -57,7 +57,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Action], list[tuple[str, s
         fake.dataset_download, fake.competition_download = download("dataset"), download("competition")
         monkeypatch.setitem(sys.modules, "kagglehub", fake)
         monkeypatch.setitem(sys.modules, "kagglehub.exceptions", exceptions)
-        return asked
+        return requested
 
     return install
 
@@ -90,14 +90,14 @@ def complaint(dataset: dict[str, Any] = DATASET) -> str:
 def test_a_dataset_arrives_in_its_folder(
     dataset: dict[str, Any], expected: tuple[str, str], hub: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = hub(whole)
+    requested = hub(whole)
     where = kaggle.fetch(study(dataset))
-    assert where == study().location and asked == [expected]
+    assert where == study().location and requested == [expected]
     assert sorted(each.name for each in where.iterdir()) == ["a", "b"], "kagglehub's own mark is gone"
     assert left(where) == ["mini"] and capsys.readouterr().out == "", "Make reads standard output"
     assert adapters.load(study(dataset)).classes == ("a", "b")
     (where / "a" / "1.png").unlink()
-    assert kaggle.fetch(study(dataset)) == where and len(asked) == 1, "what is there stays as it is"
+    assert kaggle.fetch(study(dataset)) == where and len(requested) == 1, "what is there stays as it is"
 
 
 def test_the_copy_that_a_platform_has_is_linked_not_moved(hub: Any, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_an_interrupted_download_leaves_nothing(hub: Any) -> None:
 
 
 def test_what_kaggle_cannot_give_is_one_line(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = hub(lambda _, folder: folder.mkdir())
-    assert "no dataset.kaggle" in complaint({"adapter": "folder"}) and asked == []
+    requested = hub(lambda _, folder: folder.mkdir())
+    assert "no dataset.kaggle" in complaint({"adapter": "folder"}) and requested == []
     assert "gave no files" in complaint()
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     assert 'pip install "scanbook[kaggle]"' in complaint()
@@ -181,37 +181,39 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(
 @pytest.mark.slow
 def test_kagglehub_itself_takes_these_arguments_and_fails_in_one_line_without_a_network(tmp_path: Path) -> None:
     program = (
-        "from helpers.layouts import make_study\nfrom scanbook.data.adapters import kaggle\n"
+        "import os\nfrom helpers.layouts import make_study\nfrom scanbook.data.adapters import kaggle\n"
         "from scanbook.errors import DataError\n"
-        "for name in ('owner/some-images', 'competitions/some-contest', 'malformed'):\n"
-        "    try:\n        kaggle.fetch(make_study('kaggle', {'adapter': 'folder', 'kaggle': name}))\n"
-        "    except DataError as error:\n        print(error)"
+        f"for token in (None, '{SECRET}'):\n"
+        "    os.environ.update({'KAGGLE_API_TOKEN': token} if token else {})\n"
+        "    for name in ('owner/some-images', 'competitions/some-contest', 'malformed'):\n"
+        "        try:\n            kaggle.fetch(make_study('kaggle', {'adapter': 'folder', 'kaggle': name}))\n"
+        "        except DataError as error:\n            print(error)"
     )
-    environment = {each: value for each, value in os.environ.items() if not each.lower().endswith("_proxy")}
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {
         "HOME": str(tmp_path),
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    for given, expected in ((None, "needs credentials"), (SECRET, "cannot reach Kaggle for competitions")):
-        environment.pop("KAGGLE_API_TOKEN", None)
-        environment |= {"KAGGLE_API_TOKEN": given} if given else {}
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-        )
-        public, contest, malformed = done.stdout.splitlines()
-        assert "cannot reach Kaggle for owner/some-images" in public and expected in contest
-        assert "'malformed' is malformed" in malformed and SECRET not in done.stdout + done.stderr
+    environment.pop("KAGGLE_API_TOKEN", None)
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    lines = process.stdout.splitlines()
+    assert SECRET not in process.stdout + process.stderr and len(lines) == 6
+    for message, (public, contest, malformed) in (("needs credentials", lines[:3]), ("cannot reach Kaggle", lines[3:])):
+        assert "cannot reach Kaggle for owner/some-images" in public and message in contest
+        assert "some-contest" in contest and "'malformed' is malformed" in malformed
 
 
-def test_reports_are_held_against_what_was_downloaded(
+def test_reports_are_compared_with_what_was_downloaded(
     hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not against the folder that was missing when the command began, by which each would be stale at once."""
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
-    asked = hub(whole)
+    requested = hub(whole)
     planned: list[Batch] = []
     monkeypatch.setattr(schedule, "make", lambda batches, *_: planned.extend(batches) or True)
     assert cli.main(["reports", "--study", "dermnet", "--data", "kaggle"]) == 0
-    assert len(asked) == 1
+    assert len(requested) == 1
     assert planned[0].fingerprints("01_eda") == Batch(load("dermnet", data="kaggle")).fingerprints("01_eda")

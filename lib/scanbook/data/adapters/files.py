@@ -249,10 +249,10 @@ def content_fingerprint(study: Study, layout: Folders, root: Path) -> str:
 
 
 def pseudonymise(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Takes file names and patients out of the rows whose files are DICOM: both may say who a person is.
+    """Remove file names and patients from the rows whose files are DICOM: both may identify a person.
 
     Such an image is called after its folder and a running number. Its patient is its group, under a pseudonym, where no
-    group was told; told groups get pseudonyms too.
+    group was known; known groups get pseudonyms too.
 
     Args:
         frame: A manifest's columns and `FOLDER`; `group` is `image_id` where the group is unknown.

@@ -219,22 +219,24 @@ def render_skin(rng: primitives.Rng, size: int) -> tuple[np.ndarray, float]:
     """
     x, y = primitives.coordinates(size)
     tone = np.array([0.90, 0.70, 0.59]) * np.exp(-rng.gamma(1.4, 0.14) * np.array([0.6, 1.0, 1.3]))
-    turn = rng.uniform(0, 2 * math.pi)
-    light = math.cos(turn) * x + math.sin(turn) * y
+    direction = rng.uniform(0, 2 * math.pi)
+    light = math.cos(direction) * x + math.sin(direction) * y
     mottle, creases = primitives.noise(rng, size, 5, 3), primitives.noise(rng, size, 40, 2)
     furrows = np.exp(-10.0 * creases * creases)
     shade = 1.0 - 0.16 * light - 0.08 * light * light + 0.02 * mottle - 0.05 * furrows
     image = np.stack([value * shade for value in tone.tolist()]).astype(np.float32)
-    return image, turn
+    return image, direction
 
 
-def photograph(image: np.ndarray, height: np.ndarray, turn: float, rng: primitives.Rng, hairy: float) -> np.ndarray:
+def photograph(
+    image: np.ndarray, height: np.ndarray, direction: float, rng: primitives.Rng, hairy: float
+) -> np.ndarray:
     """Return a clinical photograph of skin, with relief in the light, hairs and the camera's noise.
 
     Args:
         image: float32 (3, size, size), 0 to 1; changed in place.
         height: Elevation of the skin, float32 (size, size), about 0 to 1.
-        turn: Direction of the light, radians.
+        direction: Direction of the light, radians.
         rng: Random generator.
         hairy: Probability of hairs across the image.
 
@@ -245,7 +247,7 @@ def photograph(image: np.ndarray, height: np.ndarray, turn: float, rng: primitiv
     # Elevations are lit on the side of the light and shaded on the other.
     height = cv2.GaussianBlur(height, (0, 0), 0.014 * size / 2)
     slope_y, slope_x = np.gradient(height, 2.0 / size)
-    relief = -(math.cos(turn) * slope_x + math.sin(turn) * slope_y)
+    relief = -(math.cos(direction) * slope_x + math.sin(direction) * slope_y)
     image *= 1.0 + np.clip(0.014 * relief, -0.35, 0.35)
     image += 0.25 * primitives.smoothstep(9.0, 26.0, relief)
     if rng.uniform() < hairy:
@@ -361,19 +363,19 @@ def _render_nail(
     """Return a fingertip with its nail on a cloth, and where the nail is diseased."""
     size = image.shape[-1]
     x, y = primitives.coordinates(size)
-    turn, wide, tall = rng.uniform(-0.6, 0.6), rng.uniform(0.34, 0.46), rng.uniform(0.40, 0.56)
-    u, v = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x
+    angle, wide, tall = rng.uniform(-0.6, 0.6), rng.uniform(0.34, 0.46), rng.uniform(0.40, 0.56)
+    u, v = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
     finger = primitives.smoothstep(1.05, 0.97, np.hypot(u / (wide * 1.6), np.minimum(v + 0.15, 0) / (tall * 1.45)))
     cloth = np.array(rng.uniform(0.15, 0.6)) * np.array([0.85, 1.0, 1.1])
     image = image * (0.75 + 0.25 * np.sqrt(np.clip(1 - (u / (wide * 1.65)) ** 2, 0, 1)))
     primitives.blend(image, cloth.tolist(), 1.0 - finger)
-    plate = primitives.smoothstep(1.04, 0.94, (np.abs(u) / wide) ** 3 + (np.abs(v + 0.1) / tall) ** 3)
-    primitives.blend(image, (0.93, 0.74, 0.68), 0.85 * plate)
+    nail = primitives.smoothstep(1.04, 0.94, (np.abs(u) / wide) ** 3 + (np.abs(v + 0.1) / tall) ** 3)
+    primitives.blend(image, (0.93, 0.74, 0.68), 0.85 * nail)
     primitives.blend(
-        image, (0.97, 0.90, 0.86), 0.7 * plate * primitives.smoothstep(-0.1 - tall * 0.75, -0.1 - tall * 0.9, v)
+        image, (0.97, 0.90, 0.86), 0.7 * nail * primitives.smoothstep(-0.1 - tall * 0.75, -0.1 - tall * 0.9, v)
     )
     reach = rng.uniform(-0.4, 0.5)
-    diseased = plate * primitives.smoothstep(reach + 0.25, reach - 0.15, (v + 0.1) / tall + 0.25 * uneven)
+    diseased = nail * primitives.smoothstep(reach + 0.25, reach - 0.15, (v + 0.1) / tall + 0.25 * uneven)
     primitives.blend(image, (0.76, 0.62, 0.30), np.clip(0.35 + 0.6 * strengths["crust"], 0, 1) * 0.9 * diseased)
     ridges = np.cos(u * rng.uniform(50, 80)) + flakes
     primitives.blend(
