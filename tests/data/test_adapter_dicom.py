@@ -46,10 +46,10 @@ def hospital(root: Path) -> dict[str, str]:
     return owners
 
 
-def shown(found: Manifest) -> str:
+def shown(manifest: Manifest) -> str:
     """All that a report could show of a dataset, paths apart."""
-    frame = found.frame.drop(columns="path")
-    return frame.to_csv() + str(found.facts) + str(found.classes) + quality.scan(found).to_csv()
+    frame = manifest.frame.drop(columns="path")
+    return frame.to_csv() + str(manifest.facts) + str(manifest.classes) + quality.scan(manifest).to_csv()
 
 
 def test_a_folder_of_dicom_groups_by_patient_and_names_no_one(tmp_path: Path) -> None:
@@ -57,40 +57,40 @@ def test_a_folder_of_dicom_groups_by_patient_and_names_no_one(tmp_path: Path) ->
     broken = tmp_path / "ill" / "Mustermann^Erika" / "broken.dcm"
     broken.write_bytes(Path(next(iter(owners))).read_bytes()[:300])
     burned = write(tmp_path / "normal" / "Mustermann.dcm", 99, BurnedInAnnotation="YES", PatientID=f"{PATIENT}-9")
-    found = adapters.load(make_study(tmp_path))
-    assert len(found.frame) == 14 and found.classes == ("ill", "normal")
-    truth = found.frame["path"].map({**owners, str(burned): f"{PATIENT}-9"})
-    assert found.frame.groupby(truth)["group"].nunique().eq(1).all()
-    assert found.frame.groupby("group").size().max() == 3
-    pseudonyms = dict(zip(truth, found.frame["group"], strict=True))
-    assert [pseudonyms[each] for each in sorted(set(owners.values()))] == [f"patient {n:04d}" for n in range(1, 7)]
-    for label, rows in found.frame.groupby("label"):
+    manifest = adapters.load(make_study(tmp_path))
+    assert len(manifest.frame) == 14 and manifest.classes == ("ill", "normal")
+    truth = manifest.frame["path"].map({**owners, str(burned): f"{PATIENT}-9"})
+    assert manifest.frame.groupby(truth)["group"].nunique().eq(1).all()
+    assert manifest.frame.groupby("group").size().max() == 3
+    pseudonyms = dict(zip(truth, manifest.frame["group"], strict=True))
+    assert [pseudonyms[owner] for owner in sorted(set(owners.values()))] == [f"patient {n:04d}" for n in range(1, 7)]
+    for label, rows in manifest.frame.groupby("label"):
         assert rows["image_id"].tolist() == [f"{label}/{n:06d}" for n in range(1, len(rows) + 1)]
-    assert not identifying(shown(found))
-    scanned = quality.scan(found).set_index("image_id")["error"]
-    errors = scanned[found.frame.set_index("path")["image_id"][[str(broken), str(burned)]]]
+    assert not identifying(shown(manifest))
+    scanned = quality.scan(manifest).set_index("image_id")["error"]
+    errors = scanned[manifest.frame.set_index("path")["image_id"][[str(broken), str(burned)]]]
     assert errors.iloc[0] and "burned in" in errors.iloc[1] and (scanned != "").sum() == 2
-    assert not found.facts["grouped"], "the broken file's patient is not known"
-    assert "14 of 14 images are DICOM" in found.facts["notes"][0]
+    assert not manifest.facts["grouped"], "the broken file's patient is not known"
+    assert "14 of 14 images are DICOM" in manifest.facts["notes"][0]
     broken.unlink()
     assert adapters.load(make_study(tmp_path)).facts["grouped"]
 
 
-def test_parts_and_other_files_beside_dicom(tmp_path: Path) -> None:
+def test_splits_and_other_files_beside_dicom(tmp_path: Path) -> None:
     for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         write(tmp_path / place / "Mustermann.dcm", number, PatientID=f"P{number % 2}")
         write_image(tmp_path / place / "photo.png", number)
-    found = adapters.load(make_study(tmp_path))
-    ids = set(found.frame["image_id"])
-    assert {"train/a/000001", "train/a/photo.png", "test/b/000001"} <= ids and not identifying(shown(found))
-    assert found.frame["group"].value_counts()["patient 0001"] == 2 and not found.facts["grouped"]
+    manifest = adapters.load(make_study(tmp_path))
+    ids = set(manifest.frame["image_id"])
+    assert {"train/a/000001", "train/a/photo.png", "test/b/000001"} <= ids and not identifying(shown(manifest))
+    assert manifest.frame["group"].value_counts()["patient 0001"] == 2 and not manifest.facts["grouped"]
 
 
 def test_headers_without_a_patient_are_groups_of_their_own(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / "ab"[number % 2] / f"{number}.dcm", number, PatientID="" if number else None)
-    found = adapters.load(make_study(tmp_path))
-    assert found.frame["group"].tolist() == found.frame["image_id"].tolist() and not found.facts["grouped"]
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.frame["group"].tolist() == manifest.frame["image_id"].tolist() and not manifest.facts["grouped"]
 
 
 TABLE = {"adapter": "table", "csv": "labels.csv", "image_column": "file", "label_column": "kind"}
@@ -109,13 +109,15 @@ def test_a_table_of_dicom_names_no_one(column: str, tmp_path: Path) -> None:
     duplicates = f"a,b\nMustermann {PATIENT} 0,Mustermann {PATIENT} 7.dcm\n"
     (tmp_path / "twins.csv").write_text(duplicates)
     layout = TABLE | {"image_folders": ["scans"], "group_column": column, "metadata": ["age"]}
-    found = adapters.load(make_study(tmp_path, layout))
-    assert found.frame["image_id"].tolist() == [f"labels/{n:06d}" for n in range(1, 9)]
+    manifest = adapters.load(make_study(tmp_path, layout))
+    assert manifest.frame["image_id"].tolist() == [f"labels/{n:06d}" for n in range(1, 9)]
     expected = [f"group {n // 4 + 1:04d}" if column else f"patient {n // 2 + 1:04d}" for n in range(8)]
-    assert found.frame["group"].tolist() == expected and found.facts["grouped"] and not identifying(shown(found))
+    assert (
+        manifest.frame["group"].tolist() == expected and manifest.facts["grouped"] and not identifying(shown(manifest))
+    )
     twins = adapters.load(make_study(tmp_path, layout | {"duplicates_csv": "twins.csv"}))
     assert twins.frame["group"].iloc[0] == twins.frame["group"].iloc[7] and twins.facts["listed_duplicates"] == 1
-    assert twins.frame["group"].nunique() == found.frame["group"].nunique() - 1 and not identifying(shown(twins))
+    assert twins.frame["group"].nunique() == manifest.frame["group"].nunique() - 1 and not identifying(shown(twins))
 
 
 def test_a_dataset_of_dicom_without_pydicom_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +130,10 @@ def test_a_dataset_of_dicom_without_pydicom_is_one_line(tmp_path: Path, monkeypa
 
 def test_the_manifest_lists_dicom_like_any_image(tmp_path: Path) -> None:
     hospital(tmp_path)
-    found = adapters.load(make_study(tmp_path))
-    table = quality.scan(found)
+    manifest = adapters.load(make_study(tmp_path))
+    table = quality.scan(manifest)
     assert (table["width"] == 16).all() and table["sha256"].nunique() == len(table)
-    assert pd.api.types.is_string_dtype(found.frame["image_id"])
+    assert pd.api.types.is_string_dtype(manifest.frame["image_id"])
 
 
 def test_dicom_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None:
@@ -140,10 +142,10 @@ def test_dicom_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None
         write(tmp_path / "ab"[number % 2] / name, number, PatientID=f"{PATIENT}-{number // 2}")
     for stray in ("Thumbs.db", "notes.txt", "DICOMDIR"):
         (tmp_path / "a" / stray).write_bytes(b"x" * 200)
-    found = adapters.load(make_study(tmp_path))
-    assert found.frame["image_id"].tolist() == ["a/000001", "a/000002", "b/000001", "b/000002"]
-    assert found.frame["group"].value_counts().to_dict() == {"patient 0001": 2, "patient 0002": 2}
-    assert found.facts["grouped"] and not identifying(shown(found))
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.frame["image_id"].tolist() == ["a/000001", "a/000002", "b/000001", "b/000002"]
+    assert manifest.frame["group"].value_counts().to_dict() == {"patient 0001": 2, "patient 0002": 2}
+    assert manifest.facts["grouped"] and not identifying(shown(manifest))
 
 
 def test_a_lost_row_of_a_table_of_dicom_is_named_by_its_line(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.layouts import layout, make_study, parts_of, refusal, write_image
+from helpers.layouts import layout, make_study, refusal, splits_of, write_image
 from scanbook.data import adapters, images
 from scanbook.data.adapters import files, folder
 from scanbook.data.manifest import COLUMNS
@@ -35,15 +35,15 @@ def test_class_folders(tmp_path: Path) -> None:
     write_image(root / "__MACOSX" / "x.jpg")
     write_image(root / ".cache" / "x.jpg")
     (root / "normal" / "folder.png").mkdir()
-    found = adapters.load(make_study(root))
-    assert found.classes == ("ill", "normal") and found.name == "mini"
+    manifest = adapters.load(make_study(root))
+    assert manifest.classes == ("ill", "normal") and manifest.name == "mini"
     expected = ["ill/a.JPG", "ill/b.png", "normal/c.jpeg", "normal/deep/er/d.TIFF", "normal/e.webp"]
-    assert found.frame["image_id"].tolist() == expected
-    assert found.frame["label"].tolist() == ["ill", "ill", "normal", "normal", "normal"]
-    assert [Path(path) for path in found.frame["path"]] == [root / name for name in expected]
-    assert found.frame["group"].tolist() == expected and set(found.frame["mask_path"]) == {""}
-    assert set(found.frame["split"]) == {""} and sorted(found.frame) == sorted(COLUMNS)
-    assert found.y.tolist() == [0, 0, 1, 1, 1] and not found.facts["grouped"]
+    assert manifest.frame["image_id"].tolist() == expected
+    assert manifest.frame["label"].tolist() == ["ill", "ill", "normal", "normal", "normal"]
+    assert [Path(path) for path in manifest.frame["path"]] == [root / name for name in expected]
+    assert manifest.frame["group"].tolist() == expected and set(manifest.frame["mask_path"]) == {""}
+    assert set(manifest.frame["split"]) == {""} and sorted(manifest.frame) == sorted(COLUMNS)
+    assert manifest.y.tolist() == [0, 0, 1, 1, 1] and not manifest.facts["grouped"]
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_class_folders(tmp_path: Path) -> None:
         (("train", "test"), ("train", "test")),
     ],
 )
-def test_part_folders(folders: tuple[str, ...], splits: tuple[str, ...], tmp_path: Path) -> None:
+def test_split_folders(folders: tuple[str, ...], splits: tuple[str, ...], tmp_path: Path) -> None:
     layout(tmp_path, *(f"{split}/{label}/1.png" for split in folders for label in ("ill", "normal")))
-    found = adapters.load(make_study(tmp_path))
-    assert found.classes == ("ill", "normal")
-    assert parts_of(found) == {
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("ill", "normal")
+    assert splits_of(manifest) == {
         f"{name}/{label}/1.png": split
         for name, split in zip(folders, splits, strict=True)
         for label in ("ill", "normal")
     }
 
 
-def test_what_is_no_layout_is_one_line_that_names_the_place(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_one_line_that_names_the_place(tmp_path: Path) -> None:
     names = ("train/a/1.png", "train/b/1.png", "normal/1.png")
     message = refusal(make_study(layout(tmp_path / "mixed", *names)))
     assert str(tmp_path / "mixed") in message and "'normal'" in message and "train, val and test" in message
@@ -96,9 +96,9 @@ def test_numbers_in_class_names_are_in_numeric_order(tmp_path: Path) -> None:
 @settings(max_examples=25)
 @given(st.permutations(["a", "A", "a1", "a01", "a10", "a2", "²", "١", "", "B"]))
 def test_the_class_order_does_not_depend_on_the_listing(names: list[str]) -> None:
-    found = sorted(names, key=files.natural_key)
-    assert found == sorted(sorted(names), key=files.natural_key)
-    assert found.index("a2") < found.index("a10") and found.index("a10") < found.index("B")
+    ordered = sorted(names, key=files.natural_key)
+    assert ordered == sorted(sorted(names), key=files.natural_key)
+    assert ordered.index("a2") < ordered.index("a10") and ordered.index("a10") < ordered.index("B")
 
 
 def test_the_data_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def write_covid(root: Path) -> Path:
 
 def test_the_radiography_layout_and_data_may_point_at_either_folder(tmp_path: Path) -> None:
     inner = write_covid(tmp_path / "COVID-19_Radiography_Dataset")
-    found = adapters.load(make_study(tmp_path, COVID))
-    assert found.classes == ("normal", "viral pneumonia", "COVID-19")
-    assert found.frame["label"].value_counts().to_dict() == {"normal": 3, "viral pneumonia": 3, "COVID-19": 3}
-    assert "Viral Pneumonia/images/Viral Pneumonia-2.png" in set(found.frame["image_id"])
-    for row in found.frame.itertuples():
+    manifest = adapters.load(make_study(tmp_path, COVID))
+    assert manifest.classes == ("normal", "viral pneumonia", "COVID-19")
+    assert manifest.frame["label"].value_counts().to_dict() == {"normal": 3, "viral pneumonia": 3, "COVID-19": 3}
+    assert "Viral Pneumonia/images/Viral Pneumonia-2.png" in set(manifest.frame["image_id"])
+    for row in manifest.frame.itertuples():
         assert Path(row.path).parent.name == "images"
         if row.image_id == "Normal/images/Normal-3.png":
             assert row.mask_path == ""
@@ -160,17 +160,17 @@ def test_the_radiography_layout_and_data_may_point_at_either_folder(tmp_path: Pa
             assert images.load_mask(Path(row.mask_path)).shape == (16, 16)
             assert images.read(Path(row.path)).shape == (8, 8, 3)
     direct = adapters.load(make_study(inner, COVID))
-    assert direct.frame.equals(found.frame) and direct.fingerprint() == found.fingerprint()
-    assert found.facts["notes"] == []
+    assert direct.frame.equals(manifest.frame) and direct.fingerprint() == manifest.fingerprint()
+    assert manifest.facts["notes"] == []
 
 
 def test_masks_beside_the_images_of_a_class(tmp_path: Path) -> None:
     layout(tmp_path, "ill/a.jpg", "ill/deep/b.png", "well/c.png")
     for name in ("a", "deep/b", "other"):
         write_mask(tmp_path / "ill" / "Masks" / f"{name}.png")
-    found = adapters.load(make_study(tmp_path)).frame.set_index("image_id")["mask_path"]
-    assert found.index.tolist() == ["ill/a.jpg", "ill/deep/b.png", "well/c.png"], "no mask is listed as an image"
-    assert [Path(path).name if path else "" for path in found] == ["a.png", "b.png", ""]
+    masks = adapters.load(make_study(tmp_path)).frame.set_index("image_id")["mask_path"]
+    assert masks.index.tolist() == ["ill/a.jpg", "ill/deep/b.png", "well/c.png"], "no mask is listed as an image"
+    assert [Path(path).name if path else "" for path in masks] == ["a.png", "b.png", ""]
 
 
 SKIN11 = folders(
@@ -189,7 +189,7 @@ NAMES = {
     "2. Melanoma 15.75k": 2,
     "7. Psoriasis pictures Lichen Planus and related diseases - 2k": 2,
     "10. Warts Molluscum and other Viral Infections - 2103": 2,
-    "11. Left out 5": 1,
+    "11. Excluded 5": 1,
 }
 
 
@@ -202,20 +202,20 @@ def write_skin11(root: Path) -> None:
 
 def test_folders_that_claim_counts_and_a_second_source(tmp_path: Path) -> None:
     write_skin11(tmp_path)
-    found = adapters.load(make_study(tmp_path, SKIN11))
-    assert found.classes == ("eczema", "melanoma", "psoriasis", "warts", "normal skin")
-    assert found.facts["claimed_in_names"] == {"eczema": 1677, "melanoma": 15750, "psoriasis": 2000, "warts": 2103}
-    counts = found.frame["label"].value_counts()
-    assert [counts[name] for name in found.classes] == [3, 2, 2, 2, 2]
-    extra = found.frame[found.frame["label"] == "normal skin"]
+    manifest = adapters.load(make_study(tmp_path, SKIN11))
+    assert manifest.classes == ("eczema", "melanoma", "psoriasis", "warts", "normal skin")
+    assert manifest.facts["claimed_in_names"] == {"eczema": 1677, "melanoma": 15750, "psoriasis": 2000, "warts": 2103}
+    counts = manifest.frame["label"].value_counts()
+    assert [counts[name] for name in manifest.classes] == [3, 2, 2, 2, 2]
+    extra = manifest.frame[manifest.frame["label"] == "normal skin"]
     assert extra["image_id"].tolist() == ["normal skin/normal_skin/arm/é ü.jpeg", "normal skin/normal_skin/hand.png"]
-    assert set(found.frame["split"]) == {""} and found.facts["notes"] == []
-    before = found.fingerprint()
+    assert set(manifest.frame["split"]) == {""} and manifest.facts["notes"] == []
+    before = manifest.fingerprint()
     write_image(tmp_path / "normal_skin" / "hand.png", seed=9)
     assert adapters.load(make_study(tmp_path, SKIN11)).fingerprint() != before, "the second source counts"
     shutil.rmtree(tmp_path / "normal_skin")
     without = adapters.load(make_study(tmp_path, SKIN11))
-    assert without.classes == found.classes[:4]
+    assert without.classes == manifest.classes[:4]
     (note,) = without.facts["notes"]
     assert "normal_skin is missing" in note and "normal skin is excluded" in note
 
@@ -224,19 +224,19 @@ def test_an_extra_class_may_lie_anywhere_and_inside_the_dataset(tmp_path: Path) 
     layout(tmp_path / "data", "ill/a.png", "more/b.png")
     layout(tmp_path / "elsewhere", "c.png")
     study = make_study(tmp_path / "data", folders(extra_classes={"well": "more", "far": str(tmp_path / "elsewhere")}))
-    found = adapters.load(study)
-    assert found.classes == ("ill", "well", "far"), "the folder of an extra class is no class of its own"
-    assert found.frame["image_id"].tolist() == ["ill/a.png", "well/more/b.png", "far/elsewhere/c.png"]
+    manifest = adapters.load(study)
+    assert manifest.classes == ("ill", "well", "far"), "the folder of an extra class is no class of its own"
+    assert manifest.frame["image_id"].tolist() == ["ill/a.png", "well/more/b.png", "far/elsewhere/c.png"]
 
 
 def test_images_of_an_extra_class_are_listed_once_and_folders_of_one_name_do_not_collide(tmp_path: Path) -> None:
     data = layout(tmp_path / "data", "ill/a.png", "ill/new/b.png", "second/photos/c.png", "third/photos/c.png")
     (tmp_path / "link").symlink_to(data / "third" / "photos")
     extra = {"new": "ill/new", "well": "../data/second/photos", "far": str(tmp_path / "link")}
-    found = adapters.load(make_study(data, folders(extra_classes=extra)))
-    assert found.classes == ("ill", "new", "well", "far") and found.frame["path"].map(os.path.realpath).is_unique
+    manifest = adapters.load(make_study(data, folders(extra_classes=extra)))
+    assert manifest.classes == ("ill", "new", "well", "far") and manifest.frame["path"].map(os.path.realpath).is_unique
     extra_ids = ["new/new/b.png", "well/photos/c.png", "far/link/c.png"]
-    assert found.frame["image_id"].tolist() == ["ill/a.png", *extra_ids]
+    assert manifest.frame["image_id"].tolist() == ["ill/a.png", *extra_ids]
     twice = folders(extra_classes={"well": "second/photos", "far": "third/photos"})
     ids = adapters.load(make_study(data, twice)).frame["image_id"]
     assert ids.tolist()[-2:] == ["well/photos/c.png", "far/photos/c.png"] and ids.is_unique
@@ -247,15 +247,15 @@ def test_a_link_to_nothing_is_not_listed(tmp_path: Path) -> None:
     before = adapters.load(make_study(tmp_path))
     (tmp_path / "ill" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "ill" / "gone").symlink_to(tmp_path / "nowhere")
-    found = adapters.load(make_study(tmp_path))
-    assert found.frame.equals(before.frame) and found.fingerprint() == before.fingerprint()
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.frame.equals(before.frame) and manifest.fingerprint() == before.fingerprint()
 
 
-def test_an_extra_class_with_parts_may_lie_beside_the_parts(tmp_path: Path) -> None:
+def test_an_extra_class_with_splits_may_lie_beside_the_splits(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{split}/{label}/{split}.png" for split in ("train", "test") for label in "ab"))
     layout(tmp_path, "more/train/c.png", "more/test/d.png")
-    found = adapters.load(make_study(tmp_path, folders(extra_classes={"well": "more"})))
-    assert found.classes == ("a", "b", "well") and len(found.frame) == 6
+    manifest = adapters.load(make_study(tmp_path, folders(extra_classes={"well": "more"})))
+    assert manifest.classes == ("a", "b", "well") and len(manifest.frame) == 6
 
 
 def test_folders_outside_the_dataset_count_in_its_fingerprint(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_folders_outside_the_dataset_count_in_its_fingerprint(tmp_path: Path) ->
     assert adapters.load(study).fingerprint() != before
 
 
-def test_an_extra_class_beside_parts_needs_parts(tmp_path: Path) -> None:
+def test_an_extra_class_beside_splits_needs_splits(tmp_path: Path) -> None:
     layout(tmp_path, *(f"data/{split}/{label}/{split}.png" for split in ("train", "test") for label in "ab"))
     layout(tmp_path, "normal/c.png")
     study = make_study(tmp_path, folders(root="data", extra_classes={"well": "normal"}))
@@ -275,8 +275,11 @@ def test_an_extra_class_beside_parts_needs_parts(tmp_path: Path) -> None:
     assert "'well'" in message and "train and test folders" in message
     shutil.rmtree(tmp_path / "normal")
     layout(tmp_path, "normal/train/c.png", "normal/test/d.png")
-    found = adapters.load(study)
-    assert parts_of(found)["well/normal/train/c.png"] == "train" and parts_of(found)["well/normal/test/d.png"] == "test"
+    manifest = adapters.load(study)
+    assert (
+        splits_of(manifest)["well/normal/train/c.png"] == "train"
+        and splits_of(manifest)["well/normal/test/d.png"] == "test"
+    )
 
 
 def test_the_dermnet_layout(tmp_path: Path) -> None:
@@ -284,15 +287,18 @@ def test_the_dermnet_layout(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{split}/{label}/{label[:3].lower()}-{n}.JPG" for split in ("test", "train")
                        for label in classes
                        for n in range(2)))  # fmt: skip
-    found = adapters.load(make_study(tmp_path))
-    assert found.classes == classes and "claimed_in_names" not in found.facts
-    assert found.frame["split"].value_counts().to_dict() == {"train": 8, "test": 8}
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == classes and "claimed_in_names" not in manifest.facts
+    assert manifest.frame["split"].value_counts().to_dict() == {"train": 8, "test": 8}
 
 
 def test_a_folder_wrapped_in_its_own_name(tmp_path: Path) -> None:
     layout(tmp_path, *(f"data/data/{split}/{split}/{label}/1.png" for split in ("train", "test") for label in "ab"))
-    found = adapters.load(make_study(tmp_path / "data"))
-    assert found.classes == ("a", "b") and found.frame["split"].value_counts().to_dict() == {"train": 2, "test": 2}
+    manifest = adapters.load(make_study(tmp_path / "data"))
+    assert manifest.classes == ("a", "b") and manifest.frame["split"].value_counts().to_dict() == {
+        "train": 2,
+        "test": 2,
+    }
     layout(tmp_path, "ill/ill/1.png", "well/well/1.png")
     both = adapters.load(make_study(tmp_path, folders(classes={"ill": "ill", "well": "well"})))
     assert both.frame["image_id"].tolist() == ["ill/ill/1.png", "well/well/1.png"], "a class may hold folders"
@@ -302,9 +308,9 @@ def test_names_match_whatever_their_case_and_accents(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "Mélanome [M]")
     layout(tmp_path, f"train/{decomposed}/1.png", "train/NAEVUS/1.png", "test/mélanome [M]/1.png", "test/Naevus/1.png")
     named = folders(classes={"naevus": "naevus", "MÉLANOME*": "melanoma", "*": "never"})
-    found = adapters.load(make_study(tmp_path, named))
-    assert found.classes == ("naevus", "melanoma")
-    assert found.facts["notes"] == ["No image is of the class never."]
+    manifest = adapters.load(make_study(tmp_path, named))
+    assert manifest.classes == ("naevus", "melanoma")
+    assert manifest.facts["notes"] == ["No image is of the class never."]
 
 
 def test_folders_of_which_none_is_a_class_of_the_study(tmp_path: Path) -> None:
@@ -336,9 +342,9 @@ def test_the_class_order_is_the_studys(counts: dict[str, int], order: list[str])
     classes = {name: f"class of {name}" for name in order}
     with tempfile.TemporaryDirectory() as place:
         layout(Path(place), *(f"{name}/{n}.png" for name, count in counts.items() for n in range(count)))
-        found = adapters.load(make_study(place, folders(classes=classes)))
-    assert found.classes == tuple(classes[name] for name in order if name in counts)
-    assert found.frame["label"].value_counts().to_dict() == {classes[name]: count for name, count in counts.items()}
+        manifest = adapters.load(make_study(place, folders(classes=classes)))
+    assert manifest.classes == tuple(classes[name] for name in order if name in counts)
+    assert manifest.frame["label"].value_counts().to_dict() == {classes[name]: count for name, count in counts.items()}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +357,7 @@ def test_the_class_order_is_the_studys(counts: dict[str, int], order: list[str])
 def test_real_class_folders(name: str, counts: dict[str, list[int]], real_data: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(real_data / f"{name}.zip") as file:
         file.extractall(tmp_path)
-    found = adapters.load(make_study(tmp_path))
-    table = pd.crosstab(found.frame["split"], found.frame["label"])[list(found.classes)]
+    manifest = adapters.load(make_study(tmp_path))
+    table = pd.crosstab(manifest.frame["split"], manifest.frame["label"])[list(manifest.classes)]
     assert {split: row.tolist() for split, row in table.iterrows()} == counts
-    assert found.classes == (("Covid", "Normal", "Viral Pneumonia") if "covid" in name else tuple("01234"))
+    assert manifest.classes == (("Covid", "Normal", "Viral Pneumonia") if "covid" in name else tuple("01234"))

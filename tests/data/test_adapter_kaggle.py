@@ -40,7 +40,7 @@ Action = Callable[[str, Path], str | None]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Action], list[tuple[str, str]]]:
-    """Puts an action in the place of kagglehub's downloads; returns what is asked for."""
+    """Puts an action in the place of kagglehub's downloads; returns the requests."""
 
     def install(action: Action) -> list[tuple[str, str]]:
         requested = []

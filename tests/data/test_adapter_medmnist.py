@@ -54,16 +54,16 @@ def test_an_archive_keeps_every_pixel_label_and_part(flag: str, colour: bool, tm
     names = medmnist.ARCHIVES[flag].classes
     arrays = archive(colour, len(names))
     study = make_study(save(tmp_path / "local.npz", arrays), {"adapter": "medmnist", "flag": flag})
-    found = adapters.load(study)
-    assert found.classes == names and set(Counter(found.frame["split"])) == set(manifest.SPLITS)
+    listing = adapters.load(study)
+    assert listing.classes == names and set(Counter(listing.frame["split"])) == set(manifest.SPLITS)
     for key, split in (("train", "train"), ("val", "validation"), ("test", "test")):
-        rows = found.rows(split)
-        assert np.array_equal(found.y[rows], arrays[f"{key}_labels"][:, 0])
-        decoded = np.stack([images.read(Path(path)) for path in found.frame["path"].iloc[rows]])
+        rows = listing.rows(split)
+        assert np.array_equal(listing.y[rows], arrays[f"{key}_labels"][:, 0])
+        decoded = np.stack([images.read(Path(path)) for path in listing.frame["path"].iloc[rows]])
         expected = arrays[f"{key}_images"]
         assert np.array_equal(decoded, expected if colour else np.stack([expected] * 3, -1))
     again = adapters.load(study)
-    assert again.frame.equals(found.frame) and again.fingerprint() == found.fingerprint()
+    assert again.frame.equals(listing.frame) and again.fingerprint() == listing.fingerprint()
 
 
 def without(arrays: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
@@ -132,10 +132,10 @@ def test_an_unknown_archive_or_a_folder_is_one_line(tmp_path: Path) -> None:
 def test_larger_sizes_keep_every_pixel_and_their_size_is_checked(size: int, tmp_path: Path) -> None:
     arrays = archive(size=size)
     path = save(tmp_path / "local.npz", arrays)
-    found = adapters.load(make_study(path, retina(size=size)))
-    rows = found.rows("test")
-    assert np.array_equal(images.read(Path(found.frame["path"][rows[-1]])), arrays["test_images"][-1])
-    assert np.array_equal(found.y[rows], arrays["test_labels"][:, 0])
+    listing = adapters.load(make_study(path, retina(size=size)))
+    rows = listing.rows("test")
+    assert np.array_equal(images.read(Path(listing.frame["path"][rows[-1]])), arrays["test_images"][-1])
+    assert np.array_equal(listing.y[rows], arrays["test_labels"][:, 0])
     message = refusal(make_study(path, retina()))
     assert f'SET="dataset.size={size}"' in message and f"(20, {size}, {size}, 3)" in message
     assert str(path) in message and "download" not in message
@@ -169,10 +169,10 @@ def test_md5s_are_those_of_one_file_each() -> None:
 
 
 class Servers:
-    """Two servers of archives, on this machine, and what was asked of them."""
+    """Two servers of archives, on this machine, and the requests they received."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.asked = root, []
+        self.root, self.requests = root, []
         for name in ("first", "second"):
             (root / name).mkdir(parents=True)
 
@@ -190,7 +190,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers
             super().__init__(*arguments, directory=str(made.root))
 
         def do_GET(self) -> None:
-            made.asked.append(self.path)
+            made.requests.append(self.path)
             super().do_GET()
 
         def log_message(self, *_: Any) -> None:
@@ -229,8 +229,8 @@ def test_a_download_is_checked_kept_and_not_fetched_again(
     official(monkeypatch, size, servers.put("first", file, archive(size=size)))
     study = make_study("", retina(size=size))
     first = adapters.load(study)
-    assert fetched(tmp_path) == [file] and servers.asked == [f"/first/{file}"]
-    assert adapters.load(study).frame.equals(first.frame) and len(servers.asked) == 1
+    assert fetched(tmp_path) == [file] and servers.requests == [f"/first/{file}"]
+    assert adapters.load(study).frame.equals(first.frame) and len(servers.requests) == 1
 
 
 @pytest.mark.parametrize("fault", ["missing", "another file"])
@@ -240,9 +240,9 @@ def test_the_second_source_is_taken_when_the_first_fails(
     official(monkeypatch, 28, servers.put("second", "retinamnist.npz", archive()))
     if fault == "another file":
         servers.put("first", "retinamnist.npz", archive(colour=False))
-    found = adapters.load(make_study("", retina()))
-    assert len(found.frame) == 33 and fetched(tmp_path) == ["retinamnist.npz"]
-    assert servers.asked == ["/first/retinamnist.npz", "/second/retinamnist.npz"]
+    listing = adapters.load(make_study("", retina()))
+    assert len(listing.frame) == 33 and fetched(tmp_path) == ["retinamnist.npz"]
+    assert servers.requests == ["/first/retinamnist.npz", "/second/retinamnist.npz"]
 
 
 def test_when_no_source_serves_one_line_names_each_and_nothing_is_left(servers: Servers, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_disk_that_cannot_be_written_is_not_taken_for_the_network(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SCANBOOK_DATA", str(tmp_path / "file"))
     message = refusal(make_study("", retina()))
-    assert "cannot write" in message and "SCANBOOK_DATA" in message and not servers.asked
+    assert "cannot write" in message and "SCANBOOK_DATA" in message and not servers.requests
 
 
 def test_every_size_has_a_second_source() -> None:
@@ -279,13 +279,13 @@ def test_the_official_retinamnist(real_data: Path) -> None:
     path = real_data / "retinamnist.npz"
     known = medmnist.ARCHIVES["retinamnist"]
     assert md5(path.read_bytes()).hexdigest() == known.md5[28]
-    found = adapters.load(make_study(path, retina()))
-    counts = found.frame["split"].value_counts()
+    listing = adapters.load(make_study(path, retina()))
+    counts = listing.frame["split"].value_counts()
     assert (counts["train"], counts["validation"], counts["test"]) == (1080, 120, 400)
     with np.load(path) as arrays:
-        rows = found.rows("test")
-        assert np.array_equal(found.y[rows], arrays["test_labels"][:, 0])
-        assert np.array_equal(images.read(Path(found.frame["path"][rows[-1]])), arrays["test_images"][-1])
+        rows = listing.rows("test")
+        assert np.array_equal(listing.y[rows], arrays["test_labels"][:, 0])
+        assert np.array_equal(images.read(Path(listing.frame["path"][rows[-1]])), arrays["test_images"][-1])
 
 
 def test_the_official_md5_catches_a_rebuilt_archive(real_data: Path, servers: Servers) -> None:

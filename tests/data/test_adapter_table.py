@@ -69,9 +69,9 @@ def write_table(root: Path, rows: list[dict[str, str]]) -> None:
 
 def test_the_published_layout_of_ham10000(tmp_path: Path) -> None:
     rows = write_ham(tmp_path)
-    found = adapters.load(make_study(tmp_path, HAM))
-    frame = found.frame
-    assert found.classes == ("akiec", "bcc", "bkl", "mel", "nv")
+    manifest = adapters.load(make_study(tmp_path, HAM))
+    frame = manifest.frame
+    assert manifest.classes == ("akiec", "bcc", "bkl", "mel", "nv")
     for column, key in (("image_id", "image_id"), ("label", "dx"), ("group", "lesion_id"), ("sex", "sex")):
         assert frame[column].tolist() == [row[key] for row in rows]
     assert [Path(path).name for path in frame["path"]] == [f"{row['image_id']}.jpg" for row in rows]
@@ -82,8 +82,8 @@ def test_the_published_layout_of_ham10000(tmp_path: Path) -> None:
         Path(mask).stem == f"{name}_segmentation" for mask, name in zip(masks, frame["image_id"], strict=True) if mask
     )
     assert frame["age"].dtype == float and frame["age"].isna().sum() == 1 and frame["age"].max() == 75
-    assert set(frame["split"]) == {""} and found.facts["grouped"]
-    assert found.metadata == ["dx_type", "age", "sex", "localization"]
+    assert set(frame["split"]) == {""} and manifest.facts["grouped"]
+    assert manifest.metadata == ["dx_type", "age", "sex", "localization"]
 
 
 def test_masks_are_optional(tmp_path: Path) -> None:
@@ -105,23 +105,23 @@ def test_an_image_without_a_row_is_not_listed(tmp_path: Path) -> None:
     assert rows[0]["image_id"] not in set(adapters.load(make_study(tmp_path, HAM)).frame["image_id"])
 
 
-def test_an_image_whose_group_is_not_told_is_a_group_of_its_own(tmp_path: Path) -> None:
+def test_an_image_without_a_group_is_a_group_of_its_own(tmp_path: Path) -> None:
     rows = write_ham(tmp_path)
     write_table(tmp_path, [row | ({"lesion_id": ""} if number < 2 else {}) for number, row in enumerate(rows)])
-    found = adapters.load(make_study(tmp_path, HAM))
-    groups = found.frame["group"].tolist()
+    manifest = adapters.load(make_study(tmp_path, HAM))
+    groups = manifest.frame["group"].tolist()
     assert groups[:2] == [rows[0]["image_id"], rows[1]["image_id"]] and groups[2] == rows[2]["lesion_id"]
     expected = f"2 of {len(rows)} images name no patient (group): each counts as a group of its own."
-    assert not found.facts["grouped"] and found.facts["notes"] == [expected]
+    assert not manifest.facts["grouped"] and manifest.facts["notes"] == [expected]
 
 
-def test_spaces_around_a_group_do_not_split_it_and_it_may_be_called_as_its_image(tmp_path: Path) -> None:
+def test_spaces_around_a_group_do_not_split_it_and_it_may_have_the_name_of_its_image(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{name}.png" for name in "abcd"))
     (tmp_path / "labels.csv").write_text("file,kind,who\na,x,p1\nb,y,p1 \nc,x, p2\nd,y,d\n")
     columns = {"image_column": "file", "label_column": "kind", "group_column": "who"}
-    found = adapters.load(make_study(tmp_path, {"adapter": "table", "csv": "labels.csv", **columns}))
-    assert found.frame["group"].tolist() == ["p1", "p1", "p2", "d"]
-    assert found.facts["grouped"] and found.facts["notes"] == []
+    manifest = adapters.load(make_study(tmp_path, {"adapter": "table", "csv": "labels.csv", **columns}))
+    assert manifest.frame["group"].tolist() == ["p1", "p1", "p2", "d"]
+    assert manifest.facts["grouped"] and manifest.facts["notes"] == []
 
 
 def test_folders_outside_the_dataset_count_in_its_fingerprint(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_folders_outside_the_dataset_count_in_its_fingerprint(tmp_path: Path) ->
     assert len(set(seen)) == 3
 
 
-def test_a_link_to_an_image_that_is_gone_is_no_image(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_image_is_not_an_image(tmp_path: Path) -> None:
     rows = write_ham(tmp_path)
     path = tmp_path / "HAM10000_images_part_1" / "ISIC_0024306.jpg"
     path.unlink()
@@ -147,7 +147,7 @@ def test_a_link_to_an_image_that_is_gone_is_no_image(tmp_path: Path) -> None:
     assert "names 1 images" in message and f"line {line};" in message
 
 
-def test_file_names_with_extension_or_folder_and_parts_of_the_source(tmp_path: Path) -> None:
+def test_file_names_with_extension_or_folder_and_splits_of_the_source(tmp_path: Path) -> None:
     layout(tmp_path, "img/a.png", "img/b.x.png", "img/c.PNG", "img/d.png")
     (tmp_path / "labels.csv").write_text(
         "\ufefffile,kind,split,score\na.png,x,Train,1\nimg/b.x.png,y,train,\nc,x, val ,3\nd.png,y,TEST,4\n", "utf-8"
@@ -167,8 +167,8 @@ def test_of_two_files_of_one_name_the_folder_named_first_wins(tmp_path: Path) ->
     write_ham(tmp_path)
     name = "ISIC_0024306"
     write_image(tmp_path / "HAM10000_images_part_2" / f"{name}.jpg", 5)
-    found = adapters.load(make_study(tmp_path, HAM)).frame.set_index("image_id")["path"][name]
-    assert Path(found).parent.name == "HAM10000_images_part_1"
+    path = adapters.load(make_study(tmp_path, HAM)).frame.set_index("image_id")["path"][name]
+    assert Path(path).parent.name == "HAM10000_images_part_1"
 
 
 def spoil(root: Path, rows: list[dict[str, str]], how: str) -> None:
@@ -235,20 +235,24 @@ def test_the_aptos_layout(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("id_code,diagnosis\n" + "".join(f"{name},{grade}\n" for name, grade in rows))
     (tmp_path / "test.csv").write_text("id_code\nxyz\n")
     layout(tmp_path, *(f"train_images/{name}.png" for name, _ in rows), "test_images/xyz.png")
-    found = adapters.load(make_study(tmp_path, APTOS))
-    assert found.classes == tuple("01234") and found.frame["image_id"].tolist() == [name for name, _ in rows]
-    assert set(found.frame["mask_path"]) == {""} and not found.facts["grouped"] and found.facts["notes"] == []
+    manifest = adapters.load(make_study(tmp_path, APTOS))
+    assert manifest.classes == tuple("01234") and manifest.frame["image_id"].tolist() == [name for name, _ in rows]
+    assert set(manifest.frame["mask_path"]) == {""} and not manifest.facts["grouped"] and manifest.facts["notes"] == []
 
 
-def test_labels_are_renamed_and_those_of_no_interest_left_out(tmp_path: Path) -> None:
+def test_labels_are_renamed_and_others_excluded(tmp_path: Path) -> None:
     layout(tmp_path, *(f"train_images/{n}.png" for n in range(6)))
     (tmp_path / "train.csv").write_text(
         "id_code,diagnosis\n" + "".join(f"{n},{n}\n" for n in range(5)) + "lost,9\n5, 4 \n"
     )
-    found = adapters.load(make_study(tmp_path, APTOS | {"classes": {"[34]": "referable", "0": "none", "7": "never"}}))
-    assert found.classes == ("referable", "none") and found.frame["image_id"].tolist() == ["0", "3", "4", "5"]
-    assert found.frame["label"].tolist() == ["none", "referable", "referable", "referable"]
-    assert found.frame.index.tolist() == [0, 1, 2, 3] and found.facts["notes"] == ["No image is of the class never."]
+    manifest = adapters.load(
+        make_study(tmp_path, APTOS | {"classes": {"[34]": "referable", "0": "none", "7": "never"}})
+    )
+    assert manifest.classes == ("referable", "none") and manifest.frame["image_id"].tolist() == ["0", "3", "4", "5"]
+    assert manifest.frame["label"].tolist() == ["none", "referable", "referable", "referable"]
+    assert manifest.frame.index.tolist() == [0, 1, 2, 3] and manifest.facts["notes"] == [
+        "No image is of the class never."
+    ]
     message = refusal(make_study(tmp_path, APTOS | {"classes": {"grade*": "some"}}))
     assert "none of the labels 0, 1, 2" in message and "grade*" in message
 
@@ -270,12 +274,12 @@ def test_the_isic_layout_and_its_listed_duplicates(place: str, tmp_path: Path) -
     assert without.frame["group"].nunique() == 6 and without.facts["grouped"]
     pairs = "image_name_1,image_name_2\nISIC_0000000,ISIC_0000005\nISIC_0000004,ISIC_0000011.jpg\nISIC_0000003,ISIC_9\n"
     (tmp_path / "ISIC_2020_Training_Duplicates.csv").write_text(pairs)
-    found = adapters.load(make_study(tmp_path, ISIC))
-    assert found.facts["listed_duplicates"] == 3 and "1 of 3" in found.facts["notes"][0]
+    manifest = adapters.load(make_study(tmp_path, ISIC))
+    assert manifest.facts["listed_duplicates"] == 3 and "1 of 3" in manifest.facts["notes"][0]
     # patients 0, 2 and 5 are linked by 0-5 and 4-11
     expected = ["IP_0", "IP_0", "IP_1", "IP_1", "IP_0", "IP_0", "IP_3", "IP_3", "IP_4", "IP_4", "IP_0", "IP_0"]
-    assert found.frame["group"].tolist() == expected
-    assert found.fingerprint() != without.fingerprint()
+    assert manifest.frame["group"].tolist() == expected
+    assert manifest.fingerprint() != without.fingerprint()
     (tmp_path / "ISIC_2020_Training_Duplicates.csv").write_text("image_name_1\nISIC_0000000\n")
     assert "1 columns" in refusal(make_study(tmp_path, ISIC))
 
@@ -284,8 +288,8 @@ def linked(groups: list[int], pairs: list[tuple[int, int]]) -> list[frozenset[in
     """Images that belong together, by joining sets until nothing changes: slow and plainly right."""
     sets = [{i for i, other in enumerate(groups) if other == group} for group in set(groups)]
     for one, other in pairs:
-        joined = [each for each in sets if one in each or other in each]
-        sets = [each for each in sets if each not in joined] + [set().union(*joined)]
+        joined = [members for members in sets if one in members or other in members]
+        sets = [members for members in sets if members not in joined] + [set().union(*joined)]
     return sorted(map(frozenset, sets), key=min)
 
 
@@ -297,20 +301,20 @@ def linked(groups: list[int], pairs: list[tuple[int, int]]) -> list[frozenset[in
 def test_listed_duplicates_join_groups_and_nothing_else(groups: list[int], pairs: list[tuple[int, int]]) -> None:
     names = pd.Series([f"i{n}" for n in range(len(groups))])
     labels = pd.Series([f"g{group}" for group in groups])
-    found, known = table._merge_groups(labels, names, [(f"i{one}", f"i{other}") for one, other in pairs])
+    merged, known = table._merge_groups(labels, names, [(f"i{one}", f"i{other}") for one, other in pairs])
     inside = [pair for pair in pairs if max(pair) < len(groups)]
-    assert known == len(inside) and set(found) <= set(labels)
-    members = [frozenset(found.index[found == label]) for label in set(found)]
+    assert known == len(inside) and set(merged) <= set(labels)
+    members = [frozenset(merged.index[merged == label]) for label in set(merged)]
     assert sorted(members, key=min) == linked(groups, inside)
 
 
 def test_an_extra_class_of_a_table(tmp_path: Path) -> None:
     write_isic(tmp_path)
     layout(tmp_path, "healthy/a.png", "healthy/b.png")
-    found = adapters.load(make_study(tmp_path, ISIC | {"extra_classes": {"healthy": "healthy", "ghost": "ghosts"}}))
-    assert found.classes == ("benign", "malignant", "healthy")
-    last = found.frame.iloc[-2:]
+    manifest = adapters.load(make_study(tmp_path, ISIC | {"extra_classes": {"healthy": "healthy", "ghost": "ghosts"}}))
+    assert manifest.classes == ("benign", "malignant", "healthy")
+    last = manifest.frame.iloc[-2:]
     assert last["image_id"].tolist() == last["group"].tolist() == ["healthy/healthy/a.png", "healthy/healthy/b.png"]
     assert last["sex"].tolist() == ["", ""] and last["age_approx"].isna().all()
-    assert found.frame["age_approx"].iloc[0] == 40 and "ghosts" in found.facts["notes"][0]
-    assert not found.facts["grouped"] and found.facts["notes"][1].startswith("2 of 14 images name no patient")
+    assert manifest.frame["age_approx"].iloc[0] == 40 and "ghosts" in manifest.facts["notes"][0]
+    assert not manifest.facts["grouped"] and manifest.facts["notes"][1].startswith("2 of 14 images name no patient")

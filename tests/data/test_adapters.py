@@ -31,51 +31,51 @@ def test_a_limit_samples_classes_evenly_and_whole_groups(tmp_path: Path) -> None
     def sampled(**keys: object) -> Manifest:
         return adapters._sample(whole, make_study(tmp_path).model_copy(update=keys))
 
-    found = sampled(limit=40)
+    manifest = sampled(limit=40)
     again, other = sampled(limit=40), sampled(limit=40, seed=1)
-    assert found.frame.equals(again.frame) and not found.frame.equals(other.frame)
-    assert 30 <= len(found.frame) <= 60 and set(found.frame["label"]) == {"a", "b"}
+    assert manifest.frame.equals(again.frame) and not manifest.frame.equals(other.frame)
+    assert 30 <= len(manifest.frame) <= 60 and set(manifest.frame["label"]) == {"a", "b"}
     assert sampled(limit=4).frame["label"].value_counts().min() >= 9, "enough to split"
-    chosen = frame[frame["group"].isin(found.frame["group"])]
-    assert chosen["image_id"].tolist() == found.frame["image_id"].tolist(), "groups are whole and order is kept"
+    chosen = frame[frame["group"].isin(manifest.frame["group"])]
+    assert chosen["image_id"].tolist() == manifest.frame["image_id"].tolist(), "groups are whole and order is kept"
 
 
 def test_a_limit_in_the_sources_shares_keeps_the_prevalence(tmp_path: Path) -> None:
     rows = [(f"i{n:04d}", "ill" if n % 50 == 0 else "well", f"g{n // 4}") for n in range(4000)]
     frame = pd.DataFrame(rows, columns=["image_id", "label", "group"]).assign(path="", mask_path="", split="")
     wanted = make_study(tmp_path).model_copy(update={"limit": 1500, "limit_class_balance": "source"})
-    found = adapters._sample(Manifest("rare", frame, ("ill", "well")), wanted).frame
-    assert 1450 <= len(found) <= 1550
-    assert 0.015 < (found["label"] == "ill").mean() < 0.025
+    manifest = adapters._sample(Manifest("rare", frame, ("ill", "well")), wanted).frame
+    assert 1450 <= len(manifest) <= 1550
+    assert 0.015 < (manifest["label"] == "ill").mean() < 0.025
 
 
-def test_a_limit_takes_from_every_part_of_the_source(tmp_path: Path) -> None:
+def test_a_limit_takes_from_every_split_of_the_source(tmp_path: Path) -> None:
     names = [f"{split}/{label}/{n}.png" for split, count in (("train", 80), ("val", 4), ("test", 4)) for label in "ab"
              for n in range(count)]  # fmt: skip
-    found = adapters.load(make_study(layout(tmp_path, *names), limit=20))
-    counts = found.frame.groupby(["split", "label"]).size()
-    (note,) = found.facts["notes"]
-    assert found.facts["sampled"]
-    assert note.startswith(f"{len(found.frame)} of 176 images were taken (limit 20), evenly over the classes")
+    manifest = adapters.load(make_study(layout(tmp_path, *names), limit=20))
+    counts = manifest.frame.groupby(["split", "label"]).size()
+    (note,) = manifest.facts["notes"]
+    assert manifest.facts["sampled"]
+    assert note.startswith(f"{len(manifest.frame)} of 176 images were taken (limit 20), evenly over the classes")
     assert adapters.load(make_study(tmp_path)).facts["notes"] == []
-    assert len(counts) == 6 and counts.min() >= 2 and 18 <= len(found.frame) <= 30
+    assert len(counts) == 6 and counts.min() >= 2 and 18 <= len(manifest.frame) <= 30
 
 
 # where the images come from
 
 
-def test_a_study_on_its_stand_in_reads_drawn_images_with_its_own_adapter(
+def test_a_study_on_its_stand_in_reads_synthetic_images_with_its_own_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
-    def drawn(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
+    def load_stand_in(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         seen.append(read)
         return read(study.model_copy(update={"data": str(layout(tmp_path, "a/1.png", "b/1.png"))}))
 
-    monkeypatch.setattr(adapters.stand_in, "load", drawn)
-    found = adapters.load(make_study("/nowhere", on_stand_in=True))
-    assert found.classes == ("a", "b") and seen == [adapters.folder.load]
+    monkeypatch.setattr(adapters.stand_in, "load", load_stand_in)
+    manifest = adapters.load(make_study("/nowhere", on_stand_in=True))
+    assert manifest.classes == ("a", "b") and seen == [adapters.folder.load]
 
 
 def test_data_from_kaggle_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Datasets in miniature, for the tests of the adapters."""
+"""Small datasets for the tests of the adapters."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def refusal(study: Study) -> str:
     return str(caught.value)
 
 
-def parts_of(found: Manifest) -> dict[str, str]:
-    return dict(found.frame[["image_id", "split"]].itertuples(index=False))
+def splits_of(manifest: Manifest) -> dict[str, str]:
+    return dict(manifest.frame[["image_id", "split"]].itertuples(index=False))
