@@ -213,7 +213,7 @@ def test_reports_are_compared_with_what_was_downloaded(
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     requested = hub(whole)
     planned: list[Batch] = []
-    monkeypatch.setattr(schedule, "make", lambda batches, *_: planned.extend(batches) or True)
+    monkeypatch.setattr(schedule, "run_stale", lambda batches, *_: planned.extend(batches) or True)
     assert cli.main(["reports", "--study", "dermnet", "--data", "kaggle"]) == 0
     assert len(requested) == 1
     assert planned[0].fingerprints("01_eda") == Batch(load("dermnet", data="kaggle")).fingerprints("01_eda")
