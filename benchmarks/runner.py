@@ -96,7 +96,7 @@ class Run:
 
     def __init__(self, folder: Path, work: Path, sizes: Sizes, data: Path | None) -> None:
         self.folder, self.work, self.sizes, self.data = folder, work, sizes, data
-        shipped = store.PACKAGE / "weights" / BACKBONES[SMALL].shipped
+        shipped = store.PACKAGE / "models" / "weights" / BACKBONES[SMALL].shipped
         self.comparisons = make_comparisons(work, shipped, sizes, data)
         self.environment = {"SCANBOOK_STORE": str(work / "store")}
         self._started = time.perf_counter()
