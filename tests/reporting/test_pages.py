@@ -25,14 +25,14 @@ from scanbook.reporting.plots import writing
 from scanbook.runner import index
 
 DRAW = np.random.default_rng(0)
-CODE = "x = 1\nsession.table('splits', x, 'Parts')"
+CODE = "x = 1\nsession.table('splits', x, 'Splits')"
 SUMMARY = {
     "accuracy": {"value": 0.8125, "low": 0.75, "high": 0.87},
     "balanced_accuracy": {"value": 0.7, "low": 0.6, "high": 0.8},
     "auroc": {"value": 0.91, "low": None, "high": None},
 }
 COST = {"where": "this machine", "engine": "OpenVINO float32", "milliseconds": 1.234, "kind": "what-if"}
-RECORDED: dict[str, dict[str, Any]] = {
+RESULTS: dict[str, dict[str, Any]] = {
     "01_eda": {
         "headline": "1,800 images, 3 classes, 12 with faults",
         "splits": {"all": {"train": 1200, "validation": 200, "test": 400, "all": 1800}, "groups": {"all": 900}},
@@ -67,7 +67,7 @@ def study_of(**changes: Any) -> Study:
         "study": "planted",
         "title": "Planted colours",
         "question": "Is it blue?",
-        "dataset": {"adapter": "folder", "source": "drawn for a test"},
+        "dataset": {"adapter": "folder", "source": "generated for a test"},
         "backbones": ["baseline_cnn"],
     }
     return Study.model_validate(values | changes)
@@ -131,7 +131,7 @@ class Notebook:
         cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
         code = nbformat.v4.new_code_cell(CODE, execution_count=1)
         code.outputs = [nbformat.v4.new_output("display_data", data=each) for each in self.shown]
-        code.outputs += [nbformat.v4.new_output("stream", name=name, text="said\n") for name in ("stderr", "stdout")]
+        code.outputs += [nbformat.v4.new_output("stream", name=name, text="printed\n") for name in ("stderr", "stdout")]
         content = nbformat.v4.new_notebook(cells=[*cells[:2], code, *cells[2:]])
         found = facts(self.name, self.of, results, **more)
         folder = record(self.session.folder, found, failure)
@@ -177,7 +177,7 @@ def make(room: Path, *without: str) -> records.Run:
     folder, of = room / "planted" / "quick", study_of(profile="quick")
     for name in suite.NOTEBOOKS:
         if name not in without:
-            record(folder / name, facts(name, of, RECORDED[name]))
+            record(folder / name, facts(name, of, RESULTS[name]))
     (folder / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(folder)
@@ -189,7 +189,7 @@ def make_whole(room: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> re
         if name not in without:
             made = Notebook(name, study_of(profile="quick"), monkeypatch)
             fill(made.session)
-            made.write(RECORDED[name])
+            made.write(RESULTS[name])
     (room / "planted" / "quick" / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(room / "planted" / "quick")
@@ -245,8 +245,8 @@ def test_a_long_table_is_cut_and_says_so(room: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_table_without_rows_is_a_sentence(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
-    made.session.table("none", pd.DataFrame({"n": []}), "Images left out")
-    assert [each["text/markdown"] for each in made.shown] == ["Images left out: none."]
+    made.session.table("none", pd.DataFrame({"n": []}), "Excluded images")
+    assert [each["text/markdown"] for each in made.shown] == ["Excluded images: none."]
     assert (made.session.folder / "tables" / "none.csv").is_file()
 
 
@@ -282,45 +282,45 @@ def test_a_failure_says_where_and_what_to_do(room: Path, monkeypatch: pytest.Mon
 # --- the study's page
 
 
-def told(run: records.Run) -> list[dict[str, str]]:
+def shown_results(run: records.Run) -> list[dict[str, str]]:
     soup = BeautifulSoup((run.folder / "index.html").read_text(), "html.parser")
     return [
         {
-            "name": step.h2.get_text(),
-            "figure": step.select_one(".figure").get_text(),
-            "link": step.a["href"] if step.a else "",
-            "text": step.get_text(" ", strip=True),
+            "name": result.h2.get_text(),
+            "figure": result.select_one(".figure").get_text(),
+            "link": result.a["href"] if result.a else "",
+            "text": result.get_text(" ", strip=True),
         }
-        for step in soup.select(".story li")
+        for result in soup.select(".summary li")
     ]
 
 
-def test_a_study_is_told_in_five_steps(room: Path) -> None:
+def test_a_study_has_five_key_results(room: Path) -> None:
     run = make(room)
-    data, model, result, cost, service = told(run)
+    data, model, result, cost, service = shown_results(run)
     assert data["figure"] == "1,800 images, 3 classes, 12 with faults" and "test 400" in data["text"]
     assert "900 patients or lesions" in data["text"]
-    assert "7 byte-identical files, 0 near-duplicates" in data["text"]
+    assert "7 byte-identical files, 0 near-duplicates across splits" in data["text"]
     assert model["figure"] == "small, fine-tuned" and "+0.013 accuracy (-0.010 to +0.030) (noise)" in model["text"]
     assert result["figure"] == "accuracy 0.812 (0.750 to 0.870)"
-    assert "most frequent class 0.450, of the best possible 0.930" in result["text"]
+    assert "most frequent class 0.450, highest possible 0.930" in result["text"]
     assert cost["figure"] == "USD 0.021 to 0.5 per million predictions" and "1.23 ms" in cost["text"]
-    assert "if this machine cost what" in cost["text"]
+    assert "at the prices of other machines" in cost["text"]
     assert service["figure"].startswith("7 of 7") and "make serve STUDY=planted PROFILE=quick" in service["text"]
     assert result["link"] == "05_fine_tuning/report.html#4-test-report"
 
 
-def test_ordered_classes_are_told_with_their_kappa(room: Path) -> None:
+def test_ordered_classes_show_their_kappa(room: Path) -> None:
     run = make(room)
     kept = run.folder / "05_fine_tuning" / "metrics.json"
     content = json.loads(kept.read_text())
     assert {name: evaluation.METRICS[name].title for name in summary.METRICS} == summary.METRICS
     content["results"]["summary"] = SUMMARY | {"kappa": {"value": 0.6, "low": 0.5, "high": 0.7}}
     kept.write_text(json.dumps(content))
-    assert "quadratic weighted kappa 0.600 (0.500 to 0.700)" in summary.steps(records.Run(run.folder))[2].details
+    assert "quadratic weighted kappa 0.600 (0.500 to 0.700)" in summary.key_results(records.Run(run.folder))[2].details
 
 
-def test_what_is_missing_is_said_with_the_command(room: Path) -> None:
+def test_missing_reports_are_listed_with_the_command(room: Path) -> None:
     run = make(room, "05_fine_tuning", "06_hardware_benchmark")
     problem = Failure("DataError", "no such thing", "2. Training", 1)
     more = {"sentence": problem.sentence, "overrides": "seed=1 limit=9", "finished": "2026-01-02T04:00:00+00:00"}
@@ -328,7 +328,7 @@ def test_what_is_missing_is_said_with_the_command(room: Path) -> None:
     record(run.folder / name, facts(name, study_of(profile="quick"), {}, **more), problem)
     index.write()
     run = records.Run(run.folder)
-    _, model, result, cost, service = told(run)
+    _, model, result, cost, service = shown_results(run)
     assert model["figure"] == "small, frozen" and "not fine-tuned yet" in model["text"]
     assert result["figure"] == "Not run yet" and result["link"] == ""
     assert cost["figure"] == "Failed" and "no such thing" in cost["text"]
@@ -340,14 +340,14 @@ def test_what_is_missing_is_said_with_the_command(room: Path) -> None:
     assert run.folder.joinpath("checklist.html").read_text().count("(failed)") >= 1
 
 
-def test_reports_of_several_states_are_not_told_as_one(room: Path) -> None:
+def test_reports_of_different_states_are_marked(room: Path) -> None:
     run = make(room)
-    assert not run.mixed and "not all of one state" not in (run.folder / "index.html").read_text()
+    assert not run.mixed and "of different states of" not in (run.folder / "index.html").read_text()
     kept = run.folder / "04_transfer_learning" / "metrics.json"
     content = json.loads(kept.read_text())
     kept.write_text(json.dumps(content | {"fingerprints": content["fingerprints"] | {"data": "other"}}))
     index.write()
-    assert "not all of one state" in (run.folder / "index.html").read_text()
+    assert "of different states of" in (run.folder / "index.html").read_text()
 
 
 PUBLISHED = {
@@ -407,7 +407,7 @@ def test_checklist_items_are_linked_or_marked_open(room: Path) -> None:
     states = {number: row.select("td")[1].get_text() for number, row in claim.items()}
     assert (states["28"], states["21"], states["44"], states["41"]) == (
         "✓ answered",
-        "◐ in part",
+        "◐ partly answered",
         "○ open",
         "– not run",
     )

@@ -1,4 +1,4 @@
-"""`checklist.html` of a study: what reporting guidelines ask for, and which section of which report answers it."""
+"""`checklist.html` of a study: the items of reporting guidelines, and the sections of the reports that answer them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scanbook.reporting.records import Run
 from scanbook.reporting.report import TEMPLATES, environment
 
 FILE = TEMPLATES / "checklists.yaml"
-State = Literal["answered", "in part", "open", "not run"]
-"""Of an item: "open" needs a person, "not run" a notebook."""
+State = Literal["answered", "partly answered", "open", "not run"]
+"""State of an item: "open" needs a person, "not run" needs a notebook."""
 
 
 class _Strict(BaseModel):
@@ -24,24 +24,24 @@ class Item(_Strict):
     """One item of a guideline.
 
     Attributes:
-        number: As the guideline counts.
-        asks: What it asks for, in our words.
-        answers: The headings that answer it, by notebook.
-        open: What a person has to answer; empty where the sections say all.
+        number: Number in the guideline.
+        requirement: The requirement, in our words.
+        answers: Headings of the sections that answer it, by notebook.
+        open: Points that a person has to answer; empty where the sections answer all.
     """
 
     number: str
-    asks: str
+    requirement: str
     answers: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
     open: str = ""
 
     def state(self, run: Run) -> State:
-        """Whether the reports of a run answer it."""
+        """Return whether the reports of a run answer it."""
         if not self.answers:
             return "open"
         if any(run.reports[notebook].status != "done" for notebook in self.answers):
             return "not run"
-        return "in part" if self.open else "answered"
+        return "partly answered" if self.open else "answered"
 
 
 class Topic(_Strict):
@@ -55,11 +55,11 @@ class Guideline(_Strict):
     """A reporting guideline.
 
     Attributes:
-        name: What it is called for short.
-        title: In full.
-        cite: The paper, with its DOI as `url`.
-        url: Where the paper is.
-        topics: Its items.
+        name: Short name.
+        title: Full title.
+        cite: Citation of the paper.
+        url: DOI of the paper.
+        topics: Topics with their items.
     """
 
     name: str
@@ -69,17 +69,17 @@ class Guideline(_Strict):
     topics: tuple[Topic, ...]
 
     def counts(self, run: Run) -> dict[State, int]:
-        """How many items are in each state."""
+        """Return the number of items in each state."""
         states = [item.state(run) for topic in self.topics for item in topic.items]
         return {state: states.count(state) for state in get_args(State)}
 
 
 @cache
 def guidelines() -> tuple[Guideline, ...]:
-    """The guidelines, in the order of the page."""
+    """Return the guidelines, in the order of the page."""
     return tuple(map(Guideline.model_validate, yaml.safe_load(FILE.read_bytes())))
 
 
 def page(run: Run) -> str:
-    """The checklists of a study."""
+    """Return the page with the checklists of a study."""
     return environment().get_template("checklist.html.j2").render(run=run, guidelines=guidelines())

@@ -1,4 +1,4 @@
-"""What stopped a run, as a person reads it."""
+"""The failure of a run, in the words of its report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from scanbook import errors
 
 
 def is_expected(kind: str) -> bool:
-    """Whether an exception of this name is one that scanbook raises on purpose, whose message says all."""
-    known = getattr(errors, kind, None)
-    return isinstance(known, type) and issubclass(known, errors.ScanbookError)
+    """Return whether this is the name of an exception of scanbook, whose message is complete."""
+    exception = getattr(errors, kind, None)
+    return isinstance(exception, type) and issubclass(exception, errors.ScanbookError)
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Failure:
 
     Attributes:
         kind: Name of its class.
-        message: What it said.
+        message: Its message.
         section: Heading before the cell; empty before the first.
-        cell: Number of the code cell, as Jupyter counts them in brackets.
+        cell: Number of the code cell, as Jupyter shows it in brackets.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Failure:
 
     @property
     def sentence(self) -> str:
-        """The exception in one line; its class is named only where the message does not say all."""
+        """The exception in one line, with its class only where the message is not complete."""
         message = " ".join(self.message.split())
         if len(message) > 400:
             message = f"{message[:400]}…"

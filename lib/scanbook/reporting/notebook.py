@@ -1,7 +1,7 @@
-"""What a notebook does beside computing: resolve its study, and record its tables, figures and results.
+"""The session of a notebook: it resolves the study, and records tables, figures and results.
 
-A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and ends with `finish`. Everything lies in
-`reports/<study>/<profile>/<notebook>/`; nothing reads another notebook's folder.
+A notebook calls `start`, then `table`, `figure`, `result` and `measure`, and ends with `finish`. All files are in
+`reports/<study>/<profile>/<notebook>/`; no notebook reads the folder of another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scanbook.reporting.plots import writing
 from scanbook.store import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from scanbook.training import Trained  # which imports Keras; notebooks that train nothing do without
+    from scanbook.training import Trained  # which imports Keras
 
 ROWS = 60
 """Most rows of a table that a page shows."""
@@ -37,150 +37,153 @@ class Session:
     Attributes:
         name: The notebook's file name without `.ipynb`.
         study: The study, resolved.
-        folder: Where tables, figures and results go.
+        folder: Folder of the tables, figures and results.
     """
 
     def __init__(self, name: str, resolved: config.Study) -> None:
         self.name = name
         self.study = resolved
         self.folder = runtime.reports_dir() / resolved.study / resolved.profile / name
-        # run by hand, the notebook changes what lies here: an earlier report stands for it no more
+        # a notebook run by hand changes these files, so an earlier report no longer describes them
         (self.folder / "metrics.json").unlink(missing_ok=True)
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
         self._test_evaluations: Counter[str] = Counter()
 
     def say(self, sentence: str) -> None:
-        """Shows a sentence under the cell, in Markdown; a name from the data in it is no HTML."""
-        plain = re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", sentence)
-        _display({"text/markdown": plain, "text/plain": sentence})
+        """Show a sentence under the cell, in Markdown; HTML in a name from the data has no effect."""
+        escaped = re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", sentence)
+        _display({"text/markdown": escaped, "text/plain": sentence})
 
     def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
-        """Shows a table, or the first `ROWS` of a long one, under its caption and keeps it as `tables/<name>.csv`."""
+        """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`."""
         file = f"tables/{name}.csv"
         atomic_write(self.folder / file, frame.to_csv())
         if frame.empty:
             self.say(f"{caption}: none.")
             return
         flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
-        shown = flat.head(ROWS).round(4).rename_axis(index=None, columns=flat.index.name)
-        first = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
-        opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + first)}</caption>'
-        page = re.sub("<table[^>]*>", lambda _: opening, shown.to_html(na_rep="–"), count=1)
-        _display({"text/html": page, "text/plain": f"{caption}{first}\n{shown}"})
+        visible = flat.head(ROWS).round(4).rename_axis(index=None, columns=flat.index.name)
+        remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
+        opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'
+        page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
+        _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
-        """Shows a figure and keeps it as `figures/<name>.svg`, or `.png` where that is smaller.
+        """Show a figure and keep it as `figures/<name>.svg`, or as `.png` where that is smaller.
 
         Args:
-            name: Of the file.
-            figure: As `scanbook.reporting.plots` draws it.
-            alt: Its caption; with the title that is drawn in it, what those read who do not see it.
+            name: Name of the file.
+            figure: A figure of `scanbook.reporting.plots`.
+            alt: Its caption; with the figure's title, also the text for readers who cannot see it.
         """
         written = writing.write(figure)
         file = f"figures/{name}.{written.suffix}"
-        for suffix in ("svg", "png"):  # an earlier run by hand may have left the other
+        for suffix in ("svg", "png"):  # an earlier run may have written the other
             (self.folder / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
         atomic_write(self.folder / file, written.file)
-        drawn = writing.title(figure)
-        text = escape(f"{alt}. {drawn}" if drawn not in alt else alt)
-        width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS's pixels
+        title = writing.title(figure)
+        text = escape(f"{alt}. {title}" if title not in alt else alt)
+        width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS pixels
         image = f'<img src="{written.uri}" alt="{text}" width="{width}" height="{height}">'
         page = f'<figure data-name="{name}" data-file="{file}">{image}<figcaption>{escape(alt)}</figcaption></figure>'
         _display({"text/html": page, "text/plain": f"{alt} ({file})"})
 
     def machine(self) -> None:
-        """Shows what the notebook runs on: processor, memory and versions."""
-        described = pd.Series(runtime.describe_machine() | runtime.versions(), name="value")
-        self.table("machine", described.to_frame(), "Machine and versions")
+        """Show processor, memory and versions of the machine."""
+        values = pd.Series(runtime.describe_machine() | runtime.versions(), name="value")
+        self.table("machine", values.to_frame(), "Machine and versions")
 
     def document(self, name: str, text: str, caption: str) -> None:
-        """Keeps a text as a file beside the report and says where."""
+        """Keep a text as a file beside the report, and show its path."""
         atomic_write(self.folder / name, text)
         self.say(f"{caption}: `{self.name}/{name}`.")
 
     def published(self, *measured: pd.DataFrame, backbone: str = "") -> None:
-        """Shows the tables that the published study has for this notebook, and this run's figures beside them.
+        """Show the published tables of this notebook, with this run's values beside them.
 
-        What a table can be checked by, its own raw figures, is computed anew and stands beside what was printed.
+        Values that can be recomputed from a table's own raw values stand beside the printed ones.
 
         Args:
-            measured: This run's figures: rows named as published ones, one metric a column. Each stands beside the
-                tables whose rows and columns it shares. None does on a stand-in: its images are synthetic.
-            backbone: The one that they are of; "" where the rows are backbones.
+            measured: This run's values: rows named as the published ones, one column per metric. Each table is joined
+                to the published tables whose rows and columns it shares, but not on synthetic stand-in images.
+            backbone: Backbone of the values; "" where the rows are backbones.
         """
-        shown = {key: each for key, each in self.study.published.items() if each.notebook == self.name}
-        compared: dict[str, Any] = {}
-        if shown and self.study.on_stand_in:
+        tables = {key: table for key, table in self.study.published.items() if table.notebook == self.name}
+        comparisons: dict[str, Any] = {}
+        if tables and self.study.on_stand_in:
             self.say(
-                "Published figures are of the real images. This run is on synthetic ones: the two are not compared."
+                "Published values are of the real images; this run is on synthetic ones. The two are not compared."
             )
-        for key, each in shown.items():
-            table = pd.DataFrame(list(each.rows.values()), index=list(each.rows), dtype=object)
-            if each.recompute:
+        for key, published in tables.items():
+            table = pd.DataFrame(list(published.rows.values()), index=list(published.rows), dtype=object)
+            if published.recompute:
                 from scanbook.benchmark import cost  # here, since few notebooks show such tables
 
                 table = cost.recompute(key, self.study.published)
-            alike = not self.study.on_stand_in and each.backbone in ("", backbone)
-            for figures in measured if alike else ():
-                both = figures.loc[figures.index.isin(table.index), figures.columns.isin(table.columns)]
-                if both.size:
-                    compared[key] = {
-                        row: {each: {"published": table.at[row, each], "this run": both.at[row, each]} for each in both}
-                        for row in both.index
+            comparable = not self.study.on_stand_in and published.backbone in ("", backbone)
+            for values in measured if comparable else ():
+                shared = values.loc[values.index.isin(table.index), values.columns.isin(table.columns)]
+                if shared.size:
+                    comparisons[key] = {
+                        row: {
+                            metric: {"published": table.at[row, metric], "this run": shared.at[row, metric]}
+                            for metric in shared
+                        }
+                        for row in shared.index
                     }
-                    table = table.join(both.round(4).add_suffix(" in this run"))
-            self.table(f"published_{key}", table.astype(object).fillna(""), f"Published: {each.caption}")
-            if each.note:
-                self.say(each.note)
-        if compared:
-            self.result("published", compared)
+                    table = table.join(shared.round(4).add_suffix(" in this run"))
+            self.table(f"published_{key}", table.astype(object).fillna(""), f"Published: {published.caption}")
+            if published.note:
+                self.say(published.note)
+        if comparisons:
+            self.result("published", comparisons)
 
     def on_test(self, trained: Trained, manifest: Manifest, *, temperature: float = 1.0, arm: str = "") -> Predictions:
-        """A trained network's predictions for the test images; `results.json` counts how often each was asked for.
+        """Return a trained network's predictions for the test images, and count this evaluation in `results.json`.
 
         Args:
             trained: The network.
             manifest: The dataset, split.
-            temperature: What its logits are divided by before the softmax.
-            arm: What tells it from other networks, where its own name does not.
+            temperature: Divisor of its logits before the softmax.
+            arm: Name that distinguishes it from other networks, where its own name does not.
         """
         self._test_evaluations[arm or trained.arm] += 1
         return manifest.predictions(TEST, trained.logits(TEST), temperature)
 
     def result(self, key: str, value: Any) -> None:
-        """Records what two runs with one seed agree on, to the last digit."""
+        """Record a value that is identical in two runs with one seed."""
         self._results[key] = _plain(value)
 
     def measure(self, key: str, value: Any) -> None:
-        """Records what differs from run to run: seconds, images a second, memory."""
+        """Record a value that differs between runs: seconds, images per second, memory."""
         self._measurements[key] = _plain(value)
 
     def finish(self) -> None:
-        """Writes `results.json` and `measurements.json`."""
-        counted = {"test_evaluations": dict(self._test_evaluations)} if self._test_evaluations else {}
-        write_json(self.folder / "results.json", self._results | counted)
+        """Write `results.json` and `measurements.json`."""
+        counts = {"test_evaluations": dict(self._test_evaluations)} if self._test_evaluations else {}
+        write_json(self.folder / "results.json", self._results | counts)
         write_json(self.folder / "measurements.json", self._measurements)
-        self.say(f"Results are in `{self.name}/results.json`, tables and figures beside it.")
+        self.say(f"Results are in `{self.name}/results.json`, with tables and figures in the same folder.")
 
 
 def start(name: str, study_name: str, profile: str = "", data: str = "", overrides: str = "") -> Session:
-    """Resolves the study and shows in a line what this notebook runs on.
+    """Resolve the study, and show its title, profile and images in one line.
 
     Args:
         name: The notebook's file name without `.ipynb`.
         study_name: A study of `notebooks/studies/`.
         profile: "smoke", "quick", "full", or "" for the variable `SCANBOOK_PROFILE`, else "quick".
-        data: Folder or file of the dataset, or "" for its place in `data/`.
+        data: Folder or file of the dataset, or "" for the study's folder in `data/`.
         overrides: Space-separated `key=value` pairs.
 
     Raises:
         NotebookError: The runner runs another notebook, a copy of this one.
         StudyError: The study, the profile or an override is wrong.
     """
-    runs = os.environ.get(runtime.NOTEBOOK, name)
-    if runs != name:  # before anything of the other report is overwritten
-        raise NotebookError(f"{runs} starts the session of {name}; write notebook.start({runs!r}, …) in it")
+    running = os.environ.get(runtime.NOTEBOOK, name)
+    if running != name:  # before anything of the other report is overwritten
+        raise NotebookError(f"{running} starts the session of {name}; write notebook.start({running!r}, …) in it")
     resolved = config.load(study_name, profile, data, overrides)
     session = Session(name, resolved)
     session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
@@ -188,20 +191,20 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
 
 
 def _display(forms: dict[str, str]) -> None:
-    """Shows what a cell found, in the form that the reader's program likes best."""
+    """Show an output of the cell in the form that the reader's program prefers."""
     from IPython.display import display
 
     display(forms, raw=True)
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it: tables become mappings by row, arrays lists, and floats keep 6 digits; NaN is null."""
+    """Return a value for JSON: tables as mappings by row, arrays as lists, floats with 6 digits, and NaN as null."""
     if isinstance(value, pd.DataFrame):
         return json.loads(value.round(6).to_json(orient="index"))
     if isinstance(value, pd.Series | dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What the runs of a study left in the reports folder, as the pages about them need it."""
+"""The records of a study's runs in the reports folder, for the pages about them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ METRICS = "metrics.json"
 FAILURE = "failure.json"
 REPORT = "report.html"
 NOTEBOOK = "notebook.ipynb"
-"""The notebook as it ran; a run that was stopped leaves this alone."""
+"""The executed notebook; a run that was stopped leaves only this file."""
 
-
-RECORDED = {"title", "study", "fingerprints", "finished"}
-"""What the runner says of every run; a file without it is of another program, and as good as none."""
+REQUIRED = {"title", "study", "fingerprints", "finished"}
+"""Keys that the runner writes for every run; a file without them is ignored."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object; empty when the file is missing or broken."""
+    """Return the content of a JSON object; empty when the file is missing or broken."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -35,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: "42 s", "3 min 05 s", "2 h 10 min"."""
+    """Return seconds in words: "42 s", "3 min 05 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -52,7 +51,7 @@ class Report:
         name: The notebook.
         title: Its first heading.
         status: "done", "failed", or "" where it was not run.
-        facts: What `metrics.json` or `failure.json` holds; empty where it was not run.
+        facts: Content of `metrics.json` or `failure.json`; empty where it was not run.
     """
 
     name: str
@@ -62,33 +61,33 @@ class Report:
 
     @classmethod
     def of(cls, folder: Path, name: str) -> Report:
-        """Reads the report of the notebook `name` in a run's folder."""
+        """Return the report of the notebook `name` in a run's folder."""
         facts = read_json(folder / name / METRICS)
-        if facts.keys() >= RECORDED and (folder / name / REPORT).is_file():
+        if facts.keys() >= REQUIRED and (folder / name / REPORT).is_file():
             return cls(name, facts["title"], "done", facts)
         facts = read_json(folder / name / FAILURE)
-        if facts.keys() >= RECORDED | {"sentence"}:
+        if facts.keys() >= REQUIRED | {"sentence"}:
             return cls(name, facts["title"], "failed", facts)
         return cls(name, suite.title(name) if name in suite.notebooks() else name, "", {})
 
     @property
-    def recorded(self) -> dict[str, Any]:
-        """Results and, where they have other names, measurements; empty where the notebook failed or was not run."""
+    def results(self) -> dict[str, Any]:
+        """Results and measurements by key; empty where the notebook failed or was not run."""
         return self.facts.get("measurements", {}) | self.facts.get("results", {}) if self.status == "done" else {}
 
     @property
     def headline(self) -> str:
-        """The key figure; empty where the notebook failed or was not run."""
-        return self.recorded.get("headline", "")
+        """The key result; empty where the notebook failed or was not run."""
+        return self.results.get("headline", "")
 
     @property
     def problem(self) -> str:
-        """What stopped the notebook; empty where nothing did."""
+        """The failure in one sentence; empty where there was none."""
         return self.facts["sentence"] if self.status == "failed" else ""
 
     @property
     def seconds(self) -> float:
-        """How long it ran."""
+        """Run time."""
         return self.facts.get("seconds", 0)
 
     @property
@@ -98,7 +97,7 @@ class Report:
 
     @property
     def date(self) -> str:
-        """When it ended, UTC, to the minute; empty where it was not run."""
+        """End of the run, UTC, to the minute; empty where it was not run."""
         return self.facts.get("finished", "").replace("T", " ")[:16]
 
 
@@ -107,15 +106,15 @@ class Run:
 
     Attributes:
         folder: `<study>/<profile>` in the reports folder.
-        reports: By notebook, in order; those that were not run are among them.
+        reports: By notebook, in order; includes those that were not run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        others = (each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else ()
-        names = sorted({*suite.notebooks(), *others})
-        found = [Report.of(folder, name) for name in names]
-        self.reports = {each.name: each for each in found if each.status or each.name in suite.notebooks()}
+        notebooks = suite.notebooks()
+        names = sorted({*notebooks, *(path.name for path in folder.glob("*/"))})
+        reports = (Report.of(folder, name) for name in names)
+        self.reports = {report.name: report for report in reports if report.status or report.name in notebooks}
 
     @property
     def place(self) -> str:
@@ -124,9 +123,8 @@ class Run:
 
     @cached_property
     def ran(self) -> list[Report]:
-        """The reports that are there, whole or of a failure, the last written first."""
-        there = (each for each in self.reports.values() if each.status)
-        return sorted(there, key=lambda each: each.facts["finished"], reverse=True)
+        """The reports that exist, whole or of a failure, the last written first."""
+        return sorted([*self.done, *self.failed], key=lambda report: report.facts["finished"], reverse=True)
 
     @property
     def study(self) -> dict[str, Any]:
@@ -135,7 +133,7 @@ class Run:
 
     @property
     def runs_on(self) -> str:
-        """Whether the images are real or drawn; empty for a study of another version, which is no study any more."""
+        """Whether the images are real or synthetic; empty for a study of another version, which is no longer valid."""
         try:
             return Study.model_validate(self.study).runs_on
         except ValidationError:
@@ -144,40 +142,41 @@ class Run:
     @property
     def done(self) -> list[Report]:
         """The whole reports."""
-        return [each for each in self.reports.values() if each.status == "done"]
+        return self._with_status("done")
 
     @property
     def failed(self) -> list[Report]:
         """The reports of a failure."""
-        return [each for each in self.reports.values() if each.status == "failed"]
+        return self._with_status("failed")
 
     @property
     def missing(self) -> list[Report]:
         """The notebooks that were not run."""
-        return [each for each in self.reports.values() if not each.status]
+        return self._with_status("")
+
+    def _with_status(self, status: str) -> list[Report]:
+        return [report for report in self.reports.values() if report.status == status]
 
     @property
     def seconds(self) -> float:
-        """How long all of them ran."""
-        return sum(each.seconds for each in self.reports.values())
+        """Run time of all of them."""
+        return sum(report.seconds for report in self.reports.values())
 
     @property
     def mixed(self) -> bool:
         """Whether the reports are of more than one study, dataset, library or set of packages."""
         shared = ("study", "data", "library", "packages")
-        found = {tuple(each.facts["fingerprints"].get(key) for key in shared) for each in self.done}
-        return len(found) > 1
+        return len({tuple(report.facts["fingerprints"].get(key) for key in shared) for report in self.done}) > 1
 
     def command(self, goal: str) -> str:
-        """The command of Make that does something with this study and profile."""
+        """Return the Make command of a goal for this study and profile."""
         words = ["make", goal, f"STUDY={self.study['study']}", f"PROFILE={self.study['profile']}"]
         facts = self.ran[0].facts
-        given = (("DATA", facts.get("data")), ("SET", facts.get("overrides"))) if goal == "reports" else ()
-        words += [f"{name}={shlex.quote(value)}" for name, value in given if value]
+        options = {"DATA": facts.get("data"), "SET": facts.get("overrides")} if goal == "reports" else {}
+        words += [f"{name}={shlex.quote(value)}" for name, value in options.items() if value]
         return " ".join(words)
 
 
 def runs(reports: Path) -> list[Run]:
-    """Every study and profile that was run in a reports folder."""
-    found = map(Run, sorted(each for each in reports.glob("*/*/") if each.is_dir()))
-    return [each for each in found if each.ran]
+    """Return every study and profile that was run in a reports folder."""
+    return [run for run in map(Run, sorted(reports.glob("*/*/"))) if run.ran]

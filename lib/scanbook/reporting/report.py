@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML page that opens offline, and the page that says why a run failed."""
+"""The HTML page of an executed notebook, which opens offline and states why a run failed."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from scanbook.reporting.records import duration
 TEMPLATES = Path(__file__).parent / "templates"
 TRACEBACK_LINES = 16
 WIDE = 8
-"""Columns from which a table is printed smaller."""
+"""Columns beyond which a table is printed in smaller letters."""
 LONG_CELL = 40
-"""Characters from which a table's cell is prose, wrapped and aligned to the left, rather than a figure."""
+"""Characters beyond which a table's cell is prose, wrapped and aligned to the left."""
 NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?( ?[%×])?|NaN|-?inf")
-"""What counts as a number in a table; its column is aligned to the right and sorted by size."""
+"""A number in a table; a column of numbers is aligned to the right and sorted by size."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
 
 @cache
 def environment(*folders: Path) -> Environment:
-    """Templates of the pages, which share one style sheet; those of other folders come first."""
+    """Return the templates of the pages, which share one style sheet; those of other folders come first."""
     loader = FileSystemLoader([*folders, TEMPLATES])
-    found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"duration": duration, "anchor": anchor}
-    return found
+    templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.filters |= {"duration": duration, "anchor": anchor}
+    return templates
 
 
 def render(notebook: Path, facts: dict[str, Any], failure: Failure | None) -> str:
-    """The page of a run.
+    """Return the page of a run.
 
     Args:
         notebook: The executed notebook; a partial one where the run failed.
-        facts: Study, versions, hardware and the like, as `metrics.json` keeps them.
-        failure: What stopped the run; None for a whole one.
+        facts: Study, versions and hardware, as in `metrics.json`.
+        failure: The failure of the run; None for a whole one.
 
     Returns:
         HTML that needs no other file and no network.
@@ -83,17 +83,17 @@ def _body(notebook: Path, failure: Failure | None) -> tuple[str, list[dict[str, 
 
 
 def _up_to_failure(cells: list[Any], failure: Failure) -> list[Any]:
-    """The cells that ran, the failed one last: those after it have nothing to show."""
-    seen = 0
+    """Return the cells that ran, the failed one last."""
+    number = 0
     for position, cell in enumerate(cells):
-        seen += cell.cell_type == "code" and bool(cell.source.strip())
-        if seen == failure.cell:
+        number += cell.cell_type == "code" and bool(cell.source.strip())
+        if number == failure.cell:
             return cells[: position + 1]
     return cells
 
 
 def _last_lines(error: Any) -> list[str]:
-    """What of a traceback a person reads: nothing but the message where scanbook raised it on purpose."""
+    """Return the last lines of a traceback, or only the message of an exception of scanbook."""
     if is_expected(error.ename):
         return [f"{error.ename}: {error.evalue}"]
     lines = _ANSI.sub("", "\n".join(error.traceback)).splitlines()
@@ -101,7 +101,7 @@ def _last_lines(error: Any) -> list[str]:
 
 
 def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
-    """Cells as they are shown, and their headings: tables scroll and sort, nothing is loaded from elsewhere."""
+    """Return the cells, whose tables scroll and sort and which load nothing from elsewhere, and their headings."""
     soup = BeautifulSoup(html, "html.parser")
     for image in soup.select("img[src^='http'], img[src^='//']"):
         image.replace_with(image.get("alt", "image"))
@@ -116,14 +116,14 @@ def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
     headings = soup.select(".markdown :is(h2, h3)")
     for heading in headings:
         heading["id"] = anchor(heading.get_text())
-    return str(soup), [{"id": each["id"], "text": each.get_text().strip(), "level": each.name} for each in headings]
+    return str(soup), [{"id": tag["id"], "text": tag.get_text().strip(), "level": tag.name} for tag in headings]
 
 
 def _prepare(soup: BeautifulSoup, table: Tag) -> None:
-    """A table that scrolls on its own, has a name, and tells numbers, which stand right, from words."""
+    """Give a table a scrolling frame, a name, and classes that align numbers to the right."""
     del table["border"]
     named = {"aria-label": "Table"}
-    if table.caption and table.get("data-name"):  # set above the table, since in it it would be as narrow
+    if table.caption and table.get("data-name"):  # above the table, since inside it would be as narrow as the table
         caption = table.caption.extract()
         caption.name, caption["class"], caption["id"] = "p", "caption", f"table-{table['data-name']}"
         caption.append(_link_to_file(soup, table))
@@ -131,21 +131,21 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
         named = {"aria-labelledby": caption["id"]}
         table["aria-labelledby"] = caption["id"]
     for corner in (cell for cell in table.select("thead th") if not cell.get_text().strip()):
-        corner.name = "td"  # a heading that is empty is none
-    for heading in table.select("thead th"):  # a name in snake case may be broken where a person would
-        words = heading.get_text().split("_")
-        heading.clear()
-        for place, word in enumerate(words):
-            heading.extend([soup.new_tag("wbr"), f"_{word}"] if place else [word])
+        corner.name = "td"  # an empty cell is not a heading
+    for heading in table.select("thead th"):  # a name in snake case may be broken at an underscore
+        first, *others = heading.get_text().split("_")
+        heading.string = first
+        for word in others:
+            heading.extend([soup.new_tag("wbr"), f"_{word}"])
     rows = [row.find_all(["th", "td"]) for row in table.select("tr")]
     heads = len(table.select("thead tr"))
-    if heads > 1:  # a heading over several columns is of none of them
+    if heads > 1:  # a heading over several columns belongs to none of them
         rows, heads = rows[heads:], 0
     if rows and len(rows[0]) > WIDE:
         table["class"] = "wide"
     for column in zip(*rows, strict=False):
-        said = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
-        numbers = bool(said) and all(map(NUMBER.fullmatch, said))
+        texts = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
+        numbers = bool(texts) and all(map(NUMBER.fullmatch, texts))
         for cell in column:
             long = cell.name == "td" and len(cell.get_text()) > LONG_CELL
             cell["class"] = "number" if numbers else "long" if long else "word"
@@ -153,12 +153,12 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
 
 
 def _scrolling(soup: BeautifulSoup, named: dict[str, str]) -> Tag:
-    """A frame for what may be wider than the page; the keyboard scrolls it too."""
+    """Return a frame for a table or figure that may be wider than the page; the keyboard scrolls it too."""
     return soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "group", **named})
 
 
 def _link_to_file(soup: BeautifulSoup, shown: Tag) -> Tag:
-    """A link to what is shown, as a file of its own."""
+    """Return a link to the file of a table or figure."""
     file = Path(str(shown["data-file"]))
     link = soup.new_tag("a", attrs={"class": "file", "href": file.as_posix(), "title": file.name})
     link.string = file.suffix.removeprefix(".").upper()
@@ -166,7 +166,7 @@ def _link_to_file(soup: BeautifulSoup, shown: Tag) -> Tag:
 
 
 def anchor(heading: str) -> str:
-    """What the address of a heading ends with: "4. Test report" is at `#4-test-report`."""
+    """Return the end of a heading's address: "4. Test report" is at `#4-test-report`."""
     return re.sub(r"\W+", "-", heading.lower()).strip("-")
 
 

@@ -1,4 +1,4 @@
-"""`reports/<study>/<profile>/index.html`: a study in one screen, from what its notebooks recorded."""
+"""`reports/<study>/<profile>/index.html`: the key results of a study on one page, from its notebooks' results."""
 
 from __future__ import annotations
 
@@ -17,33 +17,28 @@ METRICS = {
     "auroc": "macro AUROC",
     "kappa": "quadratic weighted kappa",
 }
-"""Metrics of the test report that the story tells, the first of them large, with the titles that `evaluation` gives."""
+"""Metrics of the test report on the page, the first of them large, with their titles in `evaluation`."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of the story.
+class KeyResult:
+    """One key result.
 
     Attributes:
-        name: What it is about.
-        reports: Those that it is told from; the first is linked.
-        heading: Section of the first that says more.
-        figure: What it comes to; empty where the notebook did not say.
-        details: What else belongs to it, a line each.
-        command: What to type next; empty for nothing.
+        name: Its topic.
+        report: The report that it is from, which is linked.
+        heading: Section of the report with more details.
+        figure: The result; empty where the notebook recorded none.
+        details: Further lines.
+        command: The next command; empty for none.
     """
 
     name: str
-    reports: tuple[Report, ...]
+    report: Report
     heading: str
     figure: str = ""
     details: tuple[str, ...] = ()
     command: str = ""
-
-    @property
-    def report(self) -> Report:
-        """The one that says more."""
-        return self.reports[0]
 
     @property
     def link(self) -> str:
@@ -56,9 +51,9 @@ class Comparison:
     """A published table beside this run.
 
     Attributes:
-        report: Where it stands.
-        caption: What it shows.
-        rows: Name of the row, metric, what was published, what this run gave, and by how much that is higher.
+        report: The report that shows it.
+        caption: Its caption.
+        rows: Name of the row, metric, published value, value of this run, and their difference.
     """
 
     report: Report
@@ -67,22 +62,23 @@ class Comparison:
 
 
 def page(run: Run) -> str:
-    """The page of a study."""
-    return environment().get_template("story.html.j2").render(run=run, steps=steps(run), comparisons=comparisons(run))
+    """Return the page of a study."""
+    content = {"results": key_results(run), "comparisons": comparisons(run)}
+    return environment().get_template("summary.html.j2").render(run=run, **content)
 
 
-def steps(run: Run) -> list[Step]:
-    """The story: data, best model, test result, cost, service."""
+def key_results(run: Run) -> list[KeyResult]:
+    """Return the key results: data, best model, test result, cost, service."""
     return [_data(run), _model(run), _result(run), _cost(run), _service(run)]
 
 
 def accuracy(run: Run) -> str:
-    """The final model's accuracy on test, with its interval; empty where there is none."""
+    """Return the final model's accuracy on test, with its interval; empty where there is none."""
     return _result(run).figure
 
 
 def interval(row: dict[str, Any], digits: int = 3) -> str:
-    """A value and its interval: "0.713 (0.601 to 0.812)"."""
+    """Return a value and its interval: "0.713 (0.601 to 0.812)"."""
     value, low, high = (row.get(key) for key in ("value", "low", "high"))
     if value is None:
         return ""
@@ -90,97 +86,97 @@ def interval(row: dict[str, Any], digits: int = 3) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, or the whole number: "0.0123", "1.87", "1,870"."""
+    """Return a number with three digits, or as a whole number: "0.0123", "1.87", "1,870"."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
-def _data(run: Run) -> Step:
+def _data(run: Run) -> KeyResult:
     report = run.reports[EDA]
-    found = report.recorded
+    results = report.results
     details = []
-    if "splits" in found:
-        every = found["splits"]["all"]
-        details.append(" · ".join(f"{split} {every[split]:,}" for split in ("train", "validation", "test")))
-        groups = found["splits"].get("groups", {}).get("all", every["all"])
-        if groups < every["all"]:  # otherwise the source does not say whose the images are
-            details.append(f"{groups:,} patients or lesions, none in two parts")
-    if "exact_copies" in found:
-        near = found["near_copies_across_splits"]
-        details.append(f"{found['exact_copies']:,} byte-identical files, {near:,} near-duplicates across parts")
-    return Step("Data", (report,), "1. Images by class and split", report.headline, tuple(details))
+    if "splits" in results:
+        counts = results["splits"]["all"]
+        details.append(" · ".join(f"{split} {counts[split]:,}" for split in ("train", "validation", "test")))
+        groups = results["splits"].get("groups", {}).get("all", counts["all"])
+        if groups < counts["all"]:  # otherwise the source has no patients or lesions
+            details.append(f"{groups:,} patients or lesions, none in two splits")
+    if "exact_copies" in results:
+        near = results["near_copies_across_splits"]
+        details.append(f"{results['exact_copies']:,} byte-identical files, {near:,} near-duplicates across splits")
+    return KeyResult("Data", report, "1. Images by class and split", report.headline, tuple(details))
 
 
-def _model(run: Run) -> Step:
+def _model(run: Run) -> KeyResult:
     tuned, transfer = run.reports[TUNING], run.reports[TRANSFER]
-    final, frozen = tuned.recorded.get("model", ""), transfer.recorded.get("best", "")
+    final, frozen = tuned.results.get("model", ""), transfer.results.get("best", "")
     details = [f"started from {frozen}, the best on validation"] if frozen else []
-    gain = tuned.recorded.get("differences", {}).get("accuracy")
+    gain = tuned.results.get("differences", {}).get("accuracy")
     if gain:
         value, low, high = gain
         noise = " (noise)" if low <= 0 <= high else ""
         details.append(f"fine-tuning: {value:+.3f} accuracy ({low:+.3f} to {high:+.3f}){noise}")
     if final or tuned.status:
-        return Step("Best model", (tuned, transfer), "1. Training", final, tuple(details))
+        return KeyResult("Best model", tuned, "1. Training", final, tuple(details))
     heading = "6. Transfer learning compared with training from scratch"
-    return Step("Best model", (transfer, tuned), heading, frozen, ("not fine-tuned yet",) if frozen else ())
+    return KeyResult("Best model", transfer, heading, frozen, ("not fine-tuned yet",) if frozen else ())
 
 
-def _result(run: Run) -> Step:
+def _result(run: Run) -> KeyResult:
     report = run.reports[TUNING]
-    summary = report.recorded.get("summary", {})
-    said = {name: interval(summary[key]) for key, name in METRICS.items() if key in summary}
-    first, *others = [f"{name} {text}" for name, text in said.items()] or [""]
+    summary = report.results.get("summary", {})
+    metrics = [f"{name} {interval(summary[key])}" for key, name in METRICS.items() if key in summary]
+    first, *others = metrics or [""]
     bounds = {
-        "most frequent class": run.reports[EDA].recorded.get("majority_accuracy"),
-        "best possible": report.recorded.get("bayes_accuracy"),
+        "most frequent class": run.reports[EDA].results.get("majority_accuracy"),
+        "highest possible": report.results.get("bayes_accuracy"),
     }
-    known = [f"{name} {value:.3f}" for name, value in bounds.items() if value is not None]
-    details = (*others, *([f"accuracy of the {', of the '.join(known)}"] if known else []))
-    return Step("Test result", (report,), "4. Test report", first, tuple(details))
+    references = [f"{name} {value:.3f}" for name, value in bounds.items() if value is not None]
+    details = (*others, *([f"for comparison: accuracy, {', '.join(references)}"] if references else []))
+    return KeyResult("Test result", report, "4. Test report", first, tuple(details))
 
 
-def _cost(run: Run) -> Step:
+def _cost(run: Run) -> KeyResult:
     report = run.reports[HARDWARE]
-    here = [row for row in report.recorded.get("cost", {}).values() if row["kind"] != "published"]
+    here = [row for row in report.results.get("cost", {}).values() if row["kind"] != "published"]
     prices = sorted(row["usd_per_million"] for row in here if row.get("usd_per_million") is not None)
     if not prices:
-        return Step("Cost", (report,), "7. Cost", report.headline)
+        return KeyResult("Cost", report, "7. Cost", report.headline)
     low, high = number(prices[0]), number(prices[-1])
     figure = f"USD {low if low == high else f'{low} to {high}'} per million predictions"
     engine, milliseconds = here[0]["engine"], here[0]["milliseconds"]
-    details = [f"{number(milliseconds)} ms a prediction with {engine}", report.headline]
+    details = [f"{number(milliseconds)} ms per prediction with {engine}", report.headline]
     if here[0]["kind"] == "what-if":
-        details.append("if this machine cost what those of the price table do")
-    return Step("Cost", (report,), "7. Cost", figure, tuple(details))
+        details.append("at the prices of other machines in the price table")
+    return KeyResult("Cost", report, "7. Cost", figure, tuple(details))
 
 
-def _service(run: Run) -> Step:
+def _service(run: Run) -> KeyResult:
     report = run.reports[EXPORT]
-    took = report.recorded.get("milliseconds_per_request")
-    details = [f"{number(took)} ms a request over HTTP"] if took is not None else []
-    below = report.recorded.get("abstain_below")
-    if below is not None:
-        details.append(f"says “not sure” below a confidence of {below:.2f}")
+    milliseconds = report.results.get("milliseconds_per_request")
+    details = [f"{number(milliseconds)} ms per request over HTTP"] if milliseconds is not None else []
+    threshold = report.results.get("abstain_below")
+    if threshold is not None:
+        details.append(f"abstains below a confidence of {threshold:.2f}")
     command = run.command("serve") if (run.folder / bundle.SUBFOLDER).is_dir() else ""
-    return Step("Deploy", (report,), "4. Parity", report.headline, tuple(details), command)
+    return KeyResult("Deploy", report, "4. Parity", report.headline, tuple(details), command)
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """Published tables that a notebook has figures of its own for; none on a stand-in."""
-    found = []
+    """Return the published tables that a notebook has values for; none on a stand-in."""
+    tables = []
     for report in run.done:
-        for key, table in report.recorded.get("published", {}).items():
+        for key, table in report.results.get("published", {}).items():
             rows = [
                 (name, metric.replace("_", " "), *_both(pair))
                 for name, row in table.items()
                 for metric, pair in row.items()
             ]
-            found.append(Comparison(report, report.facts["study"]["published"][key]["caption"], rows))
-    return found
+            tables.append(Comparison(report, report.facts["study"]["published"][key]["caption"], rows))
+    return tables
 
 
 def _both(pair: dict[str, Any]) -> tuple[str, str, str]:
-    """A published figure, this run's, and by how much this run's is higher; empty where there is none."""
-    figures = [pair[key] if isinstance(pair[key], int | float) else None for key in ("published", "this run")]
-    published, here = ("" if value is None else f"{value:.4g}" for value in figures)
-    return published, here, "" if None in figures else f"{figures[1] - figures[0]:+.3g}"
+    """Return a published value, this run's, and the difference as texts; empty where there is none."""
+    values = [pair[key] if isinstance(pair[key], int | float) else None for key in ("published", "this run")]
+    published, here = ("" if value is None else f"{value:.4g}" for value in values)
+    return published, here, "" if None in values else f"{values[1] - values[0]:+.3g}"

@@ -1,4 +1,4 @@
-// Tables sort by a column when its heading is pressed: up, down, as they were. Without scripts they stay as they are.
+// Tables sort by a column when its heading is pressed: ascending, descending, original order. Without scripts they keep the original order.
 "use strict";
 const value = (row, place) => row.cells[place].textContent.trim();
 const size = (text) => parseFloat(text.replaceAll(",", "").replace("−", "-"));
@@ -13,13 +13,13 @@ function compare(numbers, first, second) {
 function sort(table, heading) {
   const body = table.tBodies[0];
   const next = { ascending: "descending", descending: "none" }[heading.getAttribute("aria-sort")] ?? "ascending";
-  for (const each of heading.parentNode.cells) each.removeAttribute("aria-sort");
-  const rows = [...body.rows].sort((one, other) => one.dataset.place - other.dataset.place);
+  for (const cell of heading.parentNode.cells) cell.removeAttribute("aria-sort");
+  const rows = [...body.rows].sort((first, second) => first.dataset.place - second.dataset.place);
   if (next !== "none") {
     heading.setAttribute("aria-sort", next);
     const place = heading.cellIndex, numbers = heading.classList.contains("number");
-    rows.sort((one, other) => {
-      const { missing, order } = compare(numbers, value(one, place), value(other, place));
+    rows.sort((first, second) => {
+      const { missing, order } = compare(numbers, value(first, place), value(second, place));
       return missing ?? (next === "ascending" ? order : -order);
     });
   }
@@ -41,10 +41,10 @@ for (const table of document.querySelectorAll(".scroll table")) {
 
 // the keyboard stops at a frame only where there is something to scroll
 const frames = document.querySelectorAll(".scroll");
-const stop = () => frames.forEach((each) => { each.tabIndex = each.scrollWidth > each.clientWidth ? 0 : -1; });
+const stop = () => frames.forEach((frame) => { frame.tabIndex = frame.scrollWidth > frame.clientWidth ? 0 : -1; });
 addEventListener("load", stop);
 addEventListener("resize", stop);
 
 // what is folded is printed too, but for the code
 const folded = () => document.querySelectorAll("footer details");
-addEventListener("beforeprint", () => folded().forEach((each) => { each.open = true; }));
+addEventListener("beforeprint", () => folded().forEach((details) => { details.open = true; }));
