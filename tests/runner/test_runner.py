@@ -1,4 +1,4 @@
-"""The runner: what is stale, how a notebook runs and fails, what its report shows."""
+"""The runner: which reports are stale, how a notebook runs and fails, and the report of both."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def smoke() -> Batch:
 # --- a whole run
 
 
-def test_metrics_say_what_ran_and_on_what(whole) -> None:
+def test_metrics_have_the_run_and_its_machine(whole) -> None:
     batch, report, metrics = whole
     assert metrics["results"] == {"headline": "answer <42>", "set": "seed=3"}
     assert metrics["fingerprints"] == batch.fingerprints("01_eda")
@@ -163,7 +163,7 @@ def test_data_count_by_content(project: Path, tmp_path: Path) -> None:
 
 
 def rules(text: str) -> dict[str, set[str]]:
-    """What each notebook waits for, by the rules of Make for one study."""
+    """Return what each notebook waits for, by the rules of Make for one study."""
     found = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
     return {name: {each.removeprefix("synthetic/") for each in needs.split()} for name, needs in found}
 
@@ -217,7 +217,7 @@ def test_the_check_is_a_quick_start(project: Path) -> None:
 
 
 def fails(batch: Batch, name: str) -> tuple[str, str]:
-    """Message and report of a run that fails."""
+    """Run a notebook that fails; return its message and report."""
     folder = batch.folder / name
     with pytest.raises(RunError) as caught:
         execute.run(batch, name)
@@ -255,16 +255,22 @@ def test_an_unexpected_error_shows_its_last_lines(project: Path) -> None:
     assert "ZeroDivisionError" in shown and shown.count("\n") < 20 and "\x1b" not in page
 
 
-def test_a_killed_kernel_is_told_from_one_that_crashed(project: Path) -> None:
+def test_a_killed_kernel_is_named_as_such(project: Path) -> None:
     write_notebook(project, "04_transfer_learning", "1 + 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     line, page = fails(smoke(), "04_transfer_learning")
-    said = r"the kernel was killed, as happens when memory runs out, at cell 4, peak \d+\.\d GiB; run one notebook"
-    assert re.search(said, line) and re.search(said, page)
+    message = r"the kernel was killed, as happens when memory runs out, at cell 4, peak \d+\.\d GiB; run one notebook"
+    assert re.search(message, line) and re.search(message, page)
     assert "JOBS=1" in line and "image_size=32" in line and "fine_tuning.batch_size=" in line
 
 
-def test_a_notebook_that_records_nothing_is_no_whole_run(project: Path) -> None:
-    write_notebook(project, "01_eda", "1 + 1")
+def test_a_notebook_that_records_nothing_is_not_a_whole_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_notebook(project, "01_eda", "1 + 1")
+
+    def without_a_kernel(batch: Batch, name: str, folder: Path, follower: execute.Follower) -> tuple[float, None]:
+        (folder / "notebook.ipynb").write_bytes(path.read_bytes())
+        return 0.1, None
+
+    monkeypatch.setattr(execute, "_execute", without_a_kernel)
     line, _ = fails(smoke(), "01_eda")
     assert "must call finish()" in line
 

@@ -66,7 +66,7 @@ def test_a_difference_of_one_seed_each_is_the_paired_one() -> None:
 def test_the_scatter_of_seeds_counts() -> None:
     """Two models of one quality whose seeds scatter: the interval holds 0 in about 95 of 100 cases, and not in 60."""
     held, by_patients_alone = 0, 0
-    for case in range(150):
+    for case in range(60):
         draw = np.random.default_rng([2, case])
         both = [
             [
@@ -79,8 +79,8 @@ def test_the_scatter_of_seeds_counts() -> None:
         held += not found.clear
         one = evaluation.paired_difference(both[0][0], both[1][0], "auroc", rounds=100)
         by_patients_alone += not one.clear
-    assert 0.90 <= held / 150 <= 1.0
-    assert by_patients_alone / 150 < 0.75
+    assert 0.90 <= held / 60 <= 1.0
+    assert by_patients_alone / 60 < 0.75
 
 
 def test_a_lone_seed_is_taken_to_scatter_as_the_others_do() -> None:
@@ -191,7 +191,7 @@ def test_every_trial_runs_once_and_a_failed_one_again(
     assert len(pd.read_csv(folder / "trials.csv")) == 8
     before = (folder / "results.json").read_bytes()
 
-    assert sweeps.run(batch(), 2) and sweeps.run(batch(f"{GRID} sweep.seeds=3"), 2)
+    assert sweeps.run(batch(f"{GRID} sweep.seeds=3"), 2)
     assert len((project / "ran").read_text().split("\n")) == 8 + 1 + 4 + 1, "a grid that grows keeps what it has"
     assert sweeps.run(batch(), 2) and (folder / "results.json").read_bytes() == before
     assert len(list((folder / "trials").glob("*.json"))) == 12, "and may shrink and grow again"
