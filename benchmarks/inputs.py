@@ -164,7 +164,7 @@ def _classifier(path: Path, *, backbone: str, weights: str, lesions: str, size: 
     images, labels = photos(lesions, size, 0, train + held_out)
     manifest = studies.make_manifest(labels, {"train": train, "validation": held_out - 1, "test": 1})
     study = studies.make_study(backbone, size, {"epochs": 12})
-    trained = training.transfer(study, manifest, images, backbone, studies.find_weights(backbone, weights))
+    trained = training.train_head(study, manifest, images, backbone, studies.find_weights(backbone, weights))
     path.write_bytes((trained.folder / "model.keras").read_bytes())
 
 

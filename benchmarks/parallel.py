@@ -88,7 +88,7 @@ class Trained:
 
     Attributes:
         images: Number of training images.
-        history: One row per epoch, as `scanbook.training.Trained.history`.
+        history: One row per epoch, as `scanbook.training.TrainedModel.history`.
     """
 
     images: int

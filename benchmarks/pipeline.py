@@ -150,5 +150,5 @@ def _learn(steps: Steps, manifest: Manifest, backbone: str, size: int) -> np.nda
     with steps.step("features"):
         features.extract(manifest, images, backbone, weights)
     with steps.step("head"):
-        training.transfer(make_study(backbone, size, {}), manifest, images, backbone, weights)
+        training.train_head(make_study(backbone, size, {}), manifest, images, backbone, weights)
     return images

@@ -191,7 +191,7 @@ def from_cache(folder: str, size: int, count: int) -> Iterator[Callable[[], floa
 def _build_network(backbone: str, weights: str, size: int, classes: int) -> Any:
     runtime.configure(0)
     model = backbones.build(backbone, (size, size), classes, find_weights(backbone, weights))
-    training.let_learn(model)
+    training.set_trainable(model)
     return model
 
 
@@ -206,7 +206,7 @@ def fine_tuning(
 
     def measure() -> float:
         plan = training.Plan("bench", Training(epochs=epochs + 1, batch_size=BATCH), policy, 0)
-        history = training.train_all(plan, model, images, manifest)
+        history = training.train_network(plan, model, images, manifest)
         return count / float(np.median(np.diff(history["seconds"])))
 
     yield measure

@@ -38,7 +38,7 @@ def pretrain() -> pd.DataFrame:
     frame = frame.assign(path="", group=frame["image_id"], mask_path="")
     model = backbones.build(BACKBONE, (SIZE, SIZE), len(pretraining_images.CLASSES))
     plan = training.Plan(f"{BACKBONE}, pretraining", VALUES, "dermoscopy", SEED)
-    history = training.train_all(plan, model, images, Manifest("pretraining", frame, pretraining_images.CLASSES))
+    history = training.train_network(plan, model, images, Manifest("pretraining", frame, pretraining_images.CLASSES))
     body = backbones.body_weights(model)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{f"{index:03d}": _half(array) for index, array in enumerate(body)})

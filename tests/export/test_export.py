@@ -107,7 +107,7 @@ def test_fixed_images_are_of_test_then_of_validation():
 
 def test_every_format_answers_as_the_trained_network(whole):
     """As the description says, and as the files do when they are opened anew."""
-    manifest, model = planted.manifest(), grad_cam.with_heat_maps(planted.network(), 1.7)
+    manifest, model = planted.manifest(), grad_cam.add_heat_maps(planted.network(), 1.7)
     shown = planted.pixels()[export.select_fixed(manifest)]
     reference = engines.KerasEngine(model).predict(shown)[0]
     exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model", "onnx")]
@@ -151,7 +151,7 @@ def test_bundle_carries_what_the_cards_and_the_page_need(whole):
 
 def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(whole, monkeypatch):
     before = bundle.load(whole.folder)
-    other = grad_cam.with_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
+    other = grad_cam.add_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
     monkeypatch.setattr(engines, "to_saved_model", lambda _, path: other.export(path, verbose=False))
     monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
     monkeypatch.setitem(sys.modules, "tf2onnx", None)

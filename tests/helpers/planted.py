@@ -75,7 +75,7 @@ def use_data_statistics(model: Any, batch: np.ndarray) -> Any:
     An untrained network answers every image alike and would pass any test of agreement.
     """
     draw = np.random.default_rng(1)
-    norms = [layer for layer in model.layers if isinstance(layer, backbones.layers.BatchNormalization)]
+    norms = [layer for layer in model.layers if isinstance(layer, backbones.networks.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         channels = layer.gamma.shape
@@ -91,7 +91,7 @@ def use_data_statistics(model: Any, batch: np.ndarray) -> Any:
 @cache
 def network(name: str = "baseline_cnn") -> Any:
     """A network of three classes with the data's batch-norm statistics; not to be changed."""
-    backbones.keras.utils.set_random_seed(3)
+    backbones.networks.keras.utils.set_random_seed(3)
     return use_data_statistics(backbones.build(name, SIZE, len(CLASSES)), pixels())
 
 

@@ -135,7 +135,7 @@ def compare_engines(
     baseline = manifest.predictions(VALIDATION, reference)
     rows = {}
     for (engine, precision), values in logits.items():
-        refused = engines.refusal(precision, reference, values, y)
+        refused = engines.rejection_reason(precision, reference, values, y)
         row = {"accuracy": float((values.argmax(1) == y).mean()), "difference": engines.parity(reference, values)}
         if np.isfinite(values).all():
             predictions = manifest.predictions(VALIDATION, values)

@@ -197,16 +197,18 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     from scanbook.augmentation import Augmenter
     from scanbook.config import Head, Training
     from scanbook.models import backbones
+    from scanbook.training.end_to_end import build_in_training_precision
     from scanbook.training.fitting import CrossEntropy, metrics
-    from scanbook.training.networks import in_training_precision
 
     source, path, digest = task["weights"]
     weights = Weights(source, Path(path) if path else None, digest)
     images = np.load(Path(task["data"]) / "images.npy")
     manifest = pd.read_pickle(Path(task["data"]) / "manifest.pickle")
     size, head = images.shape[1:3], Head.model_validate(task["head"])
-    model = in_training_precision(lambda: backbones.build(task["backbone"], size, len(manifest.classes), weights, head))
-    training.let_learn(model)
+    model = build_in_training_precision(
+        lambda: backbones.build(task["backbone"], size, len(manifest.classes), weights, head)
+    )
+    training.set_trainable(model)
     rows, y = manifest.rows(TRAIN), manifest.one_hot(TRAIN)
     order = np.random.default_rng(task["seed"]).permutation(len(rows))
 

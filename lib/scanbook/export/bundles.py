@@ -65,7 +65,7 @@ def describe_input(study: Study) -> str:
     )
 
 
-def _predict_test(trained: training.Trained, manifest: Manifest, *, temperature: float) -> Predictions:
+def _predict_test(trained: training.TrainedModel, manifest: Manifest, *, temperature: float) -> Predictions:
     return manifest.predictions(TEST, trained.logits(TEST), temperature)
 
 
@@ -88,7 +88,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     manifest = segmentation.prepare(study)
     study.names_of(manifest.classes)  # before minutes of training
     images = pixels.load(manifest, study.size)
-    tuned = training.final(study, manifest, images)
+    tuned = training.train_final_model(study, manifest, images)
     logits = tuned.logits(VALIDATION)
     temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
     validation = manifest.predictions(VALIDATION, logits, temperature)
@@ -99,7 +99,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         folder,
         study,
         manifest,
-        tuned.model(),
+        tuned.load_model(),
         images=images,
         logits=logits,
         temperature=temperature,
@@ -147,7 +147,7 @@ def write_bundle(
     """
     logits = None
     if images is not None:
-        logits = engines.of_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
+        logits = engines.predict_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
     more |= {"temperature": temperature, "abstain_below": abstain_below, "metrics": metrics, "about": about}
     return _write(folder, study, manifest, model, images=images, logits=logits, **more)[0]
 
@@ -166,7 +166,7 @@ def _write(
     dataset_card: str = "",
     **more: Any,
 ) -> tuple[Bundle, Saved]:
-    exported = grad_cam.with_heat_maps(model, temperature)
+    exported = grad_cam.add_heat_maps(model, temperature)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         if images is None:

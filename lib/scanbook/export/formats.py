@@ -54,7 +54,7 @@ def save_plain(exported: Any, folder: Path) -> Any:
     """Write Keras and OpenVINO in float32; return the `openvino.Model`.
 
     Args:
-        exported: A network of `grad_cam.with_heat_maps`.
+        exported: A network of `grad_cam.add_heat_maps`.
         folder: Folder of the files, which have the names of `bundle.FILES`.
     """
     converted = engines.to_openvino(exported)
@@ -72,7 +72,7 @@ def save(
         study: Settings of int8, and the seed.
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
-        exported: A network of `grad_cam.with_heat_maps`.
+        exported: A network of `grad_cam.add_heat_maps`.
         name: Name of the trained `keras.Model`, which starts with that of its backbone.
         logits: Logits of the trained network for the validation images, by Keras, float32 `(v, k)`.
         folder: Folder of the files, which have the names of `bundle.FILES`.
@@ -153,7 +153,7 @@ def _measure_int8(
     """Return the loss of int8 on the validation images, for `Bundle.int8`, and the reason to exclude it, or ""."""
     rows = manifest.rows(VALIDATION)
     int8_logits = engines.centred_log(engine.predict(images[rows])[0])
-    reason = engines.refusal("int8", logits, int8_logits, manifest.y[rows])
+    reason = engines.rejection_reason("int8", logits, int8_logits, manifest.y[rows])
     if not np.isfinite(int8_logits).all():
         return {}, reason
     int8, reference = (manifest.predictions(VALIDATION, values) for values in (int8_logits, logits))

@@ -1,1 +1,1 @@
-"""What a trained network looks at, and what it withstands."""
+"""Inspection of a trained network: where it looks (Grad-CAM), and how robust it is to corrupted images."""

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, inside the model itself, and whether it depends on what the model learned.
+"""Grad-CAM inside the model itself, and a check that it depends on the trained weights.
 
 Grad-CAM weighs the channels of the last feature map by the gradient of a class's logit (Selvaraju et al., ICCV 2017).
 From the logits to the pooled features that gradient is a product of the head's matrices, its ReLU masks and the slope
@@ -22,8 +22,8 @@ from scanbook.models import backbones, heads
 keras = runtime.keras()
 layers = keras.layers
 
-CHECKED = 8
-"""Most images that the randomisation check looks at."""
+MAX_IMAGES = 8
+"""Largest number of images of the randomisation check."""
 STEPS = {
     "head": 0.0,
     "head, top quarter": 0.25,
@@ -31,11 +31,11 @@ STEPS = {
     "head, top three quarters": 0.75,
     "all layers": 1.0,
 }
-"""What the randomisation check re-initialises: the head, and a share of all other arrays, from the top down."""
+"""Steps of the randomisation check: it re-initialises the head, and a share of all other arrays from the top down."""
 
 
-def with_heat_maps(model: Any, temperature: float) -> Any:
-    """The network as it is exported: calibrated probabilities and heat maps.
+def add_heat_maps(model: Any, temperature: float) -> Any:
+    """Return the network that is exported, with calibrated probabilities and heat maps.
 
     A map is the feature map times the gradient of the logit by the pooled features. For mean pooling that is Grad-CAM
     times the number of positions. For maximum pooling Grad-CAM's weights are the same: the gradient of a channel is at
@@ -44,7 +44,7 @@ def with_heat_maps(model: Any, temperature: float) -> Any:
 
     Args:
         model: A network of `backbones.build`, trained.
-        temperature: What the logits are divided by before the softmax.
+        temperature: Divisor of the logits before the softmax.
 
     Returns:
         A `keras.Model` from uint8 RGB `(n, h, w, 3)` to probabilities, float32 `(n, k)`, and class activation maps,
@@ -56,13 +56,13 @@ def with_heat_maps(model: Any, temperature: float) -> Any:
     feature_map = model.get_layer(backbones.FEATURE_MAP).output
     dense, form = heads.head_layers(model), heads.output_form(model)
     if len(dense) > 1 or form == "ordinal":
-        maps, kernels = _weighed(feature_map, dense, form)
+        maps, kernels = _image_dependent_maps(feature_map, dense, form)
     else:
         kernel = dense[0].get_weights()[0]
         kernel = kernel @ _SIGMOID.T if form == "sigmoid" else kernel
         convolution = layers.Conv2D(kernel.shape[1], 1, use_bias=False, name="heat_maps")
         maps, kernels = convolution(feature_map), [(convolution, kernel[None, None])]
-    # not its `input`: of a loaded network, Keras 3.10 gives a list there, and the export would ask for one
+    # not its `input`: for a loaded network, Keras 3.10 gives a list, and the export would ask for one
     exported = keras.Model(model.inputs[0], [probabilities, maps])
     for layer, kernel in kernels:
         layer.set_weights([kernel])
@@ -73,11 +73,11 @@ _SIGMOID = np.array([[-0.5], [0.5]], np.float32)
 """Gradient of the two logits by the score."""
 
 
-def _weighed(feature_map: Any, dense: list[Any], form: str) -> tuple[Any, list[tuple[Any, np.ndarray]]]:
-    """Heat maps of a head whose gradient depends on the image, and the kernels that its layers are to be given.
+def _image_dependent_maps(feature_map: Any, dense: list[Any], form: str) -> tuple[Any, list[tuple[Any, np.ndarray]]]:
+    """Return the heat maps of a head whose gradient depends on the image, and the kernels of their layers.
 
     Rows of every gradient are the classes: `(n, k, units)`. One step back through a Dense layer is a product with its
-    transposed kernel, one through a ReLU a mask of the units that are on.
+    transposed kernel, one through a ReLU a mask of the positive units.
     """
     gradient = _output_gradient(dense[-1].output, form)
     kernels = []
@@ -96,7 +96,7 @@ def _weighed(feature_map: Any, dense: list[Any], form: str) -> tuple[Any, list[t
 
 
 def _output_gradient(z: Any, form: str) -> Any:
-    """Gradient of the logits by the scores, `(n, k, scores)`; what `heads.attach` makes of the scores, differentiated.
+    """Return the gradient of the logits of `heads.attach` by the scores, `(n, k, scores)`.
 
     For an ordinal head, of logit j by step i: sigmoid(-z_i) where i < j, -sigmoid(z_j) where i = j, else 0.
     """
@@ -110,7 +110,7 @@ def _output_gradient(z: Any, form: str) -> Any:
 
 
 def grad_cam(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Grad-CAM of one class an image, from the heat maps that `with_heat_maps` gives.
+    """Return Grad-CAM of one class per image, from the heat maps of `add_heat_maps`.
 
     Args:
         maps: float32 `(n, h', w', k)`.
@@ -118,48 +118,48 @@ def grad_cam(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> np
         size: Height and width to enlarge to.
 
     Returns:
-        float32 `(n, height, width)` between 0 and 1; all zeros where nothing speaks for the class.
+        float32 `(n, height, width)` between 0 and 1; all zeros if no position has evidence of the class.
     """
-    chosen = np.maximum(maps[np.arange(len(maps)), :, :, classes], 0)
-    chosen = chosen / np.maximum(chosen.max((1, 2), keepdims=True), 1e-9)
-    return np.stack(
-        [cv2.resize(each, size[::-1], interpolation=cv2.INTER_LINEAR) for each in chosen.astype(np.float32)]
-    )
+    positive = np.maximum(maps[np.arange(len(maps)), :, :, classes], 0)
+    heat = (positive / np.maximum(positive.max((1, 2), keepdims=True), 1e-9)).astype(np.float32)
+    return np.stack([cv2.resize(heat_map, size[::-1], interpolation=cv2.INTER_LINEAR) for heat_map in heat])
 
 
 def randomisation_check(model: Any, images: np.ndarray, seed: int) -> pd.DataFrame:
-    """Whether the heat maps depend on what the network learned (Adebayo et al., NeurIPS 2018, section 3).
+    """Check whether the heat maps depend on the trained weights (Adebayo et al., NeurIPS 2018, section 3).
 
     Layers are re-initialised from the top down, and the maps of the class that the trained network predicts are ranked
-    position by position. Maps that stay as they were show edges of the image, not evidence of the network. The maps are
-    compared before their negative part is cut off, whose zeros would all tie.
+    position by position. Maps that do not change show edges of the image, not evidence of the network. The maps are
+    compared with their negative part, whose zeros would otherwise be tied.
 
     Args:
-        model: A network of `backbones.build`, trained; left as it is.
-        images: uint8 RGB `(n, h, w, 3)`; of more than `CHECKED`, that many are taken at equal distances.
-        seed: Of the new weights, and of the resamples of images.
+        model: A network of `backbones.build`, trained; not changed.
+        images: uint8 RGB `(n, h, w, 3)`; at most `MAX_IMAGES` of them are used, at equal distances.
+        seed: Seed of the new weights, and of the resamples of images.
 
     Returns:
-        A row a step: `randomised`, the layers that are re-initialised; `correlation`, Spearman's rank correlation with
+        One row per step: `randomised`, the re-initialised layers; `correlation`, Spearman's rank correlation with
         the trained network's maps, its mean over the images; `low` and `high`, its 95 % interval over resamples of the
         images; `images`, how many. A map that became constant has correlation 0; maps of a single position have none,
         NaN.
     """
-    images = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), CHECKED)).round().astype(int))]
+    images = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int))]
     probabilities, maps = _outputs(model, images)
     rows, classes = np.arange(len(images)), probabilities.argmax(1)
     trained = maps[rows, :, :, classes]
     copy = _reinitialised(model, seed)
-    fixed = [*heads.head_layers(model), *(each for each in model.layers if isinstance(each, layers.Normalization))]
+    fixed = [*heads.head_layers(model), *(layer for layer in model.layers if isinstance(layer, layers.Normalization))]
     outside = {id(weight) for layer in fixed for weight in layer.weights}
     body = [pair for pair in zip(model.weights, copy.weights, strict=True) if id(pair[0]) not in outside]
     resamples = group_weights(rows, 1000, seed)
     table, restored = [], 0
-    for step, share in reversed(STEPS.items()):  # the copy starts all random and gets its weights back from below
-        kept = len(body) - round(share * len(body))
-        for source, target in body[restored:kept]:
+    for step, share in reversed(
+        STEPS.items()
+    ):  # the copy starts all random and gets its weights back from the first layer on
+        trained_arrays = len(body) - round(share * len(body))
+        for source, target in body[restored:trained_arrays]:
             target.assign(source)
-        restored = kept
+        restored = trained_arrays
         correlation = _rank_correlation(trained, _outputs(copy, images)[1][rows, :, :, classes])
         low, high = interval(resamples @ correlation / len(rows))
         table.append((step, correlation.mean(), float(low), float(high), len(rows)))
@@ -167,13 +167,13 @@ def randomisation_check(model: Any, images: np.ndarray, seed: int) -> pd.DataFra
 
 
 def _outputs(model: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and heat maps, called once as they are: tracing a graph would take longer than the images do."""
-    probabilities, maps = with_heat_maps(model, 1.0)(images, training=False)
+    """Return probabilities and heat maps without a traced graph: tracing would take longer than the images."""
+    probabilities, maps = add_heat_maps(model, 1.0)(images, training=False)
     return keras.ops.convert_to_numpy(probabilities), keras.ops.convert_to_numpy(maps)
 
 
 def _reinitialised(model: Any, seed: int) -> Any:
-    """A copy of a network with new random weights, but for what normalises its images, which is not learned."""
+    """Return a copy of a network with new random weights, except its normalisation of images, which is not trained."""
     state = random.getstate()
     random.seed(seed)  # Keras draws the seeds of its initialisers from Python's generator
     try:
@@ -188,10 +188,10 @@ def _reinitialised(model: Any, seed: int) -> Any:
 
 
 def _rank_correlation(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of two sets of maps `(n, h, w)`, image by image, float64 `(n,)`."""
+    """Return Spearman's rank correlation of two sets of maps `(n, h, w)` per image, float64 `(n,)`."""
     if maps[0].size == 1:
         return np.full(len(maps), np.nan)
-    ranks = [rankdata(each.reshape(len(each), -1), axis=1) for each in (maps, others)]
-    a, b = (each - each.mean(1, keepdims=True) for each in ranks)
+    ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (maps, others)]
+    a, b = (values - values.mean(1, keepdims=True) for values in ranks)
     scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), scale, out=np.zeros(len(maps)), where=scale > 0)

@@ -1,4 +1,4 @@
-"""How predictions hold up when images get worse: five corruptions at five severities.
+"""Robustness: predictions for images with five corruptions at five severities.
 
 Kinds and strengths are those of ImageNet-C (Hendrycks and Dietterich, "Benchmarking neural network robustness to common
 corruptions and perturbations", ICLR 2019).
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from scanbook.config import Study
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions, summary
+from scanbook.models.engines import Engine
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _NOISE = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation, as a share of 255
@@ -32,17 +32,10 @@ _SIDE = 224
 _SUBPIXELS = 16
 
 
-class Engine(Protocol):
-    """Anything of `scanbook.models.engines`, or of the same shape."""
-
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Outputs for uint8 RGB `(n, h, w, 3)`, logits `(n, k)` first."""
-
-
 def corrupt(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.ndarray:
-    """Corrupts images.
+    """Corrupt images.
 
-    `noise` is Gaussian, of one draw at all severities; `blur` is out of focus; `brightness` raises the value of HSV;
+    `noise` is Gaussian, one sample at all severities; `blur` is out of focus; `brightness` raises the value of HSV;
     `jpeg` is compression; `contrast` shrinks each channel towards its mean. ImageNet-C blurs images of 224 pixels by a
     disc with a radius of 3 to 10; here it is the same share of the shorter side: at 32 pixels 0.4 to 1.4, where its
     authors took 0.3 to 1.5 (CIFAR-10-C). The disc is smoothed by half a pixel, like theirs, so that even the smallest
@@ -52,13 +45,13 @@ def corrupt(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
         images: uint8 RGB `(n, h, w, 3)`.
         kind: A name in `KINDS`.
         severity: 0, images as they are, to 5.
-        seed: Seed of the noise; every image's depends on it and on the image's place.
+        seed: Seed of the noise; the noise of an image depends on it and on the image's place.
 
     Returns:
         uint8 `(n, h, w, 3)`.
 
     Raises:
-        DataError: There is no such kind or severity.
+        DataError: The kind or the severity is unknown.
     """
     if kind not in KINDS:
         raise DataError(f"corruption {kind!r} is unknown: expected one of {', '.join(KINDS)}")
@@ -69,26 +62,26 @@ def corrupt(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
         return images.copy()
     with ThreadPoolExecutor(runtime.cores()) as pool:
         places = range(len(images))
-        worse = list(pool.map(lambda place: KINDS[kind](images[place], severity - 1, [seed, place]), places))
-    return np.stack(worse) if worse else images.copy()
+        corrupted = list(pool.map(lambda place: KINDS[kind](images[place], severity - 1, [seed, place]), places))
+    return np.stack(corrupted) if corrupted else images.copy()
 
 
 def examples(image: np.ndarray, seed: int = 0) -> dict[str, list[np.ndarray]]:
-    """An image, uint8 `(h, w, 3)`, as every corruption leaves it, by kind: first as it is, then from mild to severe."""
+    """Return an image, uint8 `(h, w, 3)`, after every corruption, by kind: unchanged, then mild to severe."""
     return {kind: [corrupt(image[None], kind, severity, seed)[0] for severity in (0, *SEVERITIES)] for kind in KINDS}
 
 
-def of_test_images(study: Study, manifest: Manifest, images: np.ndarray, engine: Engine) -> pd.DataFrame:
-    """Curves of the study's test images, `evaluation.robustness_images` of them at equal distances.
+def test_image_curves(study: Study, manifest: Manifest, images: np.ndarray, engine: Engine) -> pd.DataFrame:
+    """Return the curves of the study's test images, `evaluation.robustness_images` of them at equal distances.
 
     Args:
-        study: How many images and resamples, and the seed.
+        study: Study with the numbers of images and resamples, and the seed.
         manifest: The dataset, split.
-        images: Its pixels, uint8 RGB `(n, h, w, 3)`.
-        engine: What predicts.
+        images: Images of all its rows, uint8 RGB `(n, h, w, 3)`.
+        engine: Engine whose first output is logits, `(n, k)`.
 
     Returns:
-        As `curves`.
+        The table of `curves`.
     """
     rows = manifest.rows(TEST)
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), study.evaluation.robustness_images)).round().astype(int)
@@ -108,43 +101,43 @@ def curves(
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy and AUROC by corruption and severity.
+    """Return accuracy and AUROC by corruption and severity.
 
     Args:
-        engine: What predicts.
+        engine: Engine whose first output is logits, `(n, k)`.
         images: uint8 RGB `(n, h, w, 3)`.
         y: True classes, int `(n,)`.
         classes: k names, in the order of the logits.
         group: Patient or lesion of each image, `(n,)`: the unit that is resampled.
-        rounds: Resamples.
+        rounds: Number of resamples.
         seed: Seed of noise and resamples.
 
     Returns:
-        A row a kind and severity, from 0, images as they are: `kind`, `severity`, `images`, `accuracy`, the `low` and
+        One row per kind and severity, from 0, unchanged images: `kind`, `severity`, `images`, `accuracy`, the `low` and
         `high` end of its 95 % interval from the group bootstrap, and macro `auroc`.
     """
     names = np.arange(len(images)).astype(str)
 
-    def row(worse: np.ndarray) -> dict[str, float]:
-        probabilities = softmax(np.asarray(engine.predict(worse)[0], np.float64), axis=1)
+    def metrics(corrupted: np.ndarray) -> dict[str, float]:
+        probabilities = softmax(np.asarray(engine.predict(corrupted)[0], np.float64), axis=1)
         predictions = Predictions(names, np.asarray(group), y, probabilities, tuple(classes))
         table = summary(predictions, ("accuracy", "auroc"), rounds, seed)
         low, high = table.loc["accuracy", ["low", "high"]]
         values = {"accuracy": table.at["accuracy", "value"], "low": low, "high": high}
         return values | {"auroc": table.at["auroc", "value"]}
 
-    unharmed = row(images)
+    unchanged = metrics(images)
     rows = []
     for kind in runtime.progress(list(KINDS), "robustness"):
         for severity in (0, *SEVERITIES):
-            found = row(corrupt(images, kind, severity, seed)) if severity else unharmed
-            rows.append({"kind": kind, "severity": severity, "images": len(images)} | found)
+            values = metrics(corrupt(images, kind, severity, seed)) if severity else unchanged
+            rows.append({"kind": kind, "severity": severity, "images": len(images)} | values)
     return pd.DataFrame(rows)
 
 
 def _noise(image: np.ndarray, level: int, seed: Sequence[int]) -> np.ndarray:
-    drawn = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-    return _levels(image + 255 * _NOISE[level] * drawn)
+    noise = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    return _levels(image + 255 * _NOISE[level] * noise)
 
 
 def _blur(image: np.ndarray, level: int, seed: Sequence[int]) -> np.ndarray:
@@ -153,7 +146,7 @@ def _blur(image: np.ndarray, level: int, seed: Sequence[int]) -> np.ndarray:
 
 @cache
 def _disc(radius: float) -> np.ndarray:
-    """A disc of that radius in pixels, smoothed by half a pixel: how much of it lies in each pixel; sums to 1."""
+    """Return a disc of a radius in pixels, smoothed by half a pixel: its share in each pixel; the sum is 1."""
     reach = int(np.ceil(radius)) + 2
     side = 2 * reach + 1
     fine = (np.arange(side * _SUBPIXELS) + 0.5) / _SUBPIXELS - side / 2
@@ -170,7 +163,7 @@ def _brightness(image: np.ndarray, level: int, seed: Sequence[int]) -> np.ndarra
 
 
 def _jpeg(image: np.ndarray, level: int, seed: Sequence[int]) -> np.ndarray:
-    # OpenCV's order is blue, green, red: it decides what counts as colour, which JPEG keeps less of
+    # OpenCV's order is blue, green, red: it decides the chroma, which JPEG stores more coarsely
     _, file = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG[level]])
     return cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]
 
@@ -191,4 +184,4 @@ KINDS: dict[str, Callable[[np.ndarray, int, Sequence[int]], np.ndarray]] = {
     "jpeg": _jpeg,
     "contrast": _contrast,
 }
-"""Corruptions of one image, by name: of its pixels, how severe (from 0), and a seed."""
+"""Corruptions of one image, by name: functions of its pixels, the severity from 0, and a seed."""

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, extracted once, by OpenVINO, and kept in the store."""
+"""Features of a frozen backbone, extracted once by OpenVINO and cached in the store."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from scanbook.store import seconds, stage
 
 
 def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> tuple[np.ndarray, float]:
-    """Pooled features of every image.
+    """Extract the pooled features of every image, or read them from the store.
 
     Args:
         manifest: The dataset, split.
-        images: Its pixels, or what was made of them, uint8 `(n, h, w, 3)`.
+        images: Images of all its rows, or what was made of them, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its weights.
 
     Returns:
-        Features, a read-only memory map, float32 `(n, channels)`, zeros for rows in no part; and the seconds that
-        extracting them took, now or when they came into the store.
+        Features, a read-only memory map, float32 `(n, channels)`, zeros for rows without a split; and the seconds of
+        their extraction, now or when they were stored.
     """
     rows = np.flatnonzero((manifest.frame["split"] != "").to_numpy())
 
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
-        chunks = [rows[start : start + engines.CHUNK] for start in range(0, len(rows), engines.CHUNK)]
         shape = (len(images), engine.predict(images[rows[:1]])[0].shape[1])
         features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)  # zeros at first
-        for chunk in runtime.progress(chunks, f"features of {backbone}"):
+        for chunk in runtime.progress(engines.chunks(rows), f"features of {backbone}"):
             features[chunk] = engine.predict(images[chunk])[0]
         features.flush()
 
@@ -47,27 +46,27 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
 def extract_views(
     manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights, *, policy: str, views: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Pooled features of augmented copies of the training images, and their labels.
+    """Extract the pooled features of augmented copies of the training images, with their labels.
 
-    A policy that mixes does so within chunks of images taken in an order drawn anew for each view: neighbours in a
-    manifest are often of one class.
+    A policy that mixes images does so within chunks, in an order sampled anew for each view: neighbours in a manifest
+    are often of one class.
 
     Args:
         manifest: The dataset, split.
-        images: Its pixels, uint8 `(n, h, w, 3)`.
+        images: Images of all its rows, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Its weights.
         policy: Name of the augmentation policy.
-        views: Copies of each image.
-        seed: Seed of what the policy draws.
+        views: Number of copies of each image.
+        seed: Seed of the sampled parameters.
 
     Returns:
         Features, a read-only memory map, float32 `(views, m, channels)`, and labels as shares of the k classes, float32
         `(views, m, k)`, one-hot unless the policy mixes; for the m training images in the manifest's order. And the
-        seconds that extracting them took, now or when they came into the store.
+        seconds of their extraction, now or when they were stored.
     """
     rows = manifest.rows(TRAIN)
-    drawn = {"policy": policy, "views": views, "seed": seed}
+    augmentation = {"policy": policy, "views": views, "seed": seed}
 
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
@@ -75,24 +74,24 @@ def extract_views(
         one_hot = manifest.one_hot(TRAIN)
         labels = np.tile(one_hot, (views, 1, 1))
         shape = (views, len(rows), engine.predict(images[rows[:1]])[0].shape[1])
-        found = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)
+        features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
-            everyone = np.arange(len(rows))
-            order = np.random.default_rng([seed, 1, view]).permutation(everyone) if augment.mixes else everyone
-            for chunk, start in enumerate(range(0, len(rows), engines.CHUNK)):
-                places = order[start : start + engines.CHUNK]
+            order = np.arange(len(rows))
+            if augment.mixes:
+                order = np.random.default_rng([seed, 1, view]).permutation(order)
+            for chunk, places in enumerate(engines.chunks(order)):
                 copies = augment(images[rows[places]], places, view)
                 copies, labels[view, places] = augment.mix(copies, one_hot[places], view, chunk)
-                found[view, places] = engine.predict(copies)[0]
-        found.flush()
+                features[view, places] = engine.predict(copies)[0]
+        features.flush()
         np.save(folder / "labels.npy", labels)
 
-    folder = stage("features", inputs(manifest, images, backbone, weights) | drawn, build, __name__)
+    folder = stage("features", inputs(manifest, images, backbone, weights) | augmentation, build, __name__)
     return np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "labels.npy"), _seconds(folder)
 
 
 def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> dict[str, object]:
-    """What anything computed from these images by this backbone depends on, for the name of its stage."""
+    """Return what a stage depends on that uses these images and this backbone."""
     return {
         "manifest": manifest.fingerprint(),
         "size": images.shape[1:3],
@@ -103,9 +102,9 @@ def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weigh
 
 
 def _engine(work: Path, backbone: str, weights: Weights, size: tuple[int, ...]) -> engines.OpenVinoEngine:
-    """The backbone as OpenVINO runs it, converted once: that takes longer than the features of a thousand images.
+    """Return the backbone for OpenVINO, converted once: that takes longer than the features of a thousand images.
 
-    What converting it would have added, had it not been in the store, is noted in `work`: seconds are compared.
+    The seconds that the store saved are written to `work`, since durations of extraction are compared.
     """
 
     def build(folder: Path) -> None:
@@ -114,10 +113,10 @@ def _engine(work: Path, backbone: str, weights: Weights, size: tuple[int, ...]) 
 
     started = time.perf_counter()
     folder = stage("openvino", {"backbone": backbone, "weights": weights.digest, "size": size}, build, __name__)
-    np.save(work / "spared.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
+    np.save(work / "saved_seconds.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
     return engines.OpenVinoEngine(folder / "model.xml", "throughput")
 
 
 def _seconds(folder: Path) -> float:
-    """How long features take from images and a backbone's weights alone."""
-    return seconds(folder) + float(np.load(folder / "spared.npy"))
+    """Return the seconds of extraction from images and a backbone's weights alone."""
+    return seconds(folder) + float(np.load(folder / "saved_seconds.npy"))

@@ -1,10 +1,10 @@
-"""Heads: what stands on a network's pooled features, and ends in one logit a class whatever its form.
+"""Heads: layers on a network's pooled features that end in one logit per class, for every form of output.
 
-A head is hidden layers and one of three outputs. Softmax has a logit a class. Sigmoid has one score for two classes.
-Ordinal is the continuation-ratio model (Fienberg, The Analysis of Cross-Classified Categorical Data, 1980, section 6.6;
-trained jointly as in CORN, Shi et al., arXiv:2111.08851): one step a grade, the chance of going beyond it once it is
-reached. All three give logits whose softmax is the distribution over the classes, so that one loss trains them and one
-temperature calibrates them. None holds a layer of scanbook's own: a saved model loads without its code.
+A head has hidden layers and one of three outputs. Softmax has one logit per class. Sigmoid has one score for two
+classes. Ordinal is the continuation-ratio model (Fienberg, The Analysis of Cross-Classified Categorical Data, 1980,
+section 6.6; trained jointly as in CORN, Shi et al., arXiv:2111.08851): one step per grade, the probability of going
+beyond it once it is reached. All three give logits whose softmax is the distribution over the classes, so that one loss
+trains them and one temperature calibrates them. All layers are Keras's own: a model loads without scanbook's code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HIDDEN = "hidden_"
 
 
 def attach(features: Any, classes: int, head: Head = SOFTMAX) -> Any:
-    """Puts a head on features.
+    """Attach a head to features.
 
     Args:
         features: Symbolic tensor `(n, channels)`: a network's pooled features, or a `keras.Input` for cached ones.
@@ -56,14 +56,14 @@ def attach(features: Any, classes: int, head: Head = SOFTMAX) -> Any:
         halves = [layers.Rescaling(scale, dtype="float32")(z) for scale in (-0.5, 0.5)]
         return layers.Concatenate(dtype="float32", name=LOGITS)(halves)
     z = layers.Dense(classes - 1, dtype="float32", name=name)(x)
-    reached = keras.ops.cumsum(keras.ops.log_sigmoid(z), axis=-1)  # of class j + 1; class 0 always is
-    stays = keras.ops.log_sigmoid(-z)  # of class j; in the last class everything that reaches it does
+    reached = keras.ops.cumsum(keras.ops.log_sigmoid(z), axis=-1)  # class j + 1; class 0 always is
+    stays = keras.ops.log_sigmoid(-z)  # in class j; in the last class all that reach it do
     padded = [keras.ops.pad(reached, [[0, 0], [1, 0]]), keras.ops.pad(stays, [[0, 0], [0, 1]])]
     return layers.Add(dtype="float32", name=LOGITS)(padded)
 
 
 def check(classes: int, head: Head) -> None:
-    """Raises a `ModelError` where the form of a head does not fit the number of classes."""
+    """Raise a `ModelError` if the form of a head does not fit the number of classes."""
     if head.output == "sigmoid" and classes != 2:
         raise ModelError(f"a sigmoid head has two classes, not {classes}; set head.output to softmax or ordinal")
     if head.output == "ordinal" and classes < 2:
@@ -71,7 +71,7 @@ def check(classes: int, head: Head) -> None:
 
 
 def head_layers(model: Any) -> list[Any]:
-    """The Dense layers of a model's head, first to last; the last gives the scores."""
+    """Return the Dense layers of a model's head, first to last; the last gives the scores."""
     return [
         layer
         for layer in model.layers
@@ -80,6 +80,6 @@ def head_layers(model: Any) -> list[Any]:
 
 
 def output_form(model: Any) -> str:
-    """Form of a model's head: "softmax", "sigmoid" or "ordinal"."""
+    """Return the form of a model's head: "softmax", "sigmoid" or "ordinal"."""
     last = head_layers(model)[-1].name
     return next(form for form, name in _OUTPUTS.items() if name == last)

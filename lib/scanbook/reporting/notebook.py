@@ -25,7 +25,7 @@ from scanbook.reporting.plots import writing
 from scanbook.store import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from scanbook.training import Trained  # which imports Keras
+    from scanbook.training import TrainedModel  # which imports Keras
 
 ROWS = 60
 """Most rows of a table that a page shows."""
@@ -139,7 +139,9 @@ class Session:
         if comparisons:
             self.result("published", comparisons)
 
-    def on_test(self, trained: Trained, manifest: Manifest, *, temperature: float = 1.0, arm: str = "") -> Predictions:
+    def on_test(
+        self, trained: TrainedModel, manifest: Manifest, *, temperature: float = 1.0, arm: str = ""
+    ) -> Predictions:
         """Return a trained network's predictions for the test images, and count this evaluation in `results.json`.
 
         Args:
@@ -148,7 +150,7 @@ class Session:
             temperature: Divisor of its logits before the softmax.
             arm: Name that distinguishes it from other networks, where its own name does not.
         """
-        self._test_evaluations[arm or trained.arm] += 1
+        self._test_evaluations[arm or trained.label] += 1
         return manifest.predictions(TEST, trained.logits(TEST), temperature)
 
     def result(self, key: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 
 if TYPE_CHECKING:
-    from scanbook.training import Trained  # which imports Keras
+    from scanbook.training import TrainedModel  # which imports Keras
 
 _EXPLAINED, _FAILURES = 5, 18
 """Numbers of correct and of wrong answers with a heat map, and of wrong answers in the montage."""
@@ -35,7 +35,7 @@ def check(session: Session, manifest: Manifest) -> None:
 
 
 def compare_with_frozen(
-    session: Session, manifest: Manifest, tuned: Trained, frozen: Trained, raw: Predictions
+    session: Session, manifest: Manifest, tuned: TrainedModel, frozen: TrainedModel, raw: Predictions
 ) -> dict[str, evaluation.Difference]:
     """Compare the final model with the network that fine-tuning started from, on the same test images.
 
@@ -161,10 +161,10 @@ def show_robustness(session: Session, manifest: Manifest, images: np.ndarray, mo
         model: A trained network.
 
     Returns:
-        `robustness.of_test_images`.
+        `robustness.test_image_curves`.
     """
     engine = engines.OpenVinoEngine(engines.to_openvino(model), "throughput")
-    curves = robustness.of_test_images(session.study, manifest, images, engine)
+    curves = robustness.test_image_curves(session.study, manifest, images, engine)
     example = robustness.examples(images[manifest.rows(TEST)[0]], session.study.seed)
     session.figure("corruptions", plots.corruption_preview(example), "A test image under each corruption")
     session.figure("robustness", plots.robustness_curves(curves), "Accuracy by corruption and severity")
@@ -186,7 +186,7 @@ def show_explanations(session: Session, manifest: Manifest, images: np.ndarray, 
     rows, size = manifest.rows(TEST), session.study.size
     chosen = np.concatenate([evaluation.successes(test, _EXPLAINED), evaluation.failures(test, _EXPLAINED)])
     examples = images[rows[chosen]]
-    maps = engines.KerasEngine(grad_cam.with_heat_maps(model, 1.0)).predict(examples)[1]
+    maps = engines.KerasEngine(grad_cam.add_heat_maps(model, 1.0)).predict(examples)[1]
     figure = plots.heat_maps(examples, grad_cam.grad_cam(maps, test.y_pred[chosen], size), test.captions(chosen))
     session.figure("grad_cam", figure, "Grad-CAM of the most confident correct and wrong answers")
     check = grad_cam.randomisation_check(model, examples, session.study.seed)

@@ -21,8 +21,8 @@ from scanbook.errors import RunError, ScanbookError, StudyError
 from scanbook.runtime import distribution
 
 if TYPE_CHECKING:
-    from scanbook.training import Trained  # which imports Keras, whose backend is chosen first
-    from scanbook.training.whole import Whole
+    from scanbook.training import TrainedModel  # which imports Keras, whose backend is chosen first
+    from scanbook.training.end_to_end import EndToEndTraining
 
 _LOST = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|Gloo|NCCL|[Hh]eartbeat")
 """Words in JAX's messages when another process does not answer any more."""
@@ -80,7 +80,7 @@ class Request:
             raise StudyError(str(error)) from None
 
 
-def prepare_networks(study: Study, request: Request) -> list[Whole]:
+def prepare_networks(study: Study, request: Request) -> list[EndToEndTraining]:
     """Return the networks to train, one for each seed; compute what they start from if it is missing.
 
     Raises:
@@ -89,7 +89,6 @@ def prepare_networks(study: Study, request: Request) -> list[Whole]:
     from scanbook import segmentation, training
     from scanbook.data import pixels
     from scanbook.models import backbones
-    from scanbook.training.whole import from_scratch
 
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
@@ -100,15 +99,18 @@ def prepare_networks(study: Study, request: Request) -> list[Whole]:
     backbone = request.backbone
     if request.scratch:
         name = backbone or study.backbones[0]
-        return [from_scratch(seeded, manifest, images, name) for seeded in training.seeded(study)]
+        return [training.scratch_training(seeded, manifest, images, name) for seeded in training.seeded_studies(study)]
     if backbone:
         available, missing = backbones.resolve(study.model_copy(update={"backbones": [backbone]}))
         if backbone in missing:
             raise StudyError(f"{missing[backbone]}; name another backbone, or train it with --from-scratch")
         weights = available.get(backbone, backbones.RANDOM)
     else:
-        _, backbone, weights = training.start(study, manifest, images)
-    return [training.whole(seeded, manifest, images, backbone, weights) for seeded in training.seeded(study)]
+        _, backbone, weights = training.select_base_model(study, manifest, images)
+    return [
+        training.end_to_end_training(seeded, manifest, images, backbone, weights)
+        for seeded in training.seeded_studies(study)
+    ]
 
 
 def train_networks(study: Study, request: Request, record: Path | None = None) -> None:
@@ -128,7 +130,7 @@ def train_networks(study: Study, request: Request, record: Path | None = None) -
         count = len(networks)
         raise RunError(f"--record takes one network, and study {study.study} has {count} seeds; name one: --seed")
     for network in networks:
-        trained = network.trained()
+        trained = network.run()
         print(_describe(trained, len(network.manifest.rows(TRAIN))))
         if record:
             _record(record, network, trained)
@@ -168,7 +170,7 @@ def train_together(
     try:
         with ExitStack() as locks:
             for network in prepare_networks(study, request):
-                network.train_together(locks)
+                network.run_distributed(locks)
             distribution.leave()
     except Exception as error:
         if share.processes == 1:
@@ -197,7 +199,7 @@ def _print_reason(error: Exception, share: distribution.Share) -> None:
     sys.stderr.flush()
 
 
-def _record(file: Path, network: Whole, trained: Trained) -> None:
+def _record(file: Path, network: EndToEndTraining, trained: TrainedModel) -> None:
     from scanbook.training import validation_loss
 
     validation = network.manifest.predictions(VALIDATION, trained.logits(VALIDATION))
@@ -215,12 +217,12 @@ def _record(file: Path, network: Whole, trained: Trained) -> None:
     store.write_json(file, facts)
 
 
-def _describe(network: Trained, images: int) -> str:
+def _describe(network: TrainedModel, images: int) -> str:
     history = network.history
     best, last = history.loc[history["validation_loss"].idxmin()], history.iloc[-1]
     epochs, rate = last["epoch"], images * last["epoch"] / last["seconds"]
     return (
-        f"{network.arm}: {epochs:.0f} epochs of {images:,} images, {last['seconds']:,.0f} s, {rate:,.0f} images/s; "
+        f"{network.label}: {epochs:.0f} epochs of {images:,} images, {last['seconds']:,.0f} s, {rate:,.0f} images/s; "
         f"validation loss {best['validation_loss']:.3f} and accuracy {best['validation_accuracy']:.3f} "
         f"after epoch {best['epoch']:.0f}"
     )

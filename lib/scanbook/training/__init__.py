@@ -1,28 +1,42 @@
-"""Training: a head on frozen features, a network from scratch, fine-tuning; resumed where a process was killed."""
+"""Training: a head on frozen features, a network from scratch, fine-tuning, resumed where a process was killed.
 
-from scanbook.training.arms import averaged, final, fine_tune, repeats, scratch, seeded, start, starts, transfer, whole
+`model_selection` gives a study's models; each trained network is a stage of the store.
+"""
+
 from scanbook.training.batches import Batches
+from scanbook.training.end_to_end import Plan, set_trainable, train_network
 from scanbook.training.fitting import Clock, optimizer
-from scanbook.training.networks import Plan, let_learn, train_all
-from scanbook.training.trained import Trained, validation_loss
+from scanbook.training.model_selection import (
+    average_models,
+    end_to_end_training,
+    scratch_training,
+    seeded_studies,
+    select_base_model,
+    train_base_models,
+    train_final_model,
+    train_final_models,
+    train_from_scratch,
+    train_head,
+)
+from scanbook.training.trained_model import TrainedModel, validation_loss
 
 __all__ = [
     "Batches",
     "Clock",
     "Plan",
-    "Trained",
-    "averaged",
-    "final",
-    "fine_tune",
-    "let_learn",
+    "TrainedModel",
+    "average_models",
+    "end_to_end_training",
     "optimizer",
-    "repeats",
-    "scratch",
-    "seeded",
-    "start",
-    "starts",
-    "train_all",
-    "transfer",
+    "scratch_training",
+    "seeded_studies",
+    "select_base_model",
+    "set_trainable",
+    "train_base_models",
+    "train_final_model",
+    "train_final_models",
+    "train_from_scratch",
+    "train_head",
+    "train_network",
     "validation_loss",
-    "whole",
 ]

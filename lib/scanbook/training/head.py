@@ -1,4 +1,4 @@
-"""Training a head on features, which stay in files however many images they are of."""
+"""Trains a head on features, which stay in files for any number of images."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from scanbook.models import heads
 from scanbook.runtime import distribution
 from scanbook.training.batches import Batches
 from scanbook.training.fitting import CrossEntropy, fit, metrics
-from scanbook.training.trained import validation_loss
+from scanbook.training.trained_model import validation_loss
 
 keras = runtime.keras()
 
 _CHUNK = 4096
-_HELD = 2**28  # bytes of training features up to which they are held in memory, which is faster; larger ones are read
+_IN_MEMORY = 2**28  # bytes of training features up to which they are in memory, which is faster; else they are read
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of several arrays, one after the other, of which a few thousand at a time are in memory.
+    """Rows of several arrays in sequence, of which a few thousand at a time are in memory.
 
     Attributes:
-        parts: Arrays, float32 `(n, channels)`, memory maps as a rule, each with the places of its rows, int `(m,)`.
+        parts: Arrays, float32 `(n, channels)`, usually memory maps, each with the places of its rows, int `(m,)`.
     """
 
     parts: Sequence[tuple[np.ndarray, np.ndarray]]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and channels."""
+        """Number of rows and of channels."""
         return sum(len(places) for _, places in self.parts), self.parts[0][0].shape[1]
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """The rows in their order, float32 `(at most 4096, channels)`."""
+        """Yield the rows in their order, float32 `(at most 4096, channels)`."""
         for array, places in self.parts:
             for start in range(0, len(places), _CHUNK):
                 yield array[places[start : start + _CHUNK]]
 
-    def turned(self, mean: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """`(x - mean) @ turn` of all rows, float32, in a file of the store that has no name and goes with it."""
+    def project(self, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+        """Return `(x - mean) @ axes` of all rows, float32, in an unnamed file of the store that ends with the array."""
         count, _ = self.shape
         runtime.store_dir().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=runtime.store_dir()) as file:
-            found = np.memmap(file, np.float32, "w+", shape=(count, turn.shape[1]))
+            projected = np.memmap(file, np.float32, "w+", shape=(count, axes.shape[1]))
         start = 0
         for chunk in self.chunks():
-            found[start : start + len(chunk)] = (chunk - mean) @ turn
+            projected[start : start + len(chunk)] = (chunk - mean) @ axes
             start += len(chunk)
-        return found
+        return projected
 
 
 def principal_axes(x: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of features, and the matrix that standardises them and turns them to their principal axes.
+    """Return the mean of features, and the matrix that standardises them and projects them to their principal axes.
 
     Returns:
-        float32 `(channels,)` and float32 `(channels, axes)`: as many axes as there are channels, or rows where these
-        are fewer: the other axes hold none of them.
+        float32 `(channels,)` and float32 `(channels, axes)`: as many axes as channels, or as rows if these are
+        fewer: on the other axes all rows are 0.
     """
     count, channels = x.shape
     if count < channels:
@@ -76,9 +76,9 @@ def principal_axes(x: Rows) -> tuple[np.ndarray, np.ndarray]:
     origin = next(x.chunks()).mean(0)  # sums about it lose no digits
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for chunk in x.chunks():
-        moved = chunk - origin
-        total += moved.sum(0, dtype=np.float64)
-        products += moved.T @ moved
+        shifted = chunk - origin
+        total += shifted.sum(0, dtype=np.float64)
+        products += shifted.T @ shifted
     mean = total / count
     covariance = products / count - np.outer(mean, mean)
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 0)) + 1e-3
@@ -89,44 +89,43 @@ def principal_axes(x: Rows) -> tuple[np.ndarray, np.ndarray]:
 def fit_head(
     study: Study, manifest: Manifest, train: tuple[Rows, np.ndarray], validation: np.ndarray
 ) -> tuple[list[list[np.ndarray]], pd.DataFrame]:
-    """Trains a head for every penalty and takes the one that validation likes best.
+    """Train a head for every penalty and return the one with the lowest validation loss.
 
-    It learns on standardised features turned to their principal axes, where Adam, which works axis by axis, comes to
+    It learns on standardised features projected to their principal axes, where Adam, which works axis by axis, reaches
     the optimum in a few epochs; the rotation changes no penalty. Both are folded into the first layer.
 
     Args:
-        study: Its `head` is the plan.
+        study: Study with the hyper-parameters, in `head`.
         manifest: The dataset, split.
         train: Features of n images, augmented views included, and one-hot classes, float32 `(n, k)`.
         validation: Features of the validation images, float32 `(m, channels)`.
 
     Returns:
-        Kernel and bias of each Dense layer, first to last; and a row an epoch.
+        Kernel and bias of each Dense layer, first to last; and one row per epoch.
     """
     plan, (x, y) = study.head, train
-    mean, turn = principal_axes(x)
-    turned = x.turned(mean, turn)
-    if turned.nbytes > _HELD and distribution.share() is None:
-        # a tensor would be in memory twice: while it is made, and in what Keras makes of it
-        train_on = Batches(turned, np.arange(len(y)), y, plan.batch_size, Augmenter("none", len(y), study.seed))
-    else:  # tensors, one for all penalties: of arrays, Keras would keep a copy for each
-        train_on = keras.ops.convert_to_tensor(turned), y
-    held_out = keras.ops.convert_to_tensor((validation - mean) @ turn)
-    known = (held_out, manifest.one_hot(VALIDATION))
+    mean, axes = principal_axes(x)
+    projected = x.project(mean, axes)
+    if projected.nbytes > _IN_MEMORY and distribution.share() is None:
+        # a tensor would be in memory twice: itself, and in the dataset that Keras makes from it
+        train_on = Batches(projected, np.arange(len(y)), y, plan.batch_size, Augmenter("none", len(y), study.seed))
+    else:  # one tensor for all penalties: Keras would copy an array for each
+        train_on = keras.ops.convert_to_tensor(projected), y
+    x_validation = keras.ops.convert_to_tensor((validation - mean) @ axes)
     fits = []
     for penalty in plan.l2:
-        entry = keras.Input((turned.shape[1],))
+        entry = keras.Input((projected.shape[1],))
         model = keras.Model(entry, heads.attach(entry, len(manifest.classes), plan))
         dense = heads.head_layers(model)
         for layer in dense:
             layer.kernel.regularizer = keras.regularizers.L2(penalty)
         if not plan.units:
-            dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same end from anywhere
+            dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same optimum from anywhere
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
         model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
-        history = fit("head", model, train_on, known, plan)
-        logits = keras.ops.convert_to_numpy(model(held_out))
+        history = fit("head", model, train_on, (x_validation, manifest.one_hot(VALIDATION)), plan)
+        logits = keras.ops.convert_to_numpy(model(x_validation))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
-    _, penalty, values, history = min(fits, key=lambda each: each[0])
+    _, penalty, values, history = min(fits, key=lambda trained: trained[0])
     kernel, bias = values[0]
-    return [[turn @ kernel, bias - mean @ turn @ kernel], *values[1:]], history.assign(l2=penalty)
+    return [[axes @ kernel, bias - mean @ axes @ kernel], *values[1:]], history.assign(l2=penalty)

@@ -1,4 +1,4 @@
-"""A name becomes a flat Keras model from uint8 images to logits, with its weights.
+"""Builds a backbone with its head and weights: a flat Keras model from uint8 images to logits.
 
 The backbone is built on the preprocessed input itself, never nested: nested backbones break heat maps and exports.
 """
@@ -9,6 +9,7 @@ import math
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,17 @@ _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
 def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM, head: Head = heads.SOFTMAX) -> Any:
-    """Builds a network.
+    """Build a network.
 
-    Random networks get a batch-normalisation momentum of 0.9: with the 0.999 that ImageNet's builders set, the moving
-    averages would lag behind a short training and its test accuracy would say nothing.
+    Random networks get a batch-normalisation momentum of 0.9: with the 0.999 of the builders for ImageNet, the moving
+    averages would lag behind a short training, and its test accuracy would be meaningless.
 
     Args:
-        name: A backbone.
+        name: Name of a backbone.
         size: Height and width of the images.
         classes: Number of classes.
         weights: Pretrained weights of the backbone, or `RANDOM`.
-        head: What stands on the pooled features.
+        head: The head on the pooled features.
 
     Returns:
         A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named
@@ -68,12 +69,12 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
 
 
 def load(path: Path) -> Any:
-    """Loads a network that was saved as `.keras`, for predictions: without its optimizer.
+    """Load a network that was saved as `.keras`, for predictions: without its optimizer.
 
-    KerasHub is imported for those files alone that hold its layers.
+    KerasHub is imported only for files with its layers.
 
     Raises:
-        ModelError: The file cannot be read, or is no Keras model.
+        ModelError: The file cannot be read, or is not a Keras model.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,14 +84,14 @@ def load(path: Path) -> Any:
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} cannot be loaded as a .keras model ({reason}); save or train it again") from error
-    _take_names(model)
+    _reserve_names(model)
     return model
 
 
-def _take_names(model: Any) -> None:
-    """Sees to it that what is built on a loaded network gets other names: Keras counts only those that it gave itself.
+def _reserve_names(model: Any) -> None:
+    """Reserve the names of a loaded network's operations: Keras counts only the names that it gave itself.
 
-    The first `-x` of a process is called "negative", as the one of the process that saved the network was.
+    The first `-x` of a process is called "negative", as was the first of the process that saved the network.
     """
     for operation in model.operations:
         name, number = re.fullmatch(r"(.+?)(?:_(\d+))?", operation.name).groups()
@@ -99,35 +100,35 @@ def _take_names(model: Any) -> None:
 
 
 def body_weights(model: Any) -> list[np.ndarray]:
-    """Weights of a network without its head, float32, in the order in which `build` loads them."""
+    """Return the weights of a network without its head, float32, in the order in which `build` loads them."""
     return keras.Model(model.input, model.get_layer(FEATURE_MAP).output).get_weights()
 
 
 def set_weights(model: Any, values: list[np.ndarray]) -> None:
-    """Gives a network the weights of another of its kind, float32, in the order of `get_weights`."""
+    """Set the weights of a network, float32, in the order of `get_weights`."""
     model.set_weights(values)
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):
-            layer.finalize_state()  # it normalises with constants that it makes from its weights; nothing else does
+            layer.finalize_state()  # it alone normalises with constants computed from its weights
 
 
 def pooled(model: Any) -> Any:
-    """The part of a network that ends in the pooled features, float32 `(n, channels)`."""
+    """Return the part of a network that ends in the pooled features, float32 `(n, channels)`."""
     return keras.Model(model.input, model.get_layer(FEATURES).output)
 
 
 def summary(model: Any) -> dict[str, float]:
-    """Parameters in all, trainable ones, those of the head alone, and size in MiB at 4 bytes a parameter."""
+    """Return the numbers of all parameters, of trainable ones and of the head's, and the size in MiB (float32)."""
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     total, head = model.count_params(), sum(layer.count_params() for layer in heads.head_layers(model))
     return {"parameters": total, "trainable": trainable, "head": head, "size (MiB)": round(total * 4 / 2**20, 2)}
 
 
 def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
-    asked = f"{size[0]}×{size[1]}"
+    requested = f"{size[0]}×{size[1]}"
     if min(size) < spec.smallest:
         raise ModelError(
-            f"images of {asked} pixels are too small for {spec.name}: its smallest side is {spec.smallest}; "
+            f"images of {requested} pixels are too small for {spec.name}: its smallest side is {spec.smallest}; "
             "raise image_size or name another backbone"
         )
     if any(side % spec.patch for side in size):
@@ -136,13 +137,13 @@ def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
             for rounded in (math.floor, math.ceil)
         )
         raise ModelError(
-            f"images of {asked} pixels do not divide into the {spec.patch}-pixel patches of {spec.name}; "
+            f"images of {requested} pixels do not divide into the {spec.patch}-pixel patches of {spec.name}; "
             f"the nearest sizes that do are {down} and {up}: set image_size to one of them"
         )
 
 
 def _preprocess(images: Any, spec: BackboneSpec) -> Any:
-    """Normalisation as standard layers, so that an exported model needs none of scanbook's code."""
+    """Normalise images with standard layers: an exported model needs no code of scanbook."""
     if spec.scaling == "0..255":
         return layers.Rescaling(1.0, name="preprocessing")(images)
     if spec.scaling == "caffe":
@@ -157,8 +158,8 @@ def _preprocess(images: Any, spec: BackboneSpec) -> Any:
 
 def _body(spec: BackboneSpec, images: Any, preprocessed: Any) -> Any:
     if not spec.builder:
-        own = {"baseline_cnn": _baseline_cnn, "small_cnn": _small_cnn}[spec.name]
-        return keras.Model(images, own(preprocessed))
+        filters, bias = {"baseline_cnn": ((16, 32, 64, 128), False), "small_cnn": ((8, 16), True)}[spec.name]
+        return keras.Model(images, _convolutional_blocks(preprocessed, filters, bias))
     if spec.builder.startswith("keras_hub"):
         values = _RESNET18 if spec.name == "resnet18" else _VIT_B16 | {"image_shape": preprocessed.shape[1:]}
         return keras.Model(images, attribute(spec.builder)(**values).call(preprocessed))
@@ -181,31 +182,20 @@ _VIT_B16 = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 7
 
 
 def _call_flat(layer: Any, *inputs: Any, **options: Any) -> Any:
-    """Calls a layer; of a nested chain of layers, one after the other, so that the model they become is flat."""
+    """Call a layer; call the layers of a nested chain one after the other, for a flat model."""
     if not isinstance(layer, keras.Sequential):
         return layer(*inputs, **options)
     (x,) = inputs
-    for each in layer.layers:
-        x = each(x)
+    for nested in layer.layers:
+        x = nested(x)
     return x
 
 
-def _baseline_cnn(images: Any) -> Any:
-    """Four blocks of convolution, batch normalisation and pooling: what one would write first."""
+def _convolutional_blocks(images: Any, filters: Sequence[int], bias: bool) -> Any:
+    """Apply blocks of convolution, batch normalisation and pooling: four of the baseline, two of the X-ray study."""
     x = images
-    for filters in (16, 32, 64, 128):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
-        x = layers.ReLU()(x)
-        x = layers.MaxPooling2D()(x)
-    return x
-
-
-def _small_cnn(images: Any) -> Any:
-    """Two such blocks: the convolutional network of the chest X-ray study, its biases included."""
-    x = images
-    for filters in (8, 16):
-        x = layers.Conv2D(filters, 3, padding="same")(x)
+    for count in filters:
+        x = layers.Conv2D(count, 3, padding="same", use_bias=bias)(x)
         x = layers.BatchNormalization()(x)
         x = layers.ReLU()(x)
         x = layers.MaxPooling2D()(x)
@@ -213,7 +203,7 @@ def _small_cnn(images: Any) -> Any:
 
 
 def _features(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
-    """Names the feature map and pools it, in float32."""
+    """Name the feature map and pool it, in float32."""
     float32 = {"dtype": "float32"}
     if spec.pooling == "token":  # the class token comes first, then the patches, row by row
         height, width, channels = size[0] // spec.patch, size[1] // spec.patch, output.shape[-1]
@@ -221,7 +211,7 @@ def _features(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
         token = layers.Cropping1D((0, height * width), **float32)(tokens)
         patches = layers.Cropping1D((1, 0), **float32)(tokens)
         feature_map = layers.Reshape((height, width, channels), name=FEATURE_MAP, **float32)(patches)
-        # joined again and cut: the map lies on the way to the logits, or a saved network would be without it
+        # joined again and cut: a saved network keeps the map only if the logits depend on it
         rows = layers.Reshape((height * width, channels), **float32)(feature_map)
         joined = layers.Concatenate(axis=1, **float32)([token, rows])
         cut = layers.Cropping1D((0, height * width), **float32)(joined)
@@ -240,35 +230,35 @@ def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]
             f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
         ) from error
     if spec.pooling == "token":
-        index = next(i for i, each in enumerate(body.weights) if "position_embedding" in each.path)
+        index = next(i for i, weight in enumerate(body.weights) if "position_embedding" in weight.path)
         if index < len(values) and values[index].ndim == 2:
             values[index] = _interpolated(values[index], (size[0] // spec.patch, size[1] // spec.patch))
-    expected = [tuple(each.shape) for each in body.weights]
-    found = [value.shape for value in values]
-    if expected != found:
+    expected = [tuple(weight.shape) for weight in body.weights]
+    shapes = [value.shape for value in values]
+    if expected != shapes:
         first = next(
-            (i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]),
-            min(len(expected), len(found)),
+            (i for i, pair in enumerate(zip(expected, shapes, strict=False)) if pair[0] != pair[1]),
+            min(len(expected), len(shapes)),
         )
         raise ModelError(
-            f"weights {weights.path} do not fit {spec.name}: {len(found)} arrays, expected {len(expected)}; "
+            f"weights {weights.path} do not fit {spec.name}: {len(shapes)} arrays, expected {len(expected)}; "
             f"they differ from array {first} on; remove the file or name the right backbone"
         )
     set_weights(body, values)
 
 
 def _interpolated(embeddings: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Position embeddings for another number of patches, by their place in the image.
+    """Interpolate position embeddings to another number of patches, by their place in the image.
 
-    As in section 3.2 of the vision transformer's paper (Dosovitskiy et al., ICLR 2021); bicubic, smoothed where they
-    become fewer.
+    As in section 3.2 of the vision transformer's paper (Dosovitskiy et al., ICLR 2021); bicubic, with antialiasing
+    where they become fewer.
 
     Args:
         embeddings: float32 `(1 + s², channels)`: the class token's, then those of a square image's patches, row by row.
         grid: Patches along height and width.
 
     Returns:
-        float32 `(1 + height · width, channels)`; the embeddings themselves where their patches make no other square.
+        float32 `(1 + height · width, channels)`; the embeddings themselves if their patches are not another square.
     """
     side = math.isqrt(max(len(embeddings) - 1, 0))
     if side * side != len(embeddings) - 1 or side == 0 or grid == (side, side):

@@ -1,4 +1,4 @@
-"""Weights that backbones start from: ImageNet's, scanbook's own, or none, with the reason."""
+"""Initial weights of backbones: ImageNet's, scanbook's own, or none, with the reason."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Weights:
 
     Attributes:
         source: "imagenet", "scanbook" (synthetic images), or "none": random.
-        path: The arrays, in the order of the backbone's `get_weights`; None for random ones.
-        digest: SHA-256 of that file, "" for random ones.
+        path: File of the arrays, in the order of the backbone's `get_weights`; None for random weights.
+        digest: SHA-256 of that file, "" for random weights.
     """
 
     source: str
@@ -41,38 +41,38 @@ class Weights:
 
 RANDOM = Weights("none")
 POLICIES = ("auto", "imagenet", "scanbook", "none")
-"""What a study's `weights` can say."""
+"""Values of a study's `weights`."""
 
 
-def pretrained(name: str, wanted: str) -> Weights:
-    """Finds pretrained weights.
+def pretrained(name: str, policy: str) -> Weights:
+    """Return the pretrained weights of a backbone.
 
     Args:
-        name: A backbone.
-        wanted: "imagenet"; "scanbook" for those that come with the library; "auto" for ImageNet's where they are in the
-            Keras cache or can be downloaded, else the library's; "none" for random weights.
+        name: Name of the backbone.
+        policy: "imagenet"; "scanbook" for the weights that come with the library; "auto" for ImageNet's if they are in
+            the Keras cache or can be downloaded, else the library's; "none" for random weights.
 
     Raises:
-        ModelError: There are none, with the reason; or the backbone or the policy is unknown.
+        ModelError: There are no such weights, with the reason; or the backbone or the policy is unknown.
     """
     spec = spec_of(name)
-    if wanted not in POLICIES:
-        raise ModelError(f"unknown policy of weights {wanted!r}; expected one of {', '.join(POLICIES)}")
-    if wanted == "none":
+    if policy not in POLICIES:
+        raise ModelError(f"unknown policy of weights {policy!r}; expected one of {', '.join(POLICIES)}")
+    if policy == "none":
         return RANDOM
     if not spec.pretrained:
         raise ModelError(f"backbone {name} has no pretrained weights; train it from scratch, or name another backbone")
-    if wanted in ("auto", "imagenet"):
+    if policy in ("auto", "imagenet"):
         try:
             folder = stage("imagenet", {"backbone": name}, lambda work: _fetch_imagenet(spec, work), __name__)
         except ModelError:
-            if wanted == "imagenet" or not spec.shipped:
+            if policy == "imagenet" or not spec.shipped:
                 raise
         else:
             path = folder / "weights.npz"
             return Weights("imagenet", path, file_digest(path))
     if not spec.shipped:
-        shipped = ", ".join(each.name for each in BACKBONES.values() if each.shipped)
+        shipped = ", ".join(other.name for other in BACKBONES.values() if other.shipped)
         raise ModelError(f"scanbook ships no weights for {name}, only for {shipped}; set weights to auto or imagenet")
     path = SHIPPED / spec.shipped
     if not path.is_file():
@@ -81,33 +81,33 @@ def pretrained(name: str, wanted: str) -> Weights:
 
 
 def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
-    """Pretrained weights of the study's backbones.
+    """Return the pretrained weights of the study's backbones.
 
     Returns:
-        The weights by backbone, in the study's order; and the reason by backbone for which there are none.
+        The weights by backbone, in the study's order; and the reason by backbone without weights.
     """
-    found, missing = {}, {}
+    weights, missing = {}, {}
     for name in study.pretrained_backbones:
         if study.weights == "none":
             missing[name] = f"no pretrained weights for {name}: the study sets weights to none"
             continue
         try:
-            found[name] = pretrained(name, study.weights)
+            weights[name] = pretrained(name, study.weights)
         except ModelError as error:
             missing[name] = str(error)
-    return found, missing
+    return weights, missing
 
 
 def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:
-    """Keeps ImageNet weights as arrays; the donor takes any image size, so that one file serves all."""
+    """Save ImageNet weights as arrays; the source network takes any image size, so one file serves all."""
     try:
         if spec.builder.startswith("keras_hub"):
-            donor = attribute(spec.builder).from_preset(spec.arguments["preset"])
+            source = attribute(spec.builder).from_preset(spec.arguments["preset"])
         else:
             with warnings.catch_warnings():
-                # MobileNet's builders say that they take the weights of 224 pixels; without a top they are those of any
+                # MobileNet's builders warn that they take the weights of 224 pixels; without a top they fit any size
                 warnings.filterwarnings("ignore", message="`input_shape` is undefined")
-                donor = attribute(spec.builder)(
+                source = attribute(spec.builder)(
                     include_top=False, weights="imagenet", input_shape=(None, None, 3), **spec.arguments
                 )
     except Exception as error:  # each source fails in its own way: URLError, OSError, Kaggle's and Keras's own
@@ -115,39 +115,39 @@ def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:
         raise ModelError(
             f"no ImageNet weights for {spec.name}: not in the Keras cache and not downloadable ({reason})"
         ) from error
-    np.savez(folder / "weights.npz", *_arrays(donor))
+    np.savez(folder / "weights.npz", *_arrays(source))
 
 
-def _arrays(donor: Any) -> list[np.ndarray]:
-    """Weights of a network with ImageNet weights, as they fit the network that its builder makes without.
+def _arrays(source: Any) -> list[np.ndarray]:
+    """Return a network's ImageNet weights as they fit the network that its builder makes without weights.
 
     EfficientNet's builder divides the normalised image once more, with ImageNet weights alone (tensorflow#49930); here
     that is part of the variance, from which `build` normalises.
     """
-    for layer, following in pairwise(donor.layers):
+    for layer, following in pairwise(source.layers):
         if isinstance(layer, layers.Normalization) and isinstance(following, layers.Rescaling):
             mean, variance, count = layer.get_weights()
             layer.set_weights([mean, variance / np.square(following.scale), count])
-    return donor.get_weights()
+    return source.get_weights()
 
 
-def describe(found: dict[str, Weights], missing: dict[str, str]) -> str:
-    """One sentence on where each backbone's pretrained weights come from, and why some have none."""
+def describe(weights: dict[str, Weights], missing: dict[str, str]) -> str:
+    """Return one sentence with the source of each backbone's pretrained weights, and why some have none."""
     names = {"imagenet": "ImageNet", "scanbook": "synthetic images (shipped with scanbook)", "none": "none"}
-    have = ", ".join(f"{name}: {names[weights.source]}" for name, weights in found.items())
-    lack = " ".join(f"Not run: {reason}." for reason in missing.values())
-    return f"Pretrained weights: {have or 'none'}. {lack}".strip()
+    available = ", ".join(f"{name}: {names[values.source]}" for name, values in weights.items())
+    not_run = " ".join(f"Not run: {reason}." for reason in missing.values())
+    return f"Pretrained weights: {available or 'none'}. {not_run}".strip()
 
 
 def spec_of(name: str) -> BackboneSpec:
-    """The catalogue's entry of a backbone; a `ModelError` names those there are."""
+    """Return the registry's entry of a backbone; the `ModelError` of an unknown one lists all names."""
     if name not in BACKBONES:
         raise ModelError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
 
 
 def attribute(path: str) -> Any:
-    """What a `module:attribute` of the catalogue names."""
+    """Return the object of a `module:attribute` of the registry."""
     module, name = path.split(":")
     if module.startswith("keras_hub"):
         import_kerashub()
@@ -156,14 +156,14 @@ def attribute(path: str) -> Any:
 
 @cache
 def import_kerashub() -> None:
-    """Imports KerasHub, which registers its layers, and mends what would keep a vision transformer from being loaded.
+    """Import KerasHub, which registers its layers, and correct a fault that prevents loading a vision transformer.
 
     Its embedding writes two numbers into its config that its own constructor refuses (seen in KerasHub 0.32).
     """
     embedding = importlib.import_module("keras_hub.src.models.vit.vit_layers").ViTPatchingAndEmbedding
-    written = embedding.get_config
+    original = embedding.get_config
 
     def get_config(self: Any) -> dict[str, Any]:
-        return {key: value for key, value in written(self).items() if key not in ("num_patches", "num_positions")}
+        return {key: value for key, value in original(self).items() if key not in ("num_patches", "num_positions")}
 
     embedding.get_config = get_config

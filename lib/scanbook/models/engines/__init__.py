@@ -5,27 +5,25 @@ runs one has none of the others.
 """
 
 from scanbook.models.engines.base import (
-    CHUNK,
     INT8_LOSS,
     PARITY,
     Engine,
     Mode,
     Precision,
     centred_log,
-    of_rows,
+    chunks,
     parity,
-    refusal,
+    predict_rows,
+    rejection_reason,
     size_on_disk,
 )
-from scanbook.models.engines.keras import KerasEngine
+from scanbook.models.engines.keras import KerasEngine, SavedModelEngine, to_saved_model
 from scanbook.models.engines.onnx import OnnxEngine, to_onnx
 from scanbook.models.engines.opening import open_saved
 from scanbook.models.engines.openvino import OpenVinoEngine, save_openvino, to_openvino
 from scanbook.models.engines.quantising import quantise
-from scanbook.models.engines.saved_model import SavedModelEngine, to_saved_model
 
 __all__ = [
-    "CHUNK",
     "INT8_LOSS",
     "PARITY",
     "Engine",
@@ -36,11 +34,12 @@ __all__ = [
     "Precision",
     "SavedModelEngine",
     "centred_log",
-    "of_rows",
+    "chunks",
     "open_saved",
     "parity",
+    "predict_rows",
     "quantise",
-    "refusal",
+    "rejection_reason",
     "save_openvino",
     "size_on_disk",
     "to_onnx",

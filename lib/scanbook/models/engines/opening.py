@@ -1,4 +1,4 @@
-"""A saved model as an engine, whatever wrote it."""
+"""Opens a saved model with the engine of its format."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from pathlib import Path
 
 from scanbook.errors import ModelError
 from scanbook.models.engines.base import Engine, Mode
-from scanbook.models.engines.keras import KerasEngine
+from scanbook.models.engines.keras import MARK, KerasEngine, SavedModelEngine
 from scanbook.models.engines.onnx import OnnxEngine
 from scanbook.models.engines.openvino import OpenVinoEngine
-from scanbook.models.engines.saved_model import MARK, SavedModelEngine
 
 
 def open_saved(path: Path, mode: Mode = "latency", threads: int | None = None) -> Engine:
-    """The engine of a saved model: `.keras`, `.xml` (OpenVINO), `.onnx`, or the folder of a SavedModel.
+    """Return the engine of a saved model: `.keras`, `.xml` (OpenVINO), `.onnx`, or the folder of a SavedModel.
 
     Args:
         path: The file or folder.
-        mode: See `OpenVinoEngine`; Keras and TensorFlow know one mode alone.
-        threads: Processors to use, None for all; those two's are set once a process, by `runtime.configure`.
+        mode: See `OpenVinoEngine`; Keras and TensorFlow have one mode only.
+        threads: Processors to use, None for all; for Keras and TensorFlow `runtime.configure` sets them per process.
 
     Raises:
-        ModelError: It is of another kind, cannot be opened, or its engine is not installed.
+        ModelError: It has another format, cannot be opened, or its engine is not installed.
     """
     if path.suffix == ".keras":
         return KerasEngine(path)

@@ -6,9 +6,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,11 @@ class OpenVinoEngine:
 
     Args:
         model: Path of an `.xml` file, or an `openvino.Model`.
-        mode: "latency" answers one batch as fast as it can; "throughput" runs several at once.
+        mode: "latency" computes one batch as fast as possible; "throughput" computes several at once.
         threads: Processors to use; None for all.
 
     Attributes:
-        precision: "int8" where the model was quantised: its graph then says so itself.
+        precision: "int8" if the graph of the model is quantised, else "fp32".
 
     Raises:
         ModelError: The file cannot be opened.
@@ -63,23 +61,18 @@ class OpenVinoEngine:
             self._pool.put(self._compiled.create_infer_request())
         self._parallel = mode == "throughput" and self.requests > 1
 
-    @contextmanager
-    def _request(self) -> Iterator[Any]:
+    def _infer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         request = self._pool.get()
         try:
-            yield request
+            request.infer({0: images})
+            return tuple(request.get_output_tensor(index).data.copy() for index in range(self.outputs))
         finally:
             self._pool.put(request)
 
-    def _infer(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        with self._request() as request:
-            request.infer({0: images})
-            return tuple(request.get_output_tensor(index).data.copy() for index in range(self.outputs))
-
     def predict(self, images: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, ...]:
-        """Outputs of the model for uint8 RGB `(n, h, w, 3)`: one float32 array an output, n rows each.
+        """Return the outputs for uint8 RGB `(n, h, w, 3)`: one float32 array of n rows per output.
 
-        By default in batches of 8, whose feature maps stay in the processor's cache: a quarter faster than 32.
+        Batches have 8 images by default, whose feature maps stay in the processor's cache: a quarter faster than 32.
         """
         parts = batches(images, batch_size)
         if self._parallel and len(parts) > 1:
@@ -89,11 +82,11 @@ class OpenVinoEngine:
 
 
 class Inference(Future[tuple[np.ndarray, ...]]):
-    """What `OpenVinoQueue.submit` promises: the outputs for one batch.
+    """The outputs for one batch, as `OpenVinoQueue.submit` returns them.
 
     Attributes:
-        started: When a request took it, by `time.perf_counter`.
-        seconds: From there to the outputs.
+        started: Start of the request, by `time.perf_counter`.
+        seconds: Duration from the start to the outputs.
     """
 
     started = seconds = 0.0
@@ -103,10 +96,10 @@ class OpenVinoQueue:
     """Runs an engine's batches one after another without a thread for each (`AsyncInferQueue`). Threads may share it.
 
     Args:
-        engine: Its model and its mode.
+        engine: Engine whose model and mode are used.
 
     Attributes:
-        requests: Batches that run or lie ready.
+        requests: Batches that run or wait.
     """
 
     def __init__(self, engine: OpenVinoEngine) -> None:
@@ -114,48 +107,48 @@ class OpenVinoQueue:
 
         self._input = engine._compiled.inputs[0].get_partial_shape()
         streams = engine._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        # twice as many as run at a time: the next batch lies ready where one is done
+        # twice as many as run at the same time: the next batch waits where one ends
         self._queue = AsyncInferQueue(engine._compiled, 2 * streams)
         self.requests = len(self._queue)
-        self._queue.set_callback(_keep)
+        self._queue.set_callback(_set_outputs)
         # a process that ends while OpenVINO still calls back is aborted
         weakref.finalize(self, self._queue.wait_all)
         self._filling = threading.Lock()
 
     def submit(self, images: np.ndarray) -> Inference:
-        """Hands over one batch, uint8 RGB `(n, h, w, 3)`; waits while every request has one.
+        """Submit one batch, uint8 RGB `(n, h, w, 3)`; wait while every request has one.
 
         Returns:
-            Its outputs in time, as `OpenVinoEngine.predict` gives them.
+            A future of its outputs, as `OpenVinoEngine.predict` returns them.
 
         Raises:
             ModelError: The model takes another size or type.
         """
         from openvino import PartialShape
 
-        # OpenVINO calls nobody back when an inference fails: the promise would never be kept
+        # OpenVINO does not call back when an inference fails: the future would never be done
         if images.dtype != np.uint8 or not self._input.compatible(PartialShape(list(images.shape))):
             raise ModelError(f"a batch is {images.dtype} {images.shape}, expected uint8 {self._input}")
-        promised = Inference()
+        inference = Inference()
         # the queue looks up an idle request, fills it and only then takes it: without a lock two threads fill the same
         with self._filling:
-            promised.started = time.perf_counter()
-            self._queue.start_async({0: images}, promised)
-        return promised
+            inference.started = time.perf_counter()
+            self._queue.start_async({0: images}, inference)
+        return inference
 
 
-def _keep(request: Any, promised: Inference) -> None:
-    """Called by OpenVINO when a request is done: its tensors are those of the next one as soon as this returns."""
+def _set_outputs(request: Any, inference: Inference) -> None:
+    """Copy the outputs of a request that is done: OpenVINO reuses its tensors as soon as this returns."""
     try:
         outputs = tuple(tensor.data.copy() for tensor in request.output_tensors)
-        promised.seconds = time.perf_counter() - promised.started
-        promised.set_result(outputs)
+        inference.seconds = time.perf_counter() - inference.started
+        inference.set_result(outputs)
     except Exception as error:
-        promised.set_exception(error)
+        inference.set_exception(error)
 
 
 def read_openvino(path: Path) -> Any:
-    """An `openvino.Model` of an `.xml` file. Engines of one model, in two modes, share its weights.
+    """Read an `openvino.Model` from an `.xml` file. Engines of one model, in two modes, share its weights.
 
     Raises:
         ModelError: The file cannot be opened.
@@ -169,7 +162,7 @@ def read_openvino(path: Path) -> Any:
 
 
 def to_openvino(model: Any) -> Any:
-    """Converts a Keras model to an `openvino.Model`, in float32.
+    """Convert a Keras model to an `openvino.Model`, in float32.
 
     Its weights go in as constants: of variables OpenVINO's converter compares each with all the others (MobileNetV2
     0.35: 1.6 s, not 0.5; ResNet50: 3.8 s, not 2.9).
@@ -190,12 +183,12 @@ def to_openvino(model: Any) -> Any:
     function = tf.function(traced, autograph=False).get_concrete_function(signature)
     converted = ov.convert_model(function)
     # activations with a gradient of their own, such as swish, come out as outputs too
-    wanted = [converted.output(tensor.name).get_node() for tensor in function.outputs]
-    return ov.Model(wanted, converted.get_parameters(), model.name)
+    outputs = [converted.output(tensor.name).get_node() for tensor in function.outputs]
+    return ov.Model(outputs, converted.get_parameters(), model.name)
 
 
 def save_openvino(model: Any, path: Path) -> None:
-    """Writes an `openvino.Model` as `.xml` and `.bin`, in float32: OpenVINO's default halves the precision."""
+    """Write an `openvino.Model` as `.xml` and `.bin`, in float32: OpenVINO's default halves the precision."""
     import openvino as ov
 
     ov.save_model(model, str(path), compress_to_fp16=False)

@@ -1,4 +1,4 @@
-"""int8 from float32, after training, by NNCF."""
+"""Quantisation of a trained network from float32 to int8, by NNCF."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from scanbook import runtime
 
 
 def quantise(model: Any, images: np.ndarray, transformer: bool = False) -> Any:
-    """Turns weights and activations into 8-bit integers whose ranges come from images (post-training quantisation).
+    """Convert weights and activations to 8-bit integers whose ranges come from images (post-training quantisation).
 
-    The head stays in float32: it costs no time worth having. A network with depthwise convolutions gets NNCF's slower
+    The head stays in float32, which costs almost no time. A network with depthwise convolutions gets NNCF's slower
     bias correction, layer by layer through the network: few weights make each of their outputs, so that rounding errors
     do not average out (Nagel et al., ICCV 2019). In a fine-tuned MobileNetV2 0.35 on HAM10000 (1,602 validation images)
     int8 then gives the same class as float32 to 97.9 % of the images, 93.4 % without it.
 
     Args:
-        model: An `openvino.Model` in float32, of one input; left as it is.
-        images: Images to calibrate the ranges on, uint8 RGB `(n, h, w, 3)`: a few hundred, of training alone.
-        transformer: Whether the model is a vision transformer, whose attention is treated in its own way.
+        model: An `openvino.Model` in float32, of one input; not changed.
+        images: Calibration images, uint8 RGB `(n, h, w, 3)`: a few hundred training images.
+        transformer: Whether the model is a vision transformer, whose attention is quantised in its own way.
 
     Returns:
         An `openvino.Model` in int8 with the same input and outputs; the same images give the same model.
@@ -34,7 +34,7 @@ def quantise(model: Any, images: np.ndarray, transformer: bool = False) -> Any:
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset([images[index : index + 1] for index in range(len(images))])
     nodes = model.get_ordered_ops()
-    with _without_bars():
+    with _hidden_progress_bars():
         return nncf.quantize(
             model,
             dataset,
@@ -46,7 +46,7 @@ def quantise(model: Any, images: np.ndarray, transformer: bool = False) -> Any:
 
 
 def _of_head(node: Any) -> bool:
-    """Whether a node is a Dense layer of the head; one of tokens Keras writes as a Tensordot, a product of matrices."""
+    """Return whether a node is a Dense layer of the head; Keras writes one of tokens as a Tensordot."""
     return (
         node.get_type_name() == "MatMul"
         and node.input(0).get_partial_shape().rank.get_length() == 2
@@ -55,16 +55,16 @@ def _of_head(node: Any) -> bool:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keeps NNCF's progress bars from a headless report: it has no switch for them, its bars have."""
+def _hidden_progress_bars() -> Iterator[None]:
+    """Hide NNCF's progress bars in a headless report; NNCF has no option for it, its bars have."""
     if runtime.interactive():
         yield
         return
     from nncf.common.logging.track_progress import track
 
-    kept = track.__init__
-    track.__init__ = functools.partialmethod(kept, disable=True)
+    original = track.__init__
+    track.__init__ = functools.partialmethod(original, disable=True)
     try:
         yield
     finally:
-        track.__init__ = kept
+        track.__init__ = original
