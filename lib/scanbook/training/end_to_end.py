@@ -85,7 +85,7 @@ class EndToEndTraining:
         address = store.address(self.kind, self._inputs(), __name__)
         if distribution.first_process():
             locks.enter_context(store.building(address))
-        if distribution.agreed(address.is_dir()):
+        if distribution.value_of_first_process(address.is_dir()):
             return
         paths = sorted(checkpoint(address).glob("*.npz"))
         paths += [self.frozen.folder / trained_model.MODEL] if self.frozen else []
