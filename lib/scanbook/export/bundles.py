@@ -109,7 +109,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         operating_points=_operating_points(study, points),
         dataset_card=cards.of_study(study),
     )
-    rows = formats.fixed(manifest)
+    rows = formats.select_fixed(manifest)
     stored = np.concatenate([test.probabilities, validation.probabilities])[: len(rows)]
     return Export(written, manifest, images, rows, stored, saved)
 
