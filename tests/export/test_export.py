@@ -47,7 +47,7 @@ def test_bundle_describes_what_was_trained(exported):
     expected = {
         "title": "Planted colours",
         "question": "Is it blue?",
-        "data": "real images (drawn for a test): 60 images, 60 groups",
+        "data": "real images (made for a test): 60 images, 60 groups",
         "licence": "CC0",
         "profile": "quick",
         "input": "Send images as the camera took them.",

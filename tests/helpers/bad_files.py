@@ -1,4 +1,4 @@
-"""Files that a service should never see and will: broken, hostile, or only odd, all made here."""
+"""Broken, hostile and unusual files that a service must handle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UPRIGHT = {
 
 
 def picture(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Dark red with a bright red corner, top left: turned or mirrored, its heat map is another one."""
+    """Return a dark red picture with a bright corner, top left: turning or mirroring it changes its heat map."""
     pixels = np.full((height, width, 3), (80, 30, 40), np.uint8)
     pixels[: height // 2, : width // 2] = (240, 40, 60)
     return pixels
@@ -56,12 +56,12 @@ def png(width: int, height: int, bits: int, colour: int, *chunks: bytes) -> byte
 
 
 def with_chunk(*extra: bytes) -> bytes:
-    """The plain picture with more chunks behind its header."""
+    """Return the plain picture with more chunks after its header."""
     return PLAIN[:33] + b"".join(extra) + PLAIN[33:]
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, really compressed: a thousandth."""
+    """Return compressed zero bytes, a thousandth of `count`."""
     packer = zlib.compressobj(1)
     parts = [packer.compress(bytes(2**20)) for _ in range(count // 2**20)]
     return b"".join([*parts, packer.compress(bytes(count % 2**20)), packer.flush()])
@@ -72,13 +72,13 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def sized(data: bytes, height: int, width: int, marker: bytes = b"\xff\xc0") -> bytes:
-    """A JPEG that declares another size."""
+    """Return a JPEG that declares another size."""
     at = data.index(marker) + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def webp_of_one_colour(width: int, height: int) -> bytes:
-    """A lossless WebP whose pixels need no bits at all: a few bytes are any size."""
+    """Return a lossless WebP of one colour, whose few bytes may declare any size."""
     data = bytearray(saved("WEBP", Image.new("RGB", (1, 1), (200, 0, 0)), lossless=True))
     at = data.index(b"\x2f", 20) + 1
     rest = int.from_bytes(data[at : at + 4], "little") >> 28
@@ -87,7 +87,7 @@ def webp_of_one_colour(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int, *more: tuple[int, int, int], order: str = "<") -> bytes:
-    """A TIFF of some fields and no pixels."""
+    """Return a TIFF with some fields and no pixels."""
     fields = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
               (278, 4, height), (279, 4, 100), *more]  # fmt: skip
     rows = b"".join(struct.pack(f"{order}HHII", tag, kind, 1, value) for tag, kind, value in sorted(fields))
@@ -96,7 +96,7 @@ def tiff(width: int, height: int, *more: tuple[int, int, int], order: str = "<")
 
 
 def looping_tiff() -> bytes:
-    """A TIFF whose list of pages has no end: the next page is the first one."""
+    """Return a TIFF whose list of pages is endless: the next page is the first."""
     data = bytearray(TIFF)
     [start] = struct.unpack_from("<I", data, 4)
     struct.pack_into("<I", data, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], start)
@@ -116,13 +116,13 @@ def exif(orientation: int) -> bytes:
 
 
 def turned(orientation: int, kind: str = "JPEG", **options: object) -> bytes:
-    """The picture as a camera that was held otherwise stores it."""
+    """Return the picture as a turned camera stores it."""
     image, way = Image.fromarray(picture()), UPRIGHT[orientation]
     return saved(kind, image if way is None else image.transpose(way), exif=exif(orientation), **options)
 
 
 def animated(kind: str, frames: int = 3, **options: object) -> bytes:
-    """The picture first, then other frames."""
+    """Return the picture followed by other frames."""
     others = [Image.new("RGB", (WIDTH, HEIGHT), (0, 0, 50 * n % 256)) for n in range(1, frames)]
     return saved(kind, save_all=True, append_images=others, duration=50, loop=0, **options)
 

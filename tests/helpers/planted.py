@@ -1,4 +1,4 @@
-"""A tiny dataset whose classes are colours, and small networks with batch-norm statistics from data."""
+"""A tiny dataset whose classes are colours, and small networks with batch-norm statistics of these images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="planted-")  # removed when the tes
 
 @cache
 def manifest() -> Manifest:
-    """PNG files of 80 × 96 pixels, class by class: 36 for training, 11 for validation, 12 for test, one in no part."""
+    """Return PNG files of 80 × 96 pixels, class by class: 36 in train, 11 in validation, 12 in test, one excluded."""
     draw = np.random.default_rng(7)
     rows = []
     for index in range(COUNT):
@@ -46,20 +46,20 @@ def manifest() -> Manifest:
 
 @cache
 def pixels() -> np.ndarray:
-    """Its images at `SIZE`, uint8 `(60, 64, 64, 3)`, read-only."""
+    """Return the images of `manifest` at `SIZE`, uint8 `(60, 64, 64, 3)`, read-only."""
     loaded = np.stack([images.load(Path(path), SIZE) for path in manifest().frame["path"]])
     loaded.flags.writeable = False
     return loaded
 
 
 def study(**changes: Any) -> Study:
-    """A study of it, of a few epochs."""
+    """Return a study of these images with a few epochs."""
     values = {
         "study": "planted",
         "title": "Planted colours",
         "question": "Is it blue?",
         "modality": "photograph",
-        "dataset": {"adapter": "folder", "source": "drawn for a test", "licence": "CC0"},
+        "dataset": {"adapter": "folder", "source": "made for a test", "licence": "CC0"},
         "image_size": SIZE[0],
         "backbones": ["baseline_cnn"],
         "head": {"epochs": 8, "learning_rate": 0.1, "batch_size": 16, "l2": [0.001], "views": 2},
@@ -90,21 +90,21 @@ def use_data_statistics(model: Any, batch: np.ndarray) -> Any:
 
 @cache
 def network(name: str = "baseline_cnn") -> Any:
-    """A network of three classes with the data's batch-norm statistics; not to be changed."""
+    """Return a network of three classes with the data's batch-norm statistics; do not change it."""
     backbones.networks.keras.utils.set_random_seed(3)
     return use_data_statistics(backbones.build(name, SIZE, len(CLASSES)), pixels())
 
 
 @cache
 def weights(name: str = "baseline_cnn") -> Weights:
-    """The weights of `network` without its head, as pretrained ones."""
+    """Return the weights of `network` without its head, as pretrained weights."""
     path = Path(_FOLDER.name) / f"{name}.npz"
     np.savez(path, *backbones.body_weights(network(name)))
     return Weights("scanbook", path, file_digest(path))
 
 
 def export(folder: Path, model: Any, temperature: float) -> Bundle:
-    """A bundle of a network."""
+    """Write the bundle of a network."""
     metrics = pd.DataFrame({"value": [0.5], "low": [0.4], "high": [0.6]}, index=["accuracy"])
     options = {"temperature": temperature, "abstain_below": 0.4, "metrics": metrics, "about": {"backbone": "tiny"}}
     return exports.write_bundle(folder, study(), manifest(), model, **options)
