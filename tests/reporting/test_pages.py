@@ -104,7 +104,7 @@ def lines() -> plt.Figure:
 def noise() -> plt.Figure:
     figure, axis = plt.subplots(figsize=(5, 4))
     plt.close(figure)
-    axis.imshow(DRAW.integers(0, 255, (300, 375, 3), dtype=np.uint8))
+    axis.imshow(DRAW.integers(0, 255, (220, 275, 3), dtype=np.uint8))
     return figure
 
 
@@ -164,12 +164,20 @@ def fill(session: notebook.Session) -> None:
     session.say("A *sentence*.")
 
 
-@pytest.fixture
-def page(room: Path, monkeypatch: pytest.MonkeyPatch) -> BeautifulSoup:
-    """A report with one of everything."""
-    made = Notebook("01_eda", study_of(), monkeypatch)
-    fill(made.session)
-    return BeautifulSoup(made.write({"headline": "3 images"}).read_text(), "html.parser")
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with one of everything, which tests only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANBOOK_REPORTS", str(tmp_path_factory.mktemp("reports")))
+        executed = Notebook("01_eda", study_of(), patch)
+        fill(executed.session)
+        return executed.write({"headline": "3 images"})
+
+
+@pytest.fixture(scope="module")
+def page(example: Path) -> BeautifulSoup:
+    """The same, parsed; tests only read it."""
+    return BeautifulSoup(example.read_text(), "html.parser")
 
 
 def make(room: Path, *without: str) -> records.Run:
@@ -198,13 +206,12 @@ def make_whole(room: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> re
 # --- reports
 
 
-def test_a_report_is_one_file_with_contents_and_what_it_ran_on(room: Path, page: BeautifulSoup) -> None:
-    (room / "planted").mkdir(exist_ok=True)
-    for place in (room / "index.html", room / "planted" / "quick" / "index.html"):
-        place.write_text("")
-    for file in ("tables", "figures"):
-        assert (room / "planted" / "quick" / "01_eda" / file).is_dir()
-    pages.check_file(room / "planted" / "quick" / "01_eda" / "report.html")
+def test_a_report_is_one_file_with_contents_and_what_it_ran_on(example: Path, page: BeautifulSoup) -> None:
+    for above in (example.parents[1], example.parents[3]):
+        (above / "index.html").write_text("")
+    for name in ("tables", "figures"):
+        assert (example.parent / name).is_dir()
+    pages.check_file(example)
     headings = [each.get_text() for each in page.select("main h2")]
     assert [each.get_text() for each in page.select("nav a")] == headings
     assert headings[0] == "1. Images by class and split" and headings[-1] == "This run"
@@ -250,12 +257,12 @@ def test_a_table_without_rows_is_a_sentence(room: Path, monkeypatch: pytest.Monk
     assert (made.session.folder / "tables" / "none.csv").is_file()
 
 
-def test_figures_are_vectors_where_these_are_small(room: Path, page: BeautifulSoup) -> None:
+def test_figures_are_vectors_where_these_are_small(example: Path, page: BeautifulSoup) -> None:
     curve, image = (page.select_one(f"#figure-{name} img") for name in ("curve", "noise"))
     assert curve["src"].startswith("data:image/svg+xml") and image["src"].startswith("data:image/webp")
     assert curve["alt"] == 'A "curve". Three points of 1 line' and image["alt"] == "Noise"
     assert (curve["width"], curve["height"]) == ("768", "288")
-    files = sorted(each.name for each in (room / "planted/quick/01_eda/figures").iterdir())
+    files = sorted(each.name for each in (example.parent / "figures").iterdir())
     assert files == ["curve.svg", "noise.png"]
     assert page.select_one("#figure-noise figcaption a")["href"] == "figures/noise.png"
 
@@ -497,22 +504,17 @@ def test_every_kind_of_page_can_be_read_everywhere(
     problem = Failure("DataError", "no column dx; expected one of a, b", "2. Training", 1)
     failed.write({}, problem, sentence=problem.sentence)
     index.write()
-    pages.check_shown(chromium, run.folder / "01_eda" / "report.html")
-    for path in (
-        room / "index.html",
-        run.folder / "index.html",
-        run.folder / "checklist.html",
-        run.folder / "06_hardware_benchmark" / "report.html",
-    ):
+    reports = [run.folder / "01_eda" / "report.html", run.folder / "06_hardware_benchmark" / "report.html"]
+    views = [("light", 360), ("dark", 1440)]  # both schemes, the narrowest and the widest
+    for path in (room / "index.html", run.folder / "index.html", run.folder / "checklist.html", *reports):
         pages.check_file(path)
-        pages.check_shown(chromium, path, [("light", 360), ("dark", 800), ("light", 1440), ("dark", 360)])
+        pages.check_shown(chromium, path, views)
 
 
 @pytest.mark.slow
 @pages.needs_chromium
-def test_tables_sort_by_mouse_and_keyboard_and_do_without(room: Path, page: BeautifulSoup, chromium: Browser) -> None:
-    path = room / "planted" / "quick" / "01_eda" / "report.html"
-    page = shown(chromium, path)
+def test_tables_sort_by_mouse_and_keyboard_and_do_without(example: Path, chromium: Browser) -> None:
+    page = shown(chromium, example)
     table = page.locator("table[data-name=splits]")
     names, shares = table.locator("tbody th"), table.locator("thead th").nth(2)
     expect(names).to_have_text(["nevus", "melanoma <1>", "other"])
@@ -529,15 +531,15 @@ def test_tables_sort_by_mouse_and_keyboard_and_do_without(room: Path, page: Beau
     page.keyboard.press("Space")
     page.keyboard.press("Space")
     expect(names).to_have_text(["nevus", "melanoma <1>", "other"])
-    without = shown(chromium, path, java_script_enabled=False)
+    without = shown(chromium, example, java_script_enabled=False)
     expect(without.locator("table[data-name=splits] tbody th")).to_have_text(["nevus", "melanoma <1>", "other"])
     expect(without.locator("table[data-name=splits] button")).to_have_count(0)
 
 
 @pytest.mark.slow
 @pages.needs_chromium
-def test_a_report_prints_dark_on_white_with_its_parameters(room: Path, page: BeautifulSoup, chromium: Browser) -> None:
-    page = shown(chromium, room / "planted" / "quick" / "01_eda" / "report.html", color_scheme="dark")
+def test_a_report_prints_dark_on_white_with_its_parameters(example: Path, chromium: Browser) -> None:
+    page = shown(chromium, example, color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

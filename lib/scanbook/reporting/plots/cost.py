@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from scanbook.reporting.plots.style import COLOURS, INK, QUIET, WHITE, WIDTH, headline, note, plain_ticks, styled
+from scanbook.reporting.plots import style
 
 _SHAPES = ("o", "s", "^", "v", "P", "X")
 """Markers of the published networks; this machine's is a diamond."""
 _WHAT_IF = "this machine, if it cost what "
 
 
-@styled
+@style.styled
 def cost_of_prediction(table: pd.DataFrame, title: str, pair: tuple[str, str] | None = None) -> Figure:
     """Draw the time of a prediction over the price of an hour; along a dotted line a prediction costs the same.
 
@@ -41,8 +41,8 @@ def cost_of_prediction(table: pd.DataFrame, title: str, pair: tuple[str, str] | 
     if len(rows) > len(published):
         panels.append(("With this machine" if len(published) else "This machine", rows))
     if not panels:
-        return note("No price is known: nothing to show.")
-    size = (WIDTH + 4 * (len(panels) - 1), 5)
+        return style.note("No price is known: nothing to show.")
+    size = (style.WIDTH + 4 * (len(panels) - 1), 5)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     handles = {}
     for axis, (name, of_panel) in zip(axes.flat, panels, strict=True):
@@ -54,14 +54,18 @@ def cost_of_prediction(table: pd.DataFrame, title: str, pair: tuple[str, str] | 
         axis.set_title(name)
         handles |= {handle.get_label(): handle for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=handles.values(), loc="outside lower center", ncols=2)
-    headline(figure, title)
+    style.headline(figure, title)
     return figure
 
 
 def _draw_published(axis: Axes, published: pd.DataFrame, pair: tuple[str, str] | None, *, labelled: bool) -> None:
     names = _short(published["where"])
     for index, (network, rows) in enumerate(published.groupby("network", sort=False)):
-        look = {"color": COLOURS[index % len(COLOURS)], "marker": _SHAPES[index % len(_SHAPES)], "markeredgecolor": INK}
+        look = {
+            "color": style.COLOURS[index % len(style.COLOURS)],
+            "marker": _SHAPES[index % len(_SHAPES)],
+            "markeredgecolor": style.INK,
+        }
         label, points = f"{network}, published", (rows["usd_per_hour"], rows["milliseconds"])
         axis.plot(*points, linestyle="", markersize=9, zorder=5, label=label, **look)
         if not labelled:
@@ -83,7 +87,11 @@ def _draw_this_machine(axis: Axes, here: pd.DataFrame) -> None:
     for network, rows in here.assign(instance=instances).sort_values("usd_per_hour").groupby("network", sort=False):
         priced = rows["kind"].eq("measured").all()
         # hollow and joined by a line where the price is not known: it is one machine at several prices
-        look = {"markerfacecolor": COLOURS[2] if priced else "white", "markeredgecolor": INK, "color": INK}
+        look = {
+            "markerfacecolor": style.COLOURS[2] if priced else "white",
+            "markeredgecolor": style.INK,
+            "color": style.INK,
+        }
         label = f"this machine, {network}" + ("" if priced else ", at the prices of these instances")
         points = rows["usd_per_hour"], rows["milliseconds"]
         axis.plot(*points, "-", marker="D", markersize=8, linewidth=0.8, zorder=5, label=label, **look)
@@ -115,15 +123,15 @@ def _draw_arrow(axis: Axes, old: pd.Series, new: pd.Series, label: str) -> None:
         label: Name of the dashed line of equal cost.
     """
     ends = [(row["usd_per_hour"], row["milliseconds"]) for row in (new, old)]
-    look = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.8, "shrinkA": 7, "shrinkB": 7, "mutation_scale": 16}
+    look = {"arrowstyle": "-|>", "color": style.INK, "linewidth": 1.8, "shrinkA": 7, "shrinkB": 7, "mutation_scale": 16}
     axis.annotate("", *ends, arrowprops=look, zorder=4)
     cost = old["usd_per_hour"] * old["milliseconds"]
     span = np.array([0.93 * new["usd_per_hour"], 1.03 * old["usd_per_hour"]])
-    axis.plot(span, cost / span, color=INK, linestyle="--", linewidth=1.2, zorder=3, label=label)
+    axis.plot(span, cost / span, color=style.INK, linestyle="--", linewidth=1.2, zorder=3, label=label)
     hour = new["usd_per_hour"] / old["usd_per_hour"] - 1
     prediction = new["usd_per_hour"] * new["milliseconds"] / cost - 1
     text = f"hour {100 * hour:+.0f} %\nprediction {100 * prediction:+.0f} %".replace("-", "−")
-    look = {"ha": "right", "va": "top", "fontsize": 10, "fontweight": "bold", "bbox": WHITE, "zorder": 6}
+    look = {"ha": "right", "va": "top", "fontsize": 10, "fontweight": "bold", "bbox": style.WHITE, "zorder": 6}
     axis.annotate(text, tuple(np.sqrt(np.prod(ends, axis=0))), (-12, -14), textcoords="offset points", **look)
 
 
@@ -137,17 +145,19 @@ def _set_limits(axis: Axes, rows: pd.DataFrame) -> None:
     ):
         low, high = rows[column].min() / margins[0], rows[column].max() * margins[1]
         set_limits(low, high)
-        plain_ticks(scale, LogLocator(subs=(1, 1.5, 2, 2.5, 3, 5, 7) if high / low < 10 else (1, 2, 5)))
+        style.plain_ticks(scale, LogLocator(subs=(1, 1.5, 2, 2.5, 3, 5, 7) if high / low < 10 else (1, 2, 5)))
 
 
 def _draw_equal_costs(axis: Axes) -> None:
     """Draw lines on which a million predictions cost the same, labelled where they leave the axes."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     least, most = left * bottom / 3.6, right * top / 3.6  # USD per million = USD an hour × ms ÷ 3.6
-    look = {"textcoords": "offset points", "fontsize": 8.5, "color": INK, "ha": "left"}
+    look = {"textcoords": "offset points", "fontsize": 8.5, "color": style.INK, "ha": "left"}
     for cost in LogLocator(subs=(1, 2, 5) if most / least < 500 else (1,)).tick_values(least, most):
         if least < cost < most:
-            axis.plot([left, right], [3.6 * cost / left, 3.6 * cost / right], ":", color=QUIET, linewidth=1.2, zorder=1)
+            axis.plot(
+                [left, right], [3.6 * cost / left, 3.6 * cost / right], ":", color=style.QUIET, linewidth=1.2, zorder=1
+            )
             point, place = (right, 3.6 * cost / right), {"xytext": (4, 0), "va": "center"}
             if point[1] < bottom:  # it leaves at the bottom
                 point, place = (3.6 * cost / bottom, bottom), {"xytext": (5, 2), "va": "bottom"}

@@ -11,25 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scanbook.reporting.plots.style import (
-    COLOURS,
-    INK,
-    WHITE,
-    WIDTH,
-    bar,
-    caption,
-    count_of,
-    headline,
-    image_grid,
-    label_bar,
-    line,
-    note,
-    panels,
-    readable,
-    row_labels,
-    styled,
-    whiskers,
-)
+from scanbook.reporting.plots import style
 
 _SPLITS = ("train", "validation", "test", "")
 _LEVELS = ", levels of 0 to 255"
@@ -38,7 +20,7 @@ _UNITS["sharpness"] = ", log10 of the Laplacian's variance"
 _MOST_CLASSES = 12
 
 
-@styled
+@style.styled
 def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw the number of images of each class in each split.
 
@@ -49,23 +31,23 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     counts = pd.crosstab(frame["label"], frame["split"]).reindex(index=list(classes), fill_value=0)
     splits = [split for split in _SPLITS if split in counts.columns]
     height = 0.8 / max(len(splits), 1)
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
     for index, split in enumerate(splits):
         rows = np.arange(len(classes)) - 0.4 + height * (index + 0.5)
         label = f"{split or 'in no split'} ({counts[split].sum():,})"
-        bars = axis.barh(rows, counts[split], height, label=label, **bar(index))
+        bars = axis.barh(rows, counts[split], height, label=label, **style.bar(index))
         axis.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    row_labels(axis, classes)
+    style.row_labels(axis, classes)
     axis.margins(x=0.1)
     axis.set(xlabel="images", ylabel="class")
-    groups = count_of(frame["group"].nunique(), "group")
-    axis.set_title(f"Images per class and split ({count_of(len(frame), 'image')} in {groups})")
+    groups = style.count_of(frame["group"].nunique(), "group")
+    axis.set_title(f"Images per class and split ({style.count_of(len(frame), 'image')} in {groups})")
     if splits != [""]:
         axis.legend(title="split", loc="best")
     return figure
 
 
-@styled
+@style.styled
 def montage(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int = 6, title: str = "Examples"
 ) -> Figure:
@@ -78,16 +60,18 @@ def montage(
         title: What the images have in common.
     """
     if len(images) == 0:
-        return note(f"{title}: no image")
-    figure, axes = image_grid(len(images), columns, extra=0.16 + 0.1 * max(len(text) // 24 + 1 for text in titles))
+        return style.note(f"{title}: no image")
+    figure, axes = style.image_grid(
+        len(images), columns, extra=0.16 + 0.1 * max(len(text) // 24 + 1 for text in titles)
+    )
     for axis, image, text in zip(axes, images, titles, strict=True):
         axis.imshow(image)
-        caption(axis, text)
-    headline(figure, f"{title} ({count_of(len(images), 'image')})")
+        style.caption(axis, text)
+    style.headline(figure, f"{title} ({style.count_of(len(images), 'image')})")
     return figure
 
 
-@styled
+@style.styled
 def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]) -> Figure:
     """Draw the distributions of measured properties of the images by class, one panel per property.
 
@@ -97,17 +81,17 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
         classes: Class names in their order.
     """
     height = 0.9 + 0.32 * len(classes)
-    figure, grid, axes = panels(len(columns), 2, WIDTH / 2 + 0.5, height, sharey=True)
+    figure, grid, axes = style.panels(len(columns), 2, style.WIDTH / 2 + 0.5, height, sharey=True)
     for axis, column in zip(axes, columns, strict=True):
         _violins(axis, frame, column, classes)
-        axis.set_xlabel(readable(column) + _UNITS.get(column, ""))
+        axis.set_xlabel(style.readable(column) + _UNITS.get(column, ""))
     for axis in grid[:, 1:].flat:
         axis.set_ylabel("")
-    headline(figure, f"Image statistics by class ({count_of(len(frame), 'image')}; dashes: quartiles)")
+    style.headline(figure, f"Image statistics by class ({style.count_of(len(frame), 'image')}; dashes: quartiles)")
     return figure
 
 
-@styled
+@style.styled
 def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
     """Draw the distribution of one number, such as age, in each class, with how many images have it.
 
@@ -116,17 +100,17 @@ def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -
         column: What to show; its name ends with its unit, "age_years".
         classes: Class names in their order.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.42 * len(classes)))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(classes)))
     rows = frame[frame[column].notna()]
     _violins(axis, rows, column, classes)
     counts = rows["label"].value_counts()
-    row_labels(axis, [f"{name} (n = {counts.get(name, 0):,})" for name in classes])
-    recorded = f"recorded: {len(rows):,} of {count_of(len(frame), 'image')}"
-    axis.set_title(f"{readable(column).capitalize()} by class ({recorded}; dashes: quartiles)")
+    style.row_labels(axis, [f"{name} (n = {counts.get(name, 0):,})" for name in classes])
+    recorded = f"recorded: {len(rows):,} of {style.count_of(len(frame), 'image')}"
+    axis.set_title(f"{style.readable(column).capitalize()} by class ({recorded}; dashes: quartiles)")
     return figure
 
 
-@styled
+@style.styled
 def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
     """Draw the shares of the values of one attribute, such as sex or camera, in each class.
 
@@ -140,19 +124,19 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     counts = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
     totals = counts.sum(axis=1)
     shares = counts.div(totals.clip(lower=1), axis=0) * 100
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.1 + 0.42 * len(classes)))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(classes)))
     left = np.zeros(len(classes))
     for index, value in enumerate(counts.columns):
-        bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **bar(index))
+        bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **style.bar(index))
         labels = [f"{share:.0f}" if share >= 6 else "" for share in shares[value]]
         for text in axis.bar_label(bars, labels, label_type="center", fontsize=8):
             if text.get_text():
-                text.set_bbox(WHITE)
+                text.set_bbox(style.WHITE)
         left += shares[value].to_numpy()
-    row_labels(axis, [f"{name} (n = {totals[name]:,})" for name in classes])
+    style.row_labels(axis, [f"{name} (n = {totals[name]:,})" for name in classes])
     axis.set(xlabel="share of the class's images, %", ylabel="class", xlim=(0, 100))
-    axis.set_title(f"{readable(column).capitalize()} by class ({count_of(len(frame), 'image')})")
-    axis.legend(title=readable(column), loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_title(f"{style.readable(column).capitalize()} by class ({style.count_of(len(frame), 'image')})")
+    axis.legend(title=style.readable(column), loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -160,13 +144,13 @@ def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str
     import seaborn as sns  # slow to import, and only violins need it
 
     shape = {"orient": "h", "cut": 0, "density_norm": "width", "inner": "quart"}
-    look = {"color": COLOURS[5], "linecolor": INK, "linewidth": 1}
+    look = {"color": style.COLOURS[5], "linecolor": style.INK, "linewidth": 1}
     sns.violinplot(frame, x=column, y="label", order=list(classes), ax=axis, **shape, **look)
-    row_labels(axis, classes)
-    axis.set(xlabel=readable(column), ylabel="class")
+    style.row_labels(axis, classes)
+    axis.set(xlabel=style.readable(column), ylabel="class")
 
 
-@styled
+@style.styled
 def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw the widths and heights of the images, one marker per class; markers grow with the number of images.
 
@@ -175,19 +159,19 @@ def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
         classes: Class names in their order; where there are more than 12, all images are one series.
     """
     if frame.empty:
-        return note("Image sizes: no image")
+        return style.note("Image sizes: no image")
     distinct = frame.groupby(["width_px", "height_px"]).ngroups
     if distinct == 1:
         width, height = frame[["width_px", "height_px"]].iloc[0]
-        return note(f"All {len(frame):,} images: {width:.0f} × {height:.0f} pixels")
-    figure, axis = plt.subplots(figsize=(WIDTH, 4))
+        return style.note(f"All {len(frame):,} images: {width:.0f} × {height:.0f} pixels")
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 4))
     series = {name: frame[frame["label"] == name] for name in classes}
     if len(classes) > _MOST_CLASSES:
         series = {"all classes": frame}
     for index, (name, rows) in enumerate(series.items()):
         sizes = rows.groupby(["width_px", "height_px"]).size().reset_index(name="images")
         areas = 24 + 260 * sizes["images"] / len(frame)
-        look = {"marker": line(index)["marker"], "edgecolors": line(index)["color"], "facecolors": "none"}
+        look = {"marker": style.line(index)["marker"], "edgecolors": style.line(index)["color"], "facecolors": "none"}
         label = f"{name} ({len(sizes):,})"
         axis.scatter(sizes["width_px"], sizes["height_px"], areas, linewidths=1.4, label=label, **look)
     for values, set_limits in ((frame["width_px"], axis.set_xlim), (frame["height_px"], axis.set_ylim)):
@@ -195,13 +179,13 @@ def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
         margin = max(0.08 * (high - low), 0.05 * high)
         set_limits(low - margin, high + margin)
     axis.set(xlabel="width, pixels", ylabel="height, pixels")
-    counts = f"{count_of(distinct, 'size')} in {count_of(len(frame), 'image')}"
+    counts = f"{style.count_of(distinct, 'size')} in {style.count_of(len(frame), 'image')}"
     axis.set_title(f"Image sizes ({counts}; larger marker: more images)")
     axis.legend(title="class (sizes)", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-@styled
+@style.styled
 def shortcut_bars(table: pd.DataFrame) -> Figure:
     """Draw how well models that see no image separate the classes, with intervals, compared with chance.
 
@@ -209,21 +193,21 @@ def shortcut_bars(table: pd.DataFrame) -> Figure:
         table: One row per model, named by its input, with columns auc, low, high, images and `above chance`.
     """
     if table.empty:
-        return note("Shortcuts: too few images")
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.5 * len(table)))
+        return style.note("Shortcuts: too few images")
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.5 * len(table)))
     rows = np.arange(len(table))
     above = table["above chance"].to_numpy(bool)
     for index, (chosen, label) in enumerate(((above, "above chance"), (~above, "not above chance"))):
         if chosen.any():
-            axis.barh(rows[chosen], table["auc"][chosen], 0.6, label=label, **bar(index))
-    whiskers(axis, rows, table["low"], table["high"], vertical=False)
+            axis.barh(rows[chosen], table["auc"][chosen], 0.6, label=label, **style.bar(index))
+    style.whiskers(axis, rows, table["low"], table["high"], vertical=False)
     for row, end, value in zip(rows, np.fmax(table["high"], table["auc"]), table["auc"], strict=True):
-        label_bar(axis, f"{value:.2f}", end, row)
-    axis.axvline(0.5, color=INK, linestyle="--", linewidth=1.2)
+        style.label_bar(axis, f"{value:.2f}", end, row)
+    axis.axvline(0.5, color=style.INK, linestyle="--", linewidth=1.2)
     axis.text(0.5, 1.01, "chance", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
-    row_labels(axis, table.index)
+    style.row_labels(axis, table.index)
     axis.set(xlabel="AUC, mean over classes (95 % interval)", ylabel="input of the model", xlim=(0, 1.08))
-    images = count_of(int(table["images"].max()), "training image")
+    images = style.count_of(int(table["images"].max()), "training image")
     axis.set_title(f"Source shortcuts, cross-validated ({images})", pad=16)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

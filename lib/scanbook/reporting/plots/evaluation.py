@@ -14,23 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from scanbook.evaluation import METRICS, Difference, Predictions, per_class, reliability, summary
-from scanbook.reporting.plots.style import (
-    COLOURS,
-    INK,
-    QUIET,
-    WIDTH,
-    caption,
-    count_of,
-    headline,
-    label_row,
-    line,
-    note,
-    panels,
-    readable,
-    row_labels,
-    styled,
-    whiskers,
-)
+from scanbook.reporting.plots import style
 
 _MOST_COUNTS = 12
 """Classes beyond which a confusion matrix shows counts alone, in small letters."""
@@ -38,7 +22,7 @@ _MOST_CURVES = 4
 """Classes beyond which the ROC figure of several arms shows the mean curve alone."""
 
 
-@styled
+@style.styled
 def metric_bars(
     table: pd.DataFrame, title: str, unit: str = "value", references: Mapping[str, float] | None = None
 ) -> Figure:
@@ -50,23 +34,23 @@ def metric_bars(
         unit: Name of the value's axis.
         references: Values to mark with a line, such as {"majority class": 0.67, "Bayes": 0.93}.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.34 * len(table)))
-    whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
-    axis.plot(table["value"], range(len(table)), "o", color=COLOURS[0], markersize=6)
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.34 * len(table)))
+    style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
+    axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
     for row, (value, low, high) in enumerate(table[["value", "low", "high"]].to_numpy(float)):
-        label_row(axis, f"{value:.3f}  ({low:.3f} to {high:.3f})" if np.isfinite(value) else "not defined", row)
+        style.label_row(axis, f"{value:.3f}  ({low:.3f} to {high:.3f})" if np.isfinite(value) else "not defined", row)
     for index, (name, value) in enumerate((references or {}).items(), start=1):
-        look = line(index)
+        look = style.line(index)
         axis.axvline(value, color=look["color"], linestyle=look["linestyle"], label=f"{name}: {value:.3f}")
-    row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
-    axis.set(xlabel=f"{unit} (whiskers: 95 % interval)", ylabel=readable(table.index.names[-1] or "metric"))
+    style.row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
+    axis.set(xlabel=f"{unit} (whiskers: 95 % interval)", ylabel=style.readable(table.index.names[-1] or "metric"))
     axis.set_title(title)
     if references:
         figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-@styled
+@style.styled
 def confusion_matrix(table: pd.DataFrame) -> Figure:
     """Draw which class is predicted for which: counts, and shares of each true class.
 
@@ -75,7 +59,7 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
     """
     counts, k = table.to_numpy(), len(table)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [readable(name) for name in table.columns]
+    names = [style.readable(name) for name in table.columns]
     side, margin = float(np.clip(0.85 * k, 2.2, 8)), 0.08 * max(map(len, names))
     figure, axis = plt.subplots(figsize=(side + margin + 1.6, side + margin + 0.7))
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -85,19 +69,19 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
             text = f"{count:,}\n{share:.0%}"
         elif count == 0:
             continue
-        ink = "white" if share > 0.55 else INK if count else QUIET
+        ink = "white" if share > 0.55 else style.INK if count else style.QUIET
         axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=9 if k <= _MOST_COUNTS else 7)
     axis.set_xticks(range(k), names, rotation=40 if k > 2 else 0, ha="right" if k > 2 else "center")
     axis.set_yticks(range(k), [f"{name} (n = {n:,})" for name, n in zip(names, counts.sum(axis=1), strict=True)])
     axis.grid(visible=False)
     axis.set(xlabel="predicted class", ylabel="true class")
-    axis.set_title(f"Confusion matrix ({count_of(int(counts.sum()), 'image')})")
+    axis.set_title(f"Confusion matrix ({style.count_of(int(counts.sum()), 'image')})")
     if k > _MOST_COUNTS:
         figure.colorbar(image, label="share of the true class", format=PercentFormatter(1), shrink=0.6)
     return figure
 
 
-@styled
+@style.styled
 def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> Figure:
     """Draw one-vs-rest ROC curves and their mean, with AUROC and its 95 % interval over patients.
 
@@ -109,15 +93,15 @@ def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> F
         rounds: Bootstrap resamples for the intervals.
         seed: Of the resamples.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH + 1.5, 4.6))
+    figure, axis = plt.subplots(figsize=(style.WIDTH + 1.5, 4.6))
     _roc(axis, predictions, rounds, seed, len(predictions.classes))
     axis.set_ylabel("sensitivity")
-    axis.set_title(f"ROC curves, each class against the rest ({count_of(len(predictions), 'image')})")
+    axis.set_title(f"ROC curves, each class against the rest ({style.count_of(len(predictions), 'image')})")
     axis.legend(title="AUROC (95 % interval)", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
     return figure
 
 
-@styled
+@style.styled
 def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0) -> Figure:
     """Draw ROC curves of several arms side by side, with AUROC and its 95 % interval over patients.
 
@@ -136,7 +120,9 @@ def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0)
         axis.legend(title="AUROC (95 % interval)", loc="lower right", fontsize=8, title_fontsize=8.5)
     axes.flat[0].set_ylabel("sensitivity")
     count = len(next(iter(arms.values())))
-    headline(figure, f"ROC curves of {count_of(len(arms), 'arm')}, the same {count_of(count, 'test image')}")
+    style.headline(
+        figure, f"ROC curves of {style.count_of(len(arms), 'arm')}, the same {style.count_of(count, 'test image')}"
+    )
     return figure
 
 
@@ -153,17 +139,17 @@ def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int
         curves.append(np.r_[0, np.interp(steps[1:], false, true)])
         if len(classes) <= most:
             area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
-            label = f"{readable(name)} (n = {row['support']:,.0f}): {area}"
-            axis.plot(false, true, **line(index), markevery=0.1, linewidth=1.3, label=label)
+            label = f"{style.readable(name)} (n = {row['support']:,.0f}): {area}"
+            axis.plot(false, true, **style.line(index), markevery=0.1, linewidth=1.3, label=label)
     if len(curves) > 1:
         row = summary(predictions, ("auroc",), rounds, seed).loc["auroc"]
         label = f"mean of {len(curves)} classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        axis.plot(steps, np.mean(curves, axis=0), color=INK, linewidth=3.5, label=label)
-    axis.plot([0, 1], [0, 1], color=QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
+        axis.plot(steps, np.mean(curves, axis=0), color=style.INK, linewidth=3.5, label=label)
+    axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
 
 
-@styled
+@style.styled
 def reliability_diagram(before: Predictions, after: Predictions) -> Figure:
     """Draw the share of correct answers over their confidence, before and after calibration, and how often each occurs.
 
@@ -171,24 +157,24 @@ def reliability_diagram(before: Predictions, after: Predictions) -> Figure:
         before: The model's own probabilities.
         after: Calibrated ones, of the same images.
     """
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(WIDTH * 0.7, 5.8), height_ratios=(3, 1), sharex=True)
-    axis.plot([0, 1], [0, 1], color=QUIET, linestyle=":", linewidth=1.2, label="perfectly calibrated")
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(style.WIDTH * 0.7, 5.8), height_ratios=(3, 1), sharex=True)
+    axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1.2, label="perfectly calibrated")
     edges = np.linspace(0, 1, 11)
     for index, (name, predictions) in enumerate({"before": before, "after": after}.items()):
-        table, look = reliability(predictions).dropna(), line(index)
+        table, look = reliability(predictions).dropna(), style.line(index)
         error = METRICS["ece"].point(predictions.y_true, predictions.probabilities)
-        whiskers(axis, table["confidence"], table["low"], table["high"], colour=COLOURS[index])
+        style.whiskers(axis, table["confidence"], table["low"], table["high"], colour=style.COLOURS[index])
         axis.plot(table["confidence"], table["accuracy"], label=f"{name} calibration (ECE {error:.3f})", **look)
         counts, _ = np.histogram(predictions.confidence, edges)
         below.stairs(100 * counts / len(predictions), edges, color=look["color"], linestyle=look["linestyle"], lw=1.8)
     axis.set(ylabel="share of correct answers", xlim=(0, 1), ylim=(0, 1))
-    axis.set_title(f"Reliability ({count_of(len(after), 'image')}; whiskers: 95 % interval)")
+    axis.set_title(f"Reliability ({style.count_of(len(after), 'image')}; whiskers: 95 % interval)")
     axis.legend(loc="best")
     below.set(xlabel="confidence of the predicted class", ylabel="images, %")
     return figure
 
 
-@styled
+@style.styled
 def heat_maps(
     images: Sequence[NDArray[np.uint8]], maps: NDArray[np.floating], titles: Sequence[str], columns: int = 5
 ) -> Figure:
@@ -201,28 +187,28 @@ def heat_maps(
         columns: Images per row.
     """
     if len(images) == 0:
-        return note("Heat maps: no image")
+        return style.note("Heat maps: no image")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, grid, axes = panels(2 * rows * columns, columns, 1.6 + 1 / columns, 1.7)
+    figure, grid, axes = style.panels(2 * rows * columns, columns, 1.6 + 1 / columns, 1.7)
     for axis in axes:
         axis.axis("off")
     for index, (image, heat, text) in enumerate(zip(images, maps, titles, strict=True)):
         row, column = divmod(index, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
         above.imshow(image)
-        caption(above, text)
+        style.caption(above, text)
         below.imshow(np.asarray(image).mean(axis=2), cmap="gray", vmin=0, vmax=255)
         overlay = below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.asarray(heat, dtype=float))
         if np.min(heat) < 0.5 < np.max(heat):
             below.contour(heat, levels=[0.5], colors="white", linewidths=1, linestyles="dashed")
     opaque = plt.cm.ScalarMappable(norm=overlay.norm, cmap=overlay.cmap)
     figure.colorbar(opaque, ax=grid, label="relative importance (dashed: half)", shrink=0.6, aspect=30)
-    headline(figure, f"Regions that determined the prediction ({count_of(len(images), 'image')})")
+    style.headline(figure, f"Regions that determined the prediction ({style.count_of(len(images), 'image')})")
     return figure
 
 
-@styled
+@style.styled
 def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure:
     """Draw paired differences with their 95 % intervals and the line of no difference; hollow where within noise.
 
@@ -239,17 +225,17 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
             metric.title if name == metric.name else f"{name}: {metric.title}"
             for name, metric in zip(differences, metrics, strict=True)
         ]
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.3 + 0.34 * len(table)))
-    axis.axvline(0, color=INK, linewidth=1.2)
-    whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.3 + 0.34 * len(table)))
+    axis.axvline(0, color=style.INK, linewidth=1.2)
+    style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     for row, difference in enumerate(differences.values()):
-        fill = COLOURS[0] if difference.clear else "white"
-        axis.plot(difference.value, row, "o", color=COLOURS[0], markerfacecolor=fill, markersize=6.5)
+        fill = style.COLOURS[0] if difference.clear else "white"
+        axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
         text = f"{difference.value:+.3f}  ({difference.low:+.3f} to {difference.high:+.3f})"
-        label_row(axis, text.replace("-", "−"), row)
+        style.label_row(axis, text.replace("-", "−"), row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)
-    row_labels(axis, names)
+    style.row_labels(axis, names)
     directions = {metric.higher_is_better for metric in metrics}
     if len(directions) == 1:
         quantity += f"; {'right' if True in directions else 'left'} of 0: the first is better"

@@ -13,27 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scanbook.reporting.plots.style import (
-    INK,
-    WIDTH,
-    bar,
-    caption,
-    count_of,
-    headline,
-    image_grid,
-    image_table,
-    line,
-    note,
-    panels,
-    readable,
-    styled,
-)
+from scanbook.reporting.plots import style
 
 _LEGEND = 44
 """Most characters of a name of which two fit side by side below a figure."""
 
 
-@styled
+@style.styled
 def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "seconds"] = "epoch") -> Figure:
     """Draw loss and accuracy of several training runs, training thin and validation thick.
 
@@ -42,13 +28,13 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
             validation_accuracy, seconds (since training began).
         x: The horizontal axis; "seconds" compares the time of the runs.
     """
-    names = [f"{name} ({count_of(len(history), 'epoch')})" for name, history in histories.items()]
+    names = [f"{name} ({style.count_of(len(history), 'epoch')})" for name, history in histories.items()]
     columns = 2 if max(map(len, names), default=0) <= _LEGEND else 1
     rows = -(-(len(names) + 2) // columns)
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.1 + 0.2 * rows))
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH + 1, 3.1 + 0.2 * rows))
     for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of images"), strict=True):
         for index, history in enumerate(histories.values()):
-            look = line(index)
+            look = style.line(index)
             # a single epoch makes no line: only its marker, hollow for training, is visible
             thin = look | {"linewidth": 0.8, "markerfacecolor": "white", "marker": "" if len(history) > 1 else "o"}
             axis.plot(history[x], history[measure], **thin)
@@ -58,18 +44,18 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
         axis.set_title(measure.capitalize())
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], **line(index), linewidth=2.2, label=name) for index, name in enumerate(names)]
+    handles = [Line2D([], [], **style.line(index), linewidth=2.2, label=name) for index, name in enumerate(names)]
     handles += [
-        Line2D([], [], color=INK, linewidth=0.8, label="thin or hollow: training"),
-        Line2D([], [], color=INK, linewidth=2.2, label="thick or filled: validation"),
+        Line2D([], [], color=style.INK, linewidth=0.8, label="thin or hollow: training"),
+        Line2D([], [], color=style.INK, linewidth=2.2, label="thick or filled: validation"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     scale = "epoch" if x == "epoch" else "training time"
-    headline(figure, f"Learning curves by {scale} ({count_of(len(histories), 'run')})")
+    style.headline(figure, f"Learning curves by {scale} ({style.count_of(len(histories), 'run')})")
     return figure
 
 
-@styled
+@style.styled
 def policy_preview(
     originals: Sequence[NDArray[np.uint8]],
     augmented: Sequence[Sequence[NDArray[np.uint8]]],
@@ -83,15 +69,15 @@ def policy_preview(
         title: The policy's name.
     """
     if len(originals) == 0:
-        return note(f"{title}: no image")
+        return style.note(f"{title}: no image")
     count = len(augmented[0])
     rows = [[original, *samples] for original, samples in zip(originals, augmented, strict=True)]
-    figure = image_table(rows, ["original", *(f"sample {number}" for number in range(1, count + 1))])
-    headline(figure, f"{title}: {len(originals)} training images, {count} samples of each")
+    figure = style.image_table(rows, ["original", *(f"sample {number}" for number in range(1, count + 1))])
+    style.headline(figure, f"{title}: {len(originals)} training images, {count} samples of each")
     return figure
 
 
-@styled
+@style.styled
 def mixed_batch(
     images: NDArray[np.uint8], shares: NDArray[np.floating], classes: Sequence[str], title: str = "Mixed images"
 ) -> Figure:
@@ -103,16 +89,20 @@ def mixed_batch(
         classes: k names.
         title: Which policy.
     """
-    figure, axes = image_grid(len(images), 6, extra=0.45)
+    figure, axes = style.image_grid(len(images), 6, extra=0.45)
     for axis, image, row in zip(axes, images, shares, strict=True):
         order = np.argsort(-row, kind="stable")
         axis.imshow(image)
-        caption(axis, " + ".join(f"{row[k]:.2f} {readable(classes[k])}" for k in order if row[k] >= 0.005), 20)
-    headline(figure, f"{title} ({count_of(len(images), 'image')} of one batch, with the shares of their labels)")
+        style.caption(
+            axis, " + ".join(f"{row[k]:.2f} {style.readable(classes[k])}" for k in order if row[k] >= 0.005), 20
+        )
+    style.headline(
+        figure, f"{title} ({style.count_of(len(images), 'image')} of one batch, with the shares of their labels)"
+    )
     return figure
 
 
-@styled
+@style.styled
 def parameter_distributions(frame: pd.DataFrame, title: str = "Sampled augmentation parameters") -> Figure:
     """Draw how often augmentation sampled which value.
 
@@ -121,17 +111,17 @@ def parameter_distributions(frame: pd.DataFrame, title: str = "Sampled augmentat
             are shown as histograms, yes-or-no and names as shares.
         title: Which policy.
     """
-    figure, _, axes = panels(len(frame.columns), 3, 2.8, 2.1)
+    figure, _, axes = style.panels(len(frame.columns), 3, 2.8, 2.1)
     for axis, column in zip(axes, frame.columns, strict=True):
         values = frame[column]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             weights = np.full(len(values), 100 / len(values))
-            axis.hist(values, bins=24, weights=weights, **(bar(0) | {"edgecolor": "white"}))
+            axis.hist(values, bins=24, weights=weights, **(style.bar(0) | {"edgecolor": "white"}))
             axis.locator_params(axis="x", nbins=5)
         else:
             shares = values.astype(str).value_counts(normalize=True).sort_index() * 100
-            axis.bar_label(axis.bar(shares.index, shares, **bar(0)), fmt="%.0f", fontsize=8)
+            axis.bar_label(axis.bar(shares.index, shares, **style.bar(0)), fmt="%.0f", fontsize=8)
             axis.margins(y=0.12)
-        axis.set(xlabel=readable(column), ylabel="samples, %")
-    headline(figure, f"{title} (n = {len(frame):,} samples)")
+        axis.set(xlabel=style.readable(column), ylabel="samples, %")
+    style.headline(figure, f"{title} (n = {len(frame):,} samples)")
     return figure

@@ -14,31 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scanbook.reporting.plots.style import (
-    COLOURS,
-    QUIET,
-    WIDTH,
-    caption,
-    count_of,
-    headline,
-    image_grid,
-    image_table,
-    line,
-    note,
-    panels,
-    readable,
-    row_labels,
-    styled,
-    whiskers,
-)
+from scanbook.reporting.plots import style
 from scanbook.segmentation import SCORES
 
-_OUTLINES = {"true": ("white", "solid"), "predicted": (COLOURS[1], "dashed")}
+_OUTLINES = {"true": ("white", "solid"), "predicted": (style.COLOURS[1], "dashed")}
 """Colour and dash of each kind of outline."""
 _HALO = [patheffects.withStroke(linewidth=3, foreground="black")]
 
 
-@styled
+@style.styled
 def mask_overlays(
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.generic]],
@@ -54,20 +38,20 @@ def mask_overlays(
         titles: A caption per image, such as its Dice.
     """
     if len(images) == 0:
-        return note("Outlines: no image")
-    figure, axes = image_grid(len(images), 5, side=1.7)
+        return style.note("Outlines: no image")
+    figure, axes = style.image_grid(len(images), 5, side=1.7)
     outlines = {"true": masks, "predicted": predicted} if len(masks) else {"predicted": predicted}
     for index, (axis, image, text) in enumerate(zip(axes, images, titles, strict=True)):
         axis.imshow(image)
         for kind, of_images in outlines.items():
             _outline(axis, np.asarray(of_images[index]) > 0, *_OUTLINES[kind])
-        caption(axis, text, 30)
+        style.caption(axis, text, 30)
     handles = []
     for kind in outlines:
         colour, dash = _OUTLINES[kind]
         handles.append(Line2D([], [], color=colour, linestyle=dash, path_effects=_HALO, label=f"{kind} outline"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    headline(figure, f"{' and '.join(outlines).capitalize()} outlines ({count_of(len(images), 'image')})")
+    style.headline(figure, f"{' and '.join(outlines).capitalize()} outlines ({style.count_of(len(images), 'image')})")
     return figure
 
 
@@ -80,7 +64,7 @@ def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str, dash: str) -> Non
         axis.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-@styled
+@style.styled
 def score_panels(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw mean scores of several methods with their 95 % intervals, one panel per score.
 
@@ -90,22 +74,22 @@ def score_panels(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
         title: What is shown, and on how many images.
     """
     rows = len(next(iter(tables.values())))
-    figure, grid, axes = panels(len(tables), 2, WIDTH / 2 + 0.5, 0.9 + 0.32 * rows, sharey=True)
+    figure, grid, axes = style.panels(len(tables), 2, style.WIDTH / 2 + 0.5, 0.9 + 0.32 * rows, sharey=True)
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
-        whiskers(axis, range(rows), table["low"], table["high"], vertical=False)
-        axis.plot(table["value"], range(rows), "o", color=COLOURS[0], markersize=6)
+        style.whiskers(axis, range(rows), table["low"], table["high"], vertical=False)
+        axis.plot(table["value"], range(rows), "o", color=style.COLOURS[0], markersize=6)
         for row, value in enumerate(table["value"]):
             axis.annotate(f"{value:#.3g}", (value, row), (0, 5), textcoords="offset points", ha="center", fontsize=8)
-        row_labels(axis, list(table.index))
+        style.row_labels(axis, list(table.index))
         axis.margins(x=0.12)
         axis.set(xlabel=SCORES[name])
     for axis in grid[:, 0]:
         axis.set_ylabel("method")
-    headline(figure, f"{title}; whiskers: 95 % interval")
+    style.headline(figure, f"{title}; whiskers: 95 % interval")
     return figure
 
 
-@styled
+@style.styled
 def unet_curves(history: pd.DataFrame, images: int) -> Figure:
     """Draw loss and Dice of a U-Net's training by epoch, and the epoch that was kept.
 
@@ -113,21 +97,23 @@ def unet_curves(history: pd.DataFrame, images: int) -> Figure:
         history: One row per epoch: epoch (from 1), loss, dice, validation_loss, validation_dice.
         images: Number of training images.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.1))
     best = history.loc[history["validation_dice"].idxmax()]
     for axis, measure, unit in zip(axes, ("loss", "dice"), ("cross-entropy + 1 − Dice", "mean of images"), strict=True):
         for index, (split, column) in enumerate({"training": measure, "validation": f"validation_{measure}"}.items()):
-            axis.plot(history["epoch"], history[column], **line(index), label=split)
-        axis.axvline(best["epoch"], color=QUIET, linewidth=1, linestyle=":", label="best on validation")
-        axis.set(xlabel="epoch", ylabel=f"{readable(measure)} ({unit})")
+            axis.plot(history["epoch"], history[column], **style.line(index), label=split)
+        axis.axvline(best["epoch"], color=style.QUIET, linewidth=1, linestyle=":", label="best on validation")
+        axis.set(xlabel="epoch", ylabel=f"{style.readable(measure)} ({unit})")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(measure.capitalize())
     axes[1].legend(loc="lower right")
-    headline(figure, f"Training of the U-Net ({count_of(images, 'image')}, {count_of(len(history), 'epoch')})")
+    style.headline(
+        figure, f"Training of the U-Net ({style.count_of(images, 'image')}, {style.count_of(len(history), 'epoch')})"
+    )
     return figure
 
 
-@styled
+@style.styled
 def input_forms(forms: Sequence[Sequence[NDArray[np.uint8]]], names: Sequence[str]) -> Figure:
     """Draw the inputs that a classifier can get: one row per image, one column per form.
 
@@ -136,7 +122,7 @@ def input_forms(forms: Sequence[Sequence[NDArray[np.uint8]]], names: Sequence[st
         names: Of the forms.
     """
     if len(forms) == 0:
-        return note("Inputs of the classifier: no image")
-    figure = image_table(forms, names, side=1.4)
-    headline(figure, f"Inputs of the classifier ({count_of(len(forms), 'image')})")
+        return style.note("Inputs of the classifier: no image")
+    figure = style.image_table(forms, names, side=1.4)
+    style.headline(figure, f"Inputs of the classifier ({style.count_of(len(forms), 'image')})")
     return figure

@@ -12,29 +12,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentF
 from numpy.typing import NDArray
 
 from scanbook.evaluation import LEAST_IMAGES, METRICS
-from scanbook.reporting.plots.style import (
-    COLOURS,
-    INK,
-    QUIET,
-    WHITE,
-    WIDTH,
-    band,
-    count_of,
-    headline,
-    image_table,
-    label_row,
-    line,
-    plain_ticks,
-    readable,
-    row_labels,
-    styled,
-    whiskers,
-)
+from scanbook.reporting.plots import style
 
 _PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-@styled
+@style.styled
 def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = None) -> Figure:
     """Draw the predictive values of a positive and of a negative answer over the prevalence.
 
@@ -45,14 +28,14 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
         stated: Prevalence where the model is to be used, to be marked; None marks none. Beyond the table's prevalences
             the values there read "not known".
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 4.2))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 4.2))
     shares = table.index.to_numpy(np.float64)
     labels = {
         "ppv": "PPV: share of positive answers that are correct",
         "npv": "NPV: share of negative answers that are correct",
     }
     for index, (name, meaning) in enumerate(labels.items()):
-        look, columns, label = line(index), [name, f"{name}_low", f"{name}_high"], meaning
+        look, columns, label = style.line(index), [name, f"{name}_low", f"{name}_high"], meaning
         if stated is not None:
             beyond = {"left": np.nan, "right": np.nan}
             value, low, high = (
@@ -61,12 +44,14 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
             axis.plot(stated, value, look["marker"], color=look["color"], markersize=8, zorder=5)
             text = f"{value:.1%} ({low:.1%} to {high:.1%})" if np.isfinite([value, low, high]).all() else "not known"
             label += f"; at {_percent(stated)}: {text}"
-        band(axis, shares, table[columns[1]], table[columns[2]], look["color"])
+        style.band(axis, shares, table[columns[1]], table[columns[2]], look["color"])
         axis.plot(shares, table[name], color=look["color"], linestyle=look["linestyle"], label=label)
     if stated is not None:
-        axis.axvline(stated, color=INK, linestyle=":", linewidth=1.2, label=f"stated prevalence: {_percent(stated)}")
+        axis.axvline(
+            stated, color=style.INK, linestyle=":", linewidth=1.2, label=f"stated prevalence: {_percent(stated)}"
+        )
     axis.set_xscale("log")
-    plain_ticks(axis.xaxis, FixedLocator([share for share in _PREVALENCES if shares[0] <= share <= shares[-1]]))
+    style.plain_ticks(axis.xaxis, FixedLocator([share for share in _PREVALENCES if shares[0] <= share <= shares[-1]]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: _percent(share)))
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(xlim=(shares[0], shares[-1]), ylim=(0, 1.03))
@@ -76,7 +61,7 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
     return figure
 
 
-@styled
+@style.styled
 def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None = None) -> Figure:
     """Draw accuracy on the images that a model answers, and the confidence that this requires, over the coverage.
 
@@ -86,19 +71,19 @@ def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None 
         chosen: Rows coverage and accuracy, columns value, low, high, as `evaluation.abstention` gives; marked with
             the intervals of both.
     """
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(WIDTH * 0.8, 5.4), height_ratios=(3, 1.2), sharex=True)
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(style.WIDTH * 0.8, 5.4), height_ratios=(3, 1.2), sharex=True)
     shares = table["answered"].to_numpy()
-    band(axis, shares, table["low"], table["high"], COLOURS[0])
-    axis.plot(shares, table["value"], **line(0), label="most confident answers (band: 95 % interval)")
+    style.band(axis, shares, table["low"], table["high"], style.COLOURS[0])
+    axis.plot(shares, table["value"], **style.line(0), label="most confident answers (band: 95 % interval)")
     overall = table.loc[table["answered"].idxmax(), "value"]
-    axis.axhline(overall, color=QUIET, linestyle=":", linewidth=1.2, label=f"all images answered: {overall:.1%}")
+    axis.axhline(overall, color=style.QUIET, linestyle=":", linewidth=1.2, label=f"all images answered: {overall:.1%}")
     if chosen is not None and np.isfinite(chosen.loc["accuracy", "value"]):
         coverage, accuracy = chosen.loc["coverage"], chosen.loc["accuracy"]
-        whiskers(axis, [coverage["value"]], [accuracy["low"]], [accuracy["high"]])
-        whiskers(axis, [accuracy["value"]], [coverage["low"]], [coverage["high"]], vertical=False)
+        style.whiskers(axis, [coverage["value"]], [accuracy["low"]], [accuracy["high"]])
+        style.whiskers(axis, [accuracy["value"]], [coverage["low"]], [coverage["high"]], vertical=False)
         label = f"threshold from validation: {accuracy['value']:.1%} of {coverage['value']:.1%} answered"
-        axis.plot(coverage["value"], accuracy["value"], "D", color=COLOURS[3], markersize=8, label=label)
-    below.plot(shares, table["threshold"], **line(2))
+        axis.plot(coverage["value"], accuracy["value"], "D", color=style.COLOURS[3], markersize=8, label=label)
+    below.plot(shares, table["threshold"], **style.line(2))
     axis.set(ylabel="accuracy on answered images")
     # from answering everything, on the left, to answering only the most confident
     below.set(xlabel="share of images answered, most confident first", ylabel="lowest\nconfidence", xlim=(1.02, 0.0))
@@ -109,7 +94,7 @@ def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None 
     return figure
 
 
-@styled
+@style.styled
 def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None = None) -> Figure:
     """Draw metrics of each subgroup with their 95 % intervals, one panel per metric, with the number of images.
 
@@ -119,29 +104,31 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
         overall: Index metric, column value, as `evaluation.summary` gives: the value of all images, drawn as a line.
     """
     names, metrics = table.index.unique("subgroup"), table.index.unique("metric")
-    size = (max(WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names))
+    size = (max(style.WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names))
     figure, grid = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
     for index, (axis, metric) in enumerate(zip(grid.flat, metrics, strict=True)):
         rows = table.xs(metric, level="metric").loc[names]
         if overall is not None and metric in overall.index:
             value = overall.loc[metric, "value"]
-            axis.axvline(value, color=COLOURS[3], linestyle="--", linewidth=1.4, label=f"all images: {value:.3f}")
+            axis.axvline(value, color=style.COLOURS[3], linestyle="--", linewidth=1.4, label=f"all images: {value:.3f}")
             axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=8.5)
-        whiskers(axis, range(len(rows)), rows["low"], rows["high"], vertical=False)
-        axis.plot(rows["value"], range(len(rows)), line(index)["marker"], color=COLOURS[0], markersize=6)
+        style.whiskers(axis, range(len(rows)), rows["low"], rows["high"], vertical=False)
+        axis.plot(rows["value"], range(len(rows)), style.line(index)["marker"], color=style.COLOURS[0], markersize=6)
         for row in np.flatnonzero(rows["value"].isna()):
-            look = {"ha": "center", "va": "center", "color": INK, "bbox": WHITE}
+            look = {"ha": "center", "va": "center", "color": style.INK, "bbox": style.WHITE}
             text = "too few images" if rows["images"].iloc[row] < LEAST_IMAGES else "not defined"
             axis.text(0.5, row, text, transform=axis.get_yaxis_transform(), **look)
-        row_labels(axis, [f"{readable(name)} (n = {rows.loc[name, 'images']:,})" for name in names])
-        axis.set_xlabel(f"{METRICS[metric].title if metric in METRICS else readable(metric)} (whiskers: 95 % interval)")
+        style.row_labels(axis, [f"{style.readable(name)} (n = {rows.loc[name, 'images']:,})" for name in names])
+        axis.set_xlabel(
+            f"{METRICS[metric].title if metric in METRICS else style.readable(metric)} (whiskers: 95 % interval)"
+        )
         axis.xaxis.set_major_locator(MaxNLocator(5))
     grid[0, 0].set_ylabel("subgroup")
-    headline(figure, title)
+    style.headline(figure, title)
     return figure
 
 
-@styled
+@style.styled
 def seed_dots(table: pd.DataFrame, title: str) -> Figure:
     """Draw the spread of metrics of the same training over seeds: each seed's distance from their mean.
 
@@ -150,27 +137,27 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
         title: Of which model, and on how many images.
     """
     seeds = [name for name in table.columns if str(name).startswith("seed ")]
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.5 + 0.4 * len(table)))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.5 + 0.4 * len(table)))
     rows = np.arange(len(table))
-    axis.axvline(0, color=INK, linewidth=1.2, label="mean")
-    axis.hlines(rows, table["min"] - table["mean"], table["max"] - table["mean"], color=QUIET, linewidth=1)
+    axis.axvline(0, color=style.INK, linewidth=1.2, label="mean")
+    axis.hlines(rows, table["min"] - table["mean"], table["max"] - table["mean"], color=style.QUIET, linewidth=1)
     # different heights, so that equal values do not hide each other
     for index, (seed, lift) in enumerate(zip(seeds, _spread(len(seeds), 0.3), strict=True)):
-        look = line(index)
+        look = style.line(index)
         axis.plot(table[seed] - table["mean"], rows + lift, look["marker"], color=look["color"], label=seed)
     for row, (mean, sd) in enumerate(table[["mean", "sd"]].to_numpy(float)):
         text = f"{mean:.3f} ± {sd:.3f}" if np.isfinite(sd) else f"{mean:.3f}"
-        label_row(axis, text if np.isfinite(mean) else "not defined", row)
+        style.label_row(axis, text if np.isfinite(mean) else "not defined", row)
     reach = 1.1 * np.nanmax(np.abs(table[seeds].sub(table["mean"], axis=0).to_numpy()), initial=0.005)
     axis.set_xlim(-reach, reach)
-    row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
+    style.row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
     axis.set(xlabel="seed's value − mean over seeds (right: mean ± standard deviation)", ylabel="metric")
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=min(6, len(seeds) + 1))
     return figure
 
 
-@styled
+@style.styled
 def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
     """Draw the value of each seed, and their mean, of each configuration of a sweep.
 
@@ -178,13 +165,13 @@ def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
         values: Of each seed, by configuration, the first one on top.
         metric: Title of the metric.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.36 * len(values) + 1.3))
+    figure, axis = plt.subplots(figsize=(style.WIDTH, 0.36 * len(values) + 1.3))
     for row, of_seeds in enumerate(values.values()):
-        look = {"color": COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+        look = {"color": style.COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
         axis.plot(of_seeds, row + _spread(len(of_seeds), 0.5), **look, label="" if row else "one seed")
-        look = {"color": INK, "marker": "|", "linestyle": "none", "markersize": 16, "markeredgewidth": 2.2}
+        look = {"color": style.INK, "marker": "|", "linestyle": "none", "markersize": 16, "markeredgewidth": 2.2}
         axis.plot([np.mean(of_seeds)], [row], **look, label="" if row else "mean of the seeds")
-    row_labels(axis, list(values))
+    style.row_labels(axis, list(values))
     axis.set(xlabel=f"{metric}, validation images")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -195,7 +182,7 @@ def _spread(count: int, most: float) -> NDArray[np.float64]:
     return (np.arange(count) - (count - 1) / 2) * min(0.14, most / count)
 
 
-@styled
+@style.styled
 def corruption_preview(examples: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     """Draw one image under each corruption, one row per corruption, from the original to the most severe.
 
@@ -204,12 +191,12 @@ def corruption_preview(examples: Mapping[str, Sequence[NDArray[np.uint8]]]) -> F
     """
     severities = max(map(len, examples.values())) - 1
     columns = ["original", *(f"severity {severity}" for severity in range(1, severities + 1))]
-    figure = image_table(list(examples.values()), columns, side=1.2, names=list(map(_title, examples)))
-    headline(figure, f"{count_of(len(examples), 'corruption')} at {severities} severities")
+    figure = style.image_table(list(examples.values()), columns, side=1.2, names=list(map(_title, examples)))
+    style.headline(figure, f"{style.count_of(len(examples), 'corruption')} at {severities} severities")
     return figure
 
 
-@styled
+@style.styled
 def robustness_curves(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over the severity of each corruption, with its 95 % interval; dashed: on the original images.
 
@@ -217,22 +204,24 @@ def robustness_curves(frame: pd.DataFrame) -> Figure:
         frame: One row per kind and severity: kind, severity (from 0), accuracy, low, high, images.
     """
     kinds = frame["kind"].unique()
-    figure, axes = plt.subplots(1, len(kinds), figsize=(WIDTH + 1.5, 2.9), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(style.WIDTH + 1.5, 2.9), sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds, strict=True):
         rows = frame[frame["kind"] == kind].sort_values("severity")
-        band(axis, rows["severity"], rows["low"], rows["high"], COLOURS[0])
-        axis.plot(rows["severity"], rows["accuracy"], color=COLOURS[0], marker="o")
-        axis.axhline(rows["accuracy"].iloc[0], color=INK, linestyle="--", linewidth=1)
+        style.band(axis, rows["severity"], rows["low"], rows["high"], style.COLOURS[0])
+        axis.plot(rows["severity"], rows["accuracy"], color=style.COLOURS[0], marker="o")
+        axis.axhline(rows["accuracy"].iloc[0], color=style.INK, linestyle="--", linewidth=1)
         axis.set_title(_title(kind))
         axis.set(xlabel="severity", xticks=rows["severity"].tolist())
     axes[0, 0].set_ylabel("accuracy, share of images")
-    count = count_of(int(frame["images"].iloc[0]), "image")
-    headline(figure, f"Accuracy by severity of corruption ({count}; band: 95 % interval; dashed: original images)")
+    count = style.count_of(int(frame["images"].iloc[0]), "image")
+    style.headline(
+        figure, f"Accuracy by severity of corruption ({count}; band: 95 % interval; dashed: original images)"
+    )
     return figure
 
 
 def _title(kind: str) -> str:
-    return "JPEG" if kind == "jpeg" else readable(kind).capitalize()
+    return "JPEG" if kind == "jpeg" else style.readable(kind).capitalize()
 
 
 def _percent(share: float) -> str:
