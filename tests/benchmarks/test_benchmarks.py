@@ -534,17 +534,15 @@ def test_words_of_numbers():
 
 def test_a_share_of_the_goal_is_drawn_for_both_directions():
     from benchmarks import plots
-    from scanbook.reporting.plots import style
 
-    with style.apply():
-        common = {"low": 2.0, "high": 8.0, "ratio": 4.0, "reached": True}
-        figure = plots.ratios(
-            [
-                {"name": "more", "goal": 2.0, "direction": "≥", **common},
-                {"name": "less", "goal": 8.0, "direction": "≤", **common},
-                {"name": "open", "goal": None, "direction": "≥", **common},
-            ]
-        )
+    common = {"low": 2.0, "high": 8.0, "ratio": 4.0, "reached": True}
+    figure = plots.ratios(
+        [
+            {"name": "more", "goal": 2.0, "direction": "≥", **common},
+            {"name": "less", "goal": 8.0, "direction": "≤", **common},
+            {"name": "open", "goal": None, "direction": "≥", **common},
+        ]
+    )
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == [1.0, 1.0]  # from 1 to twice as good as the goal
 
@@ -565,10 +563,11 @@ def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
 
 
 def test_a_pipeline_says_what_each_step_took(monkeypatch):
-    held = iter([1.0, 1.0, 5.0, 5.0])
-    monkeypatch.setattr(pipeline, "own_memory", lambda: next(held, 2.0))
+    memory = []
+    monkeypatch.setattr(pipeline, "own_memory", lambda: memory[-1])
     steps = pipeline.Steps()
-    for name in ("scan", "head"):
+    for name, gib in (("scan", 1.0), ("head", 5.0)):
+        memory.append(gib)
         with steps.step(name):
             pass
     found = steps.figures()

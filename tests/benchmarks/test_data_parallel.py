@@ -77,7 +77,7 @@ def test_each_case_is_kept_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(parallel, "unable", lambda: "")
     monkeypatch.setattr(parallel, "run", prepare)
-    monkeypatch.setattr(parallel, "_trained", lambda *_: trained(1.0))
+    monkeypatch.setattr(parallel, "_train", lambda *_: trained(1.0))
     kept = []
     found = parallel.measure(tmp_path, table.Sizes(), {}, lambda so_far: kept.append(len(so_far["networks"])))
     assert kept == [1, 2, 3] and [each["rounds"] for each in found["networks"]] == [2, 2, 1]
@@ -141,10 +141,8 @@ def test_the_page_shows_ratios_and_curves(tmp_path: Path) -> None:
 
 def test_both_curves_are_drawn_and_told_apart_without_colour() -> None:
     from benchmarks import plots
-    from scanbook.reporting.plots import style
 
-    with style.apply():
-        figure = plots.curves([planted(), planted()])
+    figure = plots.curves([planted(), planted()])
     assert len(figure.axes) == 2
     for axis in figure.axes:
         assert axis.get_xlabel() == "epoch" and "loss" in axis.get_ylabel()

@@ -23,6 +23,8 @@ from scanbook.errors import StudyError
 PUBLISHED = "published"
 MEASURED = "measured"
 WHAT_IF = "what-if"
+COLUMNS = ["where", "network", "engine", "usd_per_hour", "milliseconds", "usd_per_million", "images_per_second"]
+COLUMNS += ["usd_per_million_busy", "kind"]
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,16 @@ def compare_costs(
     """
     if price is None:
         # several GPUs are rented to train, not for one prediction at a time
-        listed = {name: entry.usd_per_hour for name, entry in prices.items() if entry.gpus < 2}
-        places = [(f"this machine, if it cost what {name} costs", usd) for name, usd in listed.items()]
+        single = {name: entry.usd_per_hour for name, entry in prices.items() if entry.gpus < 2}
+        hours = {f"this machine, if it cost what {name} costs": usd for name, usd in single.items()}
     else:
-        places = [("this machine", price)]
-    columns = ["where", "network", "engine", "usd_per_hour", "milliseconds", "images_per_second"]
-    here = pd.DataFrame(
-        [
-            (where, item.network, item.engine, usd, item.milliseconds, item.images_per_second)
-            for item in measured
-            for where, usd in places
-        ],
-        columns=columns,
-    ).assign(kind=MEASURED if price is not None else WHAT_IF)
-    tables = [table for table in (published, here) if table is not None and len(table)]
-    costs = pd.concat(tables, ignore_index=True) if tables else here
+        hours = {"this machine": price}
+    rows = [vars(item) | {"where": where, "usd_per_hour": usd} for item in measured for where, usd in hours.items()]
+    here = pd.DataFrame(rows).assign(kind=MEASURED if price is not None else WHAT_IF)
+    costs = pd.concat([published, here], ignore_index=True).reindex(columns=COLUMNS)
     costs["usd_per_million"] = per_million(costs["usd_per_hour"], costs["milliseconds"] / 1000)
-    costs["usd_per_million_busy"] = per_million_busy(costs["usd_per_hour"], costs.get("images_per_second", np.nan))
-    return costs.reindex(columns=[*columns[:5], "usd_per_million", columns[5], "usd_per_million_busy", "kind"])
+    costs["usd_per_million_busy"] = per_million_busy(costs["usd_per_hour"], costs["images_per_second"])
+    return costs
 
 
 def break_even(measured: Sequence[Measurement], published: pd.DataFrame) -> pd.DataFrame:
@@ -154,19 +148,11 @@ def break_even(measured: Sequence[Measurement], published: pd.DataFrame) -> pd.D
         `network_here`, `engine`, and the prices in USD per hour `break_even`, one image at a time, and
         `break_even_busy`, for a busy machine.
     """
-    rows = [
-        {
-            **row[["where", "network", "usd_per_million"]].to_dict(),
-            "network_here": item.network,
-            "engine": item.engine,
-            "break_even": row["usd_per_million"] / float(per_million(1.0, item.milliseconds / 1000)),
-            "break_even_busy": row["usd_per_million"] / float(per_million_busy(1.0, item.images_per_second)),
-        }
-        for _, row in published.iterrows()
-        for item in measured
-    ]
-    columns = ["where", "network", "usd_per_million", "network_here", "engine", "break_even", "break_even_busy"]
-    return pd.DataFrame(rows, columns=columns)
+    here = pd.DataFrame(measured).rename(columns={"network": "network_here"})
+    pairs = published[["where", "network", "usd_per_million"]].merge(here, how="cross")
+    pairs["break_even"] = pairs["usd_per_million"] / per_million(1.0, pairs["milliseconds"] / 1000)
+    pairs["break_even_busy"] = pairs["usd_per_million"] / per_million_busy(1.0, pairs["images_per_second"])
+    return pairs.drop(columns=["milliseconds", "images_per_second"])
 
 
 def compare_instances(published: pd.DataFrame) -> pd.DataFrame:
@@ -180,14 +166,13 @@ def compare_instances(published: pd.DataFrame) -> pd.DataFrame:
         `prediction`, changes as shares (−0.24: 24 % less). First come pairs whose cheaper hour means a more expensive
         prediction of some network, those with the greatest saving of an hour on top.
     """
-    pairs = []
-    for network, rows_of_network in published.groupby("network", sort=False):
-        for _, old in rows_of_network.iterrows():
-            for _, new in rows_of_network[rows_of_network["usd_per_hour"] < old["usd_per_hour"]].iterrows():
-                hour = new["usd_per_hour"] / old["usd_per_hour"] - 1
-                prediction = new["usd_per_million"] / old["usd_per_million"] - 1
-                pairs.append((old["where"], new["where"], network, hour, prediction))
-    table = pd.DataFrame(pairs, columns=["of", "instead", "network", "hour", "prediction"])
+    costs = published[["where", "network", "usd_per_hour", "usd_per_million"]]
+    pairs = costs.merge(costs, on="network", suffixes=("", "_new")).query("usd_per_hour_new < usd_per_hour")
+    table = pairs[["where", "where_new", "network"]].set_axis(["of", "instead", "network"], axis=1)
+    table = table.assign(
+        hour=pairs["usd_per_hour_new"] / pairs["usd_per_hour"] - 1,
+        prediction=pairs["usd_per_million_new"] / pairs["usd_per_million"] - 1,
+    )
     largest = table.groupby(["of", "instead"])["prediction"].transform("max")
     table = table.assign(cheaper=largest <= 0).sort_values(["cheaper", "hour"], kind="stable", ignore_index=True)
     return table.drop(columns="cheaper")

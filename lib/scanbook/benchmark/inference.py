@@ -143,9 +143,8 @@ def compare_engines(
             row |= {"change": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}
         rows[engine, precision] = row | {"refused": refused}
     columns = ["accuracy", "change", "low", "high", "difference", "refused"]
-    table = pd.DataFrame(list(rows.values()), columns=columns)
-    table.index = pd.MultiIndex.from_tuples(list(rows), names=["engine", "precision"])
-    return table
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+    return table.rename_axis(["engine", "precision"])
 
 
 def select_configurations(study: Study, models: Models) -> list[Configuration]:
@@ -205,9 +204,8 @@ def measure(study: Study, models: Models) -> pd.DataFrame:
             worker = processes[key]
             first = worker.window(configuration.engine, 1, callers=1)["seconds"]
             starts[configuration] = (worker.load, first) if fresh else (np.nan, np.nan)
-        windows = _measure_windows(
-            study, {configuration: processes[_process_key(configuration)] for configuration in planned}
-        )
+        workers = {configuration: processes[_process_key(configuration)] for configuration in planned}
+        windows = _measure_windows(study, workers)
         memory = {key: worker.memory for key, worker in processes.items()}
     rows = []
     for (configuration, batch), times in windows.items():

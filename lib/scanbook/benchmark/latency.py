@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -103,7 +104,8 @@ def run(target: http_client.Target, plan: Plan, output: Path | None = None) -> d
             print(_format_load(row), flush=True)
     finally:
         if output:
-            store.write_json(output, _to_json(results))
+            # JSON has no NaN
+            store.write_json(output, json.loads(json.dumps(results), parse_constant=lambda _: None))
     if results["load"] and plan.price:
         print(f"  USD per million predictions of a machine kept busy, at {plan.price:g} USD an hour")
     sequential = results["sequential"]
@@ -162,12 +164,3 @@ def _format_load(row: Mapping[str, Any]) -> str:
     if not row["stable"]:
         text += f"\n         not stable within {100 * service.STABLE:.0f} % after {row['windows']} windows"
     return text
-
-
-def _to_json(value: Any) -> Any:
-    """Return a value for JSON, where NaN is null."""
-    if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
