@@ -91,7 +91,7 @@ check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faul
 check-cluster: setup ## training by several processes, sweeps, and studies on a real Slurm of two nodes on this machine
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m cluster tests
 
-bench: setup ## measure scanbook against the usual practice, on a machine that does nothing else, into reports/bench
+bench: setup ## compare scanbook with the usual practice, on an otherwise idle machine, into reports/bench
 	@$(BIN)/python -m benchmarks --rows "$(ROWS)" --data "$(DATA)"
 
 # the environment's kernel is looked up before any python3 that the user has

@@ -86,7 +86,7 @@ def describe_growth(growth: dict[str, Any]) -> str:
 
 
 def describe_failure(result: dict[str, Any]) -> str:
-    """Return the reason why a measurement that is no ratio has no figures."""
+    """Return the reason why a measurement without a ratio has no figures."""
     reason = result["unable"]
     return reason if reason.startswith("failed") else f"not run: {reason}"
 

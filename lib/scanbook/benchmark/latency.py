@@ -107,7 +107,7 @@ def run(target: http_client.Target, plan: Plan, output: Path | None = None) -> d
             # JSON has no NaN
             store.write_json(output, json.loads(json.dumps(results), parse_constant=lambda _: None))
     if results["load"] and plan.price:
-        print(f"  USD per million predictions of a machine kept busy, at {plan.price:g} USD an hour")
+        print(f"  USD per million predictions of a busy machine, at {plan.price:g} USD per hour")
     sequential = results["sequential"]
     answered = sum(row["requests"] for row in results["load"]) + (sequential["requests"] if sequential else 0)
     if not answered:
@@ -140,7 +140,7 @@ def _summarise_sequence(log: http_client.RequestLog, price: float | None) -> dic
         # as published: the hourly price for the duration of the mean request
         figures["usd_per_million"] = float(cost.per_million(price, figures["mean"] / 1000))
         print(
-            f"  {figures['usd_per_million']:.4g} USD per million predictions, one at a time, at {price:g} USD an hour"
+            f"  {figures['usd_per_million']:.4g} USD per million predictions, one at a time, at {price:g} USD per hour"
         )
     return figures
 
