@@ -41,6 +41,7 @@ class KerasEngine:
             from scanbook.models import backbones  # not part of a bundle, whose service has no Keras either
 
             model = backbones.load(model)
+        self._to_numpy = keras.ops.convert_to_numpy
         self._call = partial(model, training=False)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -50,11 +51,11 @@ class KerasEngine:
 
     def predict(self, images: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
         """Return the outputs for uint8 RGB `(n, h, w, 3)`: one float32 array of n rows per output."""
-        to_numpy, parts = runtime.keras().ops.convert_to_numpy, []
+        parts = []
         for batch in batches(np.ascontiguousarray(images), batch_size):
             outputs = self._call(batch)
             outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-            parts.append(tuple(to_numpy(output) for output in outputs))
+            parts.append(tuple(self._to_numpy(output) for output in outputs))
         return join(parts)
 
 
@@ -71,7 +72,7 @@ class SavedModelEngine(KerasEngine):
     name = "SavedModel"
 
     def __init__(self, path: Path) -> None:
-        runtime.keras()  # configures TensorFlow as everywhere
+        self._to_numpy = runtime.keras().ops.convert_to_numpy
         import tensorflow as tf
 
         try:
