@@ -34,7 +34,7 @@ def start(folder: Path, *words: str, devices: int = 1) -> subprocess.Popen[str]:
 
 def outputs(*processes: subprocess.Popen[str]) -> list[str]:
     """Return what each process printed, once all have ended; each must have succeeded."""
-    texts = [process.communicate(timeout=300)[0] for process in processes]
+    texts = [process.communicate(timeout=600)[0] for process in processes]
     for process, text in zip(processes, texts, strict=True):
         assert process.returncode == 0, text
     return texts

@@ -44,7 +44,7 @@ class Written:
 
 
 def write(figure: Figure) -> Written:
-    """A figure as SVG, or, where that is larger than `LARGEST_SVG`, as pixels."""
+    """Return a figure as SVG or, if that is larger than `LARGEST_SVG`, as pixels."""
     vectors = io.BytesIO()
     with mpl.rc_context(_SVG):
         figure.savefig(vectors, format="svg", metadata={"Date": None})
@@ -58,6 +58,6 @@ def write(figure: Figure) -> Written:
 
 
 def title(figure: Figure) -> str:
-    """What a figure says above its panels, or above its first one."""
+    """Return the title of a figure above its panels, or above its first one."""
     titles = (axis.get_title(where) for axis in figure.axes for where in ("left", "center"))
     return " ".join((figure.get_suptitle() or next(filter(None, titles), "")).split())
