@@ -45,10 +45,10 @@ def test_maps_average_to_the_logits():
 
 
 def test_the_trained_model_stays_as_it_was():
-    model = planted.network()
-    before = np.asarray(model(PIXELS))
+    model, images = planted.network(), planted.pixels()[::6]
+    before = np.asarray(model(images))
     grad_cam.add_heat_maps(model, 3.0)
-    np.testing.assert_array_equal(np.asarray(model(PIXELS)), before)
+    np.testing.assert_array_equal(np.asarray(model(images)), before)
     assert len(model.outputs) == 1
 
 
@@ -67,7 +67,7 @@ def network_with(output, units, name="small_cnn"):
     return model
 
 
-@pytest.mark.parametrize("output", ["softmax", "sigmoid", "ordinal"])
+@pytest.mark.parametrize("output", ["softmax", "ordinal"])
 def test_a_network_of_another_process_is_given_heat_maps(output, tmp_path):
     """Keras counts the names that it gives in one process: those of a network that was saved by another are taken."""
     networks.keras.backend.clear_session()
