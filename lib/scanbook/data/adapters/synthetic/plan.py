@@ -47,7 +47,7 @@ class Extras:
     images_per_fault: dict[str, int] = field(default_factory=dict)
 
 
-_NOTE = b"Drawn by scanbook in the layout of this dataset. No patient was photographed.\n"
+_NOTE = b"Synthetic images in the layout of this dataset, made by scanbook. They show no patient.\n"
 _EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 _COVID = "COVID-19_Radiography_Dataset"
 EXTRAS = {
