@@ -166,6 +166,9 @@ def train(
         batches = MaskedBatches(images, rows, experts[rows], values.batch_size, augment)
         model.compile(training.optimizer(values, batches.num_batches), loss, metrics=[dice])
         watched = selection if len(selection) else rows[:64]
+        # Keras traces the training step twice where the variables of its optimizer and metrics are not yet built.
+        model.optimizer.build(model.trainable_variables)
+        model.evaluate(images[watched[:1]], experts[watched[:1]].astype(np.uint8), verbose=0)
         clock = training.Clock("U-Net", lines=True)
         best = keras.callbacks.EarlyStopping(
             "val_dice", mode="max", patience=values.epochs, restore_best_weights=len(selection) > 0
