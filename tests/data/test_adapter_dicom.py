@@ -123,7 +123,7 @@ def test_a_table_of_dicom_names_no_one(column: str, tmp_path: Path) -> None:
 def test_a_dataset_of_dicom_without_pydicom_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         write(tmp_path / "ab"[number % 2] / f"{number}.dcm", number)
-    monkeypatch.setattr(dicom, "_ready", lambda: False)
+    monkeypatch.setattr(dicom, "_is_installed", lambda: False)
     message = refusal(make_study(tmp_path))
     assert "4 DICOM files" in message and 'pip install "scanbook[dicom]"' in message
 
