@@ -338,7 +338,7 @@ def test_faults_planted_in_the_default_profile_are_found() -> None:
 @pytest.mark.parametrize("name", ["chest_xray", "retinopathy"])
 def test_faults_planted_in_stand_ins_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANBOOK_DATA", str(tmp_path / "none"))
-    manifest = adapters.load(config.load(name, "quick"))
+    manifest = adapters.load(config.load(name, "quick", overrides="stand_in.images=450"))
     scanned = quality.scan(manifest)
     flagged, exact, near = quality.flags(scanned), quality.exact_copies(scanned), quality.near_copies(manifest)
     found = quality.planted(manifest, flagged, exact, near, scanned)
