@@ -1,4 +1,4 @@
-"""The contract of a notebook, and the linter that holds notebooks to it."""
+"""The contract of a notebook, and the linter that checks it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (lambda notebook: notebook.update(nbformat=3), "is not a Jupyter notebook"),
     ],
 )  # fmt: skip
-def test_a_breach_is_one_line_that_says_where_and_what_to_do(
+def test_a_violation_is_one_line_with_place_and_correction(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], says: str
 ) -> None:
     notebook = copy.deepcopy(WHOLE)

@@ -157,9 +157,9 @@ def _scrolling(soup: BeautifulSoup, named: dict[str, str]) -> Tag:
     return soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "group", **named})
 
 
-def _link_to_file(soup: BeautifulSoup, shown: Tag) -> Tag:
+def _link_to_file(soup: BeautifulSoup, output: Tag) -> Tag:
     """Return a link to the file of a table or figure."""
-    file = Path(str(shown["data-file"]))
+    file = Path(str(output["data-file"]))
     link = soup.new_tag("a", attrs={"class": "file", "href": file.as_posix(), "title": file.name})
     link.string = file.suffix.removeprefix(".").upper()
     return link

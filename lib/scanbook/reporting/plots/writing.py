@@ -1,4 +1,4 @@
-"""Figures as files: vectors where they are small, pixels where they hold many images."""
+"""Figures as files: SVG where that is small, pixels for figures of many images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 LARGEST_SVG = 150_000
-"""Bytes from which a figure is written as pixels."""
+"""Bytes beyond which a figure is written as pixels."""
 DPI = 150
-"""Pixels an inch, enough for a screen with two pixels a point."""
+"""Pixels per inch, enough for a screen with two pixels per point."""
 QUALITY = 85
-"""WebP's, of the figure that a page shows; the file beside it is lossless."""
+"""WebP quality of the figure in a page; the file beside the page is lossless."""
 # letters as outlines look the same wherever they are shown; fixed names make the file the same in every run
 _SVG = {"svg.fonttype": "path", "svg.hashsalt": "scanbook"}
 
@@ -26,21 +26,21 @@ class Written:
     """A figure as bytes.
 
     Attributes:
-        file: What is kept as a file: SVG, or PNG without loss.
-        suffix: Its ending.
-        shown: What a page shows: the same SVG, or WebP, a tenth of a PNG with photographs in it.
-        kind: Media type of `shown`.
+        file: Content of the file: SVG, or lossless PNG.
+        suffix: Suffix of the file.
+        image: The image in a page: the same SVG, or WebP, a tenth of the size of a PNG of photographs.
+        kind: Media type of `image`.
     """
 
     file: bytes
     suffix: Literal["svg", "png"]
-    shown: bytes
+    image: bytes
     kind: Literal["image/svg+xml", "image/webp"]
 
     @property
     def uri(self) -> str:
-        """`shown` as an address that a page needs no other file for."""
-        return f"data:{self.kind};base64,{base64.b64encode(self.shown).decode()}"
+        """`image` as a data address, so that a page needs no other file."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.image).decode()}"
 
 
 def write(figure: Figure) -> Written:
