@@ -113,7 +113,7 @@ def timed(restless, **benchmark):
         inference.Configuration(name, "fp32", "latency", 1, Path(f"{name}.xml")): Timed(name, log, count)
         for name, count in restless.items()
     }
-    return inference._windows(study(**benchmark), workers), log
+    return inference._measure_windows(study(**benchmark), workers), log
 
 
 def test_windows_are_repeated_until_stable_and_no_longer():
