@@ -1,5 +1,6 @@
 """Figures of the images, of training, of results and of their reliability: they can be read, and show the numbers."""
 
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -222,7 +223,8 @@ def drawn(name):
 
 def test_every_function_is_drawn():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
-    assert [name for name in plots.__all__ if f"{name}(" not in tests] == []
+    functions = [name for name, value in vars(plots).items() if inspect.isfunction(value)]
+    assert len(functions) > 25 and [name for name in functions if f"{name}(" not in tests] == []
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -12,18 +12,3 @@ from scanbook.bundle.card import FORMAT_NAMES, LANGUAGES, int8_sentence
 from scanbook.bundle.container import PACKAGES
 from scanbook.bundle.description import FILES, SUBFOLDER, Bundle, load, read, study_folder
 from scanbook.bundle.writing import check_target, write
-
-__all__ = [
-    "FILES",
-    "FORMAT_NAMES",
-    "LANGUAGES",
-    "PACKAGES",
-    "SUBFOLDER",
-    "Bundle",
-    "check_target",
-    "int8_sentence",
-    "load",
-    "read",
-    "study_folder",
-    "write",
-]

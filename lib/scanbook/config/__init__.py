@@ -9,24 +9,3 @@ from scanbook.config.data import FolderData, MedMnistData, StandIn, SyntheticDat
 from scanbook.config.loading import PROFILES, load, studies, studies_dir
 from scanbook.config.reporting import Published
 from scanbook.config.training import FineTuning, Head, Schedule, Sweep, Training
-
-__all__ = [
-    "KAGGLE",
-    "PROFILES",
-    "FineTuning",
-    "FolderData",
-    "Head",
-    "MedMnistData",
-    "Published",
-    "Schedule",
-    "Splits",
-    "StandIn",
-    "Study",
-    "Sweep",
-    "SyntheticData",
-    "TableData",
-    "Training",
-    "load",
-    "studies",
-    "studies_dir",
-]

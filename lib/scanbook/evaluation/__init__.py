@@ -14,37 +14,3 @@ from scanbook.evaluation.selective import abstain_below, abstention, coverage_cu
 from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, subgroups
 from scanbook.evaluation.summary import by_backbone, class_report, confusion, means, per_class, summary
 from scanbook.evaluation.targets import check_targets, prevalence_curve, targets_table
-
-__all__ = [
-    "LEAST_IMAGES",
-    "METRICS",
-    "Difference",
-    "Predictions",
-    "abstain_below",
-    "abstention",
-    "attribute",
-    "by_backbone",
-    "check_targets",
-    "class_report",
-    "comparison",
-    "confusion",
-    "coverage_curve",
-    "difference_over_seeds",
-    "failures",
-    "fit_temperature",
-    "group_folds",
-    "group_weights",
-    "interval",
-    "mcnemar",
-    "means",
-    "metrics_for",
-    "over_seeds",
-    "paired_difference",
-    "per_class",
-    "prevalence_curve",
-    "reliability",
-    "subgroups",
-    "successes",
-    "summary",
-    "targets_table",
-]

@@ -2,14 +2,3 @@
 
 from scanbook.export.bundles import describe_input, export_study, list_files, summarise_formats, write_bundle
 from scanbook.export.formats import parity_table, quantise, select_fixed
-
-__all__ = [
-    "describe_input",
-    "export_study",
-    "list_files",
-    "parity_table",
-    "quantise",
-    "select_fixed",
-    "summarise_formats",
-    "write_bundle",
-]

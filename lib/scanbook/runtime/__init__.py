@@ -7,24 +7,3 @@ from scanbook.runtime.backend import configure, gpus, keras, training_precision
 from scanbook.runtime.folders import NOTEBOOK, data_dir, project_root, reports_dir, store_dir, store_limit
 from scanbook.runtime.iteration import in_threads, interactive, progress
 from scanbook.runtime.machine import cores, describe_machine, memory_in_status, peak_memory, versions
-
-__all__ = [
-    "NOTEBOOK",
-    "configure",
-    "cores",
-    "data_dir",
-    "describe_machine",
-    "gpus",
-    "in_threads",
-    "interactive",
-    "keras",
-    "memory_in_status",
-    "peak_memory",
-    "progress",
-    "project_root",
-    "reports_dir",
-    "store_dir",
-    "store_limit",
-    "training_precision",
-    "versions",
-]

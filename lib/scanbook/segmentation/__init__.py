@@ -14,23 +14,3 @@ from scanbook.segmentation.masks import (
     tune_all,
 )
 from scanbook.segmentation.scores import SCORES, examples, gaps, scores
-
-__all__ = [
-    "FORMS",
-    "SCORES",
-    "UNET",
-    "choose_method",
-    "costs",
-    "cut_outs",
-    "describe_methods",
-    "examples",
-    "expert_masks",
-    "gaps",
-    "prepare",
-    "preview",
-    "runnable_methods",
-    "scores",
-    "segment",
-    "train_unet",
-    "tune_all",
-]

@@ -4,23 +4,3 @@ from scanbook.store.fingerprints import PACKAGE, file_digest, fingerprint, sourc
 from scanbook.store.pruning import entries, prune
 from scanbook.store.stages import INPUTS, Visit, address, building, checkpoint, seconds, stage, visited
 from scanbook.store.writing import atomic_write, write_json
-
-__all__ = [
-    "INPUTS",
-    "PACKAGE",
-    "Visit",
-    "address",
-    "atomic_write",
-    "building",
-    "checkpoint",
-    "entries",
-    "file_digest",
-    "fingerprint",
-    "prune",
-    "seconds",
-    "sources_fingerprint",
-    "stage",
-    "tree_fingerprint",
-    "visited",
-    "write_json",
-]

@@ -19,24 +19,3 @@ from scanbook.training.model_selection import (
     train_head,
 )
 from scanbook.training.trained_model import TrainedModel, validation_loss
-
-__all__ = [
-    "Batches",
-    "Clock",
-    "Plan",
-    "TrainedModel",
-    "average_models",
-    "end_to_end_training",
-    "optimizer",
-    "scratch_training",
-    "seeded_studies",
-    "select_base_model",
-    "set_trainable",
-    "train_base_models",
-    "train_final_model",
-    "train_final_models",
-    "train_from_scratch",
-    "train_head",
-    "train_network",
-    "validation_loss",
-]

@@ -2,5 +2,3 @@
 
 from scanbook.data.cards.card import dataset_card, licence, of_study, tags
 from scanbook.data.cards.claims import claimed_splits, claims, comparison_note
-
-__all__ = ["claimed_splits", "claims", "comparison_note", "dataset_card", "licence", "of_study", "tags"]

@@ -20,26 +20,3 @@ from scanbook.data.quality.rules import flags
 from scanbook.data.quality.scanning import scan
 from scanbook.data.quality.shortcuts import shortcut_sentences, shortcuts
 from scanbook.data.quality.thumbnails import class_examples, flagged_examples, pair_examples
-
-__all__ = [
-    "across_splits",
-    "class_examples",
-    "difference_sentences",
-    "differences",
-    "exact_copies",
-    "flagged_examples",
-    "flags",
-    "formats",
-    "missing_values",
-    "near_copies",
-    "near_sentence",
-    "pair_examples",
-    "planted",
-    "properties",
-    "scan",
-    "shortcut_sentences",
-    "shortcuts",
-    "tint_sentences",
-    "tints",
-    "varying_properties",
-]

@@ -12,21 +12,3 @@ from scanbook.models.backbones.networks import (
     summary,
 )
 from scanbook.models.backbones.sources import RANDOM, SHIPPED, Weights, describe, pretrained, resolve
-
-__all__ = [
-    "FEATURES",
-    "FEATURE_MAP",
-    "LOGITS",
-    "RANDOM",
-    "SHIPPED",
-    "Weights",
-    "body_weights",
-    "build",
-    "describe",
-    "load",
-    "pooled",
-    "pretrained",
-    "resolve",
-    "set_weights",
-    "summary",
-]

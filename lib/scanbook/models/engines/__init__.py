@@ -22,27 +22,3 @@ from scanbook.models.engines.onnx import OnnxEngine, to_onnx
 from scanbook.models.engines.opening import open_saved
 from scanbook.models.engines.openvino import OpenVinoEngine, save_openvino, to_openvino
 from scanbook.models.engines.quantising import quantise
-
-__all__ = [
-    "INT8_LOSS",
-    "PARITY",
-    "Engine",
-    "KerasEngine",
-    "Mode",
-    "OnnxEngine",
-    "OpenVinoEngine",
-    "Precision",
-    "SavedModelEngine",
-    "centred_log",
-    "chunks",
-    "open_saved",
-    "parity",
-    "predict_rows",
-    "quantise",
-    "rejection_reason",
-    "save_openvino",
-    "size_on_disk",
-    "to_onnx",
-    "to_openvino",
-    "to_saved_model",
-]

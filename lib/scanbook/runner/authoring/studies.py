@@ -25,7 +25,7 @@ LABELS = (
 """Names of columns with the class of an image, the likeliest first."""
 GROUPS = ("patient_id", "patient", "subject_id", "subject", "lesion_id", "case_id", "person_id")
 """Names of columns with the patient or lesion; a patient before a lesion, of which a patient may have several."""
-SPLITS = ("split", "set", "subset", "partition")
+SPLITS = ("split", "part", "set", "subset", "partition")
 SUBGROUPS = ("sex", "gender", "age", "age_approx")
 _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""

@@ -5,5 +5,3 @@ Exports `run`, which `scanbook sweep` calls, and `trials`, the grid of a study.
 
 from scanbook.runner.sweeps.grid import trials
 from scanbook.runner.sweeps.running import run
-
-__all__ = ["run", "trials"]
