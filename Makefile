@@ -111,7 +111,7 @@ lint: setup ## check style, and the notebooks against their contract
 clean: ## remove reports and the store of cached stages; the environment and downloads stay
 	rm -rf reports data/store .pytest_cache .ruff_cache .hypothesis
 
-pretrain: setup ## train the weights that come with scanbook anew
+pretrain: setup ## train the weights that come with scanbook again
 	@$(BIN)/python -m tools.pretrain
 
 lock: setup ## write requirements.lock from pyproject.toml; versions stay where they still fit

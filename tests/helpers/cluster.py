@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine: munged, slurmctld and two slurmd, of a folder's own, on loopback."""
+"""A real Slurm of two nodes on this machine: munged, slurmctld and two slurmd, in a separate folder, on loopback."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={room}/munge.socket,cred_expire=30
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 SlurmUser=root
 SlurmdUser=root
-StateSaveLocation={room}/state
-SlurmdSpoolDir={room}/spool-%n
-SlurmctldPidFile={room}/slurmctld.pid
-SlurmdPidFile={room}/slurmd-%n.pid
-SlurmctldLogFile={room}/slurmctld.log
-SlurmdLogFile={room}/slurmd-%n.log
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -55,10 +55,10 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str:
-    """What keeps a cluster from being started here, "" for nothing."""
-    lacking = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=_path())]
-    if lacking:
-        return f"there is no {', no '.join(lacking)}; install slurm-wlm and munge"
+    """Return why a cluster cannot be started here, "" if it can."""
+    missing_programs = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=_path())]
+    if missing_programs:
+        return f"there is no {', no '.join(missing_programs)}; install slurm-wlm and munge"
     try:
         socket.gethostbyname(HOST)
     except OSError:
@@ -71,22 +71,24 @@ def _path() -> str:
 
 
 class Cluster:
-    """Such a Slurm.
+    """A running Slurm of two nodes.
 
     Args:
-        room: Its folder.
+        folder: Folder of its files.
     """
 
-    def __init__(self, room: Path) -> None:
-        self.room = room
-        self.environment = os.environ | {"SLURM_CONF": str(room / "slurm.conf"), "PATH": _path()}
-        (room / "state").mkdir()
-        (room / "slurm.conf").write_text(CONFIGURATION.format(room=room, host=HOST, nodes=NODES, ports=free_ports(3)))
-        key = room / "munge.key"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _path()}
+        (folder / "state").mkdir()
+        (folder / "slurm.conf").write_text(
+            CONFIGURATION.format(folder=folder, host=HOST, nodes=NODES, ports=free_ports(3))
+        )
+        key = folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
-        files = {"key-file": key, "socket": room / "munge.socket", "pid-file": room / "munged.pid"}
-        files |= {"log-file": room / "munged.log", "seed-file": room / "munge.seed"}
+        files = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munged.pid"}
+        files |= {"log-file": folder / "munged.log", "seed-file": folder / "munge.seed"}
         # --force: the folder of a test is more open than a key likes
         self.run("munged", "--force", *(f"--{name}={path}" for name, path in files.items()))
         self.run("slurmctld", "-c")
@@ -95,102 +97,102 @@ class Cluster:
         self.until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
 
     def run(self, *words: str) -> str:
-        """What a command says; it must do well."""
+        """Return the output of a command, which must succeed."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, (words, done.stdout, done.stderr, self.log())
         return done.stdout
 
     def start(self, node: str) -> None:
-        """Starts a node."""
+        """Start a node."""
         self.run("slurmd", "-N", node)
 
     def states(self) -> dict[str, str]:
-        """State of each node."""
+        """Return the state of each node."""
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %t").splitlines()
         return dict(line.split() for line in lines)
 
     def submit(self, *command: str, nodes: str = "2", **variables: str) -> int:
-        """Hands in a batch job that may be run again, on whole nodes; returns its number. It writes `<number>.log`."""
-        script = self.room / "job.sh"
+        """Submit a batch job that may be run again, on whole nodes; return its number. It writes `<number>.log`."""
+        script = self.folder / "job.sh"
         quoted = " ".join(f"'{word}'" for word in command)
         script.write_text(f"#!/bin/sh\nexec {quoted}\n")
         exported = ",".join(["ALL", *(f"{key}={value}" for key, value in variables.items())])
-        # open-mode: what it said before it was run again is kept
+        # open-mode: the output before it is run again stays
         options = ["--requeue", f"--nodes={nodes}", "--exclusive", "--open-mode=append", f"--export={exported}"]
-        options += [f"--output={self.room}/%j.log"]
-        said = self.run("sbatch", *options, str(script))
-        return int(re.findall(r"\d+", said)[0])
+        options += [f"--output={self.folder}/%j.log"]
+        return int(re.findall(r"\d+", self.run("sbatch", *options, str(script)))[0])
 
     def job(self, number: int) -> dict[str, str]:
-        """What Slurm says of a job, such as its JobState."""
+        """Return Slurm's facts of a job, such as its JobState."""
         shown = self.run("scontrol", "show", "job", str(number))
         return dict(re.findall(r"(\w+)=(\S*)", shown))
 
-    def said(self, number: int) -> str:
-        """What a job has written so far."""
-        path = self.room / f"{number}.log"
+    def output(self, number: int) -> str:
+        """Return what a job has written so far."""
+        path = self.folder / f"{number}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def ended(self, number: int, limit: float) -> str:
-        """Waits until a job has done well; returns what it wrote."""
+        """Wait until a job has succeeded; return what it wrote."""
         self.until(lambda: self.job(number)["JobState"] not in _GOING, f"job {number} has ended", limit)
-        assert self.job(number)["JobState"] == "COMPLETED", (self.job(number), self.said(number), self.log())
-        return self.said(number)
+        assert self.job(number)["JobState"] == "COMPLETED", (self.job(number), self.output(number), self.log())
+        return self.output(number)
 
     def kill(self, node: str) -> None:
-        """Takes a node down as a power cut does: its daemon and everything that runs on it, with SIGKILL."""
-        for each in self._on(node):
+        """Take a node down as a power cut does: its daemon and everything that runs on it, with SIGKILL."""
+        for process in self._on(node):
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.send_signal(signal.SIGKILL)
+                process.kill()
 
     def running_on(self, node: str) -> bool:
-        """Whether anything of a job runs on a node."""
+        """Return whether anything of a job runs on a node."""
         return len(self._on(node)) > 1
 
     def _on(self, node: str) -> list[psutil.Process]:
-        found = []
-        for each in self._ours():
+        processes = []
+        for process in self._processes():
             with contextlib.suppress(psutil.Error):
-                if each.cmdline() == ["slurmd", "-N", node]:
-                    found.append(each)
-                elif each.environ().get("SLURMD_NODENAME") == node:  # and the daemon of its job step
-                    found += [each, *(above for above in each.parents() if above.name() == "slurmstepd")]
-        return found
+                if process.cmdline() == ["slurmd", "-N", node]:
+                    processes.append(process)
+                elif process.environ().get("SLURMD_NODENAME") == node:  # and the daemon of its job step
+                    steps = [parent for parent in process.parents() if parent.name() == "slurmstepd"]
+                    processes += [process, *steps]
+        return processes
 
-    def _ours(self) -> Iterator[psutil.Process]:
-        for each in psutil.process_iter():
+    def _processes(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if each.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
-                    yield each
+                if process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    yield process
 
     def until(self, reached: Callable[[], bool], what: str, limit: float = 60) -> None:
-        """Waits until something is so."""
+        """Wait until a condition holds."""
         end = time.monotonic() + limit
         while not reached():
             assert time.monotonic() < end, f"not reached in {limit:.0f} s: {what}; {self.states()}\n{self.log()}"
             time.sleep(0.1)
 
     def log(self) -> str:
-        """The last lines of all daemons."""
+        """Return the last lines of all daemons."""
         tails = []
-        for path in sorted(self.room.glob("*.log")):
+        for path in sorted(self.folder.glob("*.log")):
             tails += [f"== {path.name}", *path.read_text(errors="replace").splitlines()[-20:]]
         return "\n".join(tails)
 
     def stop(self) -> None:
-        """Ends everything: the daemons, and what jobs have left."""
-        for each in self._ours():
+        """End everything: the daemons, and processes that jobs have left."""
+        for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                process.kill()
 
 
 _GOING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "NODE_FAIL", "SUSPENDED")
 
 
 @contextlib.contextmanager
-def started(room: Path) -> Iterator[Cluster]:
-    """A cluster while the block runs."""
-    cluster = Cluster(room)
+def started(folder: Path) -> Iterator[Cluster]:
+    """Run a cluster while the block runs."""
+    cluster = Cluster(folder)
     try:
         yield cluster
     finally:

@@ -1,4 +1,4 @@
-"""Programs that the documents call and that no test can: each checks what it is asked for and answers as the real one.
+"""Programs that the documents call and no test can: each checks its arguments and answers as the real one.
 
 `install` puts them into a folder for PATH. `aws` knows operations and parameters from botocore's service models; what
 the command line adds to them, and docker, conda and pip, are written down here from their references.
@@ -34,14 +34,14 @@ def install(folder: Path) -> Path:
 
 def parser(*required: str, flags: tuple[str, ...] = (), values: tuple[str, ...] = (), place: str = "") -> Any:
     """A parser that refuses what it does not know, abbreviations included."""
-    made = argparse.ArgumentParser(allow_abbrev=False)
+    result = argparse.ArgumentParser(allow_abbrev=False)
     for name in flags:
-        made.add_argument(name, action="store_true")
+        result.add_argument(name, action="store_true")
     for name in (*required, *values):
-        made.add_argument(name, required=name in required)
+        result.add_argument(name, required=name in required)
     if place:
-        made.add_argument(place)
-    return made
+        result.add_argument(place)
+    return result
 
 
 def check(right: object, sentence: str) -> None:
@@ -65,18 +65,20 @@ _DOCKER = {
 def docker(words: list[str]) -> None:
     command = tuple(words[: 2 if words[0] == "buildx" else 1])
     check(command in _DOCKER, f"docker has no command {' '.join(command)}")
-    asked = vars(_DOCKER[command].parse_args(words[len(command) :]))
-    if "context" in asked:
-        check((Path(asked["context"]) / "Dockerfile").is_file(), f"no Dockerfile in {asked['context']}")
-    if asked.get("platform"):
-        check(set(asked["platform"].split(",")) <= _PLATFORMS, f"unknown platform in {asked['platform']}")
-        check(asked["push"] or "push=true" in (asked["output"] or ""), "the image would stay in the builder's cache")
-    if asked.get("output"):
-        given = dict(each.split("=", 1) for each in asked["output"].split(","))
-        check(given["type"] == "image" and set(given) <= _EXPORTS, f"unknown attribute in {asked['output']}")
-    if asked.get("publish"):
-        check(re.fullmatch(r"\d+:\d+", asked["publish"]), f"no ports: {asked['publish']}")
-    if asked.get("password_stdin"):
+    options = vars(_DOCKER[command].parse_args(words[len(command) :]))
+    if "context" in options:
+        check((Path(options["context"]) / "Dockerfile").is_file(), f"no Dockerfile in {options['context']}")
+    if options.get("platform"):
+        check(set(options["platform"].split(",")) <= _PLATFORMS, f"unknown platform in {options['platform']}")
+        check(
+            options["push"] or "push=true" in (options["output"] or ""), "the image would stay in the builder's cache"
+        )
+    if options.get("output"):
+        given = dict(each.split("=", 1) for each in options["output"].split(","))
+        check(given["type"] == "image" and set(given) <= _EXPORTS, f"unknown attribute in {options['output']}")
+    if options.get("publish"):
+        check(re.fullmatch(r"\d+:\d+", options["publish"]), f"no ports: {options['publish']}")
+    if options.get("password_stdin"):
         check(sys.stdin.read().strip() == "a-password", "no password came in")
 
 
@@ -91,7 +93,7 @@ _ADDED = {  # what the command line has beyond the operations of the services
 
 
 def _templates() -> dict[str, dict[str, Any]]:
-    """Templates of the bundle that is the working folder; the tags of CloudFormation's own language are left out."""
+    """Templates of the bundle that is the working folder; without the tags of CloudFormation's own language."""
 
     class Loader(yaml.SafeLoader):
         pass
@@ -107,10 +109,10 @@ def aws(words: list[str]) -> None:
 
     service, operation, *rest = words
     if (service, operation) in _ADDED:
-        made = parser(values=_GLOBAL)
+        arguments = parser(values=_GLOBAL)
         for name, count in _ADDED[service, operation].items():
-            made.add_argument(name, required=True, nargs=None if count == 1 else count)
-        _added(operation, vars(made.parse_args(rest)))
+            arguments.add_argument(name, required=True, nargs=None if count == 1 else count)
+        _added(operation, vars(arguments.parse_args(rest)))
         return
     model = botocore.session.get_session().get_service_model(service)
     names = {xform_name(each, "-"): each for each in model.operation_names}
@@ -120,27 +122,30 @@ def aws(words: list[str]) -> None:
     required = [option for option, each in members.items() if each in shape.input_shape.required_members]
     streamed = shape.has_streaming_output
     others = tuple(option for option in members if option not in required)
-    asked = vars(parser(*required, values=(*_GLOBAL, *others), place="file" if streamed else "").parse_args(rest))
-    body = asked.get("body")
+    options = vars(parser(*required, values=(*_GLOBAL, *others), place="file" if streamed else "").parse_args(rest))
+    body = options.get("body")
     check(body is None or Path(body.removeprefix("fileb://")).is_file(), f"no file {body}")
     answer = _answer(operation)
     check(set(answer) <= set(shape.output_shape.members), f"{operation} does not answer {set(answer)}")
     if streamed:
-        Path(asked["file"]).write_text(json.dumps(answer))
+        Path(options["file"]).write_text(json.dumps(answer))
         return
-    found = jmespath.search(asked["query"], answer) if asked["query"] else answer
-    check(found or not asked["query"], f"{asked['query']} finds nothing")
-    print(json.dumps(found) if asked["output"] != "text" else " ".join([found] if isinstance(found, str) else found))
+    values = jmespath.search(options["query"], answer) if options["query"] else answer
+    check(values or not options["query"], f"{options['query']} finds nothing")
+    if options["output"] == "text":
+        print(" ".join([values] if isinstance(values, str) else values))
+    else:
+        print(json.dumps(values))
 
 
-def _added(operation: str, asked: dict[str, Any]) -> None:
+def _added(operation: str, options: dict[str, Any]) -> None:
     if operation == "get-login-password":
         print("a-password")
         return
     templates = _templates()
-    check(asked["template_file"] in templates, f"no template {asked['template_file']}")
-    known = templates[asked["template_file"]]["Parameters"]
-    given = dict(each.split("=", 1) for each in asked["parameter_overrides"])
+    check(options["template_file"] in templates, f"no template {options['template_file']}")
+    known = templates[options["template_file"]]["Parameters"]
+    given = dict(each.split("=", 1) for each in options["parameter_overrides"])
     check(set(given) <= set(known), f"unknown parameters among {', '.join(given)}")
     missing = {name for name, each in known.items() if "Default" not in each} - set(given)
     check(not missing, f"no value for {', '.join(missing)}")
@@ -161,22 +166,22 @@ def _answer(operation: str) -> dict[str, Any]:
 
 def conda(words: list[str]) -> None:
     check(words[:2] == ["env", "create"], f"conda has no command {words[:2]}")
-    asked = parser("-f").parse_args(words[2:])
-    check({"name", "channels", "dependencies"} <= set(yaml.safe_load(Path(asked.f).read_text())), "no environment")
+    options = parser("-f").parse_args(words[2:])
+    check({"name", "channels", "dependencies"} <= set(yaml.safe_load(Path(options.f).read_text())), "no environment")
 
 
 def pip(words: list[str]) -> None:
     from packaging.requirements import Requirement
 
     check(words[0] == "install", f"pip has no command {words[0]}")
-    made = parser(values=("-r",))
-    made.add_argument("wanted", nargs="*")
-    asked = made.parse_args(words[1:])
-    check(asked.r or asked.wanted, "nothing to install")
-    for line in Path(asked.r).read_text().splitlines() if asked.r else ():
+    commands = parser(values=("-r",))
+    commands.add_argument("projects", nargs="*")
+    options = commands.parse_args(words[1:])
+    check(options.r or options.projects, "nothing to install")
+    for line in Path(options.r).read_text().splitlines() if options.r else ():
         if line and not line.startswith("#"):
             Requirement(line)
-    for each in asked.wanted:
+    for each in options.projects:
         folder, _, extras = each.rstrip("]").partition("[")
         project = tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]
         unknown = set(filter(None, extras.split(","))) - set(project["optional-dependencies"])

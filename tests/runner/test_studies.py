@@ -252,7 +252,7 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     assert done.returncode == 0, done.stdout + done.stderr
     report = (folder / "reports" / REPEATED / "smoke" / TRAINS[1] / "report.html").read_text()
     assert "fine-tuned: continues after epoch" in report and "epoch 6/6" in report
-    assert "epoch 1/6" not in report, "trained anew"
+    assert "epoch 1/6" not in report, "trained again"
     assert not list((folder / "store" / "fine_tuning").glob(".*-checkpoint"))
     reports = [side_by_side[name][0] / "reports" / REPEATED / "smoke" for name in (REPEATED, AGAIN)]
     first, second = ({name: (each / name / "results.json").read_bytes() for name in TRAINS} for each in reports)

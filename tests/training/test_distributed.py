@@ -170,5 +170,5 @@ def test_a_lost_process_costs_no_finished_epoch_and_another_store_is_refused(tmp
         assert "expected one store for all" in text and "Traceback" not in text
 
     (text,) = outputs(start(folder, "--distribute", "data-parallel"))
-    assert "continues after epoch" in text and "epoch 1/" not in text, "trained anew"
+    assert "continues after epoch" in text and "epoch 1/" not in text, "trained again"
     check_same_curve(history(folder), history(one_process))
