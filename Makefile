@@ -35,16 +35,13 @@ SCANBOOK = $(BIN)/python -m scanbook.cli
 WHICH = --study "$(STUDY)" --profile "$(PROFILE)"
 # what the environment is made from; where it lies counts, since an environment cannot be moved
 WANTED = { pwd; cat requirements.lock pyproject.toml; }
+# settings of glibc's malloc for processes that compute, unless the user set others: those of runtime.processes.MALLOC
+KEEP_MEMORY = export MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX:-1}" \
+	MALLOC_MMAP_THRESHOLD_="$${MALLOC_MMAP_THRESHOLD_:-4294967296}" \
+	MALLOC_TRIM_THRESHOLD_="$${MALLOC_TRIM_THRESHOLD_:-17179869184}" MALLOC_TOP_PAD_="$${MALLOC_TOP_PAD_:-268435456}"
 # tests run with the smallest profile and folders of their own
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
-	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store"
-
-# settings of glibc's malloc for processes that compute, unless the user set others: those of runtime.processes.MALLOC
-COMPUTING = test check check-cluster lab
-$(COMPUTING): export MALLOC_ARENA_MAX ?= 1
-$(COMPUTING): export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
-$(COMPUTING): export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
-$(COMPUTING): export MALLOC_TOP_PAD_ ?= 268435456
+	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store" && $(KEEP_MEMORY)
 
 .PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
 .DEFAULT_GOAL = help
@@ -96,7 +93,7 @@ bench: setup ## compare scanbook with the usual practice, on an otherwise idle m
 
 # the environment's kernel is looked up before any python3 that the user has
 lab: setup ## open the notebooks in JupyterLab
-	@$(BIN)/python -m ipykernel install --sys-prefix >/dev/null && \
+	@$(BIN)/python -m ipykernel install --sys-prefix >/dev/null && $(KEEP_MEMORY) && \
 	JUPYTER_PATH="$(CURDIR)/$(ENV)/share/jupyter:$$JUPYTER_PATH" exec $(BIN)/python -m jupyterlab notebooks
 
 new-notebook: setup ## write a notebook to go on from, such as NAME=08_my_question

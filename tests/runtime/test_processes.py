@@ -95,5 +95,5 @@ def test_a_program_that_computes_starts_again_with_the_settings_of_malloc() -> N
 
 
 def test_the_makefile_has_the_same_settings() -> None:
-    lines = re.findall(r"^\$\(COMPUTING\): export (\w+) \?= (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = re.findall(r'(\w+)="\$\$\{\1:-(\d+)\}"', (ROOT / "Makefile").read_text())
     assert dict(lines) == MALLOC
