@@ -167,7 +167,7 @@ def test_formats_that_are_not_available_or_lose_too_much_are_excluded_with_the_r
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.setattr(engines, "to_saved_model", lambda *_: None)
     monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
-    monkeypatch.setattr(engines, "refusal", lambda *_: "int8: right on 1 of 11 images")
+    monkeypatch.setattr(engines, "rejection_reason", lambda *_: "int8: right on 1 of 11 images")
     written = write(tmp_path / "bundle")
     summary = export.summarise_formats(written)
     assert "onnx" not in written.models and not (written.folder / "model.onnx").exists()

@@ -16,7 +16,7 @@ def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
     session = notebook.Session("05_fine_tuning", planted.study())
     logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
-    trained = SimpleNamespace(arm="a network", logits={"test": logits}.__getitem__)
+    trained = SimpleNamespace(label="a network", logits={"test": logits}.__getitem__)
     predictions = session.on_test(trained, planted.manifest())
     cooler = session.on_test(trained, planted.manifest(), temperature=2.0)
     session.on_test(trained, planted.manifest(), arm="on cut-outs")

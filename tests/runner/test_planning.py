@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,7 +183,7 @@ def test_progress_is_read_as_long_as_somebody_writes_it(tmp_path: Path) -> None:
 def test_memory_that_processes_map_from_one_file_counts_once(tmp_path: Path) -> None:
     size = 64 * 2**20
     (tmp_path / "mapped").write_bytes(b"x" * size)
-    program = f"""
+    child = f"""
 import mmap, sys
 with open({str(tmp_path / "mapped")!r}, "rb") as file:
     seen = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -192,13 +191,19 @@ with open({str(tmp_path / "mapped")!r}, "rb") as file:
     print("ready", flush=True)
     sys.stdin.read()
 """
-    before = memory.memory_below()
-    with ExitStack() as stack:
-        for _ in range(2):
-            command = [sys.executable, "-S", "-c", program]
-            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert child.stdout.readline() == b"ready\n"
-        grown = (memory.memory_below() - before) * 2**30
+    # in a process of its own: other children of this one would count too
+    parent = f"""
+import subprocess, sys
+from scanbook.runner import memory
+pipes = {{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}}
+children = [subprocess.Popen([sys.executable, "-S", "-c", {child!r}], **pipes) for _ in range(2)]
+assert all(process.stdout.readline() == b"ready\\n" for process in children)
+print(memory.memory_below() * 2**30)
+for process in children:
+    process.communicate()
+"""
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    grown = float(done.stdout)
     assert 2 * size < grown < 2.75 * size, "one file and two halves, beside two interpreters"
 
 

@@ -376,7 +376,7 @@ def test_what_is_started_finishes_before_it_is_ended():
 
 
 def attributes(listed: list[dict]) -> dict[str, str]:
-    return {attribute["Key"]: attribute["Value"] for attribute in attributes}
+    return {attribute["Key"]: attribute["Value"] for attribute in listed}
 
 
 STUB = """#!/bin/sh

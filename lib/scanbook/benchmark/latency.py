@@ -13,6 +13,7 @@ from typing import Any
 from scanbook import runtime, store
 from scanbook.benchmark import cost, http_client, service
 from scanbook.errors import RunError
+from scanbook.store.writing import plain
 
 _ROW = "{:>7}  {:>10}  {:>18}  {:>8}  {:>8}  {:>8}  {:>8}  {:>15}"
 _HEAD = ("clients", "requests/s", "95 % interval", "p50, ms", "p95, ms", "p99, ms", "failed", "USD per million")
@@ -105,7 +106,7 @@ def run(target: http_client.Target, plan: Plan, output: Path | None = None) -> d
     finally:
         if output:
             # JSON has no NaN
-            store.write_json(output, json.loads(json.dumps(results), parse_constant=lambda _: None))
+            store.write_json(output, json.loads(json.dumps(results, default=plain), parse_constant=lambda _: None))
     if results["load"] and plan.price:
         print(f"  USD per million predictions of a busy machine, at {plan.price:g} USD per hour")
     sequential = results["sequential"]
