@@ -66,8 +66,10 @@ CREATE = $(SUITS); python=; for name in $(if $(PYTHON),"$(PYTHON)",python3 pytho
 
 # pip knows settings that uv does not read (pip.conf), so it installs where uv is missing or fails
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-INSTALL = { $(PIP) install --quiet "uv>=0.5" && $(BIN)/python -m uv pip install --python $(BIN)/python -r requirements.lock \
-		|| $(PIP) install -r requirements.lock; } && $(PIP) install --quiet --no-deps -e .
+INSTALL = { $(PIP) install --quiet "uv>=0.5" && \
+		$(BIN)/python -m uv pip install --python $(BIN)/python -r requirements.lock && \
+		$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps -e . || \
+		{ $(PIP) install -r requirements.lock && $(PIP) install --quiet --no-deps -e .; }; }
 
 # exec: what Ctrl-C and kill reach is the command, and no shell around it
 reports: setup ## run every notebook whose report is stale, into reports/index.html
@@ -80,7 +82,7 @@ status: setup ## list which reports are fresh, stale (and why), failed or missin
 	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"
 
 test: setup ## unit tests, and every notebook in the smoke profile
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests

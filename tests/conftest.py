@@ -11,9 +11,17 @@ import pytest
 from helpers.projects import make_project
 
 
+FIRST = (
+    "test_studies.py",
+    *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "06_hardware_benchmark.ipynb", "02_segmentation.ipynb"),
+    *("07_export_flask.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
+)
+"""Files that take longest, in the order in which none waits for what another one trains."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole studies begin: they take one of two workers about as long as all else takes the other."""
-    items.sort(key=lambda item: item.path.name != "test_studies.py")
+    """Start with the longest files, so that both workers end at the same time."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session")

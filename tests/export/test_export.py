@@ -219,5 +219,5 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     assert last.startswith(f"synthetic/smoke: exported to {folder}. Formats: Keras, saved, OpenVINO")
     assert set(made.models) | set(made.excluded) == set(bundle.FILES) and made.label(0, "ko") == "멜라닌세포모반"
     assert {"nevus", "malignant"} <= set(made.operating_points) and made.metrics["accuracy"]["low"] is not None
-    assert "# Dataset card for Drawn dermoscopy" in (folder / "DATASET_CARD.md").read_text()
+    assert "# Dataset card for Synthetic dermoscopy" in (folder / "DATASET_CARD.md").read_text()
     assert all(row["agrees"] for place, row in made.parity.items() if place != "OpenVINO int8")

@@ -103,7 +103,7 @@ def test_the_report_opens_offline(whole) -> None:
 def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
     _, report, metrics = whole
     page = report.read_text()
-    assert '<html lang="en">' in page and "<title>Title of 01_eda · Drawn dermoscopy" in page
+    assert '<html lang="en">' in page and "<title>Title of 01_eda · Synthetic dermoscopy" in page
     targets = re.findall(r'<a href="#([^"]+)">', page)
     assert len(targets) >= 3 and all(f'id="{each}"' in page for each in targets)
     assert page.count('<details class="code">') == 4  # parameters, those injected, two steps
