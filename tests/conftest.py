@@ -10,7 +10,6 @@ import pytest
 
 from helpers.projects import make_project
 
-
 FIRST = (
     "test_studies.py",
     *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "06_hardware_benchmark.ipynb", "02_segmentation.ipynb"),
