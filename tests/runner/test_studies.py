@@ -94,7 +94,7 @@ def written(folder: Path) -> dict[Path, int]:
 # --- the default study
 
 SHORTER = (
-    "benchmark.images=64 benchmark.windows=2 segmentation.methods=[Otsu,U-Net] "
+    "benchmark.images=64 benchmark.windows=3 segmentation.methods=[Otsu,U-Net] "
     "segmentation.unet.epochs=1 segmentation.unet.images=128"
 )
 """What notebooks 02 and 06 find is not part of what the default study must show."""
