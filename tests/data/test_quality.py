@@ -195,7 +195,7 @@ def test_pairs_across_splits_and_with_two_labels_come_first(tmp_path: Path) -> N
     assert table["same_group"].tolist() == [False, False, True]
     assert table["labels"].tolist() == ["a / b", "a / b", "a"]
     assert table["splits"].tolist() == ["train / test", "train", "none / train"]
-    left = pd.DataFrame({"reason": ["near_duplicates: shows nearly the same as s9 in test", "unreadable"]})
+    left = pd.DataFrame({"reason": ["near_duplicates: nearly identical to s9 in test", "unreadable"]})
     assert "1 across splits, 2 with conflicting labels" in quality.near_sentence(table, [], left)
     assert "1 training images are excluded" in quality.near_sentence(table, ["near_duplicates"], left)
     assert "No two images" in quality.near_sentence(table.iloc[:0], [], left)
@@ -376,7 +376,7 @@ def test_the_copies_among_the_real_chest_x_rays_leave_training(real_data: Path, 
     assert set(left.index[left == "its exact copy is in test"]) == set(leaving) and len(leaving) == 6
     # of the four groups within one part of the source, the validation part carved from train may divide three
     others = left[left != "its exact copy is in test"]
-    assert set(others) <= {"its exact copy is in validation", "its exact copy is labelled otherwise"}
+    assert set(others) <= {"its exact copy is in validation", "its exact copy has a different label"}
     assigned = (
         exact.assign(split=exact["image_id"].map(used)).query("split != ''").groupby("copy_group")["split"].nunique()
     )

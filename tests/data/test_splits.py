@@ -161,7 +161,7 @@ def test_copies_with_conflicting_labels_leave_training() -> None:
     found = splits.assign(manifest, scanned, SPLITS)
     ids = manifest.frame["image_id"]
     assert set(found.excluded["image_id"]) == {ids[first], ids[second]}
-    assert set(found.excluded["reason"]) == {"its exact copy is labelled otherwise"}
+    assert set(found.excluded["reason"]) == {"its exact copy has a different label"}
     assert split_of(found)[ids[agreeing[0]]] == split_of(found)[ids[agreeing[1]]] == "train", "agreeing copies stay"
 
 
@@ -352,8 +352,8 @@ def test_a_near_duplicate_across_splits_names_the_other_image() -> None:
     near = pd.DataFrame([("i001", "i059"), ("i040", "i002"), ("i003", "i004")], columns=["image_id", "other"])
     found = splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"], near=near)
     assert dict(zip(found.excluded["image_id"], found.excluded["reason"], strict=True)) == {
-        "i001": "near_duplicates: shows nearly the same as i059 in test",
-        "i002": "near_duplicates: shows nearly the same as i040 in validation",
+        "i001": "near_duplicates: nearly identical to i059 in test",
+        "i002": "near_duplicates: nearly identical to i040 in validation",
     }
     with pytest.raises(DataError, match="near"):
         splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"])

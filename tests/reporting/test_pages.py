@@ -308,7 +308,9 @@ def test_a_study_has_five_key_results(room: Path) -> None:
     assert data["figure"] == "1,800 images, 3 classes, 12 with faults" and "test 400" in data["text"]
     assert "900 patients or lesions" in data["text"]
     assert "7 byte-identical files, 0 near-duplicates across splits" in data["text"]
-    assert model["figure"] == "small, fine-tuned" and "+0.013 accuracy (-0.010 to +0.030) (noise)" in model["text"]
+    assert (
+        model["figure"] == "small, fine-tuned" and "+0.013 accuracy (-0.010 to +0.030), within noise" in model["text"]
+    )
     assert result["figure"] == "accuracy 0.812 (0.750 to 0.870)"
     assert "most frequent class 0.450, highest possible 0.930" in result["text"]
     assert cost["figure"] == "USD 0.021 to 0.5 per million predictions" and "1.23 ms" in cost["text"]
@@ -349,12 +351,12 @@ def test_missing_reports_are_listed_with_the_command(room: Path) -> None:
 
 def test_reports_of_different_states_are_marked(room: Path) -> None:
     run = make(room)
-    assert not run.mixed and "of different states of" not in (run.folder / "index.html").read_text()
+    assert not run.mixed and "from different versions of" not in (run.folder / "index.html").read_text()
     kept = run.folder / "04_transfer_learning" / "metrics.json"
     content = json.loads(kept.read_text())
     kept.write_text(json.dumps(content | {"fingerprints": content["fingerprints"] | {"data": "other"}}))
     index.write()
-    assert "of different states of" in (run.folder / "index.html").read_text()
+    assert "from different versions of" in (run.folder / "index.html").read_text()
 
 
 PUBLISHED = {

@@ -23,7 +23,7 @@ class SplitDataset:
     Attributes:
         manifest: The dataset; the split of an excluded image is "".
         quality: The result of `quality.scan`, in the manifest's order.
-        excluded: Excluded images: columns `image_id`, `split` before the exclusion ("" where there was none), `reason`.
+        excluded: One row per excluded image: `image_id`, its `split` before the exclusion ("" if none), `reason`.
     """
 
     manifest: Manifest
@@ -32,7 +32,7 @@ class SplitDataset:
 
 
 def prepare(study: Study) -> Manifest:
-    """Return the study's images with their splits; the notebooks after the first need nothing else."""
+    """Return the study's images with their splits: all that notebooks 02 to 07 need of the dataset."""
     return split_study(study).manifest
 
 
@@ -59,8 +59,8 @@ def assign(
 
     Splits given by the source are kept; a missing validation split is taken from train. Otherwise fold 0 of
     `StratifiedGroupKFold(test_folds)` is test, and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
-    validation. A training image is then excluded if its exact copy is in validation or test, or has another label; a
-    validation image, if its exact copy is in test. No test image is excluded.
+    validation. A training image is then excluded if an exact copy of it is in validation or test, or if an exact copy
+    has a different label. A validation image is excluded if an exact copy of it is in test. No test image is excluded.
 
     Last, training images that `drop` names are excluded, and the training images of each class are limited.
 
@@ -71,7 +71,7 @@ def assign(
         drop: Rules of `quality.flags` whose images are excluded from training, and "near_duplicates": training images
             that show nearly the same as an image in validation or test.
         near: The result of `quality.near_copies`; needed where `drop` names near-duplicates.
-        max_per_class: Largest number of training images per class; the images that stay are sampled.
+        max_per_class: Largest number of training images per class; a larger class keeps a random sample of its images.
         seed: Seed of that sample.
 
     Raises:
@@ -91,7 +91,7 @@ def assign(
     log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
     log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
     labels = frame["label"].groupby(copy_group).transform("nunique").to_numpy()
-    log += _exclude(split, frame, (labels > 1) & (split == TRAIN), "its exact copy is labelled otherwise")
+    log += _exclude(split, frame, (labels > 1) & (split == TRAIN), "its exact copy has a different label")
     reasons = _drop_reasons(split, frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
     if max_per_class is not None:
@@ -106,7 +106,11 @@ def assign(
 def _exclude(
     split: np.ndarray, frame: pd.DataFrame, mask: np.ndarray, reason: str | dict[str, str]
 ) -> list[tuple[str, str, str]]:
-    """Exclude the images of a mask for one reason, or each for its own; return id, former split and reason of each."""
+    """Exclude the images where `mask` is true, with one reason for all or one per image id.
+
+    Returns:
+        Id, split before the exclusion and reason of each excluded image.
+    """
     ids, former = frame.loc[mask, "image_id"], split[mask]
     split[mask] = ""
     reasons = ids.map(reason) if isinstance(reason, dict) else [reason] * len(ids)
@@ -125,7 +129,7 @@ def _exclude_copies(
 def _drop_reasons(
     split: np.ndarray, frame: pd.DataFrame, scanned: pd.DataFrame, drop: Sequence[str], near: pd.DataFrame | None
 ) -> dict[str, str]:
-    """Return the reason for each image that a rule of `drop` matches; of several rules the first counts."""
+    """Return the reason for each image that a rule of `drop` matches; if several match, the first gives it."""
     reasons: dict[str, str] = {}
     # The limits come from training images: validation and test must not decide which training images stay.
     flagged = quality.flags(scanned, split == TRAIN) if set(drop) - {"near_duplicates"} else None
@@ -137,7 +141,7 @@ def _drop_reasons(
             for pair in near[["image_id", "other"]].itertuples(index=False):
                 for image, copy in (pair, pair[::-1]):
                     if split_of[image] == TRAIN and split_of[copy] in (VALIDATION, TEST):
-                        reason = f"near_duplicates: shows nearly the same as {copy} in {split_of[copy]}"
+                        reason = f"near_duplicates: nearly identical to {copy} in {split_of[copy]}"
                         reasons.setdefault(image, reason)
         else:
             for row in flagged[flagged["rule"] == rule].itertuples():
@@ -232,5 +236,5 @@ def balance(manifest: Manifest) -> str:
         return f"The classes are about even: {counts.min():,} to {counts.max():,} training images each."
     return (
         f"The largest class, {counts.idxmax()}, has {ratio:.1f} times as many training images as the smallest, "
-        f"{counts.idxmin()} ({counts.max():,} and {counts.min():,}): accuracy alone would hide the smallest."
+        f"{counts.idxmin()} ({counts.max():,} and {counts.min():,}): accuracy alone would hide errors in the smallest."
     )

@@ -1,9 +1,9 @@
 """Targets: groups of classes with a threshold of their own, and their predictive values at a stated prevalence.
 
-A target is a set of classes, such as all that call for a biopsy; its score is the sum of their probabilities. The
+A target is a set of classes, such as all classes that need a biopsy; its score is the sum of their probabilities. The
 threshold is chosen on validation images. Sensitivity and specificity come from test images, and the predictive values
-follow from them by Bayes' rule at a stated prevalence (Altman and Bland, 1994): a test split with half of its images
-positive does not represent a clinic in which one image in sixty is.
+follow from them by Bayes' rule at a stated prevalence (Altman and Bland, 1994): a test split in which half of
+the images are positive does not represent a clinic in which one image in sixty is positive.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def choose_threshold(y_true: ArrayLike, score: ArrayLike, specificity: float = 0
         specificity: requested share of negatives that are called negative, 0 to 1.
 
     Returns:
-        A finite threshold; just above the highest score where only calling nothing positive is specific enough.
+        A finite threshold. It is just above the highest score, and nothing is called positive, if no other threshold
+        has the specificity.
 
     Raises:
         DataError: there is no positive or no negative, or the shapes differ.
@@ -49,7 +50,9 @@ def choose_threshold(y_true: ArrayLike, score: ArrayLike, specificity: float = 0
     if not 0 <= specificity <= 1:
         raise DataError(f"specificity is {specificity}: expected 0 to 1")
     if positive.all() or not positive.any():
-        raise DataError(f"all {len(positive)} images are of one kind: a threshold needs positives and negatives")
+        raise DataError(
+            f"{len(positive)} images are all positive or all negative: a threshold needs positives and negatives"
+        )
     false, _, thresholds = roc_curve(positive, scores, drop_intermediate=False)
     # roc_curve lowers the threshold step by step: the last one specific enough is the most sensitive.
     last = np.flatnonzero(1 - false >= specificity - 1e-12)[-1]
@@ -70,7 +73,8 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
         prevalence: share of positives among all; likewise.
 
     Returns:
-        PPV and NPV, float64 of the common shape; NaN where nothing is called positive (negative).
+        PPV and NPV, float64 of the common shape. PPV is NaN where nothing is called positive, NPV where nothing is
+        called negative.
     """
     sensitivities, specificities, prevalences = np.broadcast_arrays(
         *(np.asarray(share, dtype=np.float64) for share in (sensitivity, specificity, prevalence))
@@ -104,12 +108,12 @@ def targets_table(
         seed: seed of the resamples.
 
     Returns:
-        Index `target`: the targets, then the classes (a class that is also a target of the same name, once); columns
-        threshold, positives (test images), sensitivity, specificity, prevalence, ppv and npv; the four rates are each
-        followed by their `_low` and `_high`. The intervals of ppv and npv are those of sensitivity and specificity
+        Index `target`: the targets, then the classes that no target is named after; columns threshold, positives (test
+        images), sensitivity, specificity, prevalence, ppv and npv; the four rates are each followed by their `_low` and
+        `_high`. The intervals of ppv and npv are those of sensitivity and specificity
         carried through Bayes' rule at a fixed prevalence. Where the validation images have no positive, or no negative,
-        the threshold and the rates are NaN. A rate of exactly 0 or 1 has an interval without width, however few the
-        images: read it together with `positives`.
+        the threshold and the rates are NaN. A rate of exactly 0 or 1 has an interval of zero width, even with few
+        images: check `positives` before you trust it.
 
     Raises:
         DataError: a target has an unknown class, no class or all classes, or the name of another class; a prevalence
@@ -122,16 +126,16 @@ def targets_table(
     _check_prevalence(stated, members)
     thresholds = np.array([_threshold(validation, columns, specificity) for columns in members.values()])
     truth, score = _truth_and_score(test, members)
-    prevalences = np.array([stated.get(name, truth[:, place].mean()) for place, name in enumerate(members)])
+    prevalences = np.array([stated.get(name, truth[:, index].mean()) for index, name in enumerate(members)])
     value, low, high = _rates(test, truth, score, thresholds, prevalences[:, None], rounds=rounds, seed=seed)
     table = pd.DataFrame(
         {"threshold": thresholds, "positives": truth.sum(axis=0)}, pd.Index(list(members), name="target")
     )
-    for place, name in enumerate(_RATES):
+    for index, name in enumerate(_RATES):
         if name == "ppv":
             table["prevalence"] = prevalences
         for column, rates in {name: value, f"{name}_low": low, f"{name}_high": high}.items():
-            table[column] = rates[place][:, 0]
+            table[column] = rates[index][:, 0]
     return table
 
 
@@ -165,8 +169,8 @@ def prevalence_curve(
     shares = np.asarray(prevalences, dtype=np.float64)
     value, low, high = _rates(test, truth, score, np.array([threshold]), shares[None], rounds=rounds, seed=seed)
     columns: dict[str, Floats] = {}
-    for place, name in enumerate(_RATES[2:], start=2):
-        columns |= {name: value[place][0], f"{name}_low": low[place][0], f"{name}_high": high[place][0]}
+    for index, name in enumerate(_RATES[2:], start=2):
+        columns |= {name: value[index][0], f"{name}_low": low[index][0], f"{name}_high": high[index][0]}
     return pd.DataFrame(columns, index=pd.Index(shares, name="prevalence"))
 
 
@@ -212,7 +216,7 @@ def _members(classes: tuple[str, ...], targets: Mapping[str, Sequence[str]]) -> 
     for name, columns in members.items():
         if name in classes and columns != [classes.index(name)]:
             raise DataError(f"target {name!r} has the name of a class, but holds others: give it another name")
-    return members | {name: [place] for place, name in enumerate(classes) if name not in members}
+    return members | {name: [index] for index, name in enumerate(classes) if name not in members}
 
 
 def _columns(classes: tuple[str, ...], target: str, chosen: str | Sequence[str]) -> list[int]:

@@ -99,7 +99,9 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
     chosen = {"specificity": study.specificity, "prevalence": study.prevalence}
     table = evaluation.targets_table(validation, test, study.targets, **chosen, **options)
     session.table(
-        "operating_points", table.round(3), f"Thresholds of {study.specificity:.0%} specificity on validation"
+        "operating_points",
+        table.round(3),
+        f"Test results at thresholds of {study.specificity:.0%} specificity on validation",
     )
     target = next(iter(study.targets), test.classes[-1])
     threshold, prevalence = table.loc[target, ["threshold", "prevalence"]]
@@ -127,7 +129,9 @@ def show_selective_prediction(session: Session, validation: Predictions, test: P
     curve = evaluation.coverage_curve(test, **_options(session))
     figure = plots.coverage_curve(curve, f"Most confident answers of {len(test)} test images", chosen)
     session.figure("coverage", figure, "Accuracy by the share of images answered")
-    session.table("abstention", chosen.round(4), f"Results where the model abstains below {threshold:.2f}")
+    session.table(
+        "abstention", chosen.round(4), f"Results when the model abstains below a confidence of {threshold:.2f}"
+    )
     return chosen
 
 
@@ -190,11 +194,15 @@ def show_explanations(session: Session, manifest: Manifest, images: np.ndarray, 
     figure = plots.heat_maps(examples, grad_cam.grad_cam(maps, test.y_pred[chosen], size), test.captions(chosen))
     session.figure("grad_cam", figure, "Grad-CAM of the most confident correct and wrong answers")
     check = grad_cam.randomisation_check(model, examples, session.study.seed)
-    session.table("randomisation", check.round(3), "Rank correlation of heat maps with those of the trained network")
+    session.table(
+        "randomisation",
+        check.round(3),
+        "Rank correlation of heat maps, after layers were randomised, with those of the trained network",
+    )
     wrong = evaluation.failures(test, _FAILURES)
     figure = plots.montage(list(images[rows[wrong]]), test.captions(wrong), title="Most confident wrong answers")
     session.figure("failures", figure, "Test images with the most confident wrong answers")
-    session.say(f"Prediction for one image, {test.image_id[0]}: {test.single(test.image_id[0])}.")
+    session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
 
 
 def _options(session: Session) -> dict[str, int]:

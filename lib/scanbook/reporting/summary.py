@@ -99,7 +99,7 @@ def _data(run: Run) -> KeyResult:
         details.append(" · ".join(f"{split} {counts[split]:,}" for split in ("train", "validation", "test")))
         groups = results["splits"].get("groups", {}).get("all", counts["all"])
         if groups < counts["all"]:  # otherwise the source has no patients or lesions
-            details.append(f"{groups:,} patients or lesions, none in two splits")
+            details.append(f"{groups:,} patients or lesions, each in one split only")
     if "exact_copies" in results:
         near = results["near_copies_across_splits"]
         details.append(f"{results['exact_copies']:,} byte-identical files, {near:,} near-duplicates across splits")
@@ -113,7 +113,7 @@ def _model(run: Run) -> KeyResult:
     gain = tuned.results.get("differences", {}).get("accuracy")
     if gain:
         value, low, high = gain
-        noise = " (noise)" if low <= 0 <= high else ""
+        noise = ", within noise" if low <= 0 <= high else ""
         details.append(f"fine-tuning: {value:+.3f} accuracy ({low:+.3f} to {high:+.3f}){noise}")
     if final or tuned.status:
         return KeyResult("Best model", tuned, "1. Training", final, tuple(details))
@@ -131,7 +131,7 @@ def _result(run: Run) -> KeyResult:
         "highest possible": report.results.get("bayes_accuracy"),
     }
     references = [f"{name} {value:.3f}" for name, value in bounds.items() if value is not None]
-    details = (*others, *([f"for comparison: accuracy, {', '.join(references)}"] if references else []))
+    details = (*others, *([f"accuracies to compare with: {', '.join(references)}"] if references else []))
     return KeyResult("Test result", report, "4. Test report", first, tuple(details))
 
 

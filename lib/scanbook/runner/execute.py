@@ -31,12 +31,12 @@ from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress
 from scanbook.runner.progress import read as read_progress
 from scanbook.runtime.processes import Peak, interruptible, with_malloc
 
-# its log lines of a kernel that died are part of the one line with the reason; without a handler they would be printed
+# papermill logs the death of a kernel, which our error line reports too; without a handler it would be printed twice
 logging.getLogger("papermill").addHandler(logging.NullHandler())
 
 
 class Follower:
-    """Follows a running notebook: papermill calls it as each cell starts, and so does the watcher of its memory.
+    """Follows a running notebook: papermill calls it when a cell starts, and a thread calls its method `memory`.
 
     Attributes:
         progress: How far the notebook is.
@@ -48,7 +48,7 @@ class Follower:
         self._written = 0.0
 
     def __call__(self, cell: Any, cell_index: int) -> None:
-        """Count the cell; a heading becomes the section, and a line on the terminal."""
+        """Count a code cell; store a heading as the current section and print it on the terminal."""
         if cell.cell_type == "code":
             self.progress.cell += bool(cell.source.strip())
             return
@@ -76,7 +76,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
     Args:
         batch: Study, profile and data.
         name: The notebook.
-        if_stale: Whether to leave a report alone that is fresh by now.
+        if_stale: Whether to run only if the report is still stale.
 
     Returns:
         Path of the report.
@@ -101,7 +101,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
             if (waited or if_stale) and (batch := batch.refreshed()).fresh(name):
                 report_line("another run left a fresh report; nothing to do")
                 return folder / REPORT
-            # in the smallest profile the benchmark's figures mean nothing, and need no machine alone
+            # smoke measures too little for meaningful times, so other notebooks may run beside the benchmark
             alone = name == suite.BENCHMARK and batch.study.profile != "smoke"
             with locks.machine(alone, on_wait=lambda: report_line("waiting for the machine")):
                 started = time.perf_counter()
@@ -152,7 +152,7 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
 
 
 def _end_killed_run(folder: Path) -> None:
-    """End the kernel of a runner that was killed, and remove its folder; the holder of the lock runs alone."""
+    """End the kernel of a runner that was killed, and remove its folder; the caller must hold the folder's lock."""
     previous = read_progress(folder)
     # the file may hold anything, and no other folder is removed because of it
     if previous and Path(previous.kernel_folder).name.startswith(kernel.PREFIX):
@@ -183,7 +183,7 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
 
     with _kernel_environment(name) as own, interruptible(lambda: kernel.end(own)):
         follower.progress.kernel_folder = own
-        follower.progress.write(folder)  # before there is a kernel that another run may have to end
+        follower.progress.write(folder)  # before the kernel starts: if this run is killed, the next one must find it
         try:
             with Peak(follower.memory, 0.25) as peak:
                 papermill.execute_notebook(
@@ -219,7 +219,7 @@ def _hint(cause: str, study: Study) -> str:
         return memory.advice(study)
     if "disk" in cause:
         return "make room, or set SCANBOOK_STORE to another folder"
-    return "run it again; if that ends alike, run the notebook's cells one by one (make lab) to see which call it is"
+    return "run it again; if it fails again, run the notebook's cells one by one (make lab) to find the call that fails"
 
 
 @contextmanager

@@ -36,13 +36,13 @@ from scanbook.serving.uploads import MAX_BYTES
 HEAD_SECONDS = 10
 """Seconds within which the head of a request must arrive."""
 BODY_SECONDS, BODY_RATE = 30, 64 * 1024
-"""Seconds within which a request must arrive, and bytes for which the client gets one second more."""
+"""Seconds within which a request must arrive, and the number of received bytes that adds one second."""
 WRITE_SECONDS = 30
 """Seconds within which a client must read its response."""
 LINGER_SECONDS = 2
-"""Seconds for which a closing connection is read, so that its last response arrives, and an idle one when stopping."""
+"""Seconds for which a connection stays open after its last response, and an idle one after SIGTERM."""
 MAX_HELD = 16 * MAX_BYTES
-"""Most bytes of requests in a worker, whether they arrive, wait or are handled."""
+"""Most bytes that a worker may keep in memory: requests (arriving, waiting or handled) and unsent responses."""
 _READ = 256 * 1024
 _DESCRIPTORS = 64  # files that a process needs beside its connections
 
@@ -81,7 +81,7 @@ class Worker(ThreadWorker):
         self.worker_connections = max(1, min(self.worker_connections, files - _DESCRIPTORS))
         self.max_keepalived = self.worker_connections  # an idle connection occupies no thread
         self.held = 0
-        self.waiting: set[Connection] = set()  # connections of the loop
+        self.waiting: set[Connection] = set()  # connections that the loop reads or writes, not a thread
         self._swept = 0.0
 
     @classmethod
@@ -151,7 +151,7 @@ class Worker(ThreadWorker):
             self._readable(connection)
 
     def _make_room(self) -> None:
-        """Close the oldest connection of the loop."""
+        """Close the oldest connection that no thread handles."""
         if self.waiting:
             self._close(min(self.waiting, key=lambda connection: connection.since))
 
@@ -178,14 +178,14 @@ class Worker(ThreadWorker):
         connection.sock.close()
 
     def _sweep(self, every: float = 1.0) -> None:
-        """End the connections whose time is over."""
+        """Close the connections past their deadline; respond with 408 where a request has begun to arrive."""
         now = time.monotonic()
         if now < self._swept + every:
             return
         self._swept = now
         for connection in [connection for connection in self.waiting if connection.deadline <= now]:
             if connection.phase is Phase.READING and connection.arrival.data:
-                self._refuse(connection, 408, "the request did not arrive whole in time; send it again")
+                self._refuse(connection, 408, "the complete request did not arrive in time; send it again")
             else:
                 self._close(connection)
 
@@ -303,7 +303,7 @@ class Worker(ThreadWorker):
         return None
 
     def _end(self, connection: Connection) -> None:
-        """Close a connection for writing, then read on: unread bytes would cut off the response (RFC 9112, 9.6)."""
+        """Stop writing but continue reading: closing with unread bytes could lose the response (RFC 9112, 9.6)."""
         self.held -= len(connection.arrival.data)
         connection.arrival.data.clear()
         try:
@@ -353,7 +353,7 @@ class Worker(ThreadWorker):
         if closes:
             parsed.force_close()
         target = SimpleNamespace(sock=response, client=connection.client, server=connection.server)
-        # the parser must have reached the same end, else nobody knows where the next request begins
+        # unless the parser stops at the same byte, the start of the next request is unknown: close the connection
         return self.handle_request(parsed, target) and parser.finish_body() and reader.at_end
 
     def handle_error(self, req: Any, client: ResponseBuffer, addr: Any, exc: BaseException) -> None:

@@ -36,22 +36,23 @@ TrainableLayers = Literal["head", "top", "all"]
 class EndToEndTraining:
     """The training of all layers of one network.
 
-    A process that was killed is resumed after the last epoch that it finished, whether one process trains or several
-    do, on any backend: the stage has one name for all of them, and so have its checkpoints.
+    Training that was killed continues after its last finished epoch, with one process or several and on any backend:
+    the cached stage and its checkpoints have the same names in every case.
 
-    Fine-tuning trains in stages, from the frozen backbone's head on: head, top layers, all. Pretrained batch
-    normalisation stays frozen: if it is trained, its moving averages lag behind the weights and test accuracy
-    collapses. Of all stages the epoch with the lowest validation loss is kept.
+    Fine-tuning has three training stages: the head alone, the head and the top layers, all layers. It starts from the
+    head that was trained on the frozen backbone. Pretrained batch normalisation stays frozen: if it is trained, its
+    moving averages lag behind the weights and test accuracy collapses. The weights of the epoch with the lowest
+    validation loss in all training stages are kept.
 
     Attributes:
-        kind: "scratch" or "fine_tuning", the name of the stage.
+        kind: "scratch" or "fine_tuning", the name of the cached stage.
         study: Study with the hyper-parameters, in `scratch` or `fine_tuning`, and the seed.
         manifest: The dataset, split.
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
         backbone: Name of the backbone.
         weights: Initial weights of the backbone.
         policy: Augmentation policy of the training images.
-        frozen: The frozen backbone and its head, from which fine-tuning starts; None from scratch.
+        frozen: The frozen backbone and its head, from which fine-tuning starts; None when training from scratch.
     """
 
     kind: Literal["scratch", "fine_tuning"]
@@ -74,7 +75,7 @@ class EndToEndTraining:
         return trained_model.read_training(self.name, self.manifest, folder, self.policy, self.study.seed)
 
     def run_distributed(self, locks: ExitStack) -> None:
-        """Train with the other processes or devices up to the checkpoints, from which `run` continues.
+        """Train together with other processes or devices and write the checkpoints, from which `run` continues.
 
         Args:
             locks: Keeps other processes from building the stage, and from removing its checkpoints, until it closes.
@@ -129,7 +130,7 @@ class EndToEndTraining:
 
         Returns:
             One row per epoch, with its `stage`; and the validation logits at the end of each stage, with the best
-            weights so far. A process that trains with others leaves these to the process that continues alone.
+            weights so far. With several processes there are no logits yet: `run` computes them, in one process.
         """
         values: FineTuning = self.study.fine_tuning
         epochs: dict[TrainableLayers, int] = {
@@ -166,8 +167,8 @@ def check_classes(study: Study, manifest: Manifest) -> None:
     heads.check(len(manifest.classes), study.head)
     present = np.unique(manifest.y[manifest.rows(TRAIN)])
     if len(present) < 2:
-        classes = f"all of class {manifest.classes[present[0]]!r}" if len(present) else "none"
-        raise ModelError(f"training images are {classes}; expected at least two classes; raise limit or change splits")
+        problem = f"are all of class {manifest.classes[present[0]]!r}" if len(present) else "are missing"
+        raise ModelError(f"training images {problem}; expected at least two classes; raise limit or change splits")
 
 
 @dataclass(frozen=True)
@@ -224,11 +225,11 @@ def set_trainable(model: Any, trainable: TrainableLayers = "all", top: float = 1
         top: Share of the layers with weights that counts as the last layers.
     """
     head = heads.head_layers(model)
-    body = [layer for layer in weighted_layers(model) if layer not in head]
-    count = {"head": 0, "top": math.ceil(top * len(body)), "all": len(body)}[trainable]
-    for place, layer in enumerate(body):
-        normalises = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = place >= len(body) - count and not normalises
+    layers = [layer for layer in weighted_layers(model) if layer not in head]
+    count = {"head": 0, "top": math.ceil(top * len(layers)), "all": len(layers)}[trainable]
+    for index, layer in enumerate(layers):
+        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= len(layers) - count and not batch_norm
 
 
 def build_in_training_precision(build: Callable[[], Any]) -> Any:
