@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import runner
@@ -20,13 +21,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print where its page is.
+
+    Args:
+        arguments: Words after the command; None for those of the process.
 
     Returns:
         Exit status: 0 when all went well, 1 after a line on stderr that says what did not.
     """
-    options = make_parser().parse_args()
+    options = make_parser().parse_args(arguments)
     rows = [name for name in options.rows.replace(",", " ").split() if name]
     data = Path(options.data).expanduser().resolve() if options.data else None
     try:

@@ -586,12 +586,12 @@ def test_streaming_runs_in_tiny_sizes(run, capsys):
 
 @pytest.mark.slow
 def test_rows_run_from_the_command_line_in_tiny_sizes(tmp_path, monkeypatch, capsys):
-    from scanbook import cli
+    from benchmarks import __main__ as command
 
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     names = "augmentation,decode"
-    assert cli.main(["bench", "--quick", "--pairs", "1", "--rows", names]) == 0
+    assert command.main(["--quick", "--pairs", "1", "--rows", names]) == 0
     found = json.loads((tmp_path / "reports" / "bench" / "performance.json").read_text())
     status = {each["name"]: each["status"] for each in found["rows"]}
     assert {name for name, word in status.items() if word == "measured"} == set(names.split(","))

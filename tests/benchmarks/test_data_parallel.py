@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
+from benchmarks import __main__ as command
 from benchmarks import parallel, report, runner, table
 from helpers import pages
-from scanbook import cli
 from scanbook.errors import RunError
 from scanbook.reporting.records import read_json
 from scanbook.store import write_json
@@ -168,7 +168,7 @@ def test_real_trainings_in_tiny_sizes(tmp_path: Path, monkeypatch: pytest.Monkey
         pytest.skip(reason)
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
-    assert cli.main(["bench", "--quick", "--rows", parallel.NAME]) == 0
+    assert command.main(["--quick", "--rows", parallel.NAME]) == 0
     found = read_json(tmp_path / "reports" / "bench" / runner.RESULTS)[parallel.NAME]
     [network] = found["networks"]
     assert network["backbone"] == "baseline_cnn" and network["images"] > 20 and network["epochs"] == 3
