@@ -274,7 +274,7 @@ def jpegs(folder: Path, sizes: Sizes, data: Path | None) -> tuple[tuple[Side, ..
 def datasets(folder: Path, sizes: Sizes) -> tuple[Side, str]:
     """Return the side that writes the datasets that exceed memory, and their folder."""
     location, limit = _Location(folder, sizes, ""), 12 * LIMIT
-    options = {"count": max(sizes.streaming), "each": sizes.streaming_each, "size": sizes.streaming_size}
+    options = {"count": max(sizes.streaming), "images": sizes.streaming_each, "size": sizes.streaming_size}
     side, path = location.input("datasets", "datasets", **options)
     return replace(side, limit=limit), path
 

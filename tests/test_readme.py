@@ -411,7 +411,7 @@ def test_a_notebook_is_added(clone: Clone) -> None:
 def save(clone: Clone, name: str) -> None:
     """Saves the README's difference of that name where its reader would."""
     blocks = documents.blocks("README.md", "diff")
-    [block] = [each for each in blocks if {"backbone": "catalogue", "adapter": "datasets"}[name] in each]
+    [block] = [each for each in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in each]
     (clone.folder / f"{name}.diff").write_text(block)
 
 
