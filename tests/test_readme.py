@@ -52,7 +52,7 @@ HOW = (
     (r"make (new-notebook .*|lint)", "test_a_notebook_is_added"),
     (r"\.venv/bin/scanbook run .*", "test_a_notebook_is_added"),
     (r"git apply backbone.diff", "test_a_backbone_is_added"),
-    (r".* pytest tests/test_backbones.py .*", "test_a_backbone_is_added"),
+    (r".* pytest tests/models/test_backbones.py .*", "test_a_backbone_is_added"),
     (r"make reports .*mobilenet_v3_small.*", "test_a_backbone_is_added"),
     (r"\.venv/bin/scanbook new-study .*", "test_a_table_is_added"),
     (r"make reports .*DATA=path/to/ward", "test_a_table_is_added"),
