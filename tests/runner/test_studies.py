@@ -234,7 +234,7 @@ def test_a_published_study_runs_on_its_stand_in(study: str, side_by_side: dict[s
     for name in STAND_INS[study]:
         assert "synthetic images that stand in for the real ones" in (reports / name / "report.html").read_text()
     assert (reports / "01_eda" / "dataset_card.md").is_file()
-    assert "this run is on synthetic ones" in (reports / "index.html").read_text()
+    assert "this run uses synthetic ones" in (reports / "index.html").read_text()
     pages.check_reports(folder / "reports", len(STAND_INS[study]))
 
 
