@@ -14,6 +14,7 @@ FIRST = (
     "test_studies.py",
     *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "06_hardware_benchmark.ipynb", "02_segmentation.ipynb"),
     *("07_export_flask.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
+    *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py"),
 )
 """Files that take longest, in the order in which none waits for what another one trains."""
 

@@ -221,6 +221,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     whole, epochs = batches(len(rows)), task["epochs"] + 1
     values = Training(epochs=epochs, batch_size=task["batch_size"])
     model.compile(training.optimizer(values, whole.num_batches), CrossEntropy(), weighted_metrics=metrics())
+    model.optimizer.build(model.trainable_variables)
     seconds, history = _epochs(model, whole, epochs)
     validation = manifest.rows(VALIDATION)
     logits = np.concatenate(

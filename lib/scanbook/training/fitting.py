@@ -134,10 +134,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _variables(self) -> list[Any]:
         """Return weights, states of random generators, and the optimizer's moments."""
-        optimizer = self.model.optimizer
-        if not optimizer.built:
-            optimizer.build(self.model.trainable_variables)
-        return [*self.model.variables, *optimizer.variables]
+        return [*self.model.variables, *self.model.optimizer.variables]
 
 
 _NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
@@ -277,6 +274,8 @@ def fit(
     callbacks = [keras.callbacks.EarlyStopping(**lowest, patience=patience, restore_best_weights=True)]
     if getattr(values, "rate_schedule", "") == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**lowest, factor=0.5, patience=values.plateau_patience))
+    # TensorFlow traces a step that creates variables twice, and starts each of them behind a condition
+    model.optimizer.build(model.trainable_variables)
     clock = Clock(name, lines=batches)
     saved = Checkpoint(checkpoint, clock, callbacks)
     x, y = (train, None) if batches else train
