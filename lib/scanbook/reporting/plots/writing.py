@@ -51,7 +51,7 @@ def write(figure: Figure) -> Written:
     if vectors.tell() <= LARGEST_SVG:
         return Written(vectors.getvalue(), "svg", vectors.getvalue(), "image/svg+xml")
     pixels, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=DPI, pil_kwargs={"optimize": True})
+    figure.savefig(pixels, format="png", dpi=DPI)
     with Image.open(pixels) as image:
         image.convert("RGB").save(small, "webp", quality=QUALITY)
     return Written(pixels.getvalue(), "png", small.getvalue(), "image/webp")
