@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from scanbook import runtime
-from scanbook.runtime.processes import WITHOUT_GPU, Child
+from scanbook.runtime.processes import MALLOC, WITHOUT_GPU, Child
 
 LIMIT = 1200.0
 """Seconds that a side may take to start, or for one measurement."""
@@ -60,8 +60,8 @@ class Process(Child):
     """
 
     def __init__(self, side: Side, environment: Mapping[str, str]) -> None:
-        module = ["-m", "benchmarks.worker"]
-        super().__init__(side.name, module, {**common_environment(), **environment}, limit=side.limit, patience=60)
+        module, variables = ["-m", "benchmarks.worker"], {**environment_of(side), **environment}
+        super().__init__(side.name, module, variables, limit=side.limit, patience=60)
         self.ask({"function": side.function, "options": side.options})
 
     def measure(self) -> Measurement:
@@ -73,10 +73,15 @@ class Process(Child):
         return self.ask("measure")
 
 
-def common_environment() -> dict[str, str]:
-    """Return the environment of every side: all processors of this machine, no GPU, no progress bars."""
+def environment_of(side: Side) -> dict[str, str | None]:
+    """Return the environment of a side: all processors of this machine, no GPU, no progress bars.
+
+    The baseline has no settings of glibc's malloc, as in usual practice.
+    """
     cores = str(runtime.cores())
+    malloc = dict.fromkeys(MALLOC) if side.function.startswith("benchmarks.baseline:") else {}
     return {
+        **malloc,
         **WITHOUT_GPU,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(runtime.project_root()), os.environ.get("PYTHONPATH", "")))),
         "KERAS_BACKEND": "tensorflow",

@@ -18,8 +18,7 @@ import pandas as pd
 from scipy.stats import quantile_test
 
 from scanbook import export, runtime
-from scanbook.benchmark.timing import is_stable, percentile
-from scanbook.benchmark.worker import PREDICT, TRACED, Worker
+from scanbook.benchmark.worker import PREDICT, TRACED, Worker, is_stable, percentile
 from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError

@@ -21,7 +21,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.benchmark.http_client import ANSWERED, Client, RequestLog, Target
-from scanbook.benchmark.timing import LAST, is_stable, percentile
+from scanbook.benchmark.worker import LAST, is_stable, percentile
 
 PAUSE = 0.1
 """Seconds that a client waits after a failed request, which limits the number of failures."""

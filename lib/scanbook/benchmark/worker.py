@@ -15,7 +15,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from scanbook.runtime.processes import WITHOUT_GPU, Child, answering
 
 PREDICT, TRACED = "Keras predict", "Keras traced"
 """The two ways to run a Keras model."""
+
+LAST = 3
+"""Number of latest windows that have to agree."""
 
 Predict = Callable[[np.ndarray], Any]
 
@@ -104,6 +107,17 @@ def window(
     futures = [pool.submit(call) for _ in range(callers)]
     starts, ends = np.transpose([pair for future in futures for pair in future.result()])
     return (1000 * (ends - starts)).tolist(), float(ends.max() - starts.min())
+
+
+def is_stable(values: Sequence[float], tolerance: float) -> bool:
+    """Return whether the values of the last three windows differ by at most `tolerance`, as a share of the smallest."""
+    last = values[-LAST:]
+    return len(last) == LAST and max(last) <= (1 + tolerance) * min(last)
+
+
+def percentile(times: np.ndarray, share: int) -> float:
+    """Return a percentile, or NaN where no call lies beyond it: the 95th takes 20 calls, the 99th 100."""
+    return float(np.percentile(times, share)) if len(times) * (100 - share) >= 100 else np.nan
 
 
 def _timed(predict: Predict, images: np.ndarray) -> tuple[float, float]:

@@ -113,7 +113,8 @@ class Session:
         comparisons: dict[str, Any] = {}
         if tables and self.study.on_stand_in:
             self.say(
-                "Published values were measured on the real images, and this run uses synthetic ones: the two are not compared."
+                "Published values were measured on the real images, and this run uses synthetic ones. "
+                "The two are not compared."
             )
         for key, published in tables.items():
             table = pd.DataFrame(list(published.rows.values()), index=list(published.rows), dtype=object)

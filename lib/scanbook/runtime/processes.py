@@ -56,7 +56,7 @@ class Child:
     Args:
         name: What it does, for errors.
         arguments: Arguments of the Python interpreter.
-        environment: Variables on top of this process's and of `MALLOC`.
+        environment: Variables on top of this process's and of `MALLOC`; None removes one.
         hint: What to do when it fails.
         limit: Seconds that an answer may take; None for no limit.
         patience: Seconds that it may take to clean up when it is stopped.
@@ -66,20 +66,21 @@ class Child:
         self,
         name: str,
         arguments: Sequence[str],
-        environment: Mapping[str, str],
+        environment: Mapping[str, str | None],
         *,
         hint: str = "",
         limit: float | None = None,
         patience: float = 0.0,
     ) -> None:
         self.name, self._hint, self._limit, self._patience = name, hint, limit, patience
+        variables = {**with_malloc(), "SCANBOOK_HEADLESS": "1", **environment}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  the process writes to it as long as it lives
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**with_malloc(), "SCANBOOK_HEADLESS": "1", **environment},
+            env={key: value for key, value in variables.items() if value is not None},
             text=True,
             start_new_session=True,  # Ctrl-C reaches the parent alone, and the child's own processes end with it
         )
