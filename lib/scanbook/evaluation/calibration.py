@@ -57,7 +57,7 @@ def reliability(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
 
     Args:
         predictions: n images.
-        bins: number of bins between 0 and 1, each open below and closed above.
+        bins: Number of bins between 0 and 1, each open below and closed above.
 
     Returns:
         One row per bin, empty ones included: bin ("0.8–0.9"), confidence (mean), accuracy, count, and low, high: 95 %

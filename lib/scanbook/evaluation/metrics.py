@@ -33,7 +33,7 @@ def confusions(y_true: Labels, y_pred: Labels, k: int, weights: Floats | None = 
     Args:
         y_true: (n,) int, true class.
         y_pred: (n,) int, predicted class.
-        k: number of classes.
+        k: Number of classes.
         weights: (rounds, n); None counts every image once, in one round.
 
     Returns:
@@ -208,10 +208,10 @@ class Metric:
     """A metric of predictions.
 
     Attributes:
-        name: key in `METRICS`.
-        title: name for tables, figures and sentences.
+        name: Key in `METRICS`.
+        title: Name for tables, figures and sentences.
         higher_is_better: False for errors and losses.
-        compute: function of y_true (n,), probabilities (n, k), weights (rounds, n) or None, giving (rounds,).
+        compute: Function of y_true (n,), probabilities (n, k), weights (rounds, n) or None, giving (rounds,).
     """
 
     name: str
@@ -246,7 +246,7 @@ def metrics_for(ordered: bool) -> tuple[str, ...]:
     """Return the names in `METRICS` that a report on test images shows: all, but kappa only of ordered classes.
 
     Args:
-        ordered: whether the class order is a grading, such as the stages of a disease.
+        ordered: Whether the class order is a grading, such as the stages of a disease.
     """
     return tuple(name for name in METRICS if ordered or name != "kappa")
 

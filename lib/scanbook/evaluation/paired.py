@@ -35,11 +35,11 @@ class Difference:
     """A metric of model a minus the same metric of model b.
 
     Attributes:
-        metric: name in `METRICS`, or of a test ("AUROC of <class> (DeLong)", "accuracy (McNemar)").
+        metric: Name in `METRICS`, or of a test ("AUROC of <class> (DeLong)", "accuracy (McNemar)").
         value: a − b, in the metric's own unit.
-        low: lower end of the 95 % interval of a − b.
-        high: upper end.
-        p_value: two-sided p of no difference.
+        low: Lower end of the 95 % interval of a − b.
+        high: Upper end.
+        p_value: Two-sided p of no difference.
     """
 
     metric: str
@@ -57,8 +57,8 @@ class Difference:
         """Return the result in words, for a report; the metric is one of `METRICS`.
 
         Args:
-            name_a: name of model a.
-            name_b: name of model b.
+            name_a: Name of model a.
+            name_b: Name of model b.
         """
         metric = find_metric(self.metric)
         value, low, high = self.value, self.low, self.high
@@ -87,11 +87,11 @@ def paired_difference(
     """Return the difference of two models with its 95 % interval, from the same group resamples for both.
 
     Args:
-        a: model a.
-        b: model b, on the same images in the same order.
-        metric: name in `METRICS`.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        a: Model a.
+        b: Model b, on the same images in the same order.
+        metric: Name in `METRICS`.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         The difference; its p is twice the share of resamples on the other side of zero.
@@ -108,11 +108,11 @@ def comparison(
     """Return all differences of two models on the same images, with their intervals and p values.
 
     Args:
-        a: model a.
-        b: model b, on the same images in the same order.
-        metrics: names in `METRICS`.
-        rounds: number of resamples.
-        seed: seed of the resamples, which all metrics and both models share.
+        a: Model a.
+        b: Model b, on the same images in the same order.
+        metrics: Names in `METRICS`.
+        rounds: Number of resamples.
+        seed: Seed of the resamples, which all metrics and both models share.
 
     Returns:
         Index `comparison`: the metrics' names, then "AUROC of <class> (DeLong)" for every class (of two, whose
@@ -136,8 +136,8 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
     It takes images as independent; where patients have several, use `paired_difference`.
 
     Args:
-        a: model a.
-        b: model b, on the same images in the same order.
+        a: Model a.
+        b: Model b, on the same images in the same order.
 
     Returns:
         p; 1.0 where both models are correct on the same images.
@@ -156,9 +156,9 @@ def delong(a: Predictions, b: Predictions, positive_class: str) -> Difference:
     """Return the difference of two models' AUROCs of one class against the rest, with its 95 % interval over groups.
 
     Args:
-        a: model a.
-        b: model b, on the same images in the same order.
-        positive_class: name of the class.
+        a: Model a.
+        b: Model b, on the same images in the same order.
+        positive_class: Name of the class.
 
     Returns:
         The difference; p is 1 where both models rank the images in the same way. All is NaN where the class or the

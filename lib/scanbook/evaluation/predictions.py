@@ -93,7 +93,7 @@ class Predictions:
         """Return the predictions after calibration: softmax(log p / t) = softmax(logits / t) (Guo et al., 2017).
 
         Args:
-            t: temperature, above 0, from `fit_temperature` on validation images. No prediction changes.
+            t: Temperature, above 0, from `fit_temperature` on validation images. No prediction changes.
 
         Raises:
             DataError: t is not a positive number.
@@ -108,7 +108,7 @@ class Predictions:
         """Return the prediction for one image in words, to check by hand: "True: 5, Predicted: 5, 0.87".
 
         Args:
-            image_id: name of the image.
+            image_id: Name of the image.
 
         Returns:
             True class, predicted class, and the probability of the predicted class with two decimals.
@@ -185,7 +185,7 @@ def failures(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
 
     Args:
         predictions: n images.
-        count: largest number of positions.
+        count: Largest number of positions.
 
     Returns:
         (count or fewer,) int64; of images with equal confidence the earlier comes first.

@@ -24,8 +24,8 @@ def group_weights(group: ArrayLike, rounds: int, seed: int) -> NDArray[np.float3
 
     Args:
         group: (n,) names; images of one group get one count.
-        rounds: number of resamples.
-        seed: seed of the random numbers.
+        rounds: Number of resamples.
+        seed: Seed of the random numbers.
 
     Returns:
         (rounds, n) float32 of whole numbers.
@@ -42,10 +42,10 @@ def resample(
     """Return the values of a statistic over the resamples, in bounded memory.
 
     Args:
-        statistic: function of weights (some rounds, n) that returns (the same rounds, ...).
+        statistic: Function of weights (some rounds, n) that returns (the same rounds, ...).
         group: (n,) names.
-        rounds: number of resamples.
-        seed: seed of the random numbers; the same groups and seed give the same resamples.
+        rounds: Number of resamples.
+        seed: Seed of the random numbers; the same groups and seed give the same resamples.
 
     Returns:
         (rounds, ...) float64; NaN where all images are of one group, because its resamples are all the same.
@@ -82,8 +82,8 @@ def group_folds(y: np.ndarray, group: np.ndarray, folds: int, seed: int) -> Iter
     Args:
         y: (n,) class of each row.
         group: (n,) group of each row.
-        folds: number of folds.
-        seed: seed of the shuffling.
+        folds: Number of folds.
+        seed: Seed of the shuffling.
 
     Yields:
         Positions of the rows outside the fold and of those in it.

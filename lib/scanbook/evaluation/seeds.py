@@ -21,8 +21,8 @@ def over_seeds(models: Mapping[int, Predictions], metrics: Sequence[str] = DEFAU
     """Return the metrics of each seed and their scatter, which comes from training, not from the choice of patients.
 
     Args:
-        models: predictions by seed.
-        metrics: names in `METRICS`.
+        models: Predictions by seed.
+        metrics: Names in `METRICS`.
 
     Returns:
         Index `metric`; columns "seed <seed>" each, then mean, sd (with n − 1; NaN of one seed), min and max.
@@ -51,11 +51,11 @@ def difference_over_seeds(
     taken to scatter as the other model does; with one seed each the scatter is unknown and not included.
 
     Args:
-        a: model a with each of its seeds.
-        b: model b, on the same images in the same order; the seeds may be others, and more or fewer.
-        metric: name in `METRICS`.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        a: Model a with each of its seeds.
+        b: Model b, on the same images in the same order; the seeds may be others, and more or fewer.
+        metric: Name in `METRICS`.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Raises:
         DataError: there is no model; images, labels, groups or classes differ; or the metric is unknown.

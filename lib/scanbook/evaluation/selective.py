@@ -24,8 +24,8 @@ def coverage_curve(predictions: Predictions, rounds: int = 1000, seed: int = 0) 
 
     Args:
         predictions: n images.
-        rounds: number of resamples of groups, at the thresholds of all images.
-        seed: seed of the resamples.
+        rounds: Number of resamples of groups, at the thresholds of all images.
+        seed: Seed of the resamples.
 
     Returns:
         Index `coverage` (the requested share); columns threshold (an image is answered where its confidence is at or
@@ -56,7 +56,7 @@ def abstain_below(validation: Predictions, coverage: float) -> float:
 
     Args:
         validation: n validation images.
-        coverage: share of them to answer, above 0 to 1.
+        coverage: Share of them to answer, above 0 to 1.
     """
     return float(np.quantile(validation.confidence, 1 - coverage))
 
@@ -66,9 +66,9 @@ def abstention(test: Predictions, threshold: float, rounds: int = 1000, seed: in
 
     Args:
         test: n test images.
-        threshold: from `abstain_below` on validation images.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        threshold: From `abstain_below` on validation images.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `metric`: coverage (share of images answered) and accuracy (of those); columns images (the number that the

@@ -58,8 +58,8 @@ def attribute(frame: pd.DataFrame, column: str) -> pd.Series:
     """Return a column of metadata for `subgroups`: numbers in bands, names unchanged.
 
     Args:
-        frame: one row per image, such as a manifest's.
-        column: name of the column.
+        frame: One row per image, such as a manifest's.
+        column: Name of the column.
 
     Raises:
         DataError: the column does not exist.
@@ -85,9 +85,9 @@ def subgroups(
         predictions: n images.
         values: (n,) the attribute of each image, as `attribute` returns it; missing values are a subgroup of their own,
             "not recorded".
-        metrics: names in `METRICS`. A macro mean is over the classes that the subgroup has, which may be fewer.
-        rounds: number of resamples, within each subgroup.
-        seed: seed of the resamples.
+        metrics: Names in `METRICS`. A macro mean is over the classes that the subgroup has, which may be fewer.
+        rounds: Number of resamples, within each subgroup.
+        seed: Seed of the resamples.
 
     Returns:
         Index `subgroup` (categories in their order, else by name, "not recorded" last), `metric`; columns images,

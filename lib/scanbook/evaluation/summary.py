@@ -23,9 +23,9 @@ def summary(
 
     Args:
         predictions: n images.
-        metrics: names in `METRICS`; add "kappa" where the classes have an order.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        metrics: Names in `METRICS`; add "kappa" where the classes have an order.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `metric` (names, in the requested order); columns value, low, high.
@@ -50,7 +50,7 @@ def by_backbone(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the metrics of several arms in one table, for comparison with published ones.
 
     Args:
-        summaries: tables of `summary` by arm, "<backbone>, <training>".
+        summaries: Tables of `summary` by arm, "<backbone>, <training>".
 
     Returns:
         Index: backbones; one column per metric. Of several arms of one backbone the first is used.
@@ -64,8 +64,8 @@ def per_class(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> pd
 
     Args:
         predictions: n images.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `class`, in class order; columns support (images), then sensitivity, specificity, precision, f1, auroc and
@@ -83,8 +83,8 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
 
     Args:
         predictions: n images.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `class`: the classes, "macro average" (equal weights) and "weighted average" (weights are the numbers of
@@ -132,11 +132,11 @@ def means(frame: pd.DataFrame, column: str, by: str, rounds: int = 1000, seed: i
     """Return the mean of a per-image score, such as Dice, with 95 % percentile intervals from the group bootstrap.
 
     Args:
-        frame: one row per image and kind, with a column `group`.
-        column: the column of the score.
-        by: the column that names the kind, such as the segmentation method.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        frame: One row per image and kind, with a column `group`.
+        column: The column of the score.
+        by: The column that names the kind, such as the segmentation method.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `by`, in order of appearance; columns value, low, high, images.

@@ -35,7 +35,7 @@ def choose_threshold(y_true: ArrayLike, score: ArrayLike, specificity: float = 0
     Args:
         y_true: (n,) bool or 0 and 1, on validation images.
         score: (n,) float, higher for positives.
-        specificity: requested share of negatives that are called negative, 0 to 1.
+        specificity: Requested share of negatives that are called negative, 0 to 1.
 
     Returns:
         A finite threshold. It is just above the highest score, and nothing is called positive, if no other threshold
@@ -68,9 +68,9 @@ def predictive_values(sensitivity: ArrayLike, specificity: ArrayLike, prevalence
     """Return the positive and the negative predictive value (PPV, NPV), by Bayes' rule.
 
     Args:
-        sensitivity: share of positives called positive; any shape.
-        specificity: share of negatives called negative; of a shape that broadcasts.
-        prevalence: share of positives among all; likewise.
+        sensitivity: Share of positives called positive; any shape.
+        specificity: Share of negatives called negative; of a shape that broadcasts.
+        prevalence: Share of positives among all; likewise.
 
     Returns:
         PPV and NPV, float64 of the common shape. PPV is NaN where nothing is called positive, NPV where nothing is
@@ -98,14 +98,14 @@ def targets_table(
     """Return the operating point of each target, then of each class against the rest, with 95 % intervals over groups.
 
     Args:
-        validation: images on which each threshold is chosen: the most sensitive one of at least the specificity.
-        test: images on which the rates are reported.
-        targets: the classes of each target, by its name.
-        specificity: requested specificity on validation images, 0 to 1.
-        prevalence: share of positives where the model is to be used, above 0 and below 1, by target or class; where
+        validation: Images on which each threshold is chosen: the most sensitive one of at least the specificity.
+        test: Images on which the rates are reported.
+        targets: The classes of each target, by its name.
+        specificity: Requested specificity on validation images, 0 to 1.
+        prevalence: Share of positives where the model is to be used, above 0 and below 1, by target or class; where
             none is stated, the share among the test images.
-        rounds: number of resamples.
-        seed: seed of the resamples.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Index `target`: the targets, then the classes that no target is named after; columns threshold, positives (test
@@ -152,11 +152,11 @@ def prevalence_curve(
 
     Args:
         test: n images.
-        classes: classes of the target.
-        threshold: threshold of the sum of their probabilities, from `targets_table`.
+        classes: Classes of the target.
+        threshold: Threshold of the sum of their probabilities, from `targets_table`.
         prevalences: m shares of positives.
-        rounds: number of resamples.
-        seed: seed of the resamples; with those of `targets_table` the intervals are the same.
+        rounds: Number of resamples.
+        seed: Seed of the resamples; with those of `targets_table` the intervals are the same.
 
     Returns:
         Index `prevalence`; columns ppv and npv, each followed by its `_low` and `_high`.
