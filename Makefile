@@ -82,7 +82,7 @@ status: setup ## list which reports are fresh, stale (and why), failed or missin
 	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"
 
 test: setup ## unit tests, and every notebook in the smoke profile
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env tests notebooks
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
