@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from scanbook import config
 from scanbook.config import Splits
-from scanbook.data import adapters, splits
+from scanbook.data import splits
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
 
@@ -254,28 +253,6 @@ def test_the_synthetic_study_is_split_by_patient() -> None:
     shared = [set(pair) for pair in found.facts["faults"]["exact_duplicates"]]
     assigned = used.set_index("image_id")["split"]
     assert all(assigned.reindex(sorted(pair)).dropna().nunique() == 1 for pair in shared)
-
-
-@pytest.mark.slow
-def test_ham10000_is_split_as_published(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
-    with zipfile.ZipFile(real_data / "ham10000_200x150.zip") as file:
-        file.extractall(tmp_path / "ham")
-    ham = config.load("ham10000", "quick", str(tmp_path / "ham"))
-    manifest = adapters.load(ham)
-    assert len(manifest.frame) == 10015 and manifest.frame["group"].nunique() == 7470
-    assert manifest.frame["label"].value_counts().to_dict() == ham.dataset.claimed
-    assert (manifest.frame["mask_path"] != "").all()
-    found = splits.prepare(ham)
-    source = pd.read_csv(tmp_path / "ham" / "HAM10000_metadata.csv")
-    fold = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    test = next(fold.split(source, source["dx"], source["lesion_id"]))[1]
-    assert found.frame["image_id"].tolist() == source["image_id"].tolist()
-    assert found.rows("test").tolist() == test.tolist() and len(test) == 2004
-    used = found.frame[found.frame["split"] != ""]
-    assert used.groupby("group")["split"].nunique().max() == 1
-    validation = len(found.rows("validation"))
-    assert 1500 < validation < 1700 and len(found.rows("train")) + validation + 2004 <= 10015
 
 
 # --- cleaning and capping: training alone

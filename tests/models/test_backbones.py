@@ -505,6 +505,13 @@ def stand_in_weights(name, photos, monkeypatch, folder):
     return Weights("imagenet", folder / "weights.npz"), expected[0]
 
 
+SAVED = (
+    *("baseline_cnn", "small_cnn", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "vgg16", "densenet121"),
+    *("xception", "resnet50", "resnet50_v2", "convnext_tiny", "resnet18", "vit_b16"),
+)
+"""One backbone of each family, which is saved and reloaded: the others have layers of the same classes."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
@@ -555,11 +562,12 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
     # logits of unit spread, so that probabilities of float32 tell them apart
     head.set_weights([values / logits.std() for values in head.get_weights()])
     logits = logits / logits.std()
-    model.save(tmp_path / "model.keras")
-    again = backbones.load(tmp_path / "model.keras")
-    assert engines.parity(logits, np.asarray(again(photos))) < 1e-5
+    if name in SAVED:
+        model.save(tmp_path / "model.keras")
+        model = backbones.load(tmp_path / "model.keras")
+        assert engines.parity(logits, np.asarray(model(photos))) < 1e-5
 
-    engine = engines.OpenVinoEngine(engines.to_openvino(grad_cam.add_heat_maps(again, 1.3)))
+    engine = engines.OpenVinoEngine(engines.to_openvino(grad_cam.add_heat_maps(model, 1.3)))
     probabilities, maps = engine.predict(photos)
     spread = logits - logits.mean(1, keepdims=True)
     assert engines.parity(spread, 1.3 * engines.centred_log(probabilities)) <= 1e-3

@@ -160,7 +160,7 @@ def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path,
     labels = draw.integers(0, 3, 900)
     x = (draw.normal(0, 1, (900, 12)) + 2 * np.eye(3, 12)[labels]).astype(np.float32)
     manifest = studies.make_manifest(labels, {"train": 600, "validation": 300}, 3)
-    study = studies.make_study("mobilenet_v2_0.35", 64, {"epochs": 40, "batch_size": 32})
+    study = studies.make_study("mobilenet_v2_0.35", 64, {"epochs": 12, "batch_size": 32})
     found = []
     for most in (2**28, 0):
         monkeypatch.setattr(head, "_IN_MEMORY", most)
