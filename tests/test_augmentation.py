@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn depends on seed, epoch and place alone, and does exactly what its numbers say."""
+"""Augmentation: what is sampled depends on seed, epoch and place alone, and does exactly what its numbers say."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
     """Augments images with given parameters instead of synthetic ones."""
 
     def augment(images: np.ndarray, fill: str = "nearest", **changes: float) -> np.ndarray:
-        drawn = pd.DataFrame([IDENTITY | changes] * len(images))
-        monkeypatch.setattr(augmentation, "parameters", lambda *_: drawn)
+        sampled = pd.DataFrame([IDENTITY | changes] * len(images))
+        monkeypatch.setattr(augmentation, "parameters", lambda *_: sampled)
         monkeypatch.setitem(POLICIES, "forced", Policy(rotation=1, fill=fill))
         return Augmenter("forced", len(images), 0)(images, np.arange(len(images)), 0)
 
@@ -56,12 +56,12 @@ def test_the_same_draw_whatever_threads_and_batches(name: str, monkeypatch: pyte
     monkeypatch.setattr(runtime, "cores", lambda: 1)
     augment = Augmenter(name, 13, 5)
     order = np.random.default_rng(0).permutation(13)
-    found = np.empty_like(images)
+    augmented = np.empty_like(images)
     for start in range(0, 13, 4):
         augment(images[:1], np.array([0]), 1)  # another epoch in between changes nothing
         places = order[start : start + 4]
-        found[places] = augment(images[places], places, 2)
-    assert np.array_equal(found, whole)
+        augmented[places] = augment(images[places], places, 2)
+    assert np.array_equal(augmented, whole)
 
 
 def test_epochs_seeds_and_places_differ() -> None:
@@ -69,7 +69,7 @@ def test_epochs_seeds_and_places_differ() -> None:
     augment = Augmenter("dermoscopy", 4, 0)
     first, second = augment(images, np.arange(4), 0), augment(images, np.arange(4), 1)
     other = Augmenter("dermoscopy", 4, 1)(images, np.arange(4), 0)
-    assert len({each.tobytes() for batch in (first, second, other) for each in batch}) == 12
+    assert len({item.tobytes() for batch in (first, second, other) for item in batch}) == 12
 
 
 def test_the_size_of_an_image_counts_even_within_an_epoch() -> None:
@@ -93,17 +93,17 @@ def test_an_epoch_of_many_images_draws_tables_for_those_asked_for_alone() -> Non
 def test_none_is_the_identity() -> None:
     images = noise()
     assert np.array_equal(Augmenter("none", 6, 0)(images, np.arange(6), 3), images)
-    drawn = parameters(POLICIES["none"], 5, 0, 0)
-    assert drawn.to_dict("records") == [IDENTITY] * 5
-    assert np.array_equal(matrices(drawn, (24, 32)), np.tile(np.eye(2, 3), (5, 1, 1)))
+    sampled = parameters(POLICIES["none"], 5, 0, 0)
+    assert sampled.to_dict("records") == [IDENTITY] * 5
+    assert np.array_equal(matrices(sampled, (24, 32)), np.tile(np.eye(2, 3), (5, 1, 1)))
 
 
 def test_the_images_given_are_not_changed() -> None:
     images = noise()
-    kept = images.copy()
+    originals = images.copy()
     images.setflags(write=False)
     assert Augmenter("dermoscopy", 6, 0)(images, np.arange(6), 0).dtype == np.uint8
-    assert np.array_equal(images, kept)
+    assert np.array_equal(images, originals)
 
 
 EXACT = {
@@ -172,11 +172,11 @@ def test_the_composed_matrix_equals_the_steps(
 ) -> None:  # fmt: skip
     row = IDENTITY | {"rotation": rotation, "shift_x": shift_x, "shift_y": shift_y, "shear": shear, "zoom": zoom}
     row |= {"flip_x": int(flip_x), "flip_y": int(flip_y)}
-    found = matrices(pd.DataFrame([row]), (height, width))[0]
+    augmented = matrices(pd.DataFrame([row]), (height, width))[0]
     x, y = (width - 1) / 2, (height - 1) / 2
     steps = step(rotation=rotation) @ step(shear=shear) @ step(zoom=zoom) @ step(flip_x=flip_x, flip_y=flip_y)
     expected = move(shift_x * width, shift_y * height) @ move(x, y) @ steps @ move(-x, -y)
-    np.testing.assert_allclose(np.vstack([found, [0, 0, 1]]), expected, atol=1e-9)
+    np.testing.assert_allclose(np.vstack([augmented, [0, 0, 1]]), expected, atol=1e-9)
 
 
 @given(
@@ -189,21 +189,21 @@ def test_draws_never_exceed_their_ranges(
     horizontal: bool, vertical: bool, seed: int, epoch: int,
 ) -> None:  # fmt: skip
     policy = Policy(rotation, shift, shear, zoom, horizontal, vertical, brightness, contrast, colour)
-    drawn = parameters(policy, 50, seed, epoch)
-    centred = drawn.assign(zoom=drawn["zoom"] - 1, contrast=drawn["contrast"] - 1)
+    sampled = parameters(policy, 50, seed, epoch)
+    centred = sampled.assign(zoom=sampled["zoom"] - 1, contrast=sampled["contrast"] - 1)
     for channel in ("red", "green", "blue"):
         centred[channel] -= 1
     limits = {"rotation": rotation, "shift_x": shift, "shift_y": shift, "shear": shear, "zoom": zoom}
     limits |= {"brightness": brightness, "contrast": contrast, "red": colour, "green": colour, "blue": colour}
     for name, limit in limits.items():
         assert centred[name].abs().max() <= limit + 1e-12
-    assert set(drawn["flip_x"]) <= ({0, 1} if horizontal else {0})
-    assert set(drawn["flip_y"]) <= ({0, 1} if vertical else {0})
+    assert set(sampled["flip_x"]) <= ({0, 1} if horizontal else {0})
+    assert set(sampled["flip_y"]) <= ({0, 1} if vertical else {0})
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_draws_fill_their_ranges_evenly(name: str) -> None:
-    policy, drawn = POLICIES[name], parameters(POLICIES[name], 4000, 0, 0)
+    policy, sampled = POLICIES[name], parameters(POLICIES[name], 4000, 0, 0)
     for column, limit, centre in (
         ("rotation", policy.rotation, 0),
         ("shift_x", policy.shift, 0),
@@ -213,12 +213,12 @@ def test_draws_fill_their_ranges_evenly(name: str) -> None:
         ("contrast", policy.contrast, 1),
         ("blue", policy.colour, 1),
     ):
-        offset = drawn[column] - centre
+        offset = sampled[column] - centre
         assert offset.abs().max() == pytest.approx(limit, rel=0.02)
         assert abs(offset.mean()) <= 0.05 * limit and offset.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
     for column, allowed in (("flip_x", policy.flip_horizontal), ("flip_y", policy.flip_vertical)):
-        assert drawn[column].mean() == pytest.approx(0.5 if allowed else 0, abs=0.03)
-    varied = drawn.loc[:, drawn.nunique() > 1].corr().to_numpy()
+        assert sampled[column].mean() == pytest.approx(0.5 if allowed else 0, abs=0.03)
+    varied = sampled.loc[:, sampled.nunique() > 1].corr().to_numpy()
     assert np.abs(varied - np.eye(len(varied))).max(initial=0) < 0.06, "draws are independent"
 
 
@@ -233,13 +233,13 @@ def test_brightness_contrast_and_gains_equal_a_slow_reference(seed: int, forced:
     gains = rng.uniform(0.8, 1.2, 3)
     images = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     colours = dict(zip(("red", "green", "blue"), gains, strict=True))
-    found = forced(images, brightness=brightness, contrast=contrast, **colours)
+    augmented = forced(images, brightness=brightness, contrast=contrast, **colours)
     for level in range(256):
         for channel in range(3):
             value = ((level - 127.5) * contrast + 127.5 + 255 * brightness) * gains[channel]
             expected = min(max(value, 0), 255)
             # half a level of rounding, and the single precision of the table
-            assert abs(int(found[0].reshape(-1, 3)[level, channel]) - expected) <= 0.5 + 1e-4
+            assert abs(int(augmented[0].reshape(-1, 3)[level, channel]) - expected) <= 0.5 + 1e-4
 
 
 def test_mid_grey_stays_under_contrast_and_order_is_kept(forced: Callable[..., np.ndarray]) -> None:
@@ -270,8 +270,8 @@ def test_a_policy_that_only_mixes_leaves_single_images(name: str) -> None:
 
 def test_joining_changes_no_draw_of_single_images() -> None:
     images = noise()
-    found = [Augmenter(name, 6, 3)(images, np.arange(6), 2) for name in ("dermoscopy", "dermoscopy+mixup")]
-    assert np.array_equal(*found)
+    augmented = [Augmenter(name, 6, 3)(images, np.arange(6), 2) for name in ("dermoscopy", "dermoscopy+mixup")]
+    assert np.array_equal(*augmented)
 
 
 # --- mixing
@@ -288,8 +288,8 @@ def one_hot(count: int, classes: int = 3) -> np.ndarray:
 def test_a_policy_without_mixing_changes_no_batch(name: str) -> None:
     augment, images, y = Augmenter(name, 6, 0), noise(), one_hot(6)
     assert not augment.mixes
-    found = augment.mix(images, y, 0, 0)
-    assert found[0] is images and found[1] is y
+    augmented = augment.mix(images, y, 0, 0)
+    assert augmented[0] is images and augmented[1] is y
 
 
 @pytest.mark.parametrize("name", MIXING)
@@ -300,7 +300,7 @@ def test_what_is_mixed_depends_on_seed_epoch_and_batch(name: str, monkeypatch: p
     first = augment.mix(images, y, 2, 7)
     assert not np.array_equal(first[0], images) and first[0].dtype == np.uint8 and first[1].dtype == np.float32
     others = [augment.mix(images, y, 2, 8), augment.mix(images, y, 3, 7), Augmenter(name, 100, 6).mix(images, y, 2, 7)]
-    assert len({each[0].tobytes() for each in (first, *others)}) == 4
+    assert len({item[0].tobytes() for item in (first, *others)}) == 4
     monkeypatch.setattr(runtime, "cores", lambda: 7)
     again = Augmenter(name, 100, 5).mix(images, y, 2, 7)
     assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
@@ -337,21 +337,21 @@ def test_labels_are_mixed_as_the_pixels_are(
     policy = Policy(mixup=strength * (kind != "cutmix"), cutmix=strength * (kind != "mixup"))
     levels = np.linspace(0, 255, count).round().astype(np.uint8)
     images = np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
-    drawn = mixing(policy, (height, width), count, seed=seed, epoch=0, batch=batch)
-    mixed, y = mix(images, np.eye(count, dtype=np.float32), drawn)
+    sampled = mixing(policy, (height, width), count, seed=seed, epoch=0, batch=batch)
+    mixed, y = mix(images, np.eye(count, dtype=np.float32), sampled)
     np.testing.assert_allclose(y.sum(1), 1, atol=1e-6)
-    assert y.min() >= 0 and sorted(drawn["partner"]) == list(range(count))
+    assert y.min() >= 0 and sorted(sampled["partner"]) == list(range(count))
     mean = mixed.reshape(count, -1).mean(1)
-    rounding = 0.5 if drawn["method"][0] == "mixup" else 0  # of one blended level; pasted pixels are exact
+    rounding = 0.5 if sampled["method"][0] == "mixup" else 0  # of one blended level; pasted pixels are exact
     np.testing.assert_allclose(mean, y.astype(np.float64) @ levels, atol=rounding + 1e-3)
 
 
 @pytest.mark.parametrize("size", [(24, 32), (9, 7), (1, 1)])
 def test_cutmix_pastes_one_box_of_the_partner(size: tuple[int, int]) -> None:
     images = noise(12, *size)
-    drawn = mixing(Policy(cutmix=1.0), size, 12, **FIRST)
-    mixed, y = mix(images, np.eye(12, dtype=np.float32), drawn)
-    for place, row in drawn.iterrows():
+    sampled = mixing(Policy(cutmix=1.0), size, 12, **FIRST)
+    mixed, y = mix(images, np.eye(12, dtype=np.float32), sampled)
+    for place, row in sampled.iterrows():
         inside = np.zeros(size, bool)
         inside[row.top : row.bottom, row.left : row.right] = True
         assert np.array_equal(mixed[place][inside], images[row.partner][inside])
@@ -363,8 +363,8 @@ def test_cutmix_pastes_one_box_of_the_partner(size: tuple[int, int]) -> None:
 def test_a_batch_of_one_stays_as_it_is() -> None:
     images, y = noise(1), one_hot(1)
     for name in MIXING:
-        found = Augmenter(name, 1, 0).mix(images, y, 0, 0)
-        assert np.array_equal(found[0], images) and np.array_equal(found[1], y)
+        augmented = Augmenter(name, 1, 0).mix(images, y, 0, 0)
+        assert np.array_equal(augmented[0], images) and np.array_equal(augmented[1], y)
 
 
 def test_shares_follow_their_distribution() -> None:
@@ -382,18 +382,18 @@ def test_shares_follow_their_distribution() -> None:
 def test_a_batch_takes_mixup_or_cutmix_as_often() -> None:
     policy = registry.policy("mixup+cutmix")
     draws = [mixing(policy, (8, 8), 2, seed=0, epoch=0, batch=batch) for batch in range(400)]
-    assert all(each["method"].nunique() == 1 for each in draws)
-    assert np.mean([each["method"][0] == "mixup" for each in draws]) == pytest.approx(0.5, abs=0.08)
+    assert all(draw["method"].nunique() == 1 for draw in draws)
+    assert np.mean([draw["method"][0] == "mixup" for draw in draws]) == pytest.approx(0.5, abs=0.08)
 
 
 def test_mixing_leaves_what_it_is_given() -> None:
     images, y = noise(), one_hot(6)
-    kept = images.copy(), y.copy()
+    originals = images.copy(), y.copy()
     images.setflags(write=False)
     y.setflags(write=False)
     for name in MIXING:
         Augmenter(name, 6, 0).mix(images, y, 0, 0)
-    assert np.array_equal(images, kept[0]) and np.array_equal(y, kept[1])
+    assert np.array_equal(images, originals[0]) and np.array_equal(y, originals[1])
 
 
 def test_geometry_is_one_warp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,20 +409,20 @@ def test_geometry_is_one_warp(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what is reported
 
 
-def test_the_first_epoch_is_told_as_it_is_drawn() -> None:
-    drawn = augmentation.first_epoch("skin11+mixup", (24, 32), 50, 16, 3)
-    assert list(drawn) == [
+def test_the_first_epoch_is_described_as_it_is_sampled() -> None:
+    sampled = augmentation.first_epoch("skin11+mixup", (24, 32), 50, 16, 3)
+    assert list(sampled) == [
         *("rotation, degrees", "horizontal shift, share of the width", "vertical shift, share of the height"),
         *("shear, degrees", "mirrored left to right", "share of its own label"),
     ]
     single = parameters(POLICIES["skin11"], 50, 3, 1)
-    assert np.array_equal(drawn["rotation, degrees"], single["rotation"])
-    assert np.array_equal(drawn["mirrored left to right"] == "yes", single["flip_x"] == 1)
+    assert np.array_equal(sampled["rotation, degrees"], single["rotation"])
+    assert np.array_equal(sampled["mirrored left to right"] == "yes", single["flip_x"] == 1)
     policy = registry.policy("skin11+mixup")
     batches = [
         mixing(policy, (24, 32), size, seed=3, epoch=1, batch=place) for place, size in enumerate([16, 16, 16, 2])
     ]
-    assert np.array_equal(drawn["share of its own label"], pd.concat(batches)["share"])
+    assert np.array_equal(sampled["share of its own label"], pd.concat(batches)["share"])
 
 
 def test_of_none_and_of_one_image_nothing_varies() -> None:
@@ -431,5 +431,5 @@ def test_of_none_and_of_one_image_nothing_varies() -> None:
 
 
 def test_both_methods_show_in_the_first_epoch() -> None:
-    drawn = augmentation.first_epoch("mixup+cutmix", (24, 32), 400, 8, 0)
-    assert set(drawn["mixed by"]) == {"mixup", "cutmix"}
+    sampled = augmentation.first_epoch("mixup+cutmix", (24, 32), 400, 8, 0)
+    assert set(sampled["mixed by"]) == {"mixup", "cutmix"}

@@ -53,7 +53,7 @@ def test_the_address_of_the_repository_is_written_once() -> None:
     named = [tuple(line.split(":", 1)) for line in lines]
     assert {file for file, _ in named} >= {"pyproject.toml", *(f"notebooks/{path.name}" for path in FILES)}
     owner = address.removeprefix("https://github.com/")
-    assert [(file, found) for file, found in named if found.split("/", 1)[1] != owner] == []
+    assert [(file, link) for file, link in named if link.split("/", 1)[1] != owner] == []
 
 
 # --- each rule
@@ -207,21 +207,21 @@ def test_a_commit_of_an_unstripped_or_fat_notebook_is_refused(tmp_path: Path) ->
     assert first.returncode == 0, first.stdout + first.stderr
 
     path = project / "notebooks" / "01_eda.ipynb"
-    kept = path.read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8")
     for change, says in (
         (of_cell(4, outputs=PRINTED, execution_count=1), "outputs are stripped from notebooks"),
         (at(4, ["def f():\n", "    return 1"]), "notebooks/01_eda.ipynb: cell 4: has a def; move it into lib/scanbook"),
         (of_cell(4, source=[*WHOLE["cells"][3]["source"], "\n\n\nx=1"]), "format"),
     ):
-        notebook = json.loads(kept)
+        notebook = json.loads(source)
         change(notebook)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         refused = run("git", "commit", "-qam", "as it should not be")
-        said = refused.stdout + refused.stderr
+        message = refused.stdout + refused.stderr
         assert refused.returncode == 1
-        assert says in said if "cell" in says else re.search(rf"^{says}\.+Failed$", said, re.MULTILINE), said
+        assert says in message if "cell" in says else re.search(rf"^{says}\.+Failed$", message, re.MULTILINE), message
         assert run("git", "log", "--oneline").stdout.count("\n") == 1
         if "stripped" in says:  # and the hook has mended it: what is left to commit is nothing
-            assert path.read_text(encoding="utf-8") == kept
-        path.write_text(kept, encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == source
+        path.write_text(source, encoding="utf-8")
         run("git", "add", ".")

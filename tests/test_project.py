@@ -71,7 +71,7 @@ def test_the_lock_satisfies_what_is_declared(environment: dict[str, str]) -> Non
 
 def test_declared_bounds_are_ranges() -> None:
     for need in declared():
-        assert not any(each.operator in ("==", "===", "~=") for each in need.specifier), need
+        assert not any(item.operator in ("==", "===", "~=") for item in need.specifier), need
 
 
 def test_what_the_library_imports_is_declared() -> None:
@@ -227,7 +227,7 @@ def test_the_top_of_the_package_is_small() -> None:
 def test_no_cycle_of_imports_inside_a_folder(root: Path) -> None:
     modules = {f"{root.name}.{module_name(path, root)}".removesuffix(".__init__"): path for path in root.rglob("*.py")}
     edges = {
-        name: {each for each in imports(path) if each in modules and each != name and not name.startswith(f"{each}.")}
+        name: {item for item in imports(path) if item in modules and item != name and not name.startswith(f"{item}.")}
         for name, path in modules.items()
         if path.name != "__init__.py"
     }

@@ -87,8 +87,8 @@ def test_slow():
 
 def commands(test: str) -> list[str]:
     """The commands that a test runs, in the order of the documents, each once."""
-    found = dict.fromkeys(each for document in DOCUMENTS for each in documents.commands(document))
-    return [each for each in found if runs(each) == test]
+    result = dict.fromkeys(item for document in DOCUMENTS for item in documents.commands(document))
+    return [item for item in result if runs(item) == test]
 
 
 def runs(command: str) -> str | None:
@@ -99,12 +99,12 @@ def runs(command: str) -> str | None:
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    every = [each for document in DOCUMENTS for each in documents.commands(document)]
+    every = [item for document in DOCUMENTS for item in documents.commands(document)]
     assert len(every) > 40
-    assert [each for each in every if runs(each) is None] == []
+    assert [item for item in every if runs(item) is None] == []
     for pattern, test in HOW:
         assert callable(globals()[test])
-        assert any(re.fullmatch(pattern, each) and runs(each) == test for each in every), f"no command for {pattern}"
+        assert any(re.fullmatch(pattern, item) and runs(item) == test for item in every), f"no command for {pattern}"
 
 
 def test_every_fenced_block_says_what_it_is() -> None:
@@ -119,10 +119,10 @@ def test_targets_and_subcommands_in_sentences_exist() -> None:
     targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split())
     variables = set(re.findall(r"^([A-Z]+) =", makefile, re.MULTILINE))
     for document in DOCUMENTS:
-        said = documents.prose(document)
-        assert set(re.findall(r"`make ([a-z-]+)", said)) <= targets
-        assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", said)) <= variables
-        for name in re.findall(r"`(?:\.venv/bin/)?scanbook ([a-z-]+)", said):
+        output = documents.prose(document)
+        assert set(re.findall(r"`make ([a-z-]+)", output)) <= targets
+        assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", output)) <= variables
+        for name in re.findall(r"`(?:\.venv/bin/)?scanbook ([a-z-]+)", output):
             with pytest.raises(SystemExit, match="0"):
                 cli.main([name, "--help"])
 
@@ -162,7 +162,7 @@ def test_the_tables_are_whole() -> None:
         for variable in re.findall(r"""["'](SCANBOOK_[A-Z_]+[A-Z])["']""", path.read_text())
     }
     internal = {"SCANBOOK_HEADLESS", "SCANBOOK_LIVE", runtime.NOTEBOOK}  # what the runner tells its own processes
-    explained = {each for document in DOCUMENTS for each in re.findall(r"`(SCANBOOK_\w+)", documents.text(document))}
+    explained = {item for document in DOCUMENTS for item in re.findall(r"`(SCANBOOK_\w+)", documents.text(document))}
     assert used - settings.VARIABLES - internal <= explained
     assert explained >= settings.VARIABLES
 
@@ -178,7 +178,7 @@ def test_the_citation_is_of_this_software() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {"cff-version", "message", "title", "authors"} <= set(citation), "the keys that CFF 1.2 asks for"
     assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
-    assert all({"name"} <= set(each) or {"family-names"} <= set(each) for each in citation["authors"])
+    assert all({"name"} <= set(item) or {"family-names"} <= set(item) for item in citation["authors"])
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert citation["repository-code"] == project["urls"]["Repository"]
 
@@ -223,7 +223,7 @@ def made_by(*words: str, module: str = "scanbook.cli") -> list[str]:
 @pytest.mark.parametrize("command", commands("test_make_gives_the_command_what_it_asks_for"))
 def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
     make, target, *variables = shlex.split(command)
-    given = dict(each.split("=", 1) for each in variables)
+    given = dict(item.split("=", 1) for item in variables)
     assert make == "make"
     if target == "bench":
         options = benchmarks_command.make_parser().parse_args(made_by(target, *variables, module="benchmarks"))
@@ -241,7 +241,7 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         chosen = config.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
         grid = sweeps.trials(chosen)
-        assert len(grid) == len({each.configuration for each in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
+        assert len(grid) == len({item.configuration for item in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
 
 
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
@@ -255,8 +255,8 @@ def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
     assert (make, train) == ("make", nodes.replace("--nodes=", "-j"))
     launcher, *words = options.launch.split()
     assert launcher == "srun" and srun.parse_known_args(words)[1] == [], "one task for each run, on one node"
-    found, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
-    assert found and planning.rules({"a": planning.Run(["true"])}, options.launch)
+    result, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
+    assert result and planning.rules({"a": planning.Run(["true"])}, options.launch)
 
 
 @pytest.mark.parametrize("command", commands("test_one_network_is_trained_by_several"))
@@ -268,7 +268,7 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     asked, rest = srun.parse_known_args(shlex.split(launcher)[1:])
     # JAX takes the GPU of a process's number on its node, so each must see all of them
     assert not launcher or asked.gpus_per_node == asked.ntasks_per_node
-    addresses = [each for each in options.addresses.split(",") if each]
+    addresses = [item for item in options.addresses.split(",") if item]
     assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
     monkeypatch.setenv(distribution.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
     monkeypatch.setattr(distribution, "gpus", lambda: 0)
@@ -285,7 +285,7 @@ class Clone:
     def __init__(self, place: Path) -> None:
         origin = place / "origin"
         apart = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
-        own = {each.name for each in ROOT.iterdir()} & apart
+        own = {item.name for item in ROOT.iterdir()} & apart
         skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT, origin, ignore=lambda at, names: {*skipped(at, names), *(own if at == str(ROOT) else ())})
         git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(origin)]
@@ -293,9 +293,11 @@ class Clone:
             subprocess.run([*git, *words], check=True)
         self.folder = place
         address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "SCANBOOK", "MAKE"))}
-        self.environment = kept | {
-            "PATH": f"{programs.install(place / 'programs')}:{Path(sys.executable).parent}:{kept['PATH']}",
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "SCANBOOK", "MAKE"))
+        }
+        self.environment = environment | {
+            "PATH": f"{programs.install(place / 'programs')}:{Path(sys.executable).parent}:{environment['PATH']}",
             "PYTHONPATH": str(place / "scanbook" / "lib"),
             "SCANBOOK_REPORTS": str(place / "reports"),
             "SCANBOOK_STORE": str(place / "store"),
@@ -310,9 +312,9 @@ class Clone:
         self.folder = place / "scanbook"
         # the environment of these tests is the clone's: set up for this folder, with its packages
         (self.folder / ".venv").mkdir()
-        for each in Path(sys.prefix).iterdir():
-            if each.name != "installed":
-                (self.folder / ".venv" / each.name).symlink_to(each)
+        for item in Path(sys.prefix).iterdir():
+            if item.name != "installed":
+                (self.folder / ".venv" / item.name).symlink_to(item)
         wanted = [self.folder / "requirements.lock", self.folder / "pyproject.toml"]
         stamp = f"{self.folder}\n" + "".join(path.read_text() for path in wanted)
         (self.folder / ".venv" / "installed").write_text(stamp)
@@ -366,8 +368,8 @@ def test_the_first_commands(clone: Clone) -> None:
     for seed in range(8):
         draw(clone.folder / "path/to/images" / ("normal", "ill")[seed % 2] / f"{seed}.png", seed)
     assert "Targets:" in clone.run("make")
-    asked = [each for each in commands("test_the_first_commands") if not each.startswith("git clone")]
-    [reports] = [each for each in asked if each.startswith("make reports")]
+    asked = [item for item in commands("test_the_first_commands") if not item.startswith("git clone")]
+    [reports] = [item for item in asked if item.startswith("make reports")]
     assert "7 missing" in clone.status(reports)
     shutil.rmtree(clone.folder / "tests")
     for path in (clone.folder / "notebooks").glob("*.ipynb"):
@@ -377,9 +379,9 @@ def test_the_first_commands(clone: Clone) -> None:
     (clone.folder / "tests" / "test_one.py").write_text(TINY)
     for command in asked:
         if command != reports:
-            said = clone.run(command)
+            output = clone.run(command)
             passed = {"make test": "3 passed", "make check": "1 passed"}.get(command, "")
-            assert passed in said, said
+            assert passed in output, output
 
 
 @pytest.mark.slow
@@ -389,11 +391,11 @@ def test_the_other_commands_of_a_clone(clone: Clone) -> None:
             words = re.search(r"-m (jupyterlab .*)", clone.run("make -n lab")).group(1)
             assert "JupyterLab" in clone.run(f".venv/bin/python -m {words} --help")
             continue
-        said = clone.run(command)
+        output = clone.run(command)
         if "studies" in command:
-            assert all(name in said for name in config.studies())
+            assert all(name in output for name in config.studies())
         if command.startswith("make status"):
-            assert "7 missing" in said
+            assert "7 missing" in output
 
 
 # --- the examples of how scanbook is extended
@@ -411,7 +413,7 @@ def test_a_notebook_is_added(clone: Clone) -> None:
 def save(clone: Clone, name: str) -> None:
     """Saves the README's difference of that name where its reader would."""
     blocks = documents.blocks("README.md", "diff")
-    [block] = [each for each in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in each]
+    [block] = [item for item in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in item]
     (clone.folder / f"{name}.diff").write_text(block)
 
 
@@ -437,11 +439,11 @@ def test_a_table_is_added(clone: Clone) -> None:
     new, reports = commands("test_a_table_is_added")
     clone.run(new)
     written = clone.folder / "notebooks/studies/ward.yaml"
-    found = yaml.safe_load(written.read_text())["dataset"]
-    [block] = [each for each in documents.blocks("README.md", "yaml") if each.startswith("study: ward")]
+    result = yaml.safe_load(written.read_text())["dataset"]
+    [block] = [item for item in documents.blocks("README.md", "yaml") if item.startswith("study: ward")]
     shown = yaml.safe_load(block)["dataset"]
     layout = ("adapter", "csv", "label_column", "group_column", "image_folders")
-    assert {key: found[key] for key in layout} == {key: shown[key] for key in layout}
+    assert {key: result[key] for key in layout} == {key: shown[key] for key in layout}
     written.write_text(block)
     assert "7 missing" in clone.status(reports)
     frame = prepared(clone, "'ward', data='path/to/ward'")
@@ -450,7 +452,7 @@ def test_a_table_is_added(clone: Clone) -> None:
 
 
 def prepared(clone: Clone, arguments: str) -> pd.DataFrame:
-    """The images of a study and their parts, as the clone's library prepares them."""
+    """The images of a study and their splits, as the clone's library prepares them."""
     code = (
         f"from scanbook import config; from scanbook.data import splits; m = splits.prepare(config.load({arguments}))"
     )
@@ -503,9 +505,9 @@ def test_a_model_is_exported_and_packed(clone: Clone, bundle: Path) -> None:
 def test_a_model_goes_to_aws(clone: Clone, bundle: Path) -> None:
     """The blocks of the page, one after the other, in one shell."""
     asked = commands("test_a_model_goes_to_aws")
-    said = clone.run(*asked, 'echo "$REGISTRY" "$ENDPOINT"', at=os.path.relpath(bundle, clone.folder))
+    output = clone.run(*asked, 'echo "$REGISTRY" "$ENDPOINT"', at=os.path.relpath(bundle, clone.folder))
     registry = f"{programs.ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
-    assert said.splitlines()[-1].split() == [registry, "the-EndpointName"]
+    assert output.splitlines()[-1].split() == [registry, "the-EndpointName"]
     assert (bundle.parent / "answer.json").is_file()
 
 
@@ -536,13 +538,13 @@ def started(clone: Clone, command: str, at: Path) -> Iterator[int]:
 @pytest.mark.slow
 def test_a_service_answers(clone: Clone, bundle: Path) -> None:
     asked = commands("test_a_service_answers")
-    serve, install = (next(each for each in asked if each.startswith(word)) for word in ("make serve", "pip"))
+    serve, install = (next(item for item in asked if item.startswith(word)) for word in ("make serve", "pip"))
     with started(clone, install, bundle) as port:
         assert f":{port}" in clone.run(f"curl -sf http://127.0.0.1:{port}/openapi.json && echo :{port}")
     image = base64.b64encode((clone.folder / "photo.jpg").read_bytes()).decode()
     with started(clone, serve, clone.folder) as port, serving(fine) as other:
         place = f"http://127.0.0.1:{port}"
-        for command in (each for each in asked if each not in (serve, install)):
+        for command in (item for item in asked if item not in (serve, install)):
             given = command.replace("http://127.0.0.1:8080", place).replace("https://host/page", other)
             if "curl" in command:
                 given = given.replace("curl ", "curl -sf ").replace("…", "'\"$IMAGE\"'")  # out of the quotes and back

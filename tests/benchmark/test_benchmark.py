@@ -71,13 +71,13 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
 
     monkeypatch.setattr(training_times, "_epochs", count)
     task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "head": {}, "weights": ["none", "", ""]}
-    found = training_times._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
+    times = training_times._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
     assert seen == [(16, 2, 3), (8, 1, 3)]
-    assert (found["strong"]["images"], found["weak"]["images"]) == (16, 8)
-    for each in found.values():
-        assert 0 < each["low"] <= each["seconds"] <= each["high"]
-    assert set(found["weak"]) == {"images", "seconds", "low", "high"}
-    strong = found["strong"]
+    assert (times["strong"]["images"], times["weak"]["images"]) == (16, 8)
+    for value in times.values():
+        assert 0 < value["low"] <= value["seconds"] <= value["high"]
+    assert set(times["weak"]) == {"images", "seconds", "low", "high"}
+    strong = times["strong"]
     assert strong["first_epoch"] > strong["high"] and strong["total"] > strong["first_epoch"] + strong["seconds"]
     assert 0 <= strong["accuracy"] <= 1 and 0 <= strong["validation_accuracy"] <= 1
 
@@ -166,11 +166,11 @@ def test_two_threads_are_no_fit_and_one_scales_nothing(monkeypatch):
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 2000), st.integers(1, 128), st.integers(1, 64))
 def test_work_fits_the_data_and_the_largest_weak_arm_is_a_strong_one(images, threads, batch_size):
-    strong, each = training_times.split_work(images, threads, batch_size)
-    assert 1 <= each <= strong <= images
-    assert strong == each * threads or images < threads
-    assert each < batch_size or each % batch_size == 0
-    assert each >= batch_size or each == max(images // threads, 1)
+    strong, weak = training_times.split_work(images, threads, batch_size)
+    assert 1 <= weak <= strong <= images
+    assert strong == weak * threads or images < threads
+    assert weak < batch_size or weak % batch_size == 0
+    assert weak >= batch_size or weak == max(images // threads, 1)
 
 
 def test_environment_hides_gpus_from_cpu_arms_alone(monkeypatch):
@@ -199,10 +199,10 @@ def test_arms_are_those_of_the_machine(monkeypatch):
     for cores, gpus, expected in ((1, 0, [1]), (2, 0, [1, 2]), (6, 0, [1, 2, 4, 6]), (8, 1, [1, 2, 4, 8, 8])):
         monkeypatch.setattr(training_times.runtime, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(training_times.runtime, "gpus", lambda gpus=gpus: gpus)
-        found = training_times.select_arms()
-        assert [arm["threads"] for arm in found] == expected
-        assert [arm["device"] for arm in found] == ["cpu"] * (len(expected) - gpus) + ["gpu"] * gpus
-        assert [arm["arm"] for arm in found].count("sequential CPU") == 1
+        arms = training_times.select_arms()
+        assert [arm["threads"] for arm in arms] == expected
+        assert [arm["device"] for arm in arms] == ["cpu"] * (len(expected) - gpus) + ["gpu"] * gpus
+        assert [arm["arm"] for arm in arms].count("sequential CPU") == 1
 
 
 def test_stages_add_up_by_kind():

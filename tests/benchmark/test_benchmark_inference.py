@@ -55,30 +55,30 @@ def answers(rate, batch=1, count=4, calls=40, spread=0.0):
 
 def test_summary_of_planted_windows():
     windows = [{"milliseconds": list(np.arange(1.0, 51)), "seconds": seconds} for seconds in (1, 2, 4, 1, 2, 4)]
-    found = inference.summary(windows, batch=8, tolerance=0.05)
-    assert (found["calls"], found["windows"], found["stable"]) == (300, 6, True)
+    figures = inference.summary(windows, batch=8, tolerance=0.05)
+    assert (figures["calls"], figures["windows"], figures["stable"]) == (300, 6, True)
     every = np.tile(np.arange(1.0, 51), 6)
-    assert [found[name] for name in ("p50", "p95", "p99")] == np.percentile(every, [50, 95, 99]).tolist()
-    assert (found["images_per_second"], found["low"], found["high"]) == (200, 100, 400)
+    assert [figures[name] for name in ("p50", "p95", "p99")] == np.percentile(every, [50, 95, 99]).tolist()
+    assert (figures["images_per_second"], figures["low"], figures["high"]) == (200, 100, 400)
 
 
 @pytest.mark.parametrize(("calls", "given"), [(9, "p50"), (20, "p50 p95"), (99, "p50 p95"), (100, "p50 p95 p99")])
 def test_a_percentile_needs_a_call_beyond_it(calls, given):
-    found = inference.summary([{"milliseconds": [1.0] * calls, "seconds": 1.0}], 1, 0.05)
-    assert " ".join(name for name in ("p50", "p95", "p99") if np.isfinite(found[name])) == given
+    figures = inference.summary([{"milliseconds": [1.0] * calls, "seconds": 1.0}], 1, 0.05)
+    assert " ".join(name for name in ("p50", "p95", "p99") if np.isfinite(figures[name])) == given
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0.1, 10), min_size=3, max_size=30))
 def test_interval_of_the_median_covers_by_order_statistics(seconds):
-    windows = [{"milliseconds": [1.0], "seconds": each} for each in seconds]
-    found = inference.summary(windows, 1, 0.05)
+    windows = [{"milliseconds": [1.0], "seconds": second} for second in seconds]
+    figures = inference.summary(windows, 1, 0.05)
     if len(seconds) < 6:
-        assert np.isnan(found["low"]) and np.isnan(found["high"])
+        assert np.isnan(figures["low"]) and np.isnan(figures["high"])
         return
     rates, outside = np.sort(1 / np.array(seconds)), int(binom.ppf(0.025, len(seconds), 0.5)) - 1
-    assert found["low"] == rates[outside] and found["high"] == rates[-1 - outside]
-    assert found["low"] <= found["images_per_second"] <= found["high"]
+    assert figures["low"] == rates[outside] and figures["high"] == rates[-1 - outside]
+    assert figures["low"] <= figures["images_per_second"] <= figures["high"]
     assert 1 - 2 * binom.cdf(outside, len(seconds), 0.5) >= 0.95
 
 
@@ -117,8 +117,8 @@ def timed(restless, **benchmark):
 
 
 def test_windows_are_repeated_until_stable_and_no_longer():
-    found, log = timed({"calm": 0, "restless": 6, "never": 99}, windows=12, stable=0.05)
-    counts = {(each.engine, batch): len(windows) for (each, batch), windows in found.items()}
+    figures, log = timed({"calm": 0, "restless": 6, "never": 99}, windows=12, stable=0.05)
+    counts = {(item.engine, batch): len(windows) for (item, batch), windows in figures.items()}
     assert counts == {
         **{("calm", batch): inference.WINDOWS for batch in (1, 4)},
         **{("restless", batch): 9 for batch in (1, 4)},
@@ -128,18 +128,18 @@ def test_windows_are_repeated_until_stable_and_no_longer():
 
 
 def test_windows_are_interleaved_in_an_order_drawn_by_seed():
-    found, log = timed({"a": 0, "b": 0, "c": 0}, windows=8)
+    figures, log = timed({"a": 0, "b": 0, "c": 0}, windows=8)
     warm, rest = log[:6], log[6:]
     assert [(name, batch) for name, _, batch, _ in warm] == [(name, size) for name in "abc" for size in (1, 4)]
     measured = [(name, batch) for name, _, batch, seconds in rest if seconds]
     rounds = [measured[start : start + 6] for start in range(0, len(measured), 6)]
-    assert all(len(set(each)) == 6 for each in rounds), "each once a round"
-    assert len({tuple(each) for each in rounds}) > 1, "in another order each time"
+    assert all(len(set(item)) == 6 for item in rounds), "each once a round"
+    assert len({tuple(item) for item in rounds}) > 1, "in another order each time"
     assert [entry[:3] for entry in rest[::2]] == [entry[:3] for entry in rest[1::2]], (
         "a call before each that is not kept"
     )
     assert timed({"a": 0, "b": 0, "c": 0}, windows=8)[1] == log
-    assert {len(windows) for windows in found.values()} == {inference.WINDOWS}
+    assert {len(windows) for windows in figures.values()} == {inference.WINDOWS}
 
 
 def test_window_keeps_every_call_of_every_caller():
@@ -173,13 +173,13 @@ every = inference.select_configurations
 def only_openvino(monkeypatch, models):
     """Two configurations whose processes start soon, in float32 and in int8."""
     few = [
-        each for each in every(study(), models) if (each.engine, each.mode, each.threads) == ("OpenVINO", "latency", 1)
+        item for item in every(study(), models) if (item.engine, item.mode, item.threads) == ("OpenVINO", "latency", 1)
     ]
     monkeypatch.setattr(inference, "select_configurations", lambda *_: few)
 
 
 def children():
-    return [each for each in psutil.Process().children() if "worker.py" in " ".join(each.cmdline())]
+    return [item for item in psutil.Process().children() if "worker.py" in " ".join(item.cmdline())]
 
 
 def test_worker_imports_neither_keras_nor_pandas():
@@ -195,12 +195,12 @@ def test_worker_imports_neither_keras_nor_pandas():
 
 
 def test_worker_answers_and_ends(models):
-    with worker.Worker("a name", task(models)) as found:
-        process = psutil.Process(found.process.pid)
-        assert found.callers == 1 and found.load > 0 and found.memory == 0
-        first = found.window("OpenVINO", 1, callers=1)
+    with worker.Worker("a name", task(models)) as figures:
+        process = psutil.Process(figures.process.pid)
+        assert figures.callers == 1 and figures.load > 0 and figures.memory == 0
+        first = figures.window("OpenVINO", 1, callers=1)
         assert len(first["milliseconds"]) == 1 and first["seconds"] > 0
-        assert 0 < found.memory <= psutil.virtual_memory().total / 2**20
+        assert 0 < figures.memory <= psutil.virtual_memory().total / 2**20
         before = process.cpu_times()
         time.sleep(0.3)
         after = process.cpu_times()
@@ -210,11 +210,11 @@ def test_worker_answers_and_ends(models):
 
 def test_throughput_mode_calls_from_as_many_threads_as_it_has_requests(models):
     threads = runtime.cores()
-    with worker.Worker("a name", task(models, mode="throughput", threads=threads)) as found:
+    with worker.Worker("a name", task(models, mode="throughput", threads=threads)) as figures:
         expected = engines.open_saved(models.paths["OpenVINO", "fp32"], "throughput", threads).requests
-        assert found.callers == expected
-        found.window("OpenVINO", 1, callers=1)
-        assert len(found.window("OpenVINO", 4)["milliseconds"]) == expected
+        assert figures.callers == expected
+        figures.window("OpenVINO", 1, callers=1)
+        assert len(figures.window("OpenVINO", 4)["milliseconds"]) == expected
 
 
 def test_process_that_fails_is_one_line(models, tmp_path):
@@ -239,7 +239,7 @@ def test_killed_process_is_one_line_and_stops_the_others(models, monkeypatch):
         inference.measure(study(), models)
     assert "\n" not in str(failed.value)
     assert len(seen) == len(inference.select_configurations(study(), models)) > 1
-    assert not any(each.is_running() for each in seen)
+    assert not any(item.is_running() for item in seen)
 
 
 def test_interrupt_stops_every_process(models, monkeypatch):
@@ -255,7 +255,7 @@ def test_interrupt_stops_every_process(models, monkeypatch):
     monkeypatch.setattr(worker.Worker, "window", interrupt)
     with pytest.raises(KeyboardInterrupt):
         inference.measure(study(), models)
-    assert len(seen) > 1 and not any(each.is_running() for each in seen)
+    assert len(seen) > 1 and not any(item.is_running() for item in seen)
 
 
 START = """
@@ -289,11 +289,11 @@ def test_peak_memory_is_this_process_own():
 
 
 def test_machine_is_described():
-    found = runtime.describe_machine()
-    assert found["cores"] == runtime.cores() <= found["logical processors"]
-    assert found["physical cores"] <= found["logical processors"] and found["memory (GiB)"] > 0
-    flags = set(found["instruction sets"].split())
-    assert flags <= set(machine.INSTRUCTION_SETS) and found["processor"]
+    figures = runtime.describe_machine()
+    assert figures["cores"] == runtime.cores() <= figures["logical processors"]
+    assert figures["physical cores"] <= figures["logical processors"] and figures["memory (GiB)"] > 0
+    flags = set(figures["instruction sets"].split())
+    assert flags <= set(machine.INSTRUCTION_SETS) and figures["processor"]
 
 
 # --- models and tables
@@ -333,10 +333,10 @@ def test_engine_that_is_not_installed_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(engines, "to_onnx", absent)
     monkeypatch.setattr(engines, "quantise", lambda model, images, transformer=False: model)
-    found = inference.prepare(study(), planted.manifest(), planted.pixels(), planted.network())
-    assert found.missing == ('ONNX Runtime is not available: ONNX needs onnx: pip install "scanbook[onnx]".',)
-    assert "ONNX Runtime" not in found.agreement.index and not any(
-        each.engine == "ONNX Runtime" for each in inference.select_configurations(study(), found)
+    figures = inference.prepare(study(), planted.manifest(), planted.pixels(), planted.network())
+    assert figures.missing == ('ONNX Runtime is not available: ONNX needs onnx: pip install "scanbook[onnx]".',)
+    assert "ONNX Runtime" not in figures.agreement.index and not any(
+        configuration.engine == "ONNX Runtime" for configuration in inference.select_configurations(study(), figures)
     )
 
 
@@ -355,12 +355,12 @@ def test_agreement_tells_a_wrong_engine():
 def test_configurations_are_those_of_the_machine(models, monkeypatch, cores, gpus, count):
     monkeypatch.setattr(runtime, "cores", lambda: cores)
     monkeypatch.setattr(runtime, "gpus", lambda: gpus)
-    found = inference.select_configurations(study(), models)
-    assert len(found) == len(set(found)) == len({each.name for each in found}) == count
-    assert {each.threads for each in found} == {1, cores}
-    assert [each.threads for each in found if each.engine == "Keras predict"] == [cores]
-    assert all(each.threads == cores for each in found if each.mode == "throughput")
-    assert sum(each.device == "gpu" for each in found) == gpus
+    figures = inference.select_configurations(study(), models)
+    assert len(figures) == len(set(figures)) == len({item.name for item in figures}) == count
+    assert {item.threads for item in figures} == {1, cores}
+    assert [item.threads for item in figures if item.engine == "Keras predict"] == [cores]
+    assert all(item.threads == cores for item in figures if item.mode == "throughput")
+    assert sum(item.device == "gpu" for item in figures) == gpus
 
 
 def measured(models, monkeypatch, **benchmark):
@@ -403,13 +403,15 @@ def test_refused_engine_is_never_the_fastest(models):
     assert inference.fastest(speeds("int8: right on 1 of 11 images"))["precision"] == "fp32"
     reason = "int8: right on 1 of 11 images"
     agreement = models.agreement.assign(refused=["", "", reason, ""])
-    said = inference.describe_results(speeds(reason), replace(models, agreement=agreement, missing=("No abacus.",)))
-    assert said.startswith(
+    sentences = inference.describe_results(
+        speeds(reason), replace(models, agreement=agreement, missing=("No abacus.",))
+    )
+    assert sentences.startswith(
         "Fastest: OpenVINO fp32, latency, 2 threads, at batch 4: 400 images/s, 10.0 × `model.predict`"
     )
-    assert "OpenVINO fp32, latency, 2 threads, 10 ms (median of 160 calls), compared with 100 ms" in said
-    assert "Refused, OpenVINO, int8: right on 1 of 11 images." in said and said.endswith("No abacus.")
-    assert "not stable" not in said
+    assert "OpenVINO fp32, latency, 2 threads, 10 ms (median of 160 calls), compared with 100 ms" in sentences
+    assert "Refused, OpenVINO, int8: right on 1 of 11 images." in sentences and sentences.endswith("No abacus.")
+    assert "not stable" not in sentences
     unsettled = speeds().assign(stable=False)
     assert "6 of 6 rows are not stable" in inference.describe_results(unsettled, models)
 
@@ -439,7 +441,7 @@ def test_layers_are_named_and_add_up(models):
 def test_keras_two_ways_share_a_process(models, monkeypatch):
     monkeypatch.setattr(runtime, "gpus", lambda: 1)  # without one, that process runs on the CPU
     shared = [
-        each for each in every(study(), models) if each.path.suffix == ".keras" and each.threads == runtime.cores()
+        item for item in every(study(), models) if item.path.suffix == ".keras" and item.threads == runtime.cores()
     ]
     monkeypatch.setattr(inference, "select_configurations", lambda *_: shared)
     table = inference.measure(study(), models)

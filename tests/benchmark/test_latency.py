@@ -56,12 +56,12 @@ def asked_one_by_one(
 def test_a_planted_latency_is_found(image: Path) -> None:
     with serving(slow) as url:
         calls = asked_one_by_one(url, image)
-    found = service.summary(calls.seconds)
+    figures = service.summary(calls.seconds)
     assert calls.outcomes == {http_client.ANSWERED: 25} and calls.connections == 1
-    assert 20 <= found["min"] <= found["p50"]
-    assert found["p50_low"] <= found["p50"] <= found["p50_high"]
-    assert found["mean_low"] <= found["mean"] <= found["mean_high"]
-    assert np.isnan(found["p99"]) and found["p95"] <= found["max"]
+    assert 20 <= figures["min"] <= figures["p50"]
+    assert figures["p50_low"] <= figures["p50"] <= figures["p50_high"]
+    assert figures["mean_low"] <= figures["mean"] <= figures["mean_high"]
+    assert np.isnan(figures["p99"]) and figures["p95"] <= figures["max"]
 
 
 def test_a_warm_up_does_not_count(image: Path) -> None:
@@ -179,7 +179,7 @@ def test_an_image_is_drawn_where_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "output"),
     [
         ({"url": "localhost:8080/predict"}, "'localhost:8080/predict' is not the address"),
         ({"url": "ftp://x/predict"}, "not the address of a service"),
@@ -189,10 +189,10 @@ def test_an_image_is_drawn_where_none_is_named() -> None:
         ({"images": [Path("/nowhere/a.jpg")]}, "cannot read /nowhere/a.jpg"),
     ],
 )
-def test_what_cannot_be_sent_is_one_line(options: dict, said: str, image: Path) -> None:
+def test_what_cannot_be_sent_is_one_line(options: dict, output: str, image: Path) -> None:
     with pytest.raises(RunError, match=r"^[^\n]+$") as caught:
         http_client.make_target(**{"url": "http://127.0.0.1/predict", "images": [image]} | options)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 # --- under load
@@ -209,9 +209,9 @@ def test_clients_share_a_lock_in_vain(image: Path) -> None:
     with serving(one_at_a_time) as url:
         asked = http_client.make_target(url, [image])
         alone, four = (service.measure_load(asked, clients, 0.3, 1, 4) for clients in (1, 4))
-    for found in (alone, four):
-        assert found["low"] <= found["per_second"] <= found["high"]
-        assert found["per_second"] <= 50 and found["errors"] == {} and found["problem"] == ""
+    for figures in (alone, four):
+        assert figures["low"] <= figures["per_second"] <= figures["high"]
+        assert figures["per_second"] <= 50 and figures["errors"] == {} and figures["problem"] == ""
     assert four["p50"] > alone["p50"]
 
 
@@ -224,24 +224,24 @@ def test_clients_of_a_service_that_waits_get_more_together(image: Path) -> None:
         return slow()
 
     with serving(all_at_once) as url:
-        found = service.measure_load(http_client.make_target(url, [image]), 4, 0.3, 1, 4)
-    assert {0, 1, 2, 3} <= set(met) and 0 < found["per_second"] <= 200 and found["p50"] >= 20
-    assert 3 <= found["windows"] <= 4 and found["requests"] > 0 and found["connections"] == 0
+        figures = service.measure_load(http_client.make_target(url, [image]), 4, 0.3, 1, 4)
+    assert {0, 1, 2, 3} <= set(met) and 0 < figures["per_second"] <= 200 and figures["p50"] >= 20
+    assert 3 <= figures["windows"] <= 4 and figures["requests"] > 0 and figures["connections"] == 0
 
 
 def test_failures_under_load_count_and_do_not_come_by_the_thousand(image: Path) -> None:
     with serving(lambda _, number, __: ((200, {}), (503, {"Retry-After": "1"}), (500, {}))[number % 3]) as url:
-        found = service.measure_load(http_client.make_target(url, [image]), 2, 0.3, 0, 3)
-    assert set(found["errors"]) == {http_client.BUSY, "status 500"}
-    assert 0 < sum(found["errors"].values()) <= 2 * (0.9 / service.PAUSE + 2) + 4
-    assert found["requests"] > 0
+        figures = service.measure_load(http_client.make_target(url, [image]), 2, 0.3, 0, 3)
+    assert set(figures["errors"]) == {http_client.BUSY, "status 500"}
+    assert 0 < sum(figures["errors"].values()) <= 2 * (0.9 / service.PAUSE + 2) + 4
+    assert figures["requests"] > 0
 
 
 def test_a_service_that_only_fails_is_not_asked_for_long(image: Path) -> None:
     with serving(lambda *_: (500, {})) as url:
-        found = service.measure_load(http_client.make_target(url, [image]), 2, 0.2, 1)
-    assert found["windows"] == 1 and found["requests"] == 0 and not found["stable"]
-    assert np.isnan(found["p50"]) and found["per_second"] == found["low"] == found["high"] == 0
+        figures = service.measure_load(http_client.make_target(url, [image]), 2, 0.2, 1)
+    assert figures["windows"] == 1 and figures["requests"] == 0 and not figures["stable"]
+    assert np.isnan(figures["p50"]) and figures["per_second"] == figures["low"] == figures["high"] == 0
 
 
 # --- figures
@@ -250,21 +250,24 @@ def test_a_service_that_only_fails_is_not_asked_for_long(image: Path) -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=150))
 def test_the_summary_is_in_order(seconds: list[float]) -> None:
-    found = service.summary(seconds)
+    figures = service.summary(seconds)
     times = 1000 * np.array(seconds)
-    assert found["min"] <= found["p50"] <= found["max"] and found["min"] <= found["mean"] <= found["max"] + 1e-9
-    assert np.isfinite(found["p95"]) == (len(times) >= 20) and np.isfinite(found["p99"]) == (len(times) >= 100)
+    assert (
+        figures["min"] <= figures["p50"] <= figures["max"]
+        and figures["min"] <= figures["mean"] <= figures["max"] + 1e-9
+    )
+    assert np.isfinite(figures["p95"]) == (len(times) >= 20) and np.isfinite(figures["p99"]) == (len(times) >= 100)
     if len(times) > 1:
-        assert found["sd"] == pytest.approx(times.std(ddof=1))
-        assert found["min"] - 1e-9 <= found["mean_low"] <= found["mean_high"] <= found["max"] + 1e-9
+        assert figures["sd"] == pytest.approx(times.std(ddof=1))
+        assert figures["min"] - 1e-9 <= figures["mean_low"] <= figures["mean_high"] <= figures["max"] + 1e-9
 
 
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     inside = 0
     for seed in range(40):
-        found = service.summary(random.normal(0.1, 0.01, 100), seed)
-        inside += found["mean_low"] <= 100 <= found["mean_high"]
+        figures = service.summary(random.normal(0.1, 0.01, 100), seed)
+        inside += figures["mean_low"] <= 100 <= figures["mean_high"]
     assert inside >= 33
 
 
@@ -278,26 +281,26 @@ def test_the_published_experiment_and_the_load_test(
     words = ["--requests", "5", "--interval", "0", "--price", "0.23", "--concurrency", "1,2", "--seconds", "0.1"]
     with serving(slow) as url:
         status = cli.main(["latency", url, *words, "--image", str(image), "--output", str(output)])
-    said = capsys.readouterr()
+    message = capsys.readouterr()
     assert status == 0
-    assert said.err.splitlines() == [
+    assert message.err.splitlines() == [
         "5 requests, 0 s apart, after 3 that do not count …",
         "1 client, windows of 0.1 s until they agree …",
         "2 clients, windows of 0.1 s until they agree …",
     ]
-    found = json.loads(output.read_text())
-    alone = found["sequential"]
+    figures = json.loads(output.read_text())
+    alone = figures["sequential"]
     assert alone["requests"] == 5 and alone["p99"] is None
     assert alone["usd_per_million"] == pytest.approx(0.23 / 3600 * alone["mean"] * 1000)
-    assert [row["clients"] for row in found["load"]] == [1, 2]
-    for row in found["load"]:
+    assert [row["clients"] for row in figures["load"]] == [1, 2]
+    for row in figures["load"]:
         assert row["usd_per_million"] == pytest.approx(0.23 / 3600 / row["per_second"] * 1e6)
     for words in ("5 answered, none failed", "p99          –", "one at a time, at 0.23 USD", "busy machine"):
-        assert words in said.out
+        assert words in message.out
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["--requests", "0"], "nothing to measure"),
         (["--requests", "-1"], "--requests is -1"),
@@ -310,19 +313,19 @@ def test_the_published_experiment_and_the_load_test(
     ],
 )
 def test_a_plan_that_makes_no_sense_is_one_line(
-    words: list[str], said: str, image: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], output: str, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["latency", "http://127.0.0.1:9/predict", "--image", str(image), *words]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("scanbook: ") and said in error and error.count("\n") == 1
+    assert error.startswith("scanbook: ") and output in error and error.count("\n") == 1
 
 
 def test_nobody_listens(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(fine) as url:
         pass
     assert cli.main(["latency", url, "--image", str(image)]) == 1
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and f"no service answers at {url}" in said.err and said.out == ""
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and f"no service answers at {url}" in output.err and output.out == ""
 
 
 def test_a_service_that_refuses_all_is_an_error_with_its_reason(
@@ -330,9 +333,9 @@ def test_a_service_that_refuses_all_is_an_error_with_its_reason(
 ) -> None:
     with serving(lambda *_: (415, {})) as url:
         assert cli.main(["latency", url, "--image", str(image), "--requests", "2", "--interval", "0"]) == 1
-    said = capsys.readouterr()
-    assert "2 × status 415" in said.out
-    assert "answered no request: status 415" in said.err and said.err.count("\n") == 2
+    output = capsys.readouterr()
+    assert "2 × status 415" in output.out
+    assert "answered no request: status 415" in output.err and output.err.count("\n") == 2
 
 
 def test_what_was_measured_before_an_interruption_is_shown(
@@ -350,8 +353,8 @@ def test_what_was_measured_before_an_interruption_is_shown(
     with serving(fine) as url:
         words = ["--interval", "0", "--warm-up", "1", "--image", str(image), "--output", str(output)]
         assert cli.main(["latency", url, *words]) == 130
-    said = capsys.readouterr()
-    assert "3 answered, none failed" in said.out and said.err.endswith("…\nscanbook: interrupted\n")
+    message = capsys.readouterr()
+    assert "3 answered, none failed" in message.out and message.err.endswith("…\nscanbook: interrupted\n")
     assert json.loads(output.read_text())["sequential"]["requests"] == 3
 
 

@@ -47,10 +47,10 @@ VALUES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=7)
 
 
 def test_the_ratio_is_the_median_of_the_pairs_not_the_ratio_of_the_medians():
-    found = compare([1.0, 2.0, 10.0], [2.0, 40.0, 30.0], "baseline / scanbook")
-    assert found["ratios"] == [2.0, 20.0, 3.0]
-    assert (found["ratio"], found["low"], found["high"]) == (3.0, 2.0, 20.0)
-    assert found["medians"] == {"scanbook": 2.0, "baseline": 30.0}
+    figures = compare([1.0, 2.0, 10.0], [2.0, 40.0, 30.0], "baseline / scanbook")
+    assert figures["ratios"] == [2.0, 20.0, 3.0]
+    assert (figures["ratio"], figures["low"], figures["high"]) == (3.0, 2.0, 20.0)
+    assert figures["medians"] == {"scanbook": 2.0, "baseline": 30.0}
 
 
 @settings(deadline=None, max_examples=25)
@@ -131,13 +131,13 @@ def test_whoever_was_last_is_first_in_the_next_round(seed):
 
 def test_sides_take_turns():
     fake = FakeSides({"a": range(99), "b": range(99), "c": range(99)})
-    found = interleave({name: side(name) for name in "abc"}, 12, start=fake)
+    figures = interleave({name: side(name) for name in "abc"}, 12, start=fake)
     warm_up, turns = fake.asked[:3], fake.asked[3:]
     assert warm_up == ["a", "b", "c"]
     rounds = ["".join(turns[start : start + 3]) for start in range(0, len(turns), 3)]
-    assert len(rounds) == 12 and all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert len(rounds) == 12 and all(sorted(item) == ["a", "b", "c"] for item in rounds)
     assert all(one == other[::-1] for one, other in pairwise(rounds))
-    assert [each["value"] for each in found["b"]] == list(range(1, 13))  # the first call does not count
+    assert [item["value"] for item in figures["b"]] == list(range(1, 13))  # the first call does not count
     assert not fake.running
 
 
@@ -156,26 +156,31 @@ def run(tmp_path):
 
 
 def planted(run, name="augmentation"):
-    [comparison] = [found for each in run.comparisons if (found := comparisons.select_rows(each, {name}))]
+    [comparison] = [figures for item in run.comparisons if (figures := comparisons.select_rows(item, {name}))]
     return comparison
 
 
 def result(run, name="augmentation"):
-    kept = json.loads((run.folder / runner.RESULTS).read_text())
-    [found] = [each for each in kept["rows"] if each["name"] == name]
-    return found
+    record = json.loads((run.folder / runner.RESULTS).read_text())
+    [figures] = [item for item in record["rows"] if item["name"] == name]
+    return figures
 
 
 def test_a_measured_row_says_all_that_it_should(run, capsys):
     run.compare(planted(run), FakeSides({"scanbook": [9, 400.0, 500.0], "baseline": [9, 10.0, 20.0]}))
-    found = result(run)
+    figures = result(run)
     assert {"name", "ratio", "goal", "medians", "pairs", "n", "low", "high", "unit", "direction", "reached"} <= set(
-        found
+        figures
     )
-    assert found["ratio"] == 32.5 and found["reached"] is True and found["pairs"] == 2 and found["status"] == "measured"
-    assert found["medians"] == {"scanbook": 450.0, "baseline": 15.0}
-    assert found["scanbook"]["memory"] == 500.5 and found["baseline"]["memory"] == 20.5
-    assert "ImageDataGenerator" in found["baseline"]["description"]
+    assert (
+        figures["ratio"] == 32.5
+        and figures["reached"] is True
+        and figures["pairs"] == 2
+        and figures["status"] == "measured"
+    )
+    assert figures["medians"] == {"scanbook": 450.0, "baseline": 15.0}
+    assert figures["scanbook"]["memory"] == 500.5 and figures["baseline"]["memory"] == 20.5
+    assert "ImageDataGenerator" in figures["baseline"]["description"]
     [line] = capsys.readouterr().out.splitlines()
     assert line == "augmentation: 32.5× (25 to 40; 450 and 15 images/s), goal ≥ 20×: reached"
 
@@ -196,17 +201,17 @@ def test_accuracy_counts_where_a_row_asks_for_it(run):
 
     comparison = planted(run, "transfer-mobilenet")
     run.compare(comparison, Less({"scanbook": [1.0] * 3, "baseline": [90.0] * 3}))
-    found = result(run, "transfer-mobilenet")
-    assert found["ratio"] == 90 and found["reached"] is False
-    assert (found["scanbook"]["accuracy"], found["baseline"]["accuracy"]) == (0.78, 0.8)
-    assert found["scanbook"]["steps"] == {"features": 0.7, "head": 0.3} and "steps" not in found["baseline"]
+    figures = result(run, "transfer-mobilenet")
+    assert figures["ratio"] == 90 and figures["reached"] is False
+    assert (figures["scanbook"]["accuracy"], figures["baseline"]["accuracy"]) == (0.78, 0.8)
+    assert figures["scanbook"]["steps"] == {"features": 0.7, "head": 0.3} and "steps" not in figures["baseline"]
 
 
 def test_a_failing_side_is_a_line_and_a_failed_row(run, capsys):
     broken = {"scanbook": [1.0, 2.0, 3.0], "baseline": [1.0, RunError("baseline: ValueError: no")]}
     run.compare(planted(run), FakeSides({**broken}))
-    found = result(run)
-    assert (found["status"], found["reason"], found["ratio"]) == ("failed", "baseline: ValueError: no", None)
+    figures = result(run)
+    assert (figures["status"], figures["reason"], figures["ratio"]) == ("failed", "baseline: ValueError: no", None)
     assert capsys.readouterr().out == "augmentation: failed: baseline: ValueError: no\n"
 
 
@@ -242,9 +247,9 @@ def test_an_unknown_row_is_named(monkeypatch, tmp_path):
 
 def test_the_table_has_the_goals_of_the_project(tmp_path):
     comparisons = table.make_comparisons(tmp_path, tmp_path / "weights.npz")
-    every = [each for comparison in comparisons for each in comparison.rows] + [overhead.ROW]
-    assert len({each.name for each in every}) == len(every)
-    goals = {each.name: (each.direction, each.goal) for each in every}
+    every = [item for comparison in comparisons for item in comparison.rows] + [overhead.ROW]
+    assert len({item.name for item in every}) == len(every)
+    goals = {item.name: (item.direction, item.goal) for item in every}
     assert goals == {
         "transfer-resnet50": ("≥", 25),
         "transfer-mobilenet": ("≥", 25),
@@ -261,14 +266,14 @@ def test_the_table_has_the_goals_of_the_project(tmp_path):
         "reports": ("≤", 0.35),
     }
     assert all(
-        comparison.pairs >= 3 and {each.scanbook, each.baseline} <= set(comparison.sides)
+        comparison.pairs >= 3 and {item.scanbook, item.baseline} <= set(comparison.sides)
         for comparison in comparisons
-        for each in comparison.rows
+        for item in comparison.rows
     )
     for comparison in comparisons:
-        for each in [*comparison.prepare, *comparison.sides.values()]:
-            assert callable(worker.resolve(each.function)), each.function
-            json.dumps(each.options)
+        for item in [*comparison.prepare, *comparison.sides.values()]:
+            assert callable(worker.resolve(item.function)), item.function
+            json.dumps(item.options)
 
 
 # --- processes
@@ -287,25 +292,25 @@ def test_a_side_answers_from_a_process_of_its_own(environment):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "lines"),
     [
         ("fail", "fail failed: KeyError: 'missing'"),
         ("refuse", "refuse failed: ValueError: cannot"),
         ("die", "signal 9"),
     ],
 )
-def test_what_a_side_dies_of_is_one_line(name, said, environment):
-    with pytest.raises(RunError, match=said) as caught, start_side(side(name), environment) as running_side:
+def test_what_a_side_dies_of_is_one_line(name, lines, environment):
+    with pytest.raises(RunError, match=lines) as caught, start_side(side(name), environment) as running_side:
         running_side.measure()
     assert "\n" not in str(caught.value)
 
 
 def test_a_worker_answers_every_line_and_then_ends():
-    said = []
+    lines = []
     worker.serve(
-        {"function": f"{HERE}:add", "options": {"one": 1, "two": 1}}, io.StringIO("measure\nmeasure\n"), said.append
+        {"function": f"{HERE}:add", "options": {"one": 1, "two": 1}}, io.StringIO("measure\nmeasure\n"), lines.append
     )
-    assert [each.get("value") for each in said] == [None, 2.0, 2.0]
+    assert [item.get("value") for item in lines] == [None, 2.0, 2.0]
 
 
 def test_memory_of_a_block_is_seen():
@@ -337,8 +342,8 @@ def test_inputs_are_what_it_says(made):
     assert pictures.shape == (10, 32, 32, 3) and pictures.dtype == np.uint8 and labels.shape == (10,)
     files = inputs.jpeg_paths(made / "jpegs")
     decoded = [images.read(path) for path in files]
-    assert len(files) == 12 and {each.shape for each in decoded} == {(90, 120, 3)}
-    assert len({each.tobytes() for each in decoded}) == 12
+    assert len(files) == 12 and {item.shape for item in decoded} == {(90, 120, 3)}
+    assert len({item.tobytes() for item in decoded}) == 12
     assert images.read(made / "photo.jpg").shape == (48, 64, 3)
 
 
@@ -377,8 +382,10 @@ def test_both_ways_of_decoding_give_the_same_images_up_to_resampling(made, tmp_p
 
 
 def test_files_in_folders_become_a_dataset(made, tmp_path):
-    found = scanbook_side.list_files(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
-    assert len(found.frame) == 8 and all(Path(p).parent.name == c for p, c in found.frame[["path", "label"]].to_numpy())
+    figures = scanbook_side.list_files(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
+    assert len(figures.frame) == 8 and all(
+        Path(p).parent.name == c for p, c in figures.frame[["path", "label"]].to_numpy()
+    )
     for index in range(4):
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), np.zeros((8, 8, 3), np.uint8))
     alone = scanbook_side.list_files(str(tmp_path), 4, {"train": 50, "test": 50})
@@ -423,12 +430,12 @@ def files(tmp_path):
 
 
 def test_linear_growth_and_flat_memory_are_recognised(files):
-    found = growth.summary(files, POINTS)
-    assert found["linear"] and found["flat"] and found["exponents"]["decode"] == pytest.approx(1)
+    figures = growth.summary(files, POINTS)
+    assert figures["linear"] and figures["flat"] and figures["exponents"]["decode"] == pytest.approx(1)
     squared = [point | {"seconds": point["n"] ** 2, "own memory": point["n"] / 1000} for point in POINTS]
-    found = growth.summary(files, squared)
-    assert not found["linear"] and not found["flat"] and "more than linearly" in report.describe_growth(found)
-    assert "within" not in found
+    figures = growth.summary(files, squared)
+    assert not figures["linear"] and not figures["flat"] and "more than linearly" in report.describe_growth(figures)
+    assert "within" not in figures
 
 
 def streamed(pipeline, gib):
@@ -442,15 +449,15 @@ def streamed(pipeline, gib):
     return points
 
 
-@pytest.mark.parametrize(("gib", "kept"), [(2.79, True), (2.8, False)])
-def test_memory_is_compared_with_three_gigabytes_not_gibibytes(tmp_path, gib, kept):
+@pytest.mark.parametrize(("gib", "record"), [(2.79, True), (2.8, False)])
+def test_memory_is_compared_with_three_gigabytes_not_gibibytes(tmp_path, gib, record):
     pipeline = growth.pipeline_of_synthetic_images(tmp_path, table.Sizes())
     assert pipeline.counts == (2000, 20_000, 200_000) and pipeline.options["size"] == 128 and pipeline.within == 3
-    found = growth.summary(pipeline, streamed(pipeline, gib))
-    assert found["kept within"] is kept
-    assert [point["rates"]["scan"] for point in found["points"]] == [pytest.approx(100)] * 3
-    said = report.describe_growth(found)
-    assert f"{'within' if kept else 'beyond'} the limit of 3 GB" in said and "no more than linearly" in said
+    figures = growth.summary(pipeline, streamed(pipeline, gib))
+    assert figures["kept within"] is record
+    assert [point["rates"]["scan"] for point in figures["points"]] == [pytest.approx(100)] * 3
+    lines = report.describe_growth(figures)
+    assert f"{'within' if record else 'beyond'} the limit of 3 GB" in lines and "no more than linearly" in lines
 
 
 def executed(folder, cells, seconds):
@@ -466,10 +473,10 @@ def executed(folder, cells, seconds):
 def test_overhead_is_all_time_outside_the_cells_over_that_inside(tmp_path):
     for name in suite.NOTEBOOKS:
         executed(tmp_path / name, [4.0, None, 6.0], 12.0)
-    found = overhead.summary(tmp_path, 7 * 13.0)
-    assert found["ratio"] == found["low"] == found["high"] == pytest.approx(0.3)
-    assert found["notebooks"][suite.NOTEBOOKS[0]] == {"cells": 10.0, "seconds": 12.0}
-    assert found["medians"] == {"scanbook": pytest.approx(21), "baseline": pytest.approx(70)}
+    figures = overhead.summary(tmp_path, 7 * 13.0)
+    assert figures["ratio"] == figures["low"] == figures["high"] == pytest.approx(0.3)
+    assert figures["notebooks"][suite.NOTEBOOKS[0]] == {"cells": 10.0, "seconds": 12.0}
+    assert figures["medians"] == {"scanbook": pytest.approx(21), "baseline": pytest.approx(70)}
 
 
 def test_overhead_of_a_run_that_is_not_whole_is_refused(tmp_path):
@@ -559,7 +566,7 @@ def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
     assert not set(both.frame["group"][:60]) & set(both.frame["group"][60:])
     listed = set(both.frame["image_id"])
     for members in both.facts["faults"].values():
-        assert members and all(listed.issuperset([each] if isinstance(each, str) else each) for each in members)
+        assert members and all(listed.issuperset([member] if isinstance(member, str) else member) for member in members)
 
 
 def test_a_pipeline_says_what_each_step_took(monkeypatch):
@@ -570,17 +577,17 @@ def test_a_pipeline_says_what_each_step_took(monkeypatch):
         memory.append(gib)
         with steps.step(name):
             pass
-    found = steps.figures()
-    assert found["value"] == pytest.approx(found["scan"] + found["head"]) and found["own memory"] == 5.0
-    assert found["own memories"] == {"scan": 1.0, "head": 5.0}
+    figures = steps.figures()
+    assert figures["value"] == pytest.approx(figures["scan"] + figures["head"]) and figures["own memory"] == 5.0
+    assert figures["own memories"] == {"scan": 1.0, "head": 5.0}
 
 
 @pytest.mark.cluster
 def test_streaming_runs_in_tiny_sizes(run, capsys):
     run.measure({"streaming"})
-    found = json.loads((run.folder / runner.RESULTS).read_text())["streaming"]
-    assert [point["n"] for point in found["points"]] == list(table.QUICK.streaming), found
-    assert all(point["recall"] >= 0.5 and point["pixels"] == point["n"] * 64 * 64 * 3 for point in found["points"])
+    figures = json.loads((run.folder / runner.RESULTS).read_text())["streaming"]
+    assert [point["n"] for point in figures["points"]] == list(table.QUICK.streaming), figures
+    assert all(point["recall"] >= 0.5 and point["pixels"] == point["n"] * 64 * 64 * 3 for point in figures["points"])
     assert "near-duplicates found" in (run.folder / runner.PAGE).read_text()
 
 
@@ -592,10 +599,10 @@ def test_rows_run_from_the_command_line_in_tiny_sizes(tmp_path, monkeypatch, cap
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     names = "augmentation,decode"
     assert command.main(["--quick", "--pairs", "1", "--rows", names]) == 0
-    found = json.loads((tmp_path / "reports" / "bench" / "performance.json").read_text())
-    status = {each["name"]: each["status"] for each in found["rows"]}
+    figures = json.loads((tmp_path / "reports" / "bench" / "performance.json").read_text())
+    status = {item["name"]: item["status"] for item in figures["rows"]}
     assert {name for name, word in status.items() if word == "measured"} == set(names.split(","))
-    assert found["machine"] and found["versions"]["keras"] and found["quick"] is True
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3 and said[-1].endswith("performance.html")
+    assert figures["machine"] and figures["versions"]["keras"] and figures["quick"] is True
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[-1].endswith("performance.html")
     assert not (tmp_path / "bench").exists()

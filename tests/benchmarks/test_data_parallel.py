@@ -28,10 +28,10 @@ def trained(seconds: float, off: float = 0.0) -> parallel.Trained:
     epochs = range(4)
     history = pd.DataFrame(
         {
-            "epoch": [each + 1 for each in epochs],
+            "epoch": [epoch + 1 for epoch in epochs],
             "loss": [1.0 + off, 0.5, 0.4, 0.3 + off],
             "validation_loss": [2.0, 1.0 - off, 0.9, 0.8],
-            "seconds": [30 + each * seconds for each in epochs],
+            "seconds": [30 + epoch * seconds for epoch in epochs],
         }
     )
     return parallel.Trained(100, history)
@@ -48,14 +48,18 @@ def test_the_first_epoch_which_compiles_does_not_count() -> None:
 
 
 def test_rates_ratios_and_curves_of_planted_trainings() -> None:
-    found = planted()
-    assert found["rates"] == {"1": [10.0, 5.0, 10.0], "2": [20.0, 8.0, 16.0]}
-    assert found["ratios"] == [2.0, 1.6, 1.6] and (found["ratio"], found["low"], found["high"]) == (1.6, 1.6, 2.0)
-    assert found["medians"] == {"1": 10.0, "2": 16.0}
-    assert (found["images"], found["epochs"], found["rounds"]) == (100, 4, 3)
-    assert found["curves"]["2"]["loss"] == [1.001, 0.5, 0.4, 0.301]
+    results = planted()
+    assert results["rates"] == {"1": [10.0, 5.0, 10.0], "2": [20.0, 8.0, 16.0]}
+    assert results["ratios"] == [2.0, 1.6, 1.6] and (results["ratio"], results["low"], results["high"]) == (
+        1.6,
+        1.6,
+        2.0,
+    )
+    assert results["medians"] == {"1": 10.0, "2": 16.0}
+    assert (results["images"], results["epochs"], results["rounds"]) == (100, 4, 3)
+    assert results["curves"]["2"]["loss"] == [1.001, 0.5, 0.4, 0.301]
     # of the first two epochs, relative: 0.001 of 1 for both losses; the last epoch does not count
-    assert found["difference"] == pytest.approx(0.001)
+    assert results["difference"] == pytest.approx(0.001)
 
 
 def test_who_was_last_is_first_in_the_next_round(tmp_path: Path) -> None:
@@ -78,9 +82,9 @@ def test_each_case_is_kept_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(parallel, "unable", lambda: "")
     monkeypatch.setattr(parallel, "run", prepare)
     monkeypatch.setattr(parallel, "_train", lambda *_: trained(1.0))
-    kept = []
-    found = parallel.measure(tmp_path, table.Sizes(), {}, lambda so_far: kept.append(len(so_far["networks"])))
-    assert kept == [1, 2, 3] and [each["rounds"] for each in found["networks"]] == [2, 2, 1]
+    counts = []
+    results = parallel.measure(tmp_path, table.Sizes(), {}, lambda so_far: counts.append(len(so_far["networks"])))
+    assert counts == [1, 2, 3] and [item["rounds"] for item in results["networks"]] == [2, 2, 1]
     assert not list(tmp_path.iterdir())
 
 
@@ -96,10 +100,10 @@ def test_processors_that_share_a_core_count_once(tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_measured_the_page_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    found = parallel.measure(tmp_path, table.QUICK, {})
-    assert "does not let a process be bound to a core" in found["unable"]
+    results = parallel.measure(tmp_path, table.QUICK, {})
+    assert "does not let a process be bound to a core" in results["unable"]
     run = runner.Run(tmp_path / "bench", tmp_path / "work", table.QUICK, None)
-    run.results[parallel.NAME] = found
+    run.results[parallel.NAME] = results
     text = BeautifulSoup(report.render(run.results), "html.parser").get_text(" ")
     assert "Not run: " in text and "does not let a process be bound to a core" in text
 
@@ -169,8 +173,8 @@ def test_real_trainings_in_tiny_sizes(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     assert command.main(["--quick", "--rows", parallel.NAME]) == 0
-    found = read_json(tmp_path / "reports" / "bench" / runner.RESULTS)[parallel.NAME]
-    [network] = found["networks"]
+    results = read_json(tmp_path / "reports" / "bench" / runner.RESULTS)[parallel.NAME]
+    [network] = results["networks"]
     assert network["backbone"] == "baseline_cnn" and network["images"] > 20 and network["epochs"] == 3
     # rounding grows in so many steps; test_distributed.py holds fewer to 1e-4
     assert network["difference"] < 0.02, "two processes trained something else than one"

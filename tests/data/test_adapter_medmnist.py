@@ -67,19 +67,19 @@ def test_an_archive_keeps_every_pixel_label_and_part(flag: str, colour: bool, tm
 
 
 def without(arrays: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
-    return {name: each for name, each in arrays.items() if name != key}
+    return {name: item for name, item in arrays.items() if name != key}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda each: without(each, "val_images"), "val_images"),
-        (lambda each: each | {"val_labels": each["val_labels"][:3]}, "val_labels"),
-        (lambda each: each | {"test_labels": each["test_labels"] + 3}, "test_labels reach from 3 to 7"),
-        (lambda each: each | {"train_labels": np.tile(each["train_labels"], 2)}, "train_labels"),
-        (lambda each: each | {"train_images": each["train_images"].astype(float)}, "float64"),
-        (lambda each: each | {"train_images": np.zeros((20, 28, 28, 28), np.uint8)}, "(20, 28, 28, 28)"),
-        (lambda each: each | {"train_labels": each["train_labels"].astype(object)}, "allow_pickle"),
+        (lambda item: without(item, "val_images"), "val_images"),
+        (lambda item: item | {"val_labels": item["val_labels"][:3]}, "val_labels"),
+        (lambda item: item | {"test_labels": item["test_labels"] + 3}, "test_labels reach from 3 to 7"),
+        (lambda item: item | {"train_labels": np.tile(item["train_labels"], 2)}, "train_labels"),
+        (lambda item: item | {"train_images": item["train_images"].astype(float)}, "float64"),
+        (lambda item: item | {"train_images": np.zeros((20, 28, 28, 28), np.uint8)}, "(20, 28, 28, 28)"),
+        (lambda item: item | {"train_labels": item["train_labels"].astype(object)}, "allow_pickle"),
     ],
 )
 def test_an_archive_of_another_layout_is_one_line(change: Any, named: str, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_archive_of_another_layout_is_one_line(change: Any, named: str, tmp_p
     message = refusal(make_study(path, retina()))
     assert str(path) in message and "is not a MedMNIST archive" in message and named in message
     store = Path(os.environ["SCANBOOK_STORE"])
-    assert not [each for each in (store / "medmnist").iterdir() if each.is_dir()], "nothing half-unpacked stays"
+    assert not [item for item in (store / "medmnist").iterdir() if item.is_dir()], "nothing half-unpacked stays"
 
 
 @pytest.mark.parametrize("content", ["text", "nothing", "npy", "cut", "flipped"])
@@ -99,7 +99,7 @@ def test_what_is_no_archive_is_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "local.npz"
     path.write_bytes(
         {"text": b"<html>404</html>", "nothing": b"", "npy": buffer.getvalue(), "cut": whole[:middle]}.get(
-            content, whole[:middle] + bytes(255 - each for each in whole[middle : middle + 64]) + whole[middle + 64 :]
+            content, whole[:middle] + bytes(255 - item for item in whole[middle : middle + 64]) + whole[middle + 64 :]
         )
     )
     message = refusal(make_study(path, retina()))
@@ -163,9 +163,9 @@ def test_an_archive_is_unpacked_image_by_image(tmp_path: Path) -> None:
 
 
 def test_md5s_are_those_of_one_file_each() -> None:
-    sums = [each for known in medmnist.ARCHIVES.values() for each in known.md5.values()]
+    sums = [item for known in medmnist.ARCHIVES.values() for item in known.md5.values()]
     assert len(set(sums)) == len(sums) == 4 * len(medmnist.ARCHIVES)
-    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in sums)
+    assert all(re.fullmatch("[0-9a-f]{32}", item) for item in sums)
 
 
 class Servers:
@@ -219,7 +219,7 @@ def official(monkeypatch: pytest.MonkeyPatch, size: int, digest: str) -> None:
 
 
 def fetched(tmp_path: Path) -> list[str]:
-    return [each.name for each in (tmp_path / "data").rglob("*") if each.is_file()]
+    return [item.name for item in (tmp_path / "data").rglob("*") if item.is_file()]
 
 
 @pytest.mark.parametrize(("size", "file"), [(28, "retinamnist.npz"), (64, "retinamnist_64.npz")])
@@ -272,7 +272,7 @@ def test_a_disk_that_cannot_be_written_is_not_taken_for_the_network(
 def test_every_size_has_a_second_source() -> None:
     for size in (28, 64, 128, 224):
         sources = [medmnist.ZENODO, *medmnist.MIRRORS.get(size, ()), medmnist.SAME_HOST]
-        assert len(set(sources)) == len(sources) >= 2 and all("{file}" in each for each in sources)
+        assert len(set(sources)) == len(sources) >= 2 and all("{file}" in source for source in sources)
 
 
 def test_the_official_retinamnist(real_data: Path) -> None:

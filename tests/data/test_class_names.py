@@ -37,8 +37,8 @@ def test_every_class_of_every_study_has_a_name_of_its_own(name: str, language: s
     expected = sorted(classes_of(chosen))
     names = chosen.names_of(expected)[language]
     assert set(chosen.class_names[language]) == set(expected)
-    assert len(set(names)) == len(names) and all(each.strip() == each for each in names)
-    hangul = [any(unicodedata.name(letter, "").startswith("HANGUL") for letter in each) for each in names]
+    assert len(set(names)) == len(names) and all(item.strip() == item for item in names)
+    hangul = [any(unicodedata.name(letter, "").startswith("HANGUL") for letter in item) for item in names]
     assert all(hangul) if language == "ko" else not any(hangul)
 
 
@@ -62,17 +62,17 @@ def test_a_class_that_a_sample_or_an_override_leaves_out_keeps_its_name() -> Non
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ("class_names.fr.nevus=naevus", "class_names.fr: input should be 'pt' or 'ko' (got 'fr')"),
         ("class_names.pt.nevus=\"''\"", "class_names.pt.nevus: string should have at least 1 character (got '')"),
         ("class_names.pt.nevus=[a]", "class_names.pt.nevus: input should be a valid string (got ['a'])"),
     ],
 )
-def test_a_wrong_language_or_name_is_one_line(overrides: str, said: str) -> None:
+def test_a_wrong_language_or_name_is_one_line(overrides: str, message: str) -> None:
     with pytest.raises(StudyError) as refused:
         config.load("synthetic", "", "", overrides)
-    assert str(refused.value) == f"study synthetic: {said}"
+    assert str(refused.value) == f"study synthetic: {message}"
 
 
 def test_a_study_names_classes_in_what_the_service_speaks() -> None:

@@ -25,15 +25,15 @@ from scanbook.errors import ImageError
 
 
 def read(pixels: np.ndarray, **keys: Any) -> np.ndarray:
-    found = images.read(encoded(header(pixels, **keys)))
-    assert found.shape == (*pixels.shape[:2], 3) and found.dtype == np.uint8
-    return found
+    decoded = images.read(encoded(header(pixels, **keys)))
+    assert decoded.shape == (*pixels.shape[:2], 3) and decoded.dtype == np.uint8
+    return decoded
 
 
 def grey(pixels: np.ndarray, **keys: Any) -> np.ndarray:
-    found = read(pixels, **keys)
-    assert (found == found[..., :1]).all()
-    return found[..., 0].astype(float)
+    decoded = read(pixels, **keys)
+    assert (decoded == decoded[..., :1]).all()
+    return decoded[..., 0].astype(float)
 
 
 def complaint(data: bytes) -> str:
@@ -70,11 +70,11 @@ def test_a_window_is_the_standards_formula(centre: float, width: float, slope: f
     centre, width, slope, intercept = (round(value, 2) for value in (centre, width, slope, intercept))
     pixels = (RAMP * 2000 - 500).round().astype(np.int16)
     keys = {"WindowCenter": [centre, 40], "WindowWidth": [width, 400]}
-    found = grey(pixels, RescaleSlope=slope, RescaleIntercept=intercept, **keys)
+    decoded = grey(pixels, RescaleSlope=slope, RescaleIntercept=intercept, **keys)
     levels = pixels * slope + intercept
     # PS3.3 C.11.2.1.2.1, over 0 to 255
     expected = (((levels - (centre - 0.5)) / (width - 1) + 0.5) * 255).clip(0, 255)
-    assert np.abs(found - expected).max() <= 0.51
+    assert np.abs(decoded - expected).max() <= 0.51
 
 
 def test_a_sigmoid_and_an_exact_window() -> None:
@@ -105,9 +105,9 @@ def test_a_voi_lut_goes_before_the_window(bits: int) -> None:
     pixels = (RAMP * 3000).round().astype(np.uint16)
     # a curve, of more entries than 8 bits can count, between level 500 and 2499
     values = [round((2**bits - 1) * (n / 1999) ** 2) for n in range(2000)]
-    found = grey(pixels, bits=12, VOILUTSequence=lookup(values, 500, bits), WindowCenter=10, WindowWidth=20)
+    decoded = grey(pixels, bits=12, VOILUTSequence=lookup(values, 500, bits), WindowCenter=10, WindowWidth=20)
     expected = 255 * ((pixels.astype(float) - 500).clip(0, 1999) / 1999) ** 2
-    assert np.abs(found - expected).max() <= (1.1 if bits == 8 else 0.6)
+    assert np.abs(decoded - expected).max() <= (1.1 if bits == 8 else 0.6)
 
 
 @pytest.mark.parametrize("written", ["SS", "US"])
@@ -131,9 +131,9 @@ def test_a_modality_lut_is_looked_up() -> None:
 def test_padding_around_the_image_does_not_set_its_contrast() -> None:
     pixels = (1000 + RAMP * 1000).round().astype(np.int16)
     pixels[:3] = -2000
-    found = grey(pixels, PixelPaddingValue=-2000)
+    decoded = grey(pixels, PixelPaddingValue=-2000)
     inside = (pixels[3:] - pixels[3:].min()) / (pixels[3:].max() - pixels[3:].min()) * 255
-    assert np.abs(found[3:] - inside).max() <= 1 and (found[:3] == 0).all()
+    assert np.abs(decoded[3:] - inside).max() <= 1 and (decoded[:3] == 0).all()
 
 
 def test_one_level_is_black_not_an_error() -> None:
@@ -176,11 +176,11 @@ def compressed(pixels: np.ndarray, syntax: uid.UID, **keys: Any) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000Lossless], ids=lambda each: each.name)
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000Lossless], ids=lambda item: item.name)
 def test_lossless_compression_changes_nothing(syntax: uid.UID, depth: type) -> None:
     pixels = (RAMP * np.iinfo(depth).max).astype(depth)
-    found = images.read(compressed(pixels, syntax))
-    assert np.array_equal(found, images.read(encoded(header(pixels))))
+    decoded = images.read(compressed(pixels, syntax))
+    assert np.array_equal(decoded, images.read(encoded(header(pixels))))
 
 
 def test_jpeg_in_dicom() -> None:

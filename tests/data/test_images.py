@@ -38,9 +38,9 @@ def encode(pixels: np.ndarray, extension: str, *options: int) -> bytes:
 JPEG = encode(picture(), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape and found.dtype == np.uint8
-    return float(np.abs(found.astype(float) - expected).max())
+def difference(decoded: np.ndarray, expected: np.ndarray) -> float:
+    assert decoded.shape == expected.shape and decoded.dtype == np.uint8
+    return float(np.abs(decoded.astype(float) - expected).max())
 
 
 def exif(orientation: int) -> bytes:
@@ -64,12 +64,12 @@ def refusal(source: bytes | Path) -> str:
 @pytest.mark.parametrize("extension", FORMATS)
 def test_rgb_in_its_order_from_bytes_and_from_a_file(extension: str, tmp_path: Path) -> None:
     data = encode(picture(), extension)
-    found = images.read(data)
-    assert difference(found, picture()) <= (0 if extension in (".png", ".bmp", ".tiff") else 12)
-    assert difference(found[..., ::-1], picture()) > 100, "this picture must tell RGB from BGR"
+    decoded = images.read(data)
+    assert difference(decoded, picture()) <= (0 if extension in (".png", ".bmp", ".tiff") else 12)
+    assert difference(decoded[..., ::-1], picture()) > 100, "this picture must tell RGB from BGR"
     path = tmp_path / f"image{extension}"
     path.write_bytes(data)
-    assert np.array_equal(images.read(path), found)
+    assert np.array_equal(images.read(path), decoded)
     assert np.array_equal(images.load(path, (32, 48)), images.load(data, (32, 48)))
 
 
@@ -89,8 +89,8 @@ STORED = {
 @pytest.mark.parametrize("orientation", STORED)
 def test_exif_orientation_is_applied(orientation: int) -> None:
     stored = encode(np.ascontiguousarray(STORED[orientation](picture())), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
-    found = images.read(stored[:2] + exif(orientation) + stored[2:])
-    assert difference(found, picture()) <= 12
+    decoded = images.read(stored[:2] + exif(orientation) + stored[2:])
+    assert difference(decoded, picture()) <= 12
 
 
 def test_grey_becomes_three_equal_channels() -> None:
@@ -124,9 +124,9 @@ def png(colour_type: int, rows: bytes, width: int, height: int, *chunks: tuple[b
 @pytest.mark.parametrize("transparent", [(), ((b"tRNS", b"\x00\xff\x80"),)])
 def test_a_palette_is_looked_up(transparent: tuple[tuple[bytes, bytes], ...]) -> None:
     palette = ((b"PLTE", bytes([255, 0, 0, 0, 200, 0, 10, 20, 250])),)
-    found = images.read(png(3, b"\0\0\1\2\0\2\1\0", 3, 2, *palette, *transparent))
+    decoded = images.read(png(3, b"\0\0\1\2\0\2\1\0", 3, 2, *palette, *transparent))
     red, green, blue = [255, 0, 0], [0, 200, 0], [10, 20, 250]
-    assert found.tolist() == [[red, green, blue], [blue, green, red]]
+    assert decoded.tolist() == [[red, green, blue], [blue, green, red]]
 
 
 def test_cmyk_becomes_rgb() -> None:
@@ -249,10 +249,10 @@ def test_shrinking_averages_areas_and_enlarging_interpolates() -> None:
 def test_halving_first_is_close_to_averaging_areas_at_once(height, width, rows, columns, seed) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     pixels = cv2.GaussianBlur(noise, (0, 0), 2)
-    found = images.resize(pixels, (rows, columns))
+    decoded = images.resize(pixels, (rows, columns))
     if height >= rows and width >= columns:
         at_once = cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA)
-        assert np.abs(found.astype(int) - at_once).mean() < 0.25 * pixels.std()
+        assert np.abs(decoded.astype(int) - at_once).mean() < 0.25 * pixels.std()
 
 
 def photograph(height: int, width: int, blur: float = 1.5) -> np.ndarray:
@@ -267,9 +267,9 @@ def photograph(height: int, width: int, blur: float = 1.5) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width", "size"), [(450, 600, 224), (664, 504, 48), (448, 672, 56)])
 def test_a_jpeg_halved_while_it_is_decoded_is_close_to_one_halved_afterwards(height, width, size) -> None:
     data = encode(photograph(height, width), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 92)
-    found, after = images.load(data, (size, size)), images.resize(images.read(data), (size, size))
-    assert not np.array_equal(found, after), "this one should have been halved while it was decoded"
-    assert np.abs(found.astype(float) - after).mean() < 1.5
+    decoded, after = images.load(data, (size, size)), images.resize(images.read(data), (size, size))
+    assert not np.array_equal(decoded, after), "this one should have been halved while it was decoded"
+    assert np.abs(decoded.astype(float) - after).mean() < 1.5
 
 
 @pytest.mark.parametrize(
@@ -296,8 +296,8 @@ def test_a_mask_is_true_where_bright(tmp_path: Path) -> None:
     mask = np.zeros((40, 60), np.uint8)
     mask[10:30, 20:50] = 255
     (tmp_path / "mask.png").write_bytes(images.encode_png(mask))
-    found = images.load_mask(tmp_path / "mask.png")
-    assert found.dtype == bool and np.array_equal(found, mask > 0)
+    decoded = images.load_mask(tmp_path / "mask.png")
+    assert decoded.dtype == bool and np.array_equal(decoded, mask > 0)
     small = images.load_mask(tmp_path / "mask.png", (20, 30))
     assert np.array_equal(small, mask[::2, ::2] > 0)
 
@@ -317,5 +317,5 @@ def test_a_mask_of_levels_0_and_1_is_that_of_0_and_255(size: tuple[int, int] | N
 def test_png_keeps_every_pixel(height: int, width: int, grey: bool, seed: int) -> None:
     shape = (height, width) if grey else (height, width, 3)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    found = images.read(images.encode_png(pixels))
-    assert np.array_equal(found, np.stack([pixels] * 3, -1) if grey else pixels)
+    decoded = images.read(images.encode_png(pixels))
+    assert np.array_equal(decoded, np.stack([pixels] * 3, -1) if grey else pixels)

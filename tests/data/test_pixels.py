@@ -1,4 +1,4 @@
-"""The pixel cache: row by row what the one decoder gives, read-only, and only what is in a part."""
+"""The pixel cache: row by row what the one decoder gives, read-only, and only what is in a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS = ["train", "validation", "", "test", "train", ""]
 
 @pytest.fixture
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """Six images of different sizes, one of them broken and in no part, three with masks."""
+    """Six images of different sizes, one of them broken and in no split, three with masks."""
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     rng = np.random.default_rng(0)
     rows, digest = [], hashlib.sha256()
@@ -38,22 +38,22 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
 
 
 def test_every_row_is_what_the_decoder_gives(manifest: Manifest) -> None:
-    found = pixels.load(manifest, (24, 32))
-    assert found.shape == (6, 24, 32, 3) and found.dtype == np.uint8
+    cached = pixels.load(manifest, (24, 32))
+    assert cached.shape == (6, 24, 32, 3) and cached.dtype == np.uint8
     for row, (path, split) in enumerate(zip(manifest.frame["path"], manifest.frame["split"], strict=True)):
         expected = images.load(Path(path), (24, 32)) if split else np.zeros((24, 32, 3))
-        assert np.array_equal(found[row], expected)
-    assert found[0].any() and not found[2].any() and not found[5].any()
+        assert np.array_equal(cached[row], expected)
+    assert cached[0].any() and not cached[2].any() and not cached[5].any()
 
 
 def test_masks_are_true_where_bright_and_absent_where_there_is_none(manifest: Manifest) -> None:
-    found, filled = pixels.masks(manifest, (24, 32))
-    assert found.shape == (6, 24, 32) and found.dtype == bool
+    cached, filled = pixels.masks(manifest, (24, 32))
+    assert cached.shape == (6, 24, 32) and cached.dtype == bool
     for row in (0, 3):
-        assert np.array_equal(found[row], images.load_mask(Path(manifest.frame["mask_path"][row]), (24, 32)))
-        assert 0.2 < found[row].mean() < 0.8
-    assert not found[[1, 2, 4, 5]].any(), "no mask, or in no part"
-    assert np.array_equal(filled, found.any((1, 2)))
+        assert np.array_equal(cached[row], images.load_mask(Path(manifest.frame["mask_path"][row]), (24, 32)))
+        assert 0.2 < cached[row].mean() < 0.8
+    assert not cached[[1, 2, 4, 5]].any(), "no mask, or in no split"
+    assert np.array_equal(filled, cached.any((1, 2)))
 
 
 def test_a_mask_that_cannot_be_decoded_is_none(manifest: Manifest, tmp_path: Path) -> None:
@@ -61,15 +61,15 @@ def test_a_mask_that_cannot_be_decoded_is_none(manifest: Manifest, tmp_path: Pat
     broken.write_bytes(b"not a picture")
     rows = manifest.frame["mask_path"] != ""
     frame = manifest.frame.assign(mask_path=manifest.frame["mask_path"].mask(rows, str(broken)))
-    found, filled = pixels.masks(manifest.with_frame(frame), (24, 32))
-    assert not found.any() and not filled.any()
+    cached, filled = pixels.masks(manifest.with_frame(frame), (24, 32))
+    assert not cached.any() and not filled.any()
 
 
 def test_the_arrays_are_memory_mapped_and_read_only(manifest: Manifest) -> None:
-    for found in (pixels.load(manifest, (24, 32)), pixels.masks(manifest, (24, 32))[0]):
-        assert isinstance(found, np.memmap) and not found.flags.writeable
+    for cached in (pixels.load(manifest, (24, 32)), pixels.masks(manifest, (24, 32))[0]):
+        assert isinstance(cached, np.memmap) and not cached.flags.writeable
         with pytest.raises(ValueError, match="read-only"):
-            found[0, 0, 0] = 1
+            cached[0, 0, 0] = 1
 
 
 def test_decoded_once_for_a_size_and_content(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +93,8 @@ def test_a_file_that_broke_since_is_one_line_and_leaves_nothing(manifest: Manife
 
 
 def test_a_dataset_without_masks_has_none(manifest: Manifest) -> None:
-    found, filled = pixels.masks(manifest.with_frame(manifest.frame.assign(mask_path="")), (24, 32))
-    assert not found.any() and not filled.any()
+    cached, filled = pixels.masks(manifest.with_frame(manifest.frame.assign(mask_path="")), (24, 32))
+    assert not cached.any() and not filled.any()
 
 
 def test_the_stage_names_its_inputs(manifest: Manifest) -> None:

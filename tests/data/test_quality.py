@@ -59,13 +59,13 @@ def test_every_image_is_described_in_order(tmp_path: Path) -> None:
     manifest = manifest.with_frame(
         pd.concat([manifest.frame, manifest.frame.iloc[:1].assign(image_id="gone", path=str(tmp_path / "gone"))])
     )
-    found = quality.scan(manifest)
-    assert found["image_id"].tolist() == ["colours", "broken", "empty", "checks", "gone"]
-    errors = dict(zip(found["image_id"], found["error"], strict=True))
+    table = quality.scan(manifest)
+    assert table["image_id"].tolist() == ["colours", "broken", "empty", "checks", "gone"]
+    errors = dict(zip(table["image_id"], table["error"], strict=True))
     assert errors["colours"] == errors["checks"] == ""
     assert "cannot be decoded" in errors["broken"] and "empty (0 bytes)" in errors["empty"]
     assert "No such file" in errors["gone"] and str(tmp_path) not in errors["broken"]
-    first, broken, checked = found.iloc[0], found.iloc[1], found.iloc[3]
+    first, broken, checked = table.iloc[0], table.iloc[1], table.iloc[3]
     assert first["sha256"] == hashlib.sha256(files["colours"]).hexdigest() and first["bytes"] == len(files["colours"])
     assert (first["width"], first["height"]) == (80, 40)
     assert (first["red"], first["green"], first["blue"]) == (200, 100, 50)
@@ -118,8 +118,8 @@ def faulty(tmp_path: Path) -> Manifest:
 
 def test_every_planted_fault_is_caught_and_nothing_else(faulty: Manifest) -> None:
     caught = quality.flags(quality.scan(faulty))
-    found = {rule: set(rows["image_id"]) for rule, rows in caught.groupby("rule")}
-    assert found == {"unreadable": {"broken"}, "blank": {"blank", "black"}, "dark": {"dark"}, "blurred": {"blurred"}}
+    table = {rule: set(rows["image_id"]) for rule, rows in caught.groupby("rule")}
+    assert table == {"unreadable": {"broken"}, "blank": {"blank", "black"}, "dark": {"dark"}, "blurred": {"blurred"}}
     assert caught["reason"].str.len().gt(5).all()
     why = caught.set_index("rule")["reason"]
     assert "< 25" in why["dark"] and "< 3" in why["blank"].iloc[0]
@@ -219,13 +219,13 @@ def test_near_duplicates_of_every_kind_are_found(tmp_path: Path, size: int) -> N
         kinds[name, f"copy {name}"] = how
     manifest = make_manifest(tmp_path, files)
     near = quality.near_copies(manifest)
-    found = set(near[["image_id", "other"]].itertuples(index=False, name=None))
-    recall = {how: np.mean([pair in found for pair in kinds if kinds[pair] == how]) for how in faults.NEAR_DUPLICATES}
-    assert len(found & set(kinds)) >= 0.95 * len(kinds) and min(recall.values()) >= 0.8, recall
-    assert len(found & set(kinds)) >= 0.95 * len(found), found - set(kinds)
+    result = set(near[["image_id", "other"]].itertuples(index=False, name=None))
+    recall = {how: np.mean([pair in result for pair in kinds if kinds[pair] == how]) for how in faults.NEAR_DUPLICATES}
+    assert len(result & set(kinds)) >= 0.95 * len(kinds) and min(recall.values()) >= 0.8, recall
+    assert len(result & set(kinds)) >= 0.95 * len(result), result - set(kinds)
     turned = near.set_index(["image_id", "other"])["orientation"].to_dict()
     named = dict.fromkeys(faults.NEAR_DUPLICATES[7:], "as is") | {"rotated 270": "rotated 90°"}
-    for pair in found & set(kinds):
+    for pair in result & set(kinds):
         expected = named.get(kinds[pair], kinds[pair])
         assert turned[pair].startswith(expected), (pair, kinds[pair], turned[pair])
 
@@ -250,7 +250,7 @@ def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
 
 def test_thumbnails_show_images_and_a_cross_where_there_is_none(faulty: Manifest) -> None:
     shown = thumbnails(faulty, ["s00", "broken", "blank"], 32)
-    assert [each.shape for each in shown] == [(32, 32, 3)] * 3
+    assert [item.shape for item in shown] == [(32, 32, 3)] * 3
     assert np.array_equal(shown[0], images.load(Path(faulty.frame["path"][0]), (32, 32)))
     assert (shown[1][0, 16] == 200).all() and shown[1][16, 16].max() < 150
     assert (shown[2] == 90).all()
@@ -260,15 +260,15 @@ def test_faults_planted_in_the_synthetic_images_are_found() -> None:
     manifest = adapters.load(config.load("synthetic", "smoke"))
     scanned = quality.scan(manifest)
     flagged, exact, near = quality.flags(scanned), quality.exact_copies(scanned), quality.near_copies(manifest)
-    found = quality.planted(manifest, flagged, exact, near)
+    table = quality.planted(manifest, flagged, exact, near)
     kinds = ["unreadable", "dark", "blurred", "exact duplicates", "near duplicates", "conflicting labels"]
-    assert sorted(found.index) == sorted(kinds) and (found["planted"] >= 1).all()
-    assert (found["found"] == found["planted"]).all() and (found["recall"] == 1).all(), found
-    assert found["others"].sum() <= 2 and (found["precision"] <= 1).all(), found
+    assert sorted(table.index) == sorted(kinds) and (table["planted"] >= 1).all()
+    assert (table["found"] == table["planted"]).all() and (table["recall"] == 1).all(), table
+    assert table["others"].sum() <= 2 and (table["precision"] <= 1).all(), table
     # the table itself is not fooled: with nothing caught, nothing is found
     nothing = quality.planted(manifest, flagged.iloc[:0], exact.iloc[:0], near.iloc[:0])
     assert nothing["found"].sum() == nothing["others"].sum() == 0
-    assert nothing["planted"].equals(found["planted"])
+    assert nothing["planted"].equals(table["planted"])
 
 
 def test_pairs_that_follow_from_what_was_planted_count_as_planted() -> None:
@@ -280,9 +280,9 @@ def test_pairs_that_follow_from_what_was_planted_count_as_planted() -> None:
     none = pd.DataFrame(columns=["image_id", "rule", "reason"])
     exact = pd.DataFrame({"image_id": ["a", "d"], "copy_group": [0, 0]})
     pairs = [("a", "b"), ("a", "c"), ("b", "c"), ("b", "d"), ("e", "f")]
-    found = planted(manifest, none, exact, pd.DataFrame(pairs, columns=["image_id", "other"]))
-    assert sorted(found.index) == ["exact duplicates", "near duplicates"]
-    assert found.loc["near duplicates"].tolist() == [5, 4, 1, 0.8, 0.8], "planted: ab, ac, bc, bd, cd"
+    table = planted(manifest, none, exact, pd.DataFrame(pairs, columns=["image_id", "other"]))
+    assert sorted(table.index) == ["exact duplicates", "near duplicates"]
+    assert table.loc["near duplicates"].tolist() == [5, 4, 1, 0.8, 0.8], "planted: ab, ac, bc, bd, cd"
 
 
 def test_planted_tints_are_counted_against_those_found() -> None:
@@ -291,8 +291,8 @@ def test_planted_tints_are_counted_against_those_found() -> None:
     flagged, exact = pd.DataFrame(columns=["image_id", "rule"]), pd.DataFrame(columns=["image_id", "copy_group"])
     near = pd.DataFrame(columns=["image_id", "other"])
     scanned = frame.assign(saturation=[20.0, 12.0, 1.0, 30.0, 0.0, 0.0, 0.0, np.nan])
-    found = planted(manifest, flagged, exact, near, scanned)
-    assert found.loc["tinted"].tolist() == [3, 2, 1, 2 / 3, 2 / 3]
+    table = planted(manifest, flagged, exact, near, scanned)
+    assert table.loc["tinted"].tolist() == [3, 2, 1, 2 / 3, 2 / 3]
     assert planted(manifest, flagged, exact, near).empty, "without a scan nothing is said of tints"
 
 
@@ -317,8 +317,8 @@ def test_format_and_mode_are_those_of_the_header(tmp_path: Path) -> None:
         "deep grey": cv2.imencode(".png", scene(2)[..., 0].astype(np.uint16) * 256)[1].tobytes(),
         "alpha": cv2.imencode(".png", np.dstack([scene(3), scene(3)[..., 0]]))[1].tobytes(),
     }
-    found = quality.scan(make_manifest(tmp_path, files))
-    kinds = list(zip(found["format"], found["mode"], strict=True))
+    table = quality.scan(make_manifest(tmp_path, files))
+    kinds = list(zip(table["format"], table["mode"], strict=True))
     colours = [("PNG", "grey"), ("PNG", "16-bit RGB"), ("PNG", "16-bit grey"), ("PNG", "RGBA")]
     assert kinds == [("JPEG", "RGB"), *colours]
 
@@ -330,11 +330,11 @@ def test_faults_planted_in_stand_ins_are_found(name: str, tmp_path: Path, monkey
     manifest = adapters.load(config.load(name, "quick", overrides="stand_in.images=450"))
     scanned = quality.scan(manifest)
     flagged, exact, near = quality.flags(scanned), quality.exact_copies(scanned), quality.near_copies(manifest)
-    found = quality.planted(manifest, flagged, exact, near, scanned)
-    assert (found.loc["near duplicates", ["recall", "precision"]] >= 0.95).all(), found
-    assert ("tinted" in found.index) == (name == "chest_xray")
+    result = quality.planted(manifest, flagged, exact, near, scanned)
+    assert (result.loc["near duplicates", ["recall", "precision"]] >= 0.95).all(), result
+    assert ("tinted" in result.index) == (name == "chest_xray")
     if name == "chest_xray":
-        assert found.loc["tinted", "planted"] > 10 and (found.loc["tinted", ["recall", "precision"]] >= 0.95).all()
+        assert result.loc["tinted", "planted"] > 10 and (result.loc["tinted", ["recall", "precision"]] >= 0.95).all()
         split = manifest.frame["split"].replace("", "train")
         table = quality.properties(scanned, manifest.with_frame(manifest.frame.assign(split=split)))
         sentences = quality.tint_sentences(quality.tints(table, manifest.classes))
@@ -363,7 +363,7 @@ def test_the_copies_among_the_real_chest_x_rays_leave_training(real_data: Path, 
     left = split.excluded.set_index("image_id")["reason"]
     leaving = exact[exact["copy_group"].isin(crossing) & (exact["image_id"].map(given) == "train")]["image_id"]
     assert set(left.index[left == "its exact copy is in test"]) == set(leaving) and len(leaving) == 6
-    # of the four groups within one part of the source, the validation part carved from train may divide three
+    # of the four groups within one split of the source, the validation split carved from train may divide three
     others = left[left != "its exact copy is in test"]
     assert set(others) <= {"its exact copy is in validation", "its exact copy has a different label"}
     assigned = (

@@ -38,15 +38,15 @@ def dataset(count: int = 240, seed: int = 0) -> tuple[pd.DataFrame, Manifest]:
 
 def test_where_nothing_was_planted_the_intervals_cover_one_half(monkeypatch: pytest.MonkeyPatch) -> None:
     scanned, manifest = dataset()
-    found = quality.shortcuts(scanned, manifest)
-    assert found.index.tolist() == list(VIEWS) and (found["images"] == 240).all()
-    assert (found["low"] <= 0.5).all() and not found["above chance"].any(), found
-    assert found["auc"].between(0.36, 0.62).all()
-    assert found.loc["format and mode", "auc"] == 0.5, "one format and one mode tell nothing"
-    assert "better than chance" in quality.shortcut_sentences(found)
-    for name in found.index[:-1]:
+    table = quality.shortcuts(scanned, manifest)
+    assert table.index.tolist() == list(VIEWS) and (table["images"] == 240).all()
+    assert (table["low"] <= 0.5).all() and not table["above chance"].any(), table
+    assert table["auc"].between(0.36, 0.62).all()
+    assert table.loc["format and mode", "auc"] == 0.5, "one format and one mode tell nothing"
+    assert "better than chance" in quality.shortcut_sentences(table)
+    for name in table.index[:-1]:
         monkeypatch.delitem(VIEWS, name)
-    pd.testing.assert_frame_equal(found.iloc[-1:], quality.shortcuts(scanned, manifest))
+    pd.testing.assert_frame_equal(table.iloc[-1:], quality.shortcuts(scanned, manifest))
 
 
 def test_planted_shortcuts_are_found_and_their_classes_named() -> None:
@@ -57,17 +57,17 @@ def test_planted_shortcuts_are_found_and_their_classes_named() -> None:
     scanned.loc[label == "virus", "blue"] += 60
     path = manifest.frame["path"]
     named = path.where(label != "covid", path.str.replace("/images/", "/images/nejm_"))
-    found = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(path=named)))
+    table = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(path=named)))
     planted = {
         **{"size, aspect and bytes": "covid", "format and mode": "normal"},
         **{"file name": "covid", "mean colour": "virus"},
     }
-    sentences = quality.shortcut_sentences(found)
+    sentences = quality.shortcut_sentences(table)
     for seen, name in planted.items():
-        assert found.loc[seen, "class"] == name and found.loc[seen, "class_auc"] > 0.95, found
-        assert found.loc[seen, "auc"] > 0.65 and found.loc[seen, "above chance"]
+        assert table.loc[seen, "class"] == name and table.loc[seen, "class_auc"] > 0.95, table
+        assert table.loc[seen, "auc"] > 0.65 and table.loc[seen, "above chance"]
         assert f"sees {seen} alone" in sentences and f"{name} best" in sentences
-    untouched = found.loc["brightness, contrast, sharpness"]
+    untouched = table.loc["brightness, contrast, sharpness"]
     assert untouched["auc"] < 0.62 and not untouched["above chance"] and "brightness" not in sentences
 
 
@@ -86,8 +86,8 @@ def test_the_models_see_training_images_alone_and_no_folder() -> None:
 
 def test_too_few_groups_give_no_row_and_a_sentence() -> None:
     scanned, manifest = dataset(12)
-    found = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(group=manifest.frame["label"])))
-    assert found.empty and "too few" in quality.shortcut_sentences(found)
+    table = quality.shortcuts(scanned, manifest.with_frame(manifest.frame.assign(group=manifest.frame["label"])))
+    assert table.empty and "too few" in quality.shortcut_sentences(table)
 
 
 def test_large_datasets_are_sampled_and_rare_classes_kept() -> None:
@@ -105,11 +105,11 @@ def test_a_tinted_class_is_named_with_its_area() -> None:
     assert "No class can be told" in quality.difference_sentences(plain) and (plain["p"] > 0.01).all()
     scanned.loc[covid, "blue"] += 25
     table = quality.properties(scanned, manifest)
-    found = quality.differences(table, CLASSES)
-    row = found.loc["red_minus_blue"]
+    result = quality.differences(table, CLASSES)
+    row = result.loc["red_minus_blue"]
     assert row["class"] == "covid" and not row["higher"] and row["auc"] > 0.9 and row["p"] < 1e-6
     assert row["low"] < row["auc"] < row["high"]
-    sentences = quality.difference_sentences(found)
+    sentences = quality.difference_sentences(result)
     assert "covid" in sentences and f"AUC {row['auc']:.2f}" in sentences and "shortcut" in sentences
     assert "brightness" not in sentences
     # by hand: one value a group, the rank test over the three classes
@@ -122,8 +122,8 @@ def test_a_tinted_class_is_named_with_its_area() -> None:
 def test_constant_properties_are_no_error_and_not_shown() -> None:
     scanned, manifest = dataset()
     table = quality.properties(scanned, manifest)
-    found = quality.differences(table, CLASSES)
-    assert found.loc["width_px", ["p", "auc"]].tolist() == [1.0, 0.5]
+    result = quality.differences(table, CLASSES)
+    assert result.loc["width_px", ["p", "auc"]].tolist() == [1.0, 0.5]
     assert "kilobytes" in quality.varying_properties(table) and "width_px" not in quality.varying_properties(table)
     varying = [name for name in quality.varying_properties(table) if name != "saturation"]
     assert quality.varying_properties(table.assign(saturation=0.0)) == varying
@@ -137,9 +137,9 @@ def test_formats_and_missing_values_are_counted_by_class() -> None:
     assert counts["PNG, grey"].sum() == 10 and counts["unknown"].sum() == 2 and counts.index.tolist() == list(CLASSES)
     ages = np.where(np.arange(60) < 7, np.nan, 50.0)
     sexes = np.where(np.arange(60) % 10 == 0, "unknown", "female")
-    found = quality.missing_values(manifest.with_frame(manifest.frame.assign(age=ages, sex=sexes)))
-    assert found.loc["age", "all"] == 7 and found.loc["sex", "all"] == 6
-    assert found.loc["age", list(CLASSES)].sum() == 7
+    table = quality.missing_values(manifest.with_frame(manifest.frame.assign(age=ages, sex=sexes)))
+    assert table.loc["age", "all"] == 7 and table.loc["sex", "all"] == 6
+    assert table.loc["age", list(CLASSES)].sum() == 7
 
 
 def test_a_tint_of_a_part_of_one_class_is_reported() -> None:
@@ -152,9 +152,9 @@ def test_a_tint_of_a_part_of_one_class_is_reported() -> None:
     some_tinted.loc[0, "saturation"] = np.nan
     assert set(np.flatnonzero(tinted(some_tinted))) == set(chosen) - {0}
     table = quality.properties(some_tinted.drop(index=0), manifest)
-    found = quality.tints(table, CLASSES)
-    assert found["p"]["covid"] < 1e-6 and (found["p"][["normal", "virus"]] == 1).all()
-    sentences = quality.tint_sentences(found)
+    result = quality.tints(table, CLASSES)
+    assert result["p"]["covid"] < 1e-6 and (result["p"][["normal", "virus"]] == 1).all()
+    sentences = quality.tint_sentences(result)
     count = len(set(chosen) - {0})
     assert (
         f"{count} of {len(set(covid) - {0})} covid training images are tinted, 0 of " in sentences

@@ -59,11 +59,11 @@ def test_no_group_or_copy_is_in_two_splits(table: tuple[Manifest, pd.DataFrame],
     manifest, scanned = table
     options = Splits(test_folds=4, validation_folds=3, seed=seed)
     try:
-        found = splits.assign(manifest, scanned, options)
+        assignment = splits.assign(manifest, scanned, options)
     except DataError as error:
         assert "\n" not in str(error)
         assume(False)
-    frame = found.manifest.frame.assign(sha256=scanned["sha256"], broken=scanned["error"] != "")
+    frame = assignment.manifest.frame.assign(sha256=scanned["sha256"], broken=scanned["error"] != "")
     used = frame[frame["split"] != ""]
     assert used.groupby("group")["split"].nunique().max() == 1
     assert used.groupby("sha256")["split"].nunique().max() == 1
@@ -73,11 +73,11 @@ def test_no_group_or_copy_is_in_two_splits(table: tuple[Manifest, pd.DataFrame],
     train = used[used["split"] == "train"]
     readable_labels = frame[~frame["broken"]].groupby("sha256")["label"].nunique()
     assert (readable_labels[train["sha256"]] == 1).all(), "a conflicting copy stayed in training"
-    assert set(found.excluded["image_id"]) == set(frame.loc[frame["split"] == "", "image_id"])
-    assert found.excluded["image_id"].is_unique and (found.excluded["reason"] != "").all()
+    assert set(assignment.excluded["image_id"]) == set(frame.loc[frame["split"] == "", "image_id"])
+    assert assignment.excluded["image_id"].is_unique and (assignment.excluded["reason"] != "").all()
     assert frame["image_id"].equals(manifest.frame["image_id"]), "the order of rows is kept"
     again = splits.assign(manifest, scanned, options)
-    assert split_of(again) == split_of(found) and again.excluded.equals(found.excluded)
+    assert split_of(again) == split_of(assignment) and again.excluded.equals(assignment.excluded)
 
 
 @given(tables())
@@ -85,11 +85,11 @@ def test_no_group_or_copy_is_in_two_splits(table: tuple[Manifest, pd.DataFrame],
 def test_copies_never_change_test(table: tuple[Manifest, pd.DataFrame]) -> None:
     manifest, scanned = table
     try:
-        found = splits.assign(manifest, scanned, SPLITS)
+        assignment = splits.assign(manifest, scanned, SPLITS)
         without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
     except DataError:
         assume(False)
-    assert set(found.manifest.rows("test")) == set(without.manifest.rows("test"))
+    assert set(assignment.manifest.rows("test")) == set(without.manifest.rows("test"))
 
 
 def test_other_seeds_give_other_splits() -> None:
@@ -100,23 +100,23 @@ def test_other_seeds_give_other_splits() -> None:
 
 def test_without_groups_the_splits_are_stratified_exactly() -> None:
     manifest, scanned = make(plain(100, "abbbb"))
-    found = splits.assign(manifest, scanned, Splits())
-    table = splits.image_counts(found.manifest)
+    assignment = splits.assign(manifest, scanned, Splits())
+    table = splits.image_counts(assignment.manifest)
     assert table.loc["a", "test"] * 4 == table.loc["b", "test"] and table.loc["all", "test"] == 20
     expected = next(StratifiedKFold(5, shuffle=True, random_state=0).split(manifest.y, manifest.y))[1]
-    assert found.manifest.rows("test").tolist() == expected.tolist()
+    assert assignment.manifest.rows("test").tolist() == expected.tolist()
 
 
 def test_with_groups_fold_0_is_test_and_fold_0_of_the_rest_validation() -> None:
     manifest, scanned = make(plain(180, "abc", 3))
-    found = splits.assign(manifest, scanned, SPLITS).manifest
+    assignment = splits.assign(manifest, scanned, SPLITS).manifest
     groups = manifest.frame["group"].to_numpy()
     fold = StratifiedGroupKFold(4, shuffle=True, random_state=0)
     rest, test = next(fold.split(manifest.y, manifest.y, groups))
-    assert found.rows("test").tolist() == test.tolist()
+    assert assignment.rows("test").tolist() == test.tolist()
     inner = next(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(rest, manifest.y[rest], groups[rest]))
-    assert found.rows("validation").tolist() == rest[inner[1]].tolist()
-    assert found.rows("train").tolist() == rest[inner[0]].tolist()
+    assert assignment.rows("validation").tolist() == rest[inner[1]].tolist()
+    assert assignment.rows("train").tolist() == rest[inner[0]].tolist()
 
 
 def test_an_exact_copy_of_a_test_image_leaves_training_and_is_logged() -> None:
@@ -126,11 +126,11 @@ def test_an_exact_copy_of_a_test_image_leaves_training_and_is_logged() -> None:
     ids = manifest.frame["image_id"]
     assert manifest.y[train] == manifest.y[test]
     scanned.loc[[train, validation], "sha256"] = scanned["sha256"][test]
-    found = splits.assign(manifest, scanned, SPLITS)
-    assigned = split_of(found)
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    assigned = split_of(assignment)
     assert assigned[ids[test]] == "test" and assigned[ids[train]] == ""
-    assert found.manifest.rows("test").tolist() == before.rows("test").tolist()
-    log = {row.image_id: (row.split, row.reason) for row in found.excluded.itertuples()}
+    assert assignment.manifest.rows("test").tolist() == before.rows("test").tolist()
+    log = {row.image_id: (row.split, row.reason) for row in assignment.excluded.itertuples()}
     assert log[ids[train]] == ("train", "its exact copy is in test")
     assert log.get(ids[validation], ("", ""))[1] == "its exact copy is in test" and assigned[ids[validation]] == ""
 
@@ -140,10 +140,10 @@ def test_an_exact_copy_of_a_validation_image_leaves_training() -> None:
     before = splits.assign(manifest, scanned, SPLITS).manifest
     train, validation = before.rows("train")[1], before.rows("validation")[1]
     scanned.loc[train, "sha256"] = scanned["sha256"][validation]
-    found = splits.assign(manifest, scanned, SPLITS)
+    assignment = splits.assign(manifest, scanned, SPLITS)
     ids = manifest.frame["image_id"]
-    assert split_of(found)[ids[train]] == "" and split_of(found)[ids[validation]] == "validation"
-    assert found.excluded.to_dict("records") == [
+    assert split_of(assignment)[ids[train]] == "" and split_of(assignment)[ids[validation]] == "validation"
+    assert assignment.excluded.to_dict("records") == [
         {"image_id": ids[train], "split": "train", "reason": "its exact copy is in validation"}
     ]
 
@@ -157,11 +157,13 @@ def test_copies_with_conflicting_labels_leave_training() -> None:
     agreeing = [row for row in train if manifest.y[row] == manifest.y[first]][1:3]
     scanned.loc[second, "sha256"] = scanned["sha256"][first]
     scanned.loc[agreeing[1], "sha256"] = scanned["sha256"][agreeing[0]]
-    found = splits.assign(manifest, scanned, SPLITS)
+    assignment = splits.assign(manifest, scanned, SPLITS)
     ids = manifest.frame["image_id"]
-    assert set(found.excluded["image_id"]) == {ids[first], ids[second]}
-    assert set(found.excluded["reason"]) == {"its exact copy has a different label"}
-    assert split_of(found)[ids[agreeing[0]]] == split_of(found)[ids[agreeing[1]]] == "train", "agreeing copies stay"
+    assert set(assignment.excluded["image_id"]) == {ids[first], ids[second]}
+    assert set(assignment.excluded["reason"]) == {"its exact copy has a different label"}
+    assert split_of(assignment)[ids[agreeing[0]]] == split_of(assignment)[ids[agreeing[1]]] == "train", (
+        "agreeing copies stay"
+    )
 
 
 def test_undecodable_images_leave_before_the_split() -> None:
@@ -169,11 +171,13 @@ def test_undecodable_images_leave_before_the_split() -> None:
     broken = [3, 17, 40]
     scanned.loc[broken, "error"] = "is empty"
     scanned.loc[broken, "sha256"] = "the same"  # three empty files are not copies that matter
-    found = splits.assign(manifest, scanned, SPLITS)
-    kept = np.setdiff1d(np.arange(60), broken)
-    smaller = splits.assign(manifest.with_frame(manifest.frame.iloc[kept]), scanned.iloc[kept].reset_index(), SPLITS)
-    assert split_of(smaller) == {name: split for name, split in split_of(found).items() if split}
-    assert found.excluded["reason"].tolist() == ["unreadable"] * 3
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    remaining = np.setdiff1d(np.arange(60), broken)
+    smaller = splits.assign(
+        manifest.with_frame(manifest.frame.iloc[remaining]), scanned.iloc[remaining].reset_index(), SPLITS
+    )
+    assert split_of(smaller) == {name: split for name, split in split_of(assignment).items() if split}
+    assert assignment.excluded["reason"].tolist() == ["unreadable"] * 3
 
 
 SOURCE = ["train"] * 36 + ["validation"] * 12 + ["test"] * 12
@@ -181,15 +185,15 @@ SOURCE = ["train"] * 36 + ["validation"] * 12 + ["test"] * 12
 
 def test_splits_of_the_source_are_kept() -> None:
     manifest, scanned = make(plain(), SOURCE)
-    found = splits.assign(manifest, scanned, SPLITS)
-    assert found.manifest.frame["split"].tolist() == SOURCE and found.excluded.empty
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    assert assignment.manifest.frame["split"].tolist() == SOURCE and assignment.excluded.empty
     scanned.loc[0, "sha256"] = scanned["sha256"][59]
     scanned.loc[40, "sha256"] = scanned["sha256"][58]
     scanned.loc[5, "error"] = "is empty"
-    found = splits.assign(manifest, scanned, SPLITS)
+    assignment = splits.assign(manifest, scanned, SPLITS)
     expected = ["" if row in (0, 5, 40) else split for row, split in enumerate(SOURCE)]
-    assert found.manifest.frame["split"].tolist() == expected
-    assert found.excluded.set_index("image_id")["split"].to_dict() == {
+    assert assignment.manifest.frame["split"].tolist() == expected
+    assert assignment.excluded.set_index("image_id")["split"].to_dict() == {
         "i000": "train",
         "i005": "train",
         "i040": "validation",
@@ -199,11 +203,13 @@ def test_splits_of_the_source_are_kept() -> None:
 def test_a_missing_validation_split_is_taken_from_training_by_group() -> None:
     source = ["train"] * 48 + ["test"] * 12
     manifest, scanned = make(plain(60, "ab", 2), source)
-    found = splits.assign(manifest, scanned, SPLITS).manifest
-    assert found.rows("test").tolist() == list(range(48, 60))
-    validation = found.rows("validation")
+    assignment = splits.assign(manifest, scanned, SPLITS).manifest
+    assert assignment.rows("test").tolist() == list(range(48, 60))
+    validation = assignment.rows("validation")
     assert set(validation) < set(range(48)) and 12 <= len(validation) <= 20
-    assert set(found.frame["group"].iloc[validation]).isdisjoint(found.frame["group"].iloc[found.rows("train")])
+    assert set(assignment.frame["group"].iloc[validation]).isdisjoint(
+        assignment.frame["group"].iloc[assignment.rows("train")]
+    )
 
 
 def test_images_without_a_split_in_the_source_stay_without_one() -> None:
@@ -246,11 +252,11 @@ def test_the_table_counts_images_and_groups() -> None:
 
 
 def test_the_synthetic_study_is_split_by_patient() -> None:
-    found = splits.prepare(config.load("synthetic", "smoke"))
-    used = found.frame[found.frame["split"] != ""]
+    assignment = splits.prepare(config.load("synthetic", "smoke"))
+    used = assignment.frame[assignment.frame["split"] != ""]
     assert used.groupby("group")["split"].nunique().max() == 1 and used["group"].nunique() < len(used)
-    assert set(found.facts["faults"]["unreadable"]).isdisjoint(used["image_id"])
-    shared = [set(pair) for pair in found.facts["faults"]["exact_duplicates"]]
+    assert set(assignment.facts["faults"]["unreadable"]).isdisjoint(used["image_id"])
+    shared = [set(pair) for pair in assignment.facts["faults"]["exact_duplicates"]]
     assigned = used.set_index("image_id")["split"]
     assert all(assigned.reindex(sorted(pair)).dropna().nunique() == 1 for pair in shared)
 
@@ -296,9 +302,9 @@ def test_cleaning_and_capping_change_training_alone(
     dropped = set(caught.loc[caught["rule"].isin(drop), "image_id"])
     assert not dropped & set(ids.iloc[sorted(left)])
     if "near_duplicates" in drop:
-        kept = dict(zip(ids, after.manifest.frame["split"], strict=True))
-        assigned = [{kept[one], kept[other]} - {""} for one, other in near.itertuples(index=False)]
-        assert not any("train" in found and len(found) > 1 for found in assigned)
+        remaining = dict(zip(ids, after.manifest.frame["split"], strict=True))
+        assigned = [{remaining[one], remaining[other]} - {""} for one, other in near.itertuples(index=False)]
+        assert not any("train" in assignment and len(assignment) > 1 for assignment in assigned)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -327,8 +333,8 @@ def test_what_is_blurred_does_not_depend_on_validation_and_test() -> None:
 def test_a_near_duplicate_across_splits_names_the_other_image() -> None:
     manifest, scanned = make(plain(), SOURCE)
     near = pd.DataFrame([("i001", "i059"), ("i040", "i002"), ("i003", "i004")], columns=["image_id", "other"])
-    found = splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"], near=near)
-    assert dict(zip(found.excluded["image_id"], found.excluded["reason"], strict=True)) == {
+    assignment = splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"], near=near)
+    assert dict(zip(assignment.excluded["image_id"], assignment.excluded["reason"], strict=True)) == {
         "i001": "near_duplicates: nearly identical to i059 in test",
         "i002": "near_duplicates: nearly identical to i040 in validation",
     }
@@ -365,7 +371,7 @@ def test_a_study_that_drops_near_duplicates_is_cleaned(tmp_path: Path) -> None:
 
 def test_remarks_name_missing_patients_and_imbalance() -> None:
     manifest, scanned = make(plain(100, "abbbb"))
-    found = splits.assign(manifest, scanned, SPLITS).manifest
-    assert "names no patients" in splits.remarks(found) and "4.0 times" in splits.remarks(found)
+    assignment = splits.assign(manifest, scanned, SPLITS).manifest
+    assert "names no patients" in splits.remarks(assignment) and "4.0 times" in splits.remarks(assignment)
     manifest, scanned = make(plain(60))
     assert "about even" in splits.balance(splits.assign(manifest, scanned, SPLITS).manifest)

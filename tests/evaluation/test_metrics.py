@@ -47,10 +47,10 @@ def present(y, w):
 def precision_and_f1(y, p, w, average):
     """scikit-learn's defaults on the images that the weighting leaves: never predicted counts as 0."""
     left = w > 0
-    found = reference.precision_recall_fscore_support(
+    values = reference.precision_recall_fscore_support(
         y[left], p.argmax(1)[left], average=average, sample_weight=w[left], zero_division=0
     )
-    return found[0], found[2]
+    return values[0], values[2]
 
 
 REFERENCE = {
@@ -106,10 +106,10 @@ def test_references_cover_every_metric():
 @given(case=weighted_cases())
 def test_metric_equals_scikit_learn_with_sample_weight(name, case):
     y, p, weights = case
-    found = ev.METRICS[name].compute(y, p, weights)
+    values = ev.METRICS[name].compute(y, p, weights)
     expected = [REFERENCE[name](y, p, w) for w in weights]
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-    assert np.isfinite(found).any() or name == "kappa"
+    np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
+    assert np.isfinite(values).any() or name == "kappa"
     ones = np.ones(len(y))
     np.testing.assert_allclose(ev.METRICS[name].point(y, p), REFERENCE[name](y, p, ones), rtol=1e-9, atol=1e-12)
 

@@ -21,34 +21,35 @@ from scanbook.evaluation.paired import area_variance, delong, placements
 def test_planted_difference_is_found_and_named():
     better, worse = simulated(skill=2.5), simulated(skill=0.5)
     for metric in ("accuracy", "auroc", "brier"):
-        found = ev.paired_difference(better, worse, metric, rounds=300)
-        assert found.clear
-        assert found.low <= found.value <= found.high
-        assert found.p_value < 0.05
-        sentence = found.sentence("fine-tuned", "frozen")
+        difference = ev.paired_difference(better, worse, metric, rounds=300)
+        assert difference.clear
+        assert difference.low <= difference.value <= difference.high
+        assert difference.p_value < 0.05
+        sentence = difference.sentence("fine-tuned", "frozen")
         assert sentence.startswith("fine-tuned is better than frozen by 0.")
         assert "−" not in sentence
         swapped = ev.paired_difference(worse, better, metric, rounds=300)
-        assert swapped.value == pytest.approx(-found.value)
+        assert swapped.value == pytest.approx(-difference.value)
         assert swapped.sentence("frozen", "fine-tuned") == sentence
     assert ev.mcnemar(better, worse) < 0.001
 
 
 def test_identical_models_are_within_noise():
     a = simulated()
-    found = ev.paired_difference(a, a, rounds=50)
-    assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
-    assert "within noise (95 % interval 0.000 to 0.000)" in found.sentence("one", "other")
+    difference = ev.paired_difference(a, a, rounds=50)
+    assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+    assert "within noise (95 % interval 0.000 to 0.000)" in difference.sentence("one", "other")
     assert ev.mcnemar(a, a) == 1.0
 
 
 def test_an_undefined_metric_is_not_reported_as_noise():
     a = simulated()
     one_class = a.subset(a.y_true == 0)
-    found = ev.paired_difference(one_class, one_class, "auroc", rounds=20)
-    assert np.isnan(found.value)
+    difference = ev.paired_difference(one_class, one_class, "auroc", rounds=20)
+    assert np.isnan(difference.value)
     assert (
-        found.sentence("one", "other") == "one and other cannot be compared: macro AUROC is not defined on these images"
+        difference.sentence("one", "other")
+        == "one and other cannot be compared: macro AUROC is not defined on these images"
     )
 
 
@@ -136,7 +137,7 @@ def two(y, scores, group=None):
     ids = [f"i{i}" for i in range(len(y))]
     group = ids if group is None else [f"g{g}" for g in group]
     p = expit(np.asarray(scores, float))
-    return [ev.Predictions(ids, group, np.asarray(y, int), np.c_[1 - each, each], ("no", "yes")) for each in p]
+    return [ev.Predictions(ids, group, np.asarray(y, int), np.c_[1 - item, item], ("no", "yes")) for item in p]
 
 
 @st.composite
@@ -161,27 +162,27 @@ def test_plain_variance_is_the_u_statistics(case):
     y, scores, _ = case
     wins = [kernel(y, score) for score in scores]
     for score, win in zip(scores, wins, strict=True):
-        found = placements(y, score)
-        np.testing.assert_allclose(found[y], win.mean(1), atol=1e-12)
-        np.testing.assert_allclose(found[~y], win.mean(0), atol=1e-12)
-        assert found[y].mean() == pytest.approx(roc_auc_score(y, score))
+        result = placements(y, score)
+        np.testing.assert_allclose(result[y], win.mean(1), atol=1e-12)
+        np.testing.assert_allclose(result[~y], win.mean(0), atol=1e-12)
+        assert result[y].mean() == pytest.approx(roc_auc_score(y, score))
     covariance = sum(np.cov([win.mean(axis) for win in wins]) / size for axis, size in ((1, y.sum()), (0, (~y).sum())))
     contrast = np.array([1, -1])
     variance = contrast @ covariance @ contrast
     difference = placements(y, scores[0]) - placements(y, scores[1])
     assert area_variance(y, difference, np.arange(len(y))) == pytest.approx(variance, abs=1e-14)
-    found = delong(*two(y, scores), "yes")
-    assert found.value == pytest.approx(wins[0].mean() - wins[1].mean(), abs=1e-15)
+    result = delong(*two(y, scores), "yes")
+    assert result.value == pytest.approx(wins[0].mean() - wins[1].mean(), abs=1e-15)
     if variance > 1e-12:
-        z = found.value / np.sqrt(variance)
-        assert found.p_value == pytest.approx(2 * norm.cdf(-abs(z)))
-        assert found.high - found.low == pytest.approx(2 * 1.959964 * np.sqrt(variance), rel=1e-6)
+        z = result.value / np.sqrt(variance)
+        assert result.p_value == pytest.approx(2 * norm.cdf(-abs(z)))
+        assert result.high - result.low == pytest.approx(2 * 1.959964 * np.sqrt(variance), rel=1e-6)
 
 
 def clustered_covariance(y, scores, group):
     """Obuchowski's (1997) sums as the paper writes them, patient by patient."""
     v10, v01 = zip(*((kernel(y, s).mean(1), kernel(y, s).mean(0)) for s in scores), strict=True)
-    theta = [each.mean() for each in v10]
+    theta = [item.mean() for item in v10]
     m, n, patients = y.sum(), (~y).sum(), np.unique(group)
     with_positive, with_negative = len(set(group[y])), len(set(group[~y]))
 
@@ -242,10 +243,10 @@ def test_patients_of_several_images_do_not_pass_for_more_evidence():
 def test_interval_agrees_with_the_bootstrap_over_patients():
     y, scores, group = clustered(1, gain=0.5, patients=150)
     a, b = two(y, scores, group)
-    found, resampled = delong(a, b, "yes"), ev.paired_difference(a, b, "auroc", rounds=2000)
-    assert found.value == pytest.approx(resampled.value)
-    assert found.high - found.low == pytest.approx(resampled.high - resampled.low, rel=0.1)
-    assert found.p_value == pytest.approx(resampled.p_value, abs=0.03)
+    difference, resampled = delong(a, b, "yes"), ev.paired_difference(a, b, "auroc", rounds=2000)
+    assert difference.value == pytest.approx(resampled.value)
+    assert difference.high - difference.low == pytest.approx(resampled.high - resampled.low, rel=0.1)
+    assert difference.p_value == pytest.approx(resampled.p_value, abs=0.03)
 
 
 def test_p_agrees_with_permutations():
@@ -263,18 +264,20 @@ def test_p_agrees_with_permutations():
     observed = gap(*ranks[:, None])
     swaps = random.random((1000, 200)) < 0.5
     under = gap(np.where(swaps, *ranks), np.where(swaps, *ranks[::-1]))
-    found = delong(*two(y, scores), "yes")
-    assert found.p_value == pytest.approx(np.mean(np.abs(under) >= abs(observed)), abs=0.04)
+    difference = delong(*two(y, scores), "yes")
+    assert difference.p_value == pytest.approx(np.mean(np.abs(under) >= abs(observed)), abs=0.04)
 
 
 def test_planted_differences_and_none():
     y, scores, group = clustered(2, gain=3.0)
     a, b = two(y, scores, group)
-    found, swapped = delong(a, b, "yes"), delong(b, a, "yes")
-    assert found.value > found.low > 0 and found.p_value < 0.001
-    assert (swapped.value, swapped.low, swapped.p_value) == pytest.approx((-found.value, -found.high, found.p_value))
+    difference, swapped = delong(a, b, "yes"), delong(b, a, "yes")
+    assert difference.value > difference.low > 0 and difference.p_value < 0.001
+    assert (swapped.value, swapped.low, swapped.p_value) == pytest.approx(
+        (-difference.value, -difference.high, difference.p_value)
+    )
     other = delong(a, b, "no")
-    assert (other.value, other.p_value) == pytest.approx((found.value, found.p_value))
+    assert (other.value, other.p_value) == pytest.approx((difference.value, difference.p_value))
     same = delong(a, a, "yes")
     assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
@@ -282,9 +285,9 @@ def test_planted_differences_and_none():
 def test_differences_that_cannot_be_judged_are_not_a_number():
     y = np.array([0, 0, 1, 1, 1, 0])
     perfect, useless = two(y, [y * 2.0 - 1, np.zeros(6)])
-    found = delong(perfect, useless, "yes")
-    assert found.value == 0.5
-    assert np.isnan([found.low, found.high, found.p_value]).all()
+    difference = delong(perfect, useless, "yes")
+    assert difference.value == 0.5
+    assert np.isnan([difference.low, difference.high, difference.p_value]).all()
     healthy = perfect.subset(y == 0)
     assert np.isnan(delong(healthy, healthy, "yes").value)
     one_patient = two(y, [[0.1, 0.2, 0.3, 0.1, 0.5, 0.4], [1, 2, 3, 4, 5, 6]], [0, 1, 2, 2, 2, 3])

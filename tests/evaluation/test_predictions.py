@@ -98,5 +98,7 @@ def test_failures_and_successes_are_the_surest():
 
 
 def test_captions_say_truth_answer_and_probability():
-    found = ev.Predictions(["x", "y"], ["x", "y"], np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]), ("a", "b"))
-    assert found.captions([1, 0]) == ["true b\npredicted b 0.80", "true a\npredicted b 0.70"]
+    predictions = ev.Predictions(
+        ["x", "y"], ["x", "y"], np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]), ("a", "b")
+    )
+    assert predictions.captions([1, 0]) == ["true b\npredicted b 0.80", "true a\npredicted b 0.70"]

@@ -60,13 +60,13 @@ def test_abstention_on_other_images():
 
 
 def test_what_is_answered_is_the_share_asked_for():
-    found = ev.Predictions(
+    predictions = ev.Predictions(
         np.arange(200).astype(str),
         np.arange(200).astype(str),
         np.zeros(200, int),
         np.stack([np.linspace(0.51, 0.99, 200), 1 - np.linspace(0.51, 0.99, 200)], 1),
         ("a", "b"),
     )
-    below = ev.abstain_below(found, 0.9)
-    assert (found.confidence >= below).mean() == pytest.approx(0.9, abs=0.005)
-    assert ev.abstain_below(found, 1.0) == found.confidence.min()
+    below = ev.abstain_below(predictions, 0.9)
+    assert (predictions.confidence >= below).mean() == pytest.approx(0.9, abs=0.005)
+    assert ev.abstain_below(predictions, 1.0) == predictions.confidence.min()

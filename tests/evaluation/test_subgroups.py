@@ -16,35 +16,35 @@ from scanbook.evaluation.subgroups import bands
 
 def test_ages_have_the_bands_people_use():
     ages = pd.Series([0, 29, 30, 49.5, 50, 69, 70, 85, np.nan, "unknown", "45"], name="age_approx")
-    found = bands(ages)
-    assert list(found.cat.categories) == ["under 30", "30–49", "50–69", "70 and over"]
+    labels = bands(ages)
+    assert list(labels.cat.categories) == ["under 30", "30–49", "50–69", "70 and over"]
     names = [*["under 30"] * 2, *["30–49"] * 2, *["50–69"] * 2, *["70 and over"] * 2]
-    assert found.tolist()[:8] == names and found[8:10].isna().all() and found[10] == "30–49"
-    assert found.name == "age_approx"
-    assert list(bands(ages.rename("dosage")).cat.categories) != list(found.cat.categories)
+    assert labels.tolist()[:8] == names and labels[8:10].isna().all() and labels[10] == "30–49"
+    assert labels.name == "age_approx"
+    assert list(bands(ages.rename("dosage")).cat.categories) != list(labels.cat.categories)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(values=st.lists(st.one_of(st.none(), st.integers(-5, 9), st.floats(-1e3, 1e3)), min_size=1, max_size=60))
 def test_bands_hold_every_number_once(values):
-    numbers = np.array([np.nan if each is None else each for each in values], float)
+    numbers = np.array([np.nan if value is None else value for value in values], float)
     if np.isnan(numbers).all():
         with pytest.raises(DataError, match="is a number"):
             bands(numbers)
         return
-    found = bands(pd.Series(numbers, name="ratio"))
-    assert (found.isna() == np.isnan(numbers)).all()
-    assert len(found.cat.categories) <= 4
-    codes = found.cat.codes.to_numpy()
+    labels = bands(pd.Series(numbers, name="ratio"))
+    assert (labels.isna() == np.isnan(numbers)).all()
+    assert len(labels.cat.categories) <= 4
+    codes = labels.cat.codes.to_numpy()
     assert (codes[~np.isnan(numbers)] >= 0).all()
     order = np.argsort(numbers[~np.isnan(numbers)])
     assert (np.diff(codes[~np.isnan(numbers)][order]) >= 0).all()
 
 
 def test_quartiles_of_a_measure():
-    found = bands(np.arange(100) / 4)
-    assert found.value_counts().tolist() == [25] * 4
-    assert list(found.cat.categories[:2]) == ["under 6.1875", "6.1875 to under 12.375"]
+    labels = bands(np.arange(100) / 4)
+    assert labels.value_counts().tolist() == [25] * 4
+    assert list(labels.cat.categories[:2]) == ["under 6.1875", "6.1875 to under 12.375"]
     assert list(bands([5.0, 5.0]).cat.categories) == ["all"]
 
 

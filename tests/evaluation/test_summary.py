@@ -89,8 +89,8 @@ def test_class_report_and_summary_share_their_intervals():
         "macro_f1": ("macro average", "f1"),
         "auprc": ("macro average", "auprc"),
     }.items():
-        found = report.loc[row, [column, f"{column}_low", f"{column}_high"]]
-        np.testing.assert_allclose(found.astype(float), table.loc[metric])
+        values = report.loc[row, [column, f"{column}_low", f"{column}_high"]]
+        np.testing.assert_allclose(values.astype(float), table.loc[metric])
     pd.testing.assert_frame_equal(ev.per_class(predictions, 100, seed=3), report.iloc[:3])
 
 

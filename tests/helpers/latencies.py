@@ -23,12 +23,12 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, int, bytes], tuple[int, di
                 number = next(numbers)
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status, headers = answer(self, number, body)
-            said = json.dumps({"number": number}).encode()
+            message = json.dumps({"number": number}).encode()
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(said))} | headers).items():
+            for name, value in ({"Content-Length": str(len(message))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(message)
 
         def log_message(self, *_args: object) -> None:
             pass

@@ -193,8 +193,8 @@ def test_maps_change_as_what_was_learned_goes(patches):
     assert list(table["randomised"]) == list(grad_cam.STEPS) and (table["images"] == grad_cam.MAX_IMAGES).all()
     assert (table["low"] <= table["correlation"]).all() and (table["correlation"] <= table["high"]).all()
     assert (table["correlation"].iloc[1:].abs() < 0.6).all()  # a random head may be the learned one, or its negative
-    for kept, now in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(kept, now)
+    for unchanged, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(unchanged, now)
     pd.testing.assert_frame_equal(grad_cam.randomisation_check(model, images[72:], 0), table)
     assert not grad_cam.randomisation_check(model, images[72:], 1)["correlation"].equals(table["correlation"])
 
@@ -211,13 +211,13 @@ def test_layers_are_randomised_from_the_top_down(patches, monkeypatch):
     model, images, *_ = patches
     seen, outputs = [], grad_cam._outputs
     monkeypatch.setattr(
-        grad_cam, "_outputs", lambda each, images: seen.append(each.get_weights()) or outputs(each, images)
+        grad_cam, "_outputs", lambda item, images: seen.append(item.get_weights()) or outputs(item, images)
     )
     grad_cam.randomisation_check(model, images[:2], 0)
     trained, *steps = seen
-    kernels = [i for i, each in enumerate(trained) if each.ndim > 1]  # others may be as they were from the start
-    kept = [[np.array_equal(trained[i], step[i]) for i in kernels] for step in steps]
-    assert kept == [  # four convolutions and the head, from all random up
+    kernels = [i for i, item in enumerate(trained) if item.ndim > 1]  # others may be as they were from the start
+    unchanged = [[np.array_equal(trained[i], step[i]) for i in kernels] for step in steps]
+    assert unchanged == [  # four convolutions and the head, from all random up
         [False, False, False, False, False],
         [True, False, False, False, False],
         [True, True, False, False, False],
@@ -237,8 +237,8 @@ def test_a_network_that_is_not_randomised_keeps_its_maps(patches, monkeypatch):
 @settings(max_examples=40, deadline=None)
 @given(arrays(np.float32, (2, 3, 4, 5), elements=st.integers(-3, 3).map(float)))
 def test_rank_correlation_is_spearman_s(maps):
-    found = grad_cam._rank_correlation(*maps)
-    for correlation, a, b in zip(found, *maps, strict=True):
+    correlations = grad_cam._rank_correlation(*maps)
+    for correlation, a, b in zip(correlations, *maps, strict=True):
         constant = np.ptp(a) == 0 or np.ptp(b) == 0
         assert correlation == pytest.approx(0 if constant else spearmanr(a.ravel(), b.ravel()).statistic, abs=1e-9)
 

@@ -131,7 +131,7 @@ def test_features_stay_float32_in_mixed_precision(tiny_vit):
         for name in ("baseline_cnn", "small_cnn", "vit_b16"):
             model = backbones.build(name, (32, 32), 2, head=Head(units=[4], output="sigmoid"))
             layer_names = (backbones.FEATURE_MAP, backbones.FEATURES, "hidden_1", "score", backbones.LOGITS)
-            assert {model.get_layer(each).output.dtype for each in layer_names} == {"float32"}
+            assert {model.get_layer(layer_name).output.dtype for layer_name in layer_names} == {"float32"}
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -231,9 +231,9 @@ def test_positions_are_interpolated_where_they_are_in_the_image():
     embeddings = np.concatenate([[[7, 8, 9]], patches]).astype(np.float32)
     assert networks._interpolated(embeddings, (14, 14)) is embeddings
     for grid in ((28, 28), (7, 7), (7, 28)):  # the last has as many patches, elsewhere
-        found = networks._interpolated(embeddings, grid)
-        np.testing.assert_array_equal(found[0], embeddings[0])
-        patch_map = found[1:].reshape(*grid, 3)
+        weights = networks._interpolated(embeddings, grid)
+        np.testing.assert_array_equal(weights[0], embeddings[0])
+        patch_map = weights[1:].reshape(*grid, 3)
         for axis, side in enumerate(grid):  # the middle of a patch, in patches of the old grid
             expected = (np.arange(side) + 0.5) * 14 / side - 0.5
             along = np.moveaxis(patch_map[..., axis], axis, -1)
@@ -251,7 +251,7 @@ def test_transformer_takes_its_weights_at_another_size(tiny_vit, tmp_path):
     again = backbones.build("vit_b16", (64, 64), 3, Weights("imagenet", path))
     wide = backbones.build("vit_b16", (32, 96), 3, Weights("imagenet", path))
     photos = planted.pixels()[:4]
-    features = [np.asarray(backbones.pooled(each)(photos)) for each in (square, again)]
+    features = [np.asarray(backbones.pooled(item)(photos)) for item in (square, again)]
     np.testing.assert_array_equal(*features)
     assert wide.get_layer(backbones.FEATURE_MAP).output.shape == (None, 2, 6, 16)
     differ = [a.shape != b.shape for a, b in zip(*(backbones.body_weights(e) for e in (square, wide)), strict=True)]
@@ -381,36 +381,37 @@ NAMES = ["mobilenet_v2_0.35", "baseline_cnn", "mobilenet_0.25"]
 
 def test_auto_falls_back_to_shipped_weights_and_gives_reasons(offline, shipped, monkeypatch, tmp_path):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
-    found, missing = backbones.resolve(planted.study(backbones=NAMES))
-    assert list(found) == ["mobilenet_v2_0.35"] and found["mobilenet_v2_0.35"].source == "scanbook"
-    assert found["mobilenet_v2_0.35"].path == shipped and len(found["mobilenet_v2_0.35"].digest) == 64
+    weights, missing = backbones.resolve(planted.study(backbones=NAMES))
+    assert list(weights) == ["mobilenet_v2_0.35"] and weights["mobilenet_v2_0.35"].source == "scanbook"
+    assert weights["mobilenet_v2_0.35"].path == shipped and len(weights["mobilenet_v2_0.35"].digest) == 64
     assert list(missing) == ["mobilenet_0.25"]
     assert "no ImageNet weights for mobilenet_0.25" in missing["mobilenet_0.25"]
     assert "no route to host" in missing["mobilenet_0.25"] and "\n" not in missing["mobilenet_0.25"]
     assert not list((tmp_path / "store" / "imagenet").glob("*/")), "a failed download left a stage behind"
-    said = backbones.describe(found, missing)
+    sentence = backbones.describe(weights, missing)
     assert (
-        "synthetic images (shipped with scanbook)" in said and "Not run: no ImageNet weights for mobilenet_0.25" in said
+        "synthetic images (shipped with scanbook)" in sentence
+        and "Not run: no ImageNet weights for mobilenet_0.25" in sentence
     )
 
 
 def test_imagenet_means_imagenet(offline, shipped, monkeypatch, tmp_path):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
-    found, missing = backbones.resolve(planted.study(backbones=NAMES, weights="imagenet"))
-    assert not found and list(missing) == ["mobilenet_v2_0.35", "mobilenet_0.25"]
+    weights, missing = backbones.resolve(planted.study(backbones=NAMES, weights="imagenet"))
+    assert not weights and list(missing) == ["mobilenet_v2_0.35", "mobilenet_0.25"]
 
 
 def test_scanbook_means_the_shipped_ones(shipped):
-    found, missing = backbones.resolve(planted.study(backbones=NAMES, weights="scanbook"))
-    assert list(found) == ["mobilenet_v2_0.35"] and "ships no weights for mobilenet_0.25" in missing["mobilenet_0.25"]
+    weights, missing = backbones.resolve(planted.study(backbones=NAMES, weights="scanbook"))
+    assert list(weights) == ["mobilenet_v2_0.35"] and "ships no weights for mobilenet_0.25" in missing["mobilenet_0.25"]
     shipped.unlink()
-    found, missing = backbones.resolve(planted.study(backbones=NAMES, weights="scanbook"))
-    assert not found and "are missing; run make pretrain" in missing["mobilenet_v2_0.35"]
+    weights, missing = backbones.resolve(planted.study(backbones=NAMES, weights="scanbook"))
+    assert not weights and "are missing; run make pretrain" in missing["mobilenet_v2_0.35"]
 
 
 def test_none_means_none_with_a_reason():
-    found, missing = backbones.resolve(planted.study(backbones=NAMES, weights="none"))
-    assert not found and list(missing) == ["mobilenet_v2_0.35", "mobilenet_0.25"]
+    weights, missing = backbones.resolve(planted.study(backbones=NAMES, weights="none"))
+    assert not weights and list(missing) == ["mobilenet_v2_0.35", "mobilenet_0.25"]
     assert all("sets weights to none" in reason for reason in missing.values())
     assert backbones.pretrained("mobilenet_0.25", "none") == RANDOM
     with pytest.raises(ModelError, match="baseline_cnn has no pretrained weights"):
@@ -453,7 +454,7 @@ def use_data_statistics(name, model, batch):
             branch.gamma.assign(branch.gamma * 0.1)
             branch.beta.assign(branch.beta * 0.1)
         else:
-            branch.set_weights([each * 0.1 for each in branch.get_weights()])
+            branch.set_weights([array * 0.1 for array in branch.get_weights()])
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
@@ -466,17 +467,17 @@ def use_data_statistics(name, model, batch):
 
 def branches(model):
     """The last layers with weights before every sum."""
-    found = {}
+    weights = {}
     for layer in model.layers:
         waiting = list(layer._inbound_nodes[0].parent_nodes) if isinstance(layer, layers.Add) else []
         while waiting:
             node = waiting.pop()
             weighted = isinstance(node.operation, (layers.BatchNormalization, layers.Conv2D))
             if weighted:
-                found[id(node.operation)] = node.operation
+                weights[id(node.operation)] = node.operation
             elif len(node.parent_nodes) == 1:
                 waiting += node.parent_nodes
-    return list(found.values())
+    return list(weights.values())
 
 
 def stand_in_weights(name, photos, monkeypatch, folder):
@@ -543,10 +544,10 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
         assert learning == sorted(learning) and 0 < sum(learning) < len(learning) >= 12
         training.set_trainable(model)
     if spec.pretrained:
-        found = np.asarray(map_and_logits(model, photos)[0])
-        expected = expected[:, 1:].reshape(found.shape) if spec.pooling == "token" else expected
+        result = np.asarray(map_and_logits(model, photos)[0])
+        expected = expected[:, 1:].reshape(result.shape) if spec.pooling == "token" else expected
         assert expected.std(axis=0).max() > 0.05 * expected.std()
-        assert engines.parity(expected, found) < 1e-3
+        assert engines.parity(expected, result) < 1e-3
 
     before = model.get_layer(backbones.LOGITS).get_weights()[0]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

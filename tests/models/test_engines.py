@@ -46,9 +46,9 @@ def converted(model):
 
 @pytest.fixture(scope="module")
 def logits(model, photos):
-    found = KerasEngine(model).predict(photos)[0]
-    assert found.std(axis=0).min() > 1e-2 * np.abs(found).max()  # the answers differ from image to image
-    return found
+    outputs = KerasEngine(model).predict(photos)[0]
+    assert outputs.std(axis=0).min() > 1e-2 * np.abs(outputs).max()  # the answers differ from image to image
+    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def places(every, saved, exported):
         "bundle": OpenVinoEngine(exported.model_path()),
         "bundle, Keras": KerasEngine(exported.folder / exported.models["keras"]),
     }
-    found = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
+    outputs = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
     for name, engine in served.items():
-        found[name] = lambda x, engine=engine: from_probabilities(engine.predict(x, 8)[0])
-    return found
+        outputs[name] = lambda x, engine=engine: from_probabilities(engine.predict(x, 8)[0])
+    return outputs
 
 
 PLACES = (*ENGINES, "Keras, saved", "bundle", "bundle, Keras")
@@ -156,9 +156,9 @@ def test_parity_holds_over_http_and_fails_for_swapped_channels(exported, logits,
     assert "\n" not in str(refused.value)
     assert all(list(answer["probabilities"]) == list(planted.CLASSES) for answer in answers)
     assert all(answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get) for answer in answers)
-    found = from_probabilities(np.array([list(answer["probabilities"].values()) for answer in answers]))
-    assert engines.parity(centred(logits), found[:32]) <= engines.PARITY
-    assert engines.parity(centred(logits)[:8], found[32:]) > 100 * engines.PARITY
+    outputs = from_probabilities(np.array([list(answer["probabilities"].values()) for answer in answers]))
+    assert engines.parity(centred(logits), outputs[:32]) <= engines.PARITY
+    assert engines.parity(centred(logits)[:8], outputs[32:]) > 100 * engines.PARITY
 
 
 def test_answers_over_http_keep_every_digit(exported, photos):
@@ -192,16 +192,16 @@ def test_sixteen_threads_get_their_own_answers(every, which):
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda share: engine.predict(share, 2)[0], shares * 3))
     assert len(shares) == 16
-    for found, expected in zip(together, alone * 3, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    for outputs, expected in zip(together, alone * 3, strict=True):
+        np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("which", ENGINES)
 @pytest.mark.parametrize("batch_size", [1, 31, 100])
 def test_batch_size_changes_nothing(every, logits, photos, which, batch_size):
-    found = every[which].predict(photos, batch_size)
-    assert len(found) == 1 and found[0].dtype == np.float32
-    assert engines.parity(logits, found[0]) < FLOAT32
+    outputs = every[which].predict(photos, batch_size)
+    assert len(outputs) == 1 and outputs[0].dtype == np.float32
+    assert engines.parity(logits, outputs[0]) < FLOAT32
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
@@ -263,8 +263,8 @@ def test_an_activation_with_a_gradient_of_its_own_is_no_output(photos):
     network = keras.Model(entry, outputs)
     engine = OpenVinoEngine(engines.to_openvino(network))
     assert engine.outputs == 2
-    for found, expected in zip(engine.predict(photos), network(photos), strict=True):
-        np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+    for result, expected in zip(engine.predict(photos), network(photos), strict=True):
+        np.testing.assert_allclose(result, np.asarray(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])
@@ -275,8 +275,8 @@ def test_the_order_of_two_outputs_is_kept_and_nothing_is_said(photos, tmp_path, 
     engine = engines.open_saved(tmp_path / name)
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    found = engine.predict(photos, 5)
-    for ours, theirs in zip(found, KerasEngine(exported).predict(photos), strict=True):
+    outputs = engine.predict(photos, 5)
+    for ours, theirs in zip(outputs, KerasEngine(exported).predict(photos), strict=True):
         assert ours.shape == theirs.shape and engines.parity(theirs, ours) < FLOAT32
 
 
@@ -314,8 +314,8 @@ def test_rows_of_a_file_are_read_a_few_hundred_at_a_time():
 
 @given(arrays(np.float64, (5, 3), elements=st.floats(-30, 30)))
 def test_centred_log_undoes_softmax(logits):
-    found = engines.centred_log(softmax(logits, axis=1))
-    np.testing.assert_allclose(found, logits - logits.mean(1, keepdims=True), atol=1e-6)
+    outputs = engines.centred_log(softmax(logits, axis=1))
+    np.testing.assert_allclose(outputs, logits - logits.mean(1, keepdims=True), atol=1e-6)
 
 
 def test_centred_log_of_a_zero_is_finite():
@@ -387,11 +387,11 @@ def test_int8_is_as_often_right_and_computes_in_integers(trained, quantised):
     assert engine.precision == "int8" and OpenVinoEngine(converted).precision == "fp32"
     probabilities, maps = engine.predict(x)
     assert probabilities.shape == (COUNT, 3) and maps.shape == (COUNT, 4, 4, 3)
-    found = engines.centred_log(probabilities)
-    assert engines.parity(logits, found) > 10 * engines.PARITY  # another arithmetic
-    assert engines.rejection_reason("int8", logits, found, y) == ""
+    outputs = engines.centred_log(probabilities)
+    assert engines.parity(logits, outputs) > 10 * engines.PARITY  # another arithmetic
+    assert engines.rejection_reason("int8", logits, outputs, y) == ""
     layers = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ops()]
-    used = [each["runtimePrecision"] for each in layers if each["layerType"] == "Convolution"]
+    used = [layer["runtimePrecision"] for layer in layers if layer["layerType"] == "Convolution"]
     assert len(used) >= 4 and set(used) <= {"u8", "i8"}
 
 
@@ -411,17 +411,17 @@ def test_int8_calibrated_on_grey_images_is_refused_with_the_figures(trained):
     _, converted, logits = trained
     x, y = draw(1)
     grey = engines.quantise(converted, np.full_like(x[:4], 127))
-    found = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
-    said = engines.rejection_reason("int8", logits, found, y)
-    right, expected = int((found.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
-    assert f"{right} of {COUNT}" in said and f"{right / COUNT:.1%}" in said and str(expected) in said
-    assert "\n" not in said
+    outputs = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
+    reason = engines.rejection_reason("int8", logits, outputs, y)
+    right, expected = int((outputs.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
+    assert f"{right} of {COUNT}" in reason and f"{right / COUNT:.1%}" in reason and str(expected) in reason
+    assert "\n" not in reason
 
 
 def test_int8_is_written_and_read_again_smaller(trained, quantised, tmp_path):
     x, _ = draw(1)
-    for name, each in {"fp32": trained[1], "int8": quantised}.items():
-        engines.save_openvino(each, tmp_path / f"{name}.xml")
+    for name, item in {"fp32": trained[1], "int8": quantised}.items():
+        engines.save_openvino(item, tmp_path / f"{name}.xml")
     fp32, int8 = (tmp_path / f"{name}.xml" for name in ("fp32", "int8"))
     assert engines.size_on_disk(int8) < 0.5 * engines.size_on_disk(fp32)
     assert int8.with_suffix(".bin").stat().st_size < 0.3 * fp32.with_suffix(".bin").stat().st_size
@@ -453,9 +453,9 @@ def logits_of(right, n):
     ],
 )
 def test_int8_may_lose_one_point_and_no_more(n, reference, other, allowed):
-    said = engines.rejection_reason("int8", logits_of(reference, n), logits_of(other, n), np.zeros(n, int))
-    assert (said == "") == allowed
-    assert allowed or (f"{other} of {n} images" in said and f"{other / n:.1%}" in said and "1 %" in said)
+    reason = engines.rejection_reason("int8", logits_of(reference, n), logits_of(other, n), np.zeros(n, int))
+    assert (reason == "") == allowed
+    assert allowed or (f"{other} of {n} images" in reason and f"{other / n:.1%}" in reason and "1 %" in reason)
 
 
 def test_fp32_is_refused_beyond_parity_however_often_it_is_right(logits, photos):
@@ -463,8 +463,8 @@ def test_fp32_is_refused_beyond_parity_however_often_it_is_right(logits, photos)
     for share, allowed in ((0.5, True), (1.5, False)):
         other = logits.copy()
         other[5, 1] += share * engines.PARITY * logits.std()
-        said = engines.rejection_reason("fp32", logits, other, y_true)
-        assert (said == "") == allowed and (allowed or ("0.0015" in said and "32 images" in said))
+        reason = engines.rejection_reason("fp32", logits, other, y_true)
+        assert (reason == "") == allowed and (allowed or ("0.0015" in reason and "32 images" in reason))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -23,7 +23,7 @@ def builds(monkeypatch):
     """Counts how often a network is made ready."""
     calls = []
     original = features._engine
-    monkeypatch.setattr(features, "_engine", lambda *each: calls.append(each) or original(*each))
+    monkeypatch.setattr(features, "_engine", lambda *item: calls.append(item) or original(*item))
     return calls
 
 
@@ -49,12 +49,12 @@ def keras_features(images):
 
 def test_features_are_those_of_the_network_in_manifest_order(monkeypatch):
     monkeypatch.setattr(engines.base, "CHUNK", 17)  # several chunks, the last one partial
-    found, expected = extract(), keras_features(PIXELS)
-    assert found.dtype == np.float32 and found.shape == (60, 16)
+    extracted, expected = extract(), keras_features(PIXELS)
+    assert extracted.dtype == np.float32 and extracted.shape == (60, 16)
     used = (planted.manifest().frame["split"] != "").to_numpy()
-    assert used.sum() == 59 and not found[~used].any()
+    assert used.sum() == 59 and not extracted[~used].any()
     assert expected[used].std(axis=0).max() > 0.1
-    assert engines.parity(expected[used], found[used]) < 1e-4
+    assert engines.parity(expected[used], extracted[used]) < 1e-4
 
 
 def test_features_are_extracted_once_and_their_seconds_are_those_of_the_extraction(builds):
@@ -78,21 +78,21 @@ def test_features_follow_pixels_and_weights(builds, tmp_path):
 def test_views_are_features_of_augmented_training_images(monkeypatch):
     monkeypatch.setattr(engines.base, "CHUNK", 16)
     rows = planted.manifest().rows(TRAIN)
-    found, labels = views(seed=4)
+    extracted, labels = views(seed=4)
     assert np.array_equal(labels, np.tile(one_hot(), (2, 1, 1))) and labels.dtype == np.float32
-    assert found.shape == (2, len(rows), 16)
+    assert extracted.shape == (2, len(rows), 16)
     augment = augmentation.Augmenter("dermoscopy", len(rows), 4)
     for view in range(2):
         expected = keras_features(augment(PIXELS[rows], np.arange(len(rows)), view))
-        assert engines.parity(expected, found[view]) < 1e-4
-    assert engines.parity(found[0], found[1]) > 0.1
+        assert engines.parity(expected, extracted[view]) < 1e-4
+    assert engines.parity(extracted[0], extracted[1]) > 0.1
 
 
 def test_views_follow_policy_number_and_seed(builds):
     first, _ = views()
     np.testing.assert_array_equal(views()[0], first)
     assert not np.allclose(views(seed=1)[0], first) and not np.allclose(views(policy="photometric")[0], first)
-    assert [len(each) for each in views(views=3)] == [3, 3]
+    assert [len(view) for view in views(views=3)] == [3, 3]
     assert len(builds) == 4
 
 
@@ -100,7 +100,7 @@ def test_views_follow_policy_number_and_seed(builds):
 def test_mixed_views_are_features_of_mixed_images(policy, monkeypatch, builds):
     monkeypatch.setattr(engines.base, "CHUNK", 16)
     images, rows = PIXELS, planted.manifest().rows(TRAIN)
-    found, labels = views(policy=policy, seed=4)
+    extracted, labels = views(policy=policy, seed=4)
     np.testing.assert_array_equal(views(policy=policy, seed=4)[1], labels)
     assert len(builds) == 1
     assert labels.shape == (2, len(rows), 3) and labels.dtype == np.float32
@@ -113,7 +113,7 @@ def test_mixed_views_are_features_of_mixed_images(policy, monkeypatch, builds):
             copies = augment(images[rows[places]], places, view)
             copies, expected = augment.mix(copies, one_hot()[places], view, chunk)
             assert np.array_equal(labels[view, places], expected)
-            assert engines.parity(keras_features(copies), found[view, places]) < 1e-4
+            assert engines.parity(keras_features(copies), extracted[view, places]) < 1e-4
             mixed += int((expected.max(1) < 0.99).sum())
     assert mixed > 10, "classes that lie one after the other are mixed, too"
 
@@ -122,11 +122,11 @@ def test_views_hold_nothing_of_validation_and_test():
     other = PIXELS.copy()
     other[np.setdiff1d(np.arange(len(other)), planted.manifest().rows(TRAIN))] = 255
     options = {"policy": "dermoscopy+mixup", "views": 1, "seed": 0}
-    found = [
+    extracted = [
         features.extract_views(planted.manifest(), images, NETWORK, planted.weights(NETWORK), **options)
         for images in (PIXELS, other)
     ]
-    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+    assert np.array_equal(extracted[0][0], extracted[1][0]) and np.array_equal(extracted[0][1], extracted[1][1])
 
 
 def test_sample_fingerprint_sees_every_image_of_a_small_set():

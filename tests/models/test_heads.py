@@ -119,8 +119,8 @@ def test_saved_head_needs_none_of_scanbook_s_code(output, tmp_path):
 
 def test_ordinal_head_in_openvino_is_exact_at_the_ends():
     z = np.array([[60, -60, 0, 1], [-60, 60, -1, 30], [25, 25, 25, 25]], np.float32)
-    (found,) = engines.OpenVinoEngine(engines.to_openvino(ORDINAL[5])).predict(z)
-    np.testing.assert_allclose(found, np.asarray(ORDINAL[5](z)), rtol=1e-4, atol=1e-4)
+    (outputs,) = engines.OpenVinoEngine(engines.to_openvino(ORDINAL[5])).predict(z)
+    np.testing.assert_allclose(outputs, np.asarray(ORDINAL[5](z)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("output", "classes", "count"), [("sigmoid", 3, "two"), ("ordinal", 1, "at least two")])
@@ -161,13 +161,13 @@ def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path,
     x = (draw.normal(0, 1, (900, 12)) + 2 * np.eye(3, 12)[labels]).astype(np.float32)
     manifest = studies.make_manifest(labels, {"train": 600, "validation": 300}, 3)
     study = studies.make_study("mobilenet_v2_0.35", 64, {"epochs": 12, "batch_size": 32})
-    found = []
+    outputs = []
     for most in (2**28, 0):
         monkeypatch.setattr(head, "_IN_MEMORY", most)
         runtime.configure(0)
         train = head.Rows([(x, manifest.rows("train"))]), manifest.one_hot("train")
         [[kernel, bias]], history = head.fit_head(study, manifest, train, x[600:])
         assert history["epoch"].tolist() == list(range(1, len(history) + 1))
-        found.append(softmax(x[600:] @ kernel + bias, axis=1))
-    np.testing.assert_allclose(*found, atol=0.05)
-    assert (found[1].argmax(1) == labels[600:]).mean() > 0.8
+        outputs.append(softmax(x[600:] @ kernel + bias, axis=1))
+    np.testing.assert_allclose(*outputs, atol=0.05)
+    assert (outputs[1].argmax(1) == labels[600:]).mean() > 0.8

@@ -109,7 +109,7 @@ def noise() -> plt.Figure:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reports_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
     return tmp_path
 
@@ -130,22 +130,22 @@ class Notebook:
         sources = [cell["source"] for cell in suite.cells(self.name) if cell["cell_type"] == "markdown"]
         cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
         code = nbformat.v4.new_code_cell(CODE, execution_count=1)
-        code.outputs = [nbformat.v4.new_output("display_data", data=each) for each in self.shown]
+        code.outputs = [nbformat.v4.new_output("display_data", data=item) for item in self.shown]
         code.outputs += [nbformat.v4.new_output("stream", name=name, text="printed\n") for name in ("stderr", "stdout")]
         content = nbformat.v4.new_notebook(cells=[*cells[:2], code, *cells[2:]])
-        found = facts(self.name, self.of, results, **more)
-        folder = record(self.session.folder, found, failure)
+        result = facts(self.name, self.of, results, **more)
+        folder = record(self.session.folder, result, failure)
         nbformat.write(content, folder / "notebook.ipynb")
-        (folder / "report.html").write_text(report.render(folder / "notebook.ipynb", found, failure))
+        (folder / "report.html").write_text(report.render(folder / "notebook.ipynb", result, failure))
         return folder / "report.html"
 
 
-def record(folder: Path, found: dict[str, Any], failure: Any = None) -> Path:
+def record(folder: Path, result: dict[str, Any], failure: Any = None) -> Path:
     """What the runner leaves beside a report, which is empty here."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("results", "measurements"):
-        (folder / f"{file}.json").write_text(json.dumps(found[file]))
-    (folder / f"{'failure' if failure else 'metrics'}.json").write_text(json.dumps(found))
+        (folder / f"{file}.json").write_text(json.dumps(result[file]))
+    (folder / f"{'failure' if failure else 'metrics'}.json").write_text(json.dumps(result))
     (folder / "report.html").write_text("")
     return folder
 
@@ -156,7 +156,7 @@ def fill(session: notebook.Session) -> None:
         {"images": [1200, 30, 9], "share": [0.96855, 0.0242, np.nan], "note": ["b", "a", "a long note " * 8]},
         index=pd.Index(["nevus", "melanoma <1>", "other"], name="class"),
     )
-    session.table("splits", frame, "Images & parts")
+    session.table("splits", frame, "Images & splits")
     wide = pd.DataFrame(DRAW.random((3, 30)), columns=[f"column number {place}" for place in range(30)])
     session.table("wide", wide, "A wide table")
     session.figure("curve", lines(), 'A "curve"')
@@ -180,9 +180,9 @@ def page(example: Path) -> BeautifulSoup:
     return BeautifulSoup(example.read_text(), "html.parser")
 
 
-def make(room: Path, *without: str) -> records.Run:
+def make(reports_folder: Path, *without: str) -> records.Run:
     """What a whole study recorded, but for some notebooks, and the pages above its reports."""
-    folder, of = room / "planted" / "quick", study_of(profile="quick")
+    folder, of = reports_folder / "planted" / "quick", study_of(profile="quick")
     for name in suite.NOTEBOOKS:
         if name not in without:
             record(folder / name, facts(name, of, RESULTS[name]))
@@ -191,16 +191,16 @@ def make(room: Path, *without: str) -> records.Run:
     return records.Run(folder)
 
 
-def make_whole(room: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> records.Run:
+def make_whole(reports_folder: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> records.Run:
     """The same with reports in which there is one of everything."""
     for name in suite.NOTEBOOKS:
         if name not in without:
             made = Notebook(name, study_of(profile="quick"), monkeypatch)
             fill(made.session)
             made.write(RESULTS[name])
-    (room / "planted" / "quick" / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
+    (reports_folder / "planted" / "quick" / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
-    return records.Run(room / "planted" / "quick")
+    return records.Run(reports_folder / "planted" / "quick")
 
 
 # --- reports
@@ -212,13 +212,13 @@ def test_a_report_is_one_file_with_contents_and_what_it_ran_on(example: Path, pa
     for name in ("tables", "figures"):
         assert (example.parent / name).is_dir()
     pages.check_file(example)
-    headings = [each.get_text() for each in page.select("main h2")]
-    assert [each.get_text() for each in page.select("nav a")] == headings
+    headings = [item.get_text() for item in page.select("main h2")]
+    assert [item.get_text() for item in page.select("nav a")] == headings
     assert headings[0] == "1. Images by class and split" and headings[-1] == "This run"
     assert page.select_one("details.code pre").get_text().strip() == CODE
     assert not page.select("details[open]")
     foot = page.footer.get_text(" ")
-    for said in (
+    for text in (
         "1 min 23 s",
         "1.50 GiB",
         "a processor",
@@ -227,21 +227,21 @@ def test_a_report_is_one_file_with_contents_and_what_it_ran_on(example: Path, pa
         "image_size",
         "fine_tuning.epochs",
     ):
-        assert said in foot, said
+        assert text in foot, text
 
 
 def test_a_table_has_a_name_a_file_and_tells_numbers_from_words(page: BeautifulSoup) -> None:
     table = page.select_one("table[data-name=splits]")
     caption = page.find(id=table["aria-labelledby"])
-    assert caption.contents[0] == "Images & parts" and caption.a["href"] == "tables/splits.csv"
-    assert [each["class"] for each in table.select("thead tr > *")] == [["word"], ["number"], ["number"], ["word"]]
-    rows = [[each.get_text() for each in row.select("th, td")] for row in table.select("tbody tr")]
+    assert caption.contents[0] == "Images & splits" and caption.a["href"] == "tables/splits.csv"
+    assert [item["class"] for item in table.select("thead tr > *")] == [["word"], ["number"], ["number"], ["word"]]
+    rows = [[item.get_text() for item in row.select("th, td")] for row in table.select("tbody tr")]
     assert rows[1] == ["melanoma <1>", "30", "0.0242", "a"] and rows[2][2] == "–"
     assert table.select("tbody tr")[2].select("td")[2]["class"] == ["long"]
     assert page.select_one("table[data-name=wide] thead tr").find().name == "td", "a heading without words is none"
 
 
-def test_a_long_table_is_cut_and_says_so(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_table_is_cut_and_says_so(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
     made.session.table("many", pd.DataFrame({"n": range(1234)}), "Many")
     [shown] = made.shown
@@ -250,10 +250,10 @@ def test_a_long_table_is_cut_and_says_so(room: Path, monkeypatch: pytest.MonkeyP
     assert len(pd.read_csv(made.session.folder / "tables" / "many.csv")) == 1234
 
 
-def test_a_table_without_rows_is_a_sentence(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_rows_is_a_sentence(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
     made.session.table("none", pd.DataFrame({"n": []}), "Excluded images")
-    assert [each["text/markdown"] for each in made.shown] == ["Excluded images: none."]
+    assert [item["text/markdown"] for item in made.shown] == ["Excluded images: none."]
     assert (made.session.folder / "tables" / "none.csv").is_file()
 
 
@@ -262,27 +262,27 @@ def test_figures_are_vectors_where_these_are_small(example: Path, page: Beautifu
     assert curve["src"].startswith("data:image/svg+xml") and image["src"].startswith("data:image/webp")
     assert curve["alt"] == 'A "curve". Three points of 1 line' and image["alt"] == "Noise"
     assert (curve["width"], curve["height"]) == ("768", "288")
-    files = sorted(each.name for each in (example.parent / "figures").iterdir())
+    files = sorted(item.name for item in (example.parent / "figures").iterdir())
     assert files == ["curve.svg", "noise.png"]
     assert page.select_one("#figure-noise figcaption a")["href"] == "figures/noise.png"
 
 
 def test_a_figure_is_written_the_same_twice_and_leaves_no_other_form(
-    room: Path, monkeypatch: pytest.MonkeyPatch
+    reports_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert writing.write(lines()) == writing.write(lines())
     made = Notebook("01_eda", study_of(), monkeypatch)
     made.session.figure("one", noise(), "Noise")
     made.session.figure("one", lines(), "Line")
-    assert [each.name for each in (made.session.folder / "figures").iterdir()] == ["one.svg"]
+    assert [item.name for item in (made.session.folder / "figures").iterdir()] == ["one.svg"]
 
 
-def test_a_failure_says_where_and_what_to_do(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_says_where_and_what_to_do(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
     failure = Failure("RunError", "out of <memory>; set SET='limit=9'", "1. Images by class and split", 1)
     soup = BeautifulSoup(made.write({}, failure).read_text(), "html.parser")
-    said = soup.select_one(".failure").get_text()
-    assert "out of <memory>; set SET='limit=9'" in said and "section '1. Images by class and split', cell 1" in said
+    text = soup.select_one(".failure").get_text()
+    assert "out of <memory>; set SET='limit=9'" in text and "section '1. Images by class and split', cell 1" in text
     assert soup.select("main h2")[-2].get_text() == "1. Images by class and split", "what was not run is not shown"
 
 
@@ -302,8 +302,8 @@ def shown_results(run: records.Run) -> list[dict[str, str]]:
     ]
 
 
-def test_a_study_has_five_key_results(room: Path) -> None:
-    run = make(room)
+def test_a_study_has_five_key_results(reports_folder: Path) -> None:
+    run = make(reports_folder)
     data, model, result, cost, service = shown_results(run)
     assert data["figure"] == "1,800 images, 3 classes, 12 with faults" and "test 400" in data["text"]
     assert "900 patients or lesions" in data["text"]
@@ -319,18 +319,18 @@ def test_a_study_has_five_key_results(room: Path) -> None:
     assert result["link"] == "05_fine_tuning/report.html#4-test-report"
 
 
-def test_ordered_classes_show_their_kappa(room: Path) -> None:
-    run = make(room)
-    kept = run.folder / "05_fine_tuning" / "metrics.json"
-    content = json.loads(kept.read_text())
+def test_ordered_classes_show_their_kappa(reports_folder: Path) -> None:
+    run = make(reports_folder)
+    metrics_file = run.folder / "05_fine_tuning" / "metrics.json"
+    content = json.loads(metrics_file.read_text())
     assert {name: evaluation.METRICS[name].title for name in summary.METRICS} == summary.METRICS
     content["results"]["summary"] = SUMMARY | {"kappa": {"value": 0.6, "low": 0.5, "high": 0.7}}
-    kept.write_text(json.dumps(content))
+    metrics_file.write_text(json.dumps(content))
     assert "quadratic weighted kappa 0.600 (0.500 to 0.700)" in summary.key_results(records.Run(run.folder))[2].details
 
 
-def test_missing_reports_are_listed_with_the_command(room: Path) -> None:
-    run = make(room, "05_fine_tuning", "06_hardware_benchmark")
+def test_missing_reports_are_listed_with_the_command(reports_folder: Path) -> None:
+    run = make(reports_folder, "05_fine_tuning", "06_hardware_benchmark")
     problem = Failure("DataError", "no such thing", "2. Training", 1)
     more = {"sentence": problem.sentence, "overrides": "seed=1 limit=9", "finished": "2026-01-02T04:00:00+00:00"}
     name = "06_hardware_benchmark"
@@ -349,12 +349,12 @@ def test_missing_reports_are_listed_with_the_command(room: Path) -> None:
     assert run.folder.joinpath("checklist.html").read_text().count("(failed)") >= 1
 
 
-def test_reports_of_different_states_are_marked(room: Path) -> None:
-    run = make(room)
+def test_reports_of_different_states_are_marked(reports_folder: Path) -> None:
+    run = make(reports_folder)
     assert not run.mixed and "from different versions of" not in (run.folder / "index.html").read_text()
-    kept = run.folder / "04_transfer_learning" / "metrics.json"
-    content = json.loads(kept.read_text())
-    kept.write_text(json.dumps(content | {"fingerprints": content["fingerprints"] | {"data": "other"}}))
+    metrics_file = run.folder / "04_transfer_learning" / "metrics.json"
+    content = json.loads(metrics_file.read_text())
+    metrics_file.write_text(json.dumps(content | {"fingerprints": content["fingerprints"] | {"data": "other"}}))
     index.write()
     assert "from different versions of" in (run.folder / "index.html").read_text()
 
@@ -366,7 +366,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("stand_in", [False, True])
 def test_published_figures_are_compared_with_real_images_alone(
-    stand_in: bool, room: Path, monkeypatch: pytest.MonkeyPatch
+    stand_in: bool, reports_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = study_of(published=PUBLISHED, profile="quick").model_copy(update={"on_stand_in": stand_in})
     made = Notebook("05_fine_tuning", of, monkeypatch)
@@ -383,7 +383,7 @@ def test_published_figures_are_compared_with_real_images_alone(
         assert not section.select("table")
     else:
         assert results["published"] == {"test": {"small": {"accuracy": {"published": 0.75, "this run": 0.8125}}}}
-        assert [each.get_text() for each in section.select("td")] == [*("accuracy", "0.75", "0.8125", "+0.0625")]
+        assert [item.get_text() for item in section.select("td")] == [*("accuracy", "0.75", "0.8125", "+0.0625")]
 
 
 # --- checklists
@@ -409,8 +409,8 @@ def test_checklists_are_whole_and_name_headings_that_exist() -> None:
     assert counts == {"CLAIM 2024": 44, "TRIPOD+AI": 52}
 
 
-def test_checklist_items_are_linked_or_marked_open(room: Path) -> None:
-    run = make(room, "07_export_flask")
+def test_checklist_items_are_linked_or_marked_open(reports_folder: Path) -> None:
+    run = make(reports_folder, "07_export_flask")
     soup = BeautifulSoup((run.folder / "checklist.html").read_text(), "html.parser")
     claim = {row.th.get_text(): row for row in soup.select_one("table.items").select("tr") if row.select("td")}
     states = {number: row.select("td")[1].get_text() for number, row in claim.items()}
@@ -427,16 +427,16 @@ def test_checklist_items_are_linked_or_marked_open(room: Path) -> None:
 # --- the index
 
 
-def test_the_index_lists_every_study_with_its_test_result(room: Path) -> None:
-    run = make(room)
-    shutil.copytree(run.folder, room / "planted" / "smoke")
-    for each in (room / "planted" / "smoke").glob("*/metrics.json"):
-        content = json.loads(each.read_text())
-        each.write_text(json.dumps(content | {"study": content["study"] | {"profile": "smoke"}}))
-    shutil.rmtree(room / "planted" / "smoke" / "05_fine_tuning")
+def test_the_index_lists_every_study_with_its_test_result(reports_folder: Path) -> None:
+    run = make(reports_folder)
+    shutil.copytree(run.folder, reports_folder / "planted" / "smoke")
+    for item in (reports_folder / "planted" / "smoke").glob("*/metrics.json"):
+        content = json.loads(item.read_text())
+        item.write_text(json.dumps(content | {"study": content["study"] | {"profile": "smoke"}}))
+    shutil.rmtree(reports_folder / "planted" / "smoke" / "05_fine_tuning")
     soup = BeautifulSoup(index.write().read_text(), "html.parser")
     rows = [
-        [each.get_text(strip=True) for each in row.select("th, td")] for row in soup.select("table")[0].select("tr")
+        [item.get_text(strip=True) for item in row.select("th, td")] for row in soup.select("table")[0].select("tr")
     ]
     assert rows[1] == [
         "Planted colours",
@@ -447,33 +447,35 @@ def test_the_index_lists_every_study_with_its_test_result(room: Path) -> None:
         "2026-01-02 03:04",
     ]
     assert rows[2][3:5] == ["6 of 7", "–"]
-    assert [each["href"] for each in soup.select("section h2 a")] == [
+    assert [item["href"] for item in soup.select("section h2 a")] == [
         "planted/quick/index.html",
         "planted/smoke/index.html",
     ]
     assert soup.select(".runs")[1].get_text().count("– not run") == 1
 
 
-def test_a_study_of_another_version_does_not_break_the_index(room: Path) -> None:
-    run = make(room)
-    kept = run.folder / "01_eda" / "metrics.json"
-    content = json.loads(kept.read_text())
-    kept.write_text(json.dumps(content | {"study": content["study"] | {"gone": 1}, "finished": "2027-01-01T00:00:00"}))
+def test_a_study_of_another_version_does_not_break_the_index(reports_folder: Path) -> None:
+    run = make(reports_folder)
+    metrics_file = run.folder / "01_eda" / "metrics.json"
+    content = json.loads(metrics_file.read_text())
+    metrics_file.write_text(
+        json.dumps(content | {"study": content["study"] | {"gone": 1}, "finished": "2027-01-01T00:00:00"})
+    )
     index.write()
     assert "Planted colours" in (run.folder / "index.html").read_text()
-    kept.write_text(json.dumps({"seconds": 3}))
+    metrics_file.write_text(json.dumps({"seconds": 3}))
     assert records.Run(run.folder).reports["01_eda"].status == ""
 
 
 def test_results_that_nobody_expected_cost_one_study_its_pages_and_no_other(
-    room: Path, capsys: pytest.CaptureFixture
+    reports_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    run = make(room)
-    strange = room / "strange" / "quick"
+    run = make(reports_folder)
+    strange = reports_folder / "strange" / "quick"
     shutil.copytree(run.folder, strange)
-    kept = strange / "01_eda" / "metrics.json"
-    content = json.loads(kept.read_text())
-    kept.write_text(json.dumps(content | {"results": {"splits": ["train", "test"]}}))
+    metrics_file = strange / "01_eda" / "metrics.json"
+    content = json.loads(metrics_file.read_text())
+    metrics_file.write_text(json.dumps(content | {"results": {"splits": ["train", "test"]}}))
     page = index.write().read_text()
     assert "planted/quick/index.html" in page and "strange/quick" not in page
     assert "strange/quick: excluded from the index" in capsys.readouterr().err
@@ -498,9 +500,9 @@ def shown(chromium: Browser, path: Path, **options: Any) -> Page:
 @pytest.mark.slow
 @pages.needs_chromium
 def test_every_kind_of_page_can_be_read_everywhere(
-    room: Path, monkeypatch: pytest.MonkeyPatch, chromium: Browser
+    reports_folder: Path, monkeypatch: pytest.MonkeyPatch, chromium: Browser
 ) -> None:
-    run = make_whole(room, monkeypatch, "05_fine_tuning", "06_hardware_benchmark")
+    run = make_whole(reports_folder, monkeypatch, "05_fine_tuning", "06_hardware_benchmark")
     failed = Notebook("06_hardware_benchmark", study_of(profile="quick"), monkeypatch)
     fill(failed.session)
     problem = Failure("DataError", "no column dx; expected one of a, b", "2. Training", 1)
@@ -508,7 +510,7 @@ def test_every_kind_of_page_can_be_read_everywhere(
     index.write()
     reports = [run.folder / "01_eda" / "report.html", run.folder / "06_hardware_benchmark" / "report.html"]
     views = [("light", 360), ("dark", 1440)]  # both schemes, the narrowest and the widest
-    for path in (room / "index.html", run.folder / "index.html", run.folder / "checklist.html", *reports):
+    for path in (reports_folder / "index.html", run.folder / "index.html", run.folder / "checklist.html", *reports):
         pages.check_file(path)
         pages.check_shown(chromium, path, views)
 

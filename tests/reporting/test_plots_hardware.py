@@ -174,9 +174,9 @@ def test_curves_leave_a_gpu_out_and_draw_the_fit_where_there_is_one() -> None:
     assert legend == ["ideal", "Amdahl's law, fitted", "its 95 % interval", "measured"]
     (points,) = [line for line in left.lines if line.get_label() == "measured"]
     assert points.get_xdata().tolist() == [1, 2, 4] and points.get_linestyle() == "None"
-    found = {line.get_label(): line.get_ydata() for line in right.lines}
-    np.testing.assert_allclose(found["work grows (weak)"], WEAK["efficiency"])
-    np.testing.assert_allclose(found["the same work (strong)"], FOUR["efficiency"].dropna())
+    lines = {line.get_label(): line.get_ydata() for line in right.lines}
+    np.testing.assert_allclose(lines["work grows (weak)"], WEAK["efficiency"])
+    np.testing.assert_allclose(lines["the same work (strong)"], FOUR["efficiency"].dropna())
 
 
 def test_two_threads_are_a_line_and_no_fit() -> None:

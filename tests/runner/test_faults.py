@@ -100,13 +100,13 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Those of this project that still run."""
-        found = []
+        running = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 own = process.environ().get("SCANBOOK_HOME") == str(self.home)
                 if own and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    running.append(process)
+        return running
 
     def section(self) -> str:
         at = progress.read(self.folder)
@@ -150,7 +150,7 @@ def test_a_runner_that_is_killed_at_any_moment_leaves_no_kernel_and_no_report(pr
             project.gate.touch()
         runner = project.start("run", NAME)
         wait_for(lambda before=before, reached=reached: project.kernel_folder() != before and reached())
-        kernels = [each for each in project.processes() if "ipykernel_launcher" in " ".join(each.cmdline())]
+        kernels = [process for process in project.processes() if "ipykernel_launcher" in " ".join(process.cmdline())]
         runner.kill()
         assert kernels or moment == "before the kernel"
         assert all(has_ended(kernel.pid) for kernel in kernels), moment
@@ -184,10 +184,10 @@ def test_two_make_reports_at_once_run_each_notebook_once(project: Project) -> No
         project.notebook(f'open({str(log)!r}, "a").write("{name} ")', RECORD, name=name)
     project.make_fresh(NAME, "05_fine_tuning")
     both = [project.start("reports", "--jobs", "2") for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    messages = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
     assert log.read_text().split() == [NAME, "05_fine_tuning"]
-    assert all("all 7 reports are whole" in each for each in said) and project.whole()
+    assert all("all 7 reports are whole" in item for item in messages) and project.whole()
 
 
 @pytest.mark.parametrize("way", ["SIGINT to the command", "SIGTERM to make"])

@@ -101,13 +101,13 @@ def test_a_mistake_in_the_price_table_concerns_the_notebook_that_reads_it(projec
 def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     text = (project / "notebooks" / "studies" / "synthetic.yaml").read_text()
     (project / "notebooks" / "studies" / "other.yaml").write_text(text.replace("study: synthetic\n", "study: other\n"))
-    batches, excluded = planning.load_batches("drawn, other,drawn")
+    batches, excluded = planning.load_batches("synthetic, other,synthetic")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
     rules = planning.makefile(batches, "srun -n1")
     assert rules.count("\t@exec srun -n1 ") == 14 and rules.count("all:") == 1
     assert re.search(rf"^other/{ONE}: other/01_eda other/02_segmentation", rules, re.MULTILINE)
     with pytest.raises(StudyError, match="names several; name one"):
-        planning.load_batches("drawn,other", data="somewhere")
+        planning.load_batches("synthetic,other", data="somewhere")
     with pytest.raises(StudyError, match="quote"):
         planning.makefile(batches, "srun '-n1")
 

@@ -105,7 +105,7 @@ def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
     page = report.read_text()
     assert '<html lang="en">' in page and "<title>Title of 01_eda · Synthetic dermoscopy" in page
     targets = re.findall(r'<a href="#([^"]+)">', page)
-    assert len(targets) >= 3 and all(f'id="{each}"' in page for each in targets)
+    assert len(targets) >= 3 and all(f'id="{target}"' in page for target in targets)
     assert page.count('<details class="code">') == 4  # parameters, those injected, two steps
     assert '<details class="log"><summary>Messages</summary>' in page and "to stderr" in page
     assert page.count('class="scroll"') == 1 and "<table>" in page
@@ -127,18 +127,18 @@ def test_the_index_shows_the_key_figure_escaped(whole) -> None:
 def test_a_whole_run_is_fresh_until_what_it_depends_on_changes(whole) -> None:
     batch, report, _ = whole
     path = suite.path("01_eda")
-    kept = path.read_text()
+    source = path.read_text()
     assert batch.fresh("01_eda")
     assert batch.stale() == [name for name in suite.NOTEBOOKS if name != "01_eda"]
     os.utime(path)
     assert batch.fresh("01_eda")
-    content = json.loads(kept)
+    content = json.loads(source)
     content["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
     path.write_text(json.dumps(content, indent=3))
     assert batch.fresh("01_eda"), "outputs and layout of the file are no content"
-    path.write_text(kept.replace("A question?", "Another question?"))
+    path.write_text(source.replace("A question?", "Another question?"))
     assert not batch.fresh("01_eda")
-    path.write_text(kept)
+    path.write_text(source)
     assert not Batch(config.load("synthetic", "smoke")).fresh("01_eda"), "without the override"
     assert not Batch(config.load("synthetic", "quick", overrides="seed=3"), "seed=3").fresh("01_eda")
     lock = runtime.project_root() / "requirements.lock"
@@ -164,20 +164,20 @@ def test_data_count_by_content(project: Path, tmp_path: Path) -> None:
 
 def rules(text: str) -> dict[str, set[str]]:
     """Return what each notebook waits for, by the rules of Make for one study."""
-    found = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
-    return {name: {each.removeprefix("synthetic/") for each in needs.split()} for name, needs in found}
+    targets = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
+    return {name: {item.removeprefix("synthetic/") for item in needs.split()} for name, needs in targets}
 
 
 def test_make_gets_the_order_and_every_stale_notebook(project: Path) -> None:
-    found = rules(makefile([smoke()]))
-    assert set(found) == set(suite.NOTEBOOKS)
-    assert found["01_eda"] == set()
+    targets = rules(makefile([smoke()]))
+    assert set(targets) == set(suite.NOTEBOOKS)
+    assert targets["01_eda"] == set()
     for name in ("02_segmentation", "03_augmentation", "04_transfer_learning"):
-        assert found[name] == {"01_eda"}
-    assert found["05_fine_tuning"] >= {"02_segmentation", "03_augmentation", "04_transfer_learning"}
+        assert targets[name] == {"01_eda"}
+    assert targets["05_fine_tuning"] >= {"02_segmentation", "03_augmentation", "04_transfer_learning"}
     # the benchmark keeps nobody from running where it fails; the machine is its own by a lock
-    assert not any(suite.BENCHMARK in needs for needs in found.values())
-    assert found["07_export_flask"] == found[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
+    assert not any(suite.BENCHMARK in needs for needs in targets.values())
+    assert targets["07_export_flask"] == targets[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
 
 
 def test_make_skips_what_is_fresh_and_keeps_the_order_across_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

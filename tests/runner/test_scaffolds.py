@@ -40,9 +40,9 @@ def draw(path: Path, seed: int) -> None:
     assert cv2.imwrite(str(path), pixels.clip(0, 255).astype(np.uint8))
 
 
-def class_folders(folder: Path, each: int, *classes: str) -> Path:
+def class_folders(folder: Path, count: int, *classes: str) -> Path:
     for number, label in enumerate(classes):
-        for index in range(each):
+        for index in range(count):
             draw(folder / label / f"{index}.png", 1000 * number + index)
     return folder
 

@@ -105,32 +105,32 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     words = [*MAKE, "PROFILE=quick", f"SET={SHORTER}"]
     done = run(*words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = results(tmp_path, "synthetic", "quick")
+    by_notebook = results(tmp_path, "synthetic", "quick")
     reports = tmp_path / "reports" / "synthetic" / "quick"
     assert (tmp_path / "reports" / "index.html").is_file()
 
-    transfer, tuned = found["04_transfer_learning"], found["05_fine_tuning"]
+    transfer, tuned = by_notebook["04_transfer_learning"], by_notebook["05_fine_tuning"]
     assert transfer["weights"] == {"mobilenet_v2_0.35": "scanbook"}
     assert set(transfer["differences"]) == {"baseline_cnn, from scratch", "mobilenet_v2_0.35, from scratch"}
     assert all(low > 0 for _, low, _ in transfer["differences"].values()), transfer["differences"]
     assert tuned["differences"]["accuracy"][0] > 0, tuned["differences"]
-    bayes = found["01_eda"]["bayes_accuracy"]
+    bayes = by_notebook["01_eda"]["bayes_accuracy"]
     assert bayes < 0.95
     arms = [summary["accuracy"] for summary in transfer["summaries"].values()] + [tuned["summary"]["accuracy"]]
     assert all(arm["low"] < bayes for arm in arms)
     assert tuned["summary"]["accuracy"]["value"] > 0.6
-    check_planted_faults(pd.DataFrame(found["01_eda"]["planted_faults"]).T)
-    parity = found["07_export_flask"]["parity"]
+    check_planted_faults(pd.DataFrame(by_notebook["01_eda"]["planted_faults"]).T)
+    parity = by_notebook["07_export_flask"]["parity"]
     assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
     assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
-    evaluations = {name: found[name].get("test_evaluations", {}) for name in NOTEBOOKS}
+    evaluations = {name: by_notebook[name].get("test_evaluations", {}) for name in NOTEBOOKS}
     assert all(evaluations[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
     counts = {count for networks in evaluations.values() for count in networks.values()}
     assert counts == {1}, "no network is scored twice on test"
     for name in NOTEBOOKS:
         assert (reports / name / "report.html").stat().st_size > 10_000
         metrics = json.loads((reports / name / "metrics.json").read_text())
-        assert metrics["results"] == found[name]
+        assert metrics["results"] == by_notebook[name]
         # two run side by side, but for the benchmark
         assert metrics["peak memory (GiB)"] < (4 if name == BENCHMARK else 4 / 2), name
 
@@ -233,9 +233,9 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pa
 def test_a_published_study_runs_on_its_stand_in(study: str, side_by_side: dict[str, tuple[Path, Done]]) -> None:
     folder, done = side_by_side[study]
     assert done.returncode == 0, done.stdout + done.stderr
-    found = results(folder, study, "smoke", ("01_eda", "07_export_flask"))
-    assert found["07_export_flask"]["parity"]["HTTP"] is True
-    faults = found["01_eda"]["planted_faults"]
+    by_notebook = results(folder, study, "smoke", ("01_eda", "07_export_flask"))
+    assert by_notebook["07_export_flask"]["parity"]["HTTP"] is True
+    faults = by_notebook["01_eda"]["planted_faults"]
     for kind in ("unreadable", "exact duplicates", "near duplicates"):
         assert faults[kind]["found"] == faults[kind]["planted"] > 0, kind
     reports = folder / "reports" / study / "smoke"
@@ -263,7 +263,7 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     assert "epoch 1/6" not in report, "trained again"
     assert not list((folder / "store" / "fine_tuning").glob(".*-checkpoint"))
     reports = [side_by_side[name][0] / "reports" / REPEATED / "smoke" for name in (REPEATED, AGAIN)]
-    first, second = ({name: (each / name / "results.json").read_bytes() for name in TRAINS} for each in reports)
+    first, second = ({name: (item / name / "results.json").read_bytes() for name in TRAINS} for item in reports)
     assert first == second
 
 
@@ -281,9 +281,9 @@ def keras_home(folder: Path) -> str:
 
 def check_all_classes(folder: Path, study: str, classes: int) -> None:
     """Every class of a dataset was learned, and the service gives the network's answers."""
-    found = results(folder, study, "smoke", ("05_fine_tuning", "07_export_flask"))
-    assert len(found["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
-    assert found["07_export_flask"]["parity"]["HTTP"] is True
+    by_notebook = results(folder, study, "smoke", ("05_fine_tuning", "07_export_flask"))
+    assert len(by_notebook["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
+    assert by_notebook["07_export_flask"]["parity"]["HTTP"] is True
 
 
 @pytest.mark.usefixtures("real_data")

@@ -25,10 +25,10 @@ GRID = "sweep.backbones=[baseline_cnn,small_cnn] sweep.policies=[none,dihedral] 
 # what carries a trial out in place of `scanbook train`: it notes that it ran, and leaves a planted record, or fails
 TRIAL = """
 import csv, json, pathlib, random, sys
-room, backbone, policy, seed, record = sys.argv[1:]
-with open(room + "/ran", "a") as file:
+folder, backbone, policy, seed, record = sys.argv[1:]
+with open(folder + "/ran", "a") as file:
     file.write(f"{backbone} {policy} {seed}\\n")
-if pathlib.Path(room, "broken").exists() and (backbone, policy, seed) == ("small_cnn", "none", "1"):
+if pathlib.Path(folder, "broken").exists() and (backbone, policy, seed) == ("small_cnn", "none", "1"):
     sys.exit("scanbook: planted failure")
 draw = random.Random(f"{backbone} {policy} {seed}")
 strength = 1.5 if backbone == "small_cnn" else 0.3
@@ -58,10 +58,10 @@ def predictions(strength: float, seed: int, count: int = 80, draw: np.random.Gen
 
 def test_a_difference_of_one_seed_each_is_the_paired_one() -> None:
     a, b = predictions(1.0, 1), predictions(0.3, 2)
-    found = evaluation.difference_over_seeds([a], [b], rounds=4000)
+    difference = evaluation.difference_over_seeds([a], [b], rounds=4000)
     paired = evaluation.paired_difference(a, b, "auroc", rounds=4000)
-    assert found.value == paired.value
-    assert (found.low, found.high) == pytest.approx((paired.low, paired.high), abs=0.01)
+    assert difference.value == paired.value
+    assert (difference.low, difference.high) == pytest.approx((paired.low, paired.high), abs=0.01)
 
 
 def test_the_scatter_of_seeds_counts() -> None:
@@ -76,8 +76,8 @@ def test_the_scatter_of_seeds_counts() -> None:
             ]
             for side in range(2)
         ]
-        found = evaluation.difference_over_seeds(*both, metric="auroc", rounds=100)
-        held += not found.clear
+        difference = evaluation.difference_over_seeds(*both, metric="auroc", rounds=100)
+        held += not difference.clear
         one = evaluation.paired_difference(both[0][0], both[1][0], "auroc", rounds=100)
         by_patients_alone += not one.clear
     assert 0.90 <= held / 60 <= 1.0
@@ -86,10 +86,10 @@ def test_the_scatter_of_seeds_counts() -> None:
 
 def test_a_lone_seed_is_taken_to_scatter_as_the_others_do() -> None:
     many, one = [predictions(strength, seed) for seed, strength in enumerate((0.2, 1.0, 1.8))], [predictions(2.2, 9)]
-    found = evaluation.difference_over_seeds(one, many, rounds=200)
-    values = [evaluation.METRICS["auroc"].point(each.y_true, each.probabilities) for each in many]
-    assert (found.high - found.low) / 2 > 2 * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
-    assert not found.clear
+    difference = evaluation.difference_over_seeds(one, many, rounds=200)
+    values = [evaluation.METRICS["auroc"].point(item.y_true, item.probabilities) for item in many]
+    assert (difference.high - difference.low) / 2 > 2 * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
+    assert not difference.clear
 
 
 def test_a_clear_difference_is_found_and_its_sign_is_that_of_a() -> None:
@@ -186,9 +186,12 @@ def test_every_trial_runs_once_and_a_failed_one_again(
     assert sweeps.run(batch(), 2)
     assert "1 of 8 trials to run" in capsys.readouterr().err
     assert (project / "ran").read_text().split("\n")[8:-1] == ["small_cnn none 1"]
-    found = json.loads((folder / "results.json").read_text())
-    assert found["failed"] == [] and [each["backbone"] for each in found["configurations"][:2]] == ["small_cnn"] * 2
-    best, _, third, _ = found["configurations"]
+    difference = json.loads((folder / "results.json").read_text())
+    assert (
+        difference["failed"] == []
+        and [item["backbone"] for item in difference["configurations"][:2]] == ["small_cnn"] * 2
+    )
+    best, _, third, _ = difference["configurations"]
     assert best["behind"] is None and third["behind"][1] > 0, "planted: baseline_cnn is behind"
     assert "Not clearly different from it: 1 of the 3 others (small_cnn" in (folder / "index.html").read_text()
     assert len(pd.read_csv(folder / "trials.csv")) == 8

@@ -74,13 +74,13 @@ def plan(**changes: object) -> Study:
 
 def test_scores_of_known_overlaps() -> None:
     truth = np.zeros((5, 10, 10), bool)
-    found = truth.copy()
-    truth[0, :4, :5] = found[0, :4, :5] = True  # the same
-    truth[1, :2], found[1, 5:7] = True, True  # apart
-    truth[2, :2], found[2, 1:3] = True, True  # half of each: overlap 10, union 30
-    truth[3, :4], found[3, :2] = True, True  # found is half of the truth: overlap 20, union 40
-    assert dice(truth, found).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
-    assert iou(truth, found).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
+    predicted = truth.copy()
+    truth[0, :4, :5] = predicted[0, :4, :5] = True  # the same
+    truth[1, :2], predicted[1, 5:7] = True, True  # apart
+    truth[2, :2], predicted[2, 1:3] = True, True  # half of each: overlap 10, union 30
+    truth[3, :4], predicted[3, :2] = True, True  # found is half of the truth: overlap 20, union 40
+    assert dice(truth, predicted).tolist() == pytest.approx([1, 0, 1 / 2, 2 / 3, 1])
+    assert iou(truth, predicted).tolist() == pytest.approx([1, 0, 1 / 3, 1 / 2, 1])
 
 
 @given(arrays.arrays(bool, (3, 6, 7)), arrays.arrays(bool, (3, 6, 7)))
@@ -114,16 +114,16 @@ def test_surface_distances_of_squares_are_known() -> None:
 def test_surface_distances_agree_with_all_pairs_of_pixels(first: np.ndarray, second: np.ndarray) -> None:
     def outline(mask: np.ndarray) -> np.ndarray:
         inner = np.pad(mask, 1)
-        kept = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        return np.argwhere(mask & ~kept)
+        inside = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        return np.argwhere(mask & ~inside)
 
-    found = surface_distances(first, second)
-    assert found == pytest.approx(surface_distances(second, first))
+    predicted = surface_distances(first, second)
+    assert predicted == pytest.approx(surface_distances(second, first))
     if first.any() and second.any():
         distances = np.linalg.norm(outline(first)[:, None] - outline(second)[None], axis=-1)
         there, back = distances.min(1), distances.min(0)
-        assert found[0] == pytest.approx(100 / 15 * np.concatenate([there, back]).mean())
-        assert found[1] == pytest.approx(100 / 15 * max(np.percentile(there, 95), np.percentile(back, 95)))
+        assert predicted[0] == pytest.approx(100 / 15 * np.concatenate([there, back]).mean())
+        assert predicted[1] == pytest.approx(100 / 15 * max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
 def test_scores_are_of_the_images_of_a_split_that_have_a_mask() -> None:
@@ -154,9 +154,9 @@ def test_scores_are_of_the_images_of_a_split_that_have_a_mask() -> None:
 def test_a_planted_dark_disc_is_found(method: str, vignette: bool) -> None:
     truth = disc()
     image = lesion(truth, vignette=vignette)
-    found = segment_image(image, method, "lesion")
-    assert np.array_equal(found, segment_image(image, method, "lesion")), "the same image, the same mask"
-    assert overlap(truth, clean(found, "lesion", PLAIN)) > 0.95
+    predicted = segment_image(image, method, "lesion")
+    assert np.array_equal(predicted, segment_image(image, method, "lesion")), "the same image, the same mask"
+    assert overlap(truth, clean(predicted, "lesion", PLAIN)) > 0.95
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,8 +169,8 @@ def test_kmeans_and_others_take_the_dark_side_whichever_is_larger(method: str) -
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_found_in_a_blank_image(method: str, level: int, structure: str) -> None:
-    found = segment_image(np.full((SIDE, SIDE, 3), level, np.uint8), method, structure)
-    assert found.dtype == bool and not clean(found, structure, PLAIN).any()
+    predicted = segment_image(np.full((SIDE, SIDE, 3), level, np.uint8), method, structure)
+    assert predicted.dtype == bool and not clean(predicted, structure, PLAIN).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -178,8 +178,8 @@ def test_the_bright_disc_of_a_fundus_is_found(method: str) -> None:
     truth = disc(0.05, 0, 0.8)
     image = np.where(truth[..., None], np.array([170, 90, 40]), 4) + np.random.default_rng(1).normal(0, 4, (96, 96, 3))
     image[disc(-0.2, 0, 0.12)] = 230  # the optic disc is brighter still
-    found = segment_image(image.clip(0, 255).astype(np.uint8), method, "retina")
-    assert overlap(truth, clean(found, "retina", PLAIN)) > 0.97
+    predicted = segment_image(image.clip(0, 255).astype(np.uint8), method, "retina")
+    assert overlap(truth, clean(predicted, "retina", PLAIN)) > 0.97
 
 
 @pytest.mark.parametrize("open_arm", [False, True])
@@ -194,10 +194,10 @@ def test_lungs_are_told_from_the_air_around_the_body(method: str, open_arm: bool
         image[(np.abs(rows) < 0.04) & (columns > 0.6)] = 110  # a dim way from the lung to the air
     noisy = image + np.random.default_rng(2).normal(0, 5, image.shape)
     grey = np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    found = clean(segment_image(grey, method, "lungs"), "lungs", PLAIN)
-    assert overlap(left | right, found) > 0.93
-    assert not found[:, :4].any() and not found[:, -4:].any()
-    pieces, _ = cv2.connectedComponents(found.astype(np.uint8))
+    predicted = clean(segment_image(grey, method, "lungs"), "lungs", PLAIN)
+    assert overlap(left | right, predicted) > 0.93
+    assert not predicted[:, :4].any() and not predicted[:, -4:].any()
+    pieces, _ = cv2.connectedComponents(predicted.astype(np.uint8))
     assert pieces == 3
 
 
@@ -222,9 +222,9 @@ def test_cleaning_drops_corners_and_specks_and_fills_holes() -> None:
     dirty[10:12, 46:48] = True  # a speck
     dirty[:, 80] = True  # a hair
     dirty[:14, :14] = True  # a dark corner
-    found = clean(dirty, "lesion", PLAIN)
-    assert overlap(truth, found) > 0.97
-    assert found[40:46, 40:46].all() and not found[0, 0] and not found[10:12, 46:48].any()
+    predicted = clean(dirty, "lesion", PLAIN)
+    assert overlap(truth, predicted) > 0.97
+    assert predicted[40:46, 40:46].all() and not predicted[0, 0] and not predicted[10:12, 46:48].any()
 
 
 def test_each_structure_keeps_its_own_components() -> None:
@@ -240,9 +240,9 @@ def test_each_structure_keeps_its_own_components() -> None:
 @settings(max_examples=15, deadline=None)
 def test_a_cleaned_mask_is_empty_or_has_as_many_pieces_as_the_structure(mask: np.ndarray, structure: str) -> None:
     for cleaning in candidates(structure, trained=False)[:2]:
-        found = clean(mask, structure, cleaning)
-        pieces, _ = cv2.connectedComponents(found.astype(np.uint8))
-        assert found.dtype == bool and pieces - 1 <= (2 if structure == "lungs" else 1)
+        predicted = clean(mask, structure, cleaning)
+        pieces, _ = cv2.connectedComponents(predicted.astype(np.uint8))
+        assert predicted.dtype == bool and pieces - 1 <= (2 if structure == "lungs" else 1)
 
 
 def test_clean_up_is_chosen_on_validation_and_not_on_test(tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ def synthetic() -> tuple[Study, Manifest, np.ndarray]:
 def test_synthetic_lesions_are_found_far_better_than_by_chance(synthetic: tuple[Study, Manifest, np.ndarray]) -> None:
     chosen, manifest, images = synthetic
     truth, known = segmentation.expert_masks(manifest, (64, 64))
-    found = {method: segmentation.segment(chosen, manifest, images, method, "test") for method in METHODS}
-    found["the whole image"] = np.ones((len(manifest.rows("test")), 64, 64), bool)
-    mean = segmentation.scores(manifest, "test", truth, known, found).groupby("method")["dice"].mean()
+    predicted = {method: segmentation.segment(chosen, manifest, images, method, "test") for method in METHODS}
+    predicted["the whole image"] = np.ones((len(manifest.rows("test")), 64, 64), bool)
+    mean = segmentation.scores(manifest, "test", truth, known, predicted).groupby("method")["dice"].mean()
     assert mean[list(METHODS)].min() > 0.75 > mean["the whole image"] + 0.1, mean
 
 
@@ -318,22 +318,22 @@ def test_masks_and_cut_outs_cover_the_images_of_every_split(synthetic: tuple[Stu
     splits.iloc[:3] = ""
     fewer = manifest.with_frame(manifest.frame.assign(split=splits))
     used = (splits != "").to_numpy()
-    found = segmentation.segment(chosen, fewer, images, "Otsu")
-    assert found.dtype == bool and found.shape == images.shape[:3] and not found[~used].any()
+    predicted = segmentation.segment(chosen, fewer, images, "Otsu")
+    assert predicted.dtype == bool and predicted.shape == images.shape[:3] and not predicted[~used].any()
     for split in ("train", "validation", "test"):
         one = segmentation.segment(chosen, fewer, images, "Otsu", split)
-        assert np.array_equal(one, found[fewer.rows(split)])
+        assert np.array_equal(one, predicted[fewer.rows(split)])
     with pytest.raises(ValueError, match="read-only"):
-        found[0, 0, 0] = True
+        predicted[0, 0, 0] = True
     tuned = masks.tune(chosen, fewer, images, "Otsu").cleaning
     row = int(np.flatnonzero(used)[0])
     raw = segment_image(images[row], "Otsu", "lesion", tuned.hair_removal)
-    assert np.array_equal(found[row], clean(raw, "lesion", tuned))
-    some = used & found.any((1, 2))
+    assert np.array_equal(predicted[row], clean(raw, "lesion", tuned))
+    some = used & predicted.any((1, 2))
     for background, colour in (("white", 255), ("black", 0)):
-        cut = segmentation.cut_outs(fewer, images, found, background)
-        assert np.array_equal(cut[some][found[some]], images[some][found[some]])
-        assert (cut[some][~found[some]] == colour).all() and not cut[~used].any()
+        cut = segmentation.cut_outs(fewer, images, predicted, background)
+        assert np.array_equal(cut[some][predicted[some]], images[some][predicted[some]])
+        assert (cut[some][~predicted[some]] == colour).all() and not cut[~used].any()
 
 
 def test_segmenting_twice_reads_the_store(

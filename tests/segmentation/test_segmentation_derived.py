@@ -25,16 +25,16 @@ HEIGHT, WIDTH = 40, 60
 def planted(tmp_path: Path) -> tuple[Manifest, np.ndarray]:
     """Four images of 40 × 60 pixels with masks: a box, one with a broken expert mask, an empty one, one in no split."""
     draw, rows = np.random.default_rng(5), []
-    found = np.zeros((4, HEIGHT, WIDTH), bool)
-    found[:2, 10:30, 15:45] = found[3, 10:30, 15:45] = True
+    masks = np.zeros((4, HEIGHT, WIDTH), bool)
+    masks[:2, 10:30, 15:45] = masks[3, 10:30, 15:45] = True
     for index in range(4):
         paths = tmp_path / f"image{index}.png", tmp_path / f"mask{index}.png"
         paths[0].write_bytes(decoding.encode_png(draw.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)))
-        paths[1].write_bytes(decoding.encode_png(found[0].astype(np.uint8) * 255) if index != 1 else b"broken")
+        paths[1].write_bytes(decoding.encode_png(masks[0].astype(np.uint8) * 255) if index != 1 else b"broken")
         split = ("train", "validation", "test", "")[index]
         rows.append((f"i{index}", str(paths[0]), "a", f"g{index}", str(paths[1]), split, 30 + index))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "label", "group", "mask_path", "split", "age"])
-    return Manifest("planted", frame, ("a", "b"), {"data": str(tmp_path), "grouped": True}), found
+    return Manifest("planted", frame, ("a", "b"), {"data": str(tmp_path), "grouped": True}), masks
 
 
 def plan(**changes: object) -> Study:
@@ -50,30 +50,30 @@ def picture(manifest: Manifest, row: int) -> np.ndarray:
 def test_a_cut_out_is_the_image_inside_and_the_background_outside(
     planted: tuple[Manifest, np.ndarray], background: str
 ) -> None:
-    manifest, found = planted
+    manifest, masks = planted
     chosen = plan(input="cutout", segmentation={"background": background})
-    derived = derive(chosen, manifest, found, "Otsu")
+    derived = derive(chosen, manifest, masks, "Otsu")
     before, after = picture(manifest, 0), picture(derived, 0)
-    outside = {"white": 255, "black": 0, "mean": np.rint(before[~found[0]].mean(0))}[background]
-    assert np.array_equal(after[found[0]], before[found[0]]) and (after[~found[0]] == outside).all()
+    outside = {"white": 255, "black": 0, "mean": np.rint(before[~masks[0]].mean(0))}[background]
+    assert np.array_equal(after[masks[0]], before[masks[0]]) and (after[~masks[0]] == outside).all()
     assert np.array_equal(picture(derived, 2), picture(manifest, 2)), "an empty mask hides nothing"
     truth, known = pixels.masks(derived, (HEIGHT, WIDTH))
-    assert known.tolist() == [True, False, True, False] and np.array_equal(truth[0], found[0])
+    assert known.tolist() == [True, False, True, False] and np.array_equal(truth[0], masks[0])
 
 
 def test_a_crop_is_the_masks_box_with_its_margin(planted: tuple[Manifest, np.ndarray]) -> None:
-    manifest, found = planted
-    derived = derive(plan(input="crop", segmentation={"margin": 0.1}), manifest, found, "Otsu")
+    manifest, masks = planted
+    derived = derive(plan(input="crop", segmentation={"margin": 0.1}), manifest, masks, "Otsu")
     box = np.s_[8:32, 12:48]  # a tenth of 20 rows and of 30 columns on every side
     assert np.array_equal(picture(derived, 0), picture(manifest, 0)[box])
     expert = decoding.load_mask(Path(derived.frame["mask_path"].iloc[0]))
-    assert np.array_equal(expert, found[0][box])
+    assert np.array_equal(expert, masks[0][box])
     assert derived.frame["mask_path"].iloc[1] == "" and picture(derived, 2).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_derived_manifest_keeps_everything_but_the_files(planted: tuple[Manifest, np.ndarray]) -> None:
-    manifest, found = planted
-    cut, crop = (derive(plan(input=name), manifest, found, "Otsu") for name in ("cutout", "crop"))
+    manifest, masks = planted
+    cut, crop = (derive(plan(input=name), manifest, masks, "Otsu") for name in ("cutout", "crop"))
     for derived in (cut, crop):
         columns = ["image_id", "label", "group", "split", "age"]
         pd.testing.assert_frame_equal(derived.frame[columns], manifest.frame[columns])
@@ -81,8 +81,8 @@ def test_a_derived_manifest_keeps_everything_but_the_files(planted: tuple[Manife
         assert derived.facts["method"] == "Otsu"
         assert derived.frame["path"].iloc[3] == manifest.frame["path"].iloc[3], "in no split, it stays as it was"
     assert (cut.facts["input"], crop.facts["input"]) == ("cutout", "crop")
-    assert len({each.fingerprint() for each in (manifest, cut, crop)}) == 3
-    assert derive(plan(input="crop"), manifest, found, "Otsu").fingerprint() == crop.fingerprint()
+    assert len({item.fingerprint() for item in (manifest, cut, crop)}) == 3
+    assert derive(plan(input="crop"), manifest, masks, "Otsu").fingerprint() == crop.fingerprint()
 
 
 @given(

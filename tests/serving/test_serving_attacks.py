@@ -222,12 +222,12 @@ def test_other_methods_do_nothing(unharmed, method):
 
 
 def test_old_and_plain_clients_are_answered(unharmed):
-    for line, kept in ((b"HTTP/1.0\r\n", False), (b"HTTP/1.0\r\nConnection: keep-alive\r\n", True)):
+    for line, persistent in ((b"HTTP/1.0\r\n", False), (b"HTTP/1.0\r\nConnection: keep-alive\r\n", True)):
         with unharmed.connect() as sock:
             sock.sendall(b"GET /healthz " + line + b"\r\n")
             assert services.read_response(sock)[0] == 200
             sock.settimeout(0.5)
-            if kept:
+            if persistent:
                 with pytest.raises(TimeoutError):
                     sock.recv(1)
             else:

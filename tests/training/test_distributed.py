@@ -50,18 +50,18 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(monkeypatch, share, o
                 patch.setattr(distribution, "_shares", [Share(process, processes, devices)])
                 parts.append(batches(**options)[index])
         assert len({part[0].shape for part in parts}) == 1 and len(parts[0][0]) % (devices // processes) == 0
-        found = [np.concatenate([part[place] for part in parts]) for place in range(3)]
-        counted = found[2] == 1
-        assert counted.sum() == len(images) and set(found[2]) <= {0.0, 1.0}
-        np.testing.assert_array_equal(found[0][counted], images)
-        np.testing.assert_array_equal(found[1][counted], y)
-        assert len(found[0]) == -(-10 // devices) * devices, "every batch is of one size"
+        settings = [np.concatenate([part[place] for part in parts]) for place in range(3)]
+        counted = settings[2] == 1
+        assert counted.sum() == len(images) and set(settings[2]) <= {0.0, 1.0}
+        np.testing.assert_array_equal(settings[0][counted], images)
+        np.testing.assert_array_equal(settings[1][counted], y)
+        assert len(settings[0]) == -(-10 // devices) * devices, "every batch is of one size"
 
 
 def test_images_that_fill_a_batch_up_change_neither_loss_nor_metrics():
     draw = np.random.default_rng(2)
     y, logits = np.eye(3, dtype=np.float32)[draw.integers(0, 3, 8)], draw.normal(size=(8, 3)).astype(np.float32)
-    more = [np.concatenate([each, each[:4]]) for each in (y, logits)]
+    more = [np.concatenate([item, item[:4]]) for item in (y, logits)]
     weights = np.repeat(np.float32([1, 0]), (8, 4))
     for classes in (None, np.float32([0.5, 1, 3])):
         loss = fitting.CrossEntropy(0.1, classes)
@@ -104,9 +104,9 @@ def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(monkeypatch, step, seen
     ports = set()
     for number in ("0", "1"):
         monkeypatch.setenv("SLURM_STEP_ID", number)
-        found = distribution._slurm_settings()
-        assert found.get("JAX_LOCAL_DEVICE_IDS") == expected
-        ports.add(int(found["JAX_COORDINATOR_PORT"]))
+        settings = distribution._slurm_settings()
+        assert settings.get("JAX_LOCAL_DEVICE_IDS") == expected
+        ports.add(int(settings["JAX_COORDINATOR_PORT"]))
     assert len(ports) == 2 and all(1 << 15 < port < 1 << 16 for port in ports), "two steps of a job do not meet"
 
 

@@ -139,12 +139,12 @@ def test_frozen_network_is_its_features_times_the_head():
     trained = transfer()
     model = trained.load_model()
     kernel, bias = model.get_layer(backbones.LOGITS).get_weights()
-    found, _ = features.extract(planted.manifest(), PIXELS, NETWORK, planted.weights(NETWORK))
+    values, _ = features.extract(planted.manifest(), PIXELS, NETWORK, planted.weights(NETWORK))
     rows = planted.manifest().rows(TEST)
     assembled = np.asarray(model(PIXELS[rows]))
     assert np.abs(kernel).max() > 0.01 and np.abs(bias).max() > 0
-    assert engines.parity(assembled, found[rows] @ kernel + bias) <= 1e-3
-    assert engines.parity(assembled, found[rows[::-1]] @ kernel + bias) > 1e-3
+    assert engines.parity(assembled, values[rows] @ kernel + bias) <= 1e-3
+    assert engines.parity(assembled, values[rows[::-1]] @ kernel + bias) > 1e-3
     pairs = zip(backbones.body_weights(planted.network(NETWORK)), backbones.body_weights(model), strict=True)
     assert all(np.array_equal(expected, loaded) for expected, loaded in pairs)
 
@@ -302,10 +302,10 @@ def test_labels_stay_with_their_images():
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
             splits = list(pool.map(batches.__getitem__, range(batches.num_batches)))
-        found = np.concatenate([x[:, 0, 0, 0] for x, _ in splits])
-        np.testing.assert_array_equal(np.concatenate([y for _, y in splits]), manifest.y[found])
-        np.testing.assert_array_equal(np.sort(found), rows)
-        orders.append(found)
+        values = np.concatenate([x[:, 0, 0, 0] for x, _ in splits])
+        np.testing.assert_array_equal(np.concatenate([y for _, y in splits]), manifest.y[values])
+        np.testing.assert_array_equal(np.sort(values), rows)
+        orders.append(values)
         batches.on_epoch_end()
     assert not np.array_equal(*orders)
 
@@ -315,8 +315,8 @@ def test_cross_entropy_is_of_smoothed_and_of_mixed_labels():
     logits, y = draw.normal(size=(8, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0, 1])
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     for target in (np.eye(3)[y], draw.dirichlet(np.ones(3), 8)):
-        found = float(fitting.CrossEntropy(0.1)(target.astype(np.float32), logits))
-        assert found == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
+        values = float(fitting.CrossEntropy(0.1)(target.astype(np.float32), logits))
+        assert values == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
     assert float(fitting.CrossEntropy()(np.eye(3)[y], logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
 
 
@@ -333,24 +333,24 @@ def rare(counts):
 
 def test_balanced_sampling_draws_every_class_alike():
     batches, y = rare((90, 9, 3))
-    found = batches(sampling=True)
-    counts = np.bincount(y[found.order].argmax(1))
+    values = batches(sampling=True)
+    counts = np.bincount(y[values.order].argmax(1))
     assert counts.sum() == len(y) and np.ptp(counts) <= 1
-    repeated = np.bincount(found.order, minlength=len(y))
+    repeated = np.bincount(values.order, minlength=len(y))
     assert repeated[y[:, 2] == 1].min() >= 11 and repeated[y[:, 0] == 1].max() == 1
-    kept = found.order.copy()
-    found.on_epoch_end()
-    assert not np.array_equal(kept, found.order)
-    found.begin(0)
-    np.testing.assert_array_equal(kept, found.order)
+    order = values.order.copy()
+    values.on_epoch_end()
+    assert not np.array_equal(order, values.order)
+    values.begin(0)
+    np.testing.assert_array_equal(order, values.order)
 
 
 def test_an_image_drawn_twice_is_augmented_twice():
     draw = np.random.default_rng(5)
     y = np.eye(2, dtype=np.float32)[[0] * 30 + [1]]
     images = draw.integers(0, 256, (31, 16, 16, 3), np.uint8)
-    found = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), sampling=True)[0]
-    rare_ones = found[0][found[1][:, 1] == 1]
+    values = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), sampling=True)[0]
+    rare_ones = values[0][values[1][:, 1] == 1]
     assert len(rare_ones) >= 15 and len(np.unique(rare_ones.reshape(len(rare_ones), -1), axis=0)) == len(rare_ones)
 
 
