@@ -82,7 +82,7 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
     assert 0 <= strong["accuracy"] <= 1 and 0 <= strong["validation_accuracy"] <= 1
 
 
-def test_seconds_are_of_training_alone_and_the_first_epoch_is_left_out(monkeypatch):
+def test_seconds_are_of_training_alone_and_the_first_epoch_is_excluded(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(training_times.time, "perf_counter", lambda: clock[0])
 
@@ -146,7 +146,7 @@ def test_ratios_are_those_of_the_first_arm(monkeypatch):
     assert tasks[0]["splits"]["train"] == 16
 
 
-def test_arms_run_in_an_order_drawn_by_lot(monkeypatch):
+def test_arms_run_in_a_random_order(monkeypatch):
     kinds = [PARALLEL | {"threads": threads} for threads in (1, 2, 3, 4, 5, 6, 7, 8)]
     seconds = dict.fromkeys(range(1, 9), 1.0)
     times, tasks = planted_times(monkeypatch, kinds, seconds, seconds)

@@ -127,7 +127,7 @@ def test_windows_are_repeated_until_stable_and_no_longer():
     assert len([entry for entry in log if entry[3] > 0]) == sum(counts.values())
 
 
-def test_windows_are_interleaved_in_an_order_drawn_by_seed():
+def test_windows_are_interleaved_in_an_order_set_by_the_seed():
     figures, log = timed({"a": 0, "b": 0, "c": 0}, windows=8)
     warm, rest = log[:6], log[6:]
     assert [(name, batch) for name, _, batch, _ in warm] == [(name, size) for name in "abc" for size in (1, 4)]

@@ -171,7 +171,7 @@ def test_a_content_type_can_be_named(image: Path) -> None:
     assert headers["Content-Type"] == "application/x-image"
 
 
-def test_an_image_is_drawn_where_none_is_named() -> None:
+def test_a_synthetic_image_is_sent_where_none_is_named() -> None:
     [(headers, body)] = http_client.make_target("http://127.0.0.1/predict").bodies
     assert headers == {"Content-Type": "image/jpeg"}
     assert images.read(body).shape == (480, 640, 3)

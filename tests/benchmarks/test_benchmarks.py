@@ -229,7 +229,7 @@ def test_too_few_jpegs_show_no_growth(tmp_path):
     assert "1 JPEG files are too few" in growth.measure(pipeline, {})["unable"]
 
 
-def test_too_small_a_disk_is_said_before_anything_is_drawn(tmp_path):
+def test_too_small_a_disk_is_reported_before_any_image_is_made(tmp_path):
     pipeline = growth.pipeline_of_synthetic_images(
         tmp_path / "none" / "yet", dataclasses.replace(table.QUICK, streaming=(2000, 10**12))
     )
@@ -351,10 +351,10 @@ def test_inputs_are_what_it_says(made):
 def test_both_augmentations_give_batches_of_one_shape_and_range(made):
     pictures, labels = inputs.photos(made / "lesions.npz", 64, 0, 20)
     theirs, their_labels = baseline.generator(pictures, labels)[0]
-    drawn, drawn_labels = scanbook_side.batches(pictures, labels, "skin11")[0]
-    assert theirs.shape == drawn.shape == (20, 64, 64, 3)
-    assert len(their_labels) == len(drawn_labels) == 20
-    for batch in (theirs, drawn):
+    ours, our_labels = scanbook_side.batches(pictures, labels, "skin11")[0]
+    assert theirs.shape == ours.shape == (20, 64, 64, 3)
+    assert len(their_labels) == len(our_labels) == 20
+    for batch in (theirs, ours):
         assert batch.min() >= 0 and batch.max() <= 255 and batch.max() > 1
         assert batch.mean() == pytest.approx(pictures.mean(), abs=8)
         assert not np.array_equal(np.sort(batch.reshape(20, -1).sum(1)), np.sort(pictures.reshape(20, -1).sum(1)))
@@ -557,7 +557,7 @@ def test_a_share_of_the_goal_is_drawn_for_both_directions():
 # --- everything, tiny
 
 
-def test_the_first_of_several_drawn_datasets_are_one(tmp_path):
+def test_the_first_of_several_synthetic_datasets_are_one(tmp_path):
     for seed in range(2):
         inputs._dataset(tmp_path / "sets" / inputs.dataset_name(seed), 60, seed, 48)
     one, both = (pipeline.merge_datasets(tmp_path / "sets", 60, count) for count in (60, 120))

@@ -39,23 +39,23 @@ def batches(**options):
     [{}, {"policy": "dermoscopy+mixup"}, {"policy": "cutmix", "sampling": True}, {"policy": "none", "shuffle": False}],
     ids=str,
 )
-def test_the_parts_of_all_processes_are_the_batches_of_one(monkeypatch, share, options):
+def test_the_shares_of_all_processes_are_the_batches_of_one(monkeypatch, share, options):
     processes, devices = share
     alone = batches(**options)
     for index in range(alone.num_batches):
         images, y = alone[index]
-        parts = []
+        shares = []
         for process in range(processes):
             with monkeypatch.context() as patch:
                 patch.setattr(distribution, "_shares", [Share(process, processes, devices)])
-                parts.append(batches(**options)[index])
-        assert len({part[0].shape for part in parts}) == 1 and len(parts[0][0]) % (devices // processes) == 0
-        settings = [np.concatenate([part[place] for part in parts]) for place in range(3)]
-        counted = settings[2] == 1
-        assert counted.sum() == len(images) and set(settings[2]) <= {0.0, 1.0}
-        np.testing.assert_array_equal(settings[0][counted], images)
-        np.testing.assert_array_equal(settings[1][counted], y)
-        assert len(settings[0]) == -(-10 // devices) * devices, "every batch is of one size"
+                shares.append(batches(**options)[index])
+        assert len({batch[0].shape for batch in shares}) == 1 and len(shares[0][0]) % (devices // processes) == 0
+        joined = [np.concatenate([batch[place] for batch in shares]) for place in range(3)]
+        counted = joined[2] == 1
+        assert counted.sum() == len(images) and set(joined[2]) <= {0.0, 1.0}
+        np.testing.assert_array_equal(joined[0][counted], images)
+        np.testing.assert_array_equal(joined[1][counted], y)
+        assert len(joined[0]) == -(-10 // devices) * devices, "every batch is of one size"
 
 
 def test_images_that_fill_a_batch_up_change_neither_loss_nor_metrics():

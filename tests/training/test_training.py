@@ -333,19 +333,19 @@ def rare(counts):
 
 def test_balanced_sampling_draws_every_class_alike():
     batches, y = rare((90, 9, 3))
-    values = batches(sampling=True)
-    counts = np.bincount(y[values.order].argmax(1))
+    sampled = batches(sampling=True)
+    counts = np.bincount(y[sampled.order].argmax(1))
     assert counts.sum() == len(y) and np.ptp(counts) <= 1
-    repeated = np.bincount(values.order, minlength=len(y))
+    repeated = np.bincount(sampled.order, minlength=len(y))
     assert repeated[y[:, 2] == 1].min() >= 11 and repeated[y[:, 0] == 1].max() == 1
-    order = values.order.copy()
-    values.on_epoch_end()
-    assert not np.array_equal(order, values.order)
-    values.begin(0)
-    np.testing.assert_array_equal(order, values.order)
+    order = sampled.order.copy()
+    sampled.on_epoch_end()
+    assert not np.array_equal(order, sampled.order)
+    sampled.begin(0)
+    np.testing.assert_array_equal(order, sampled.order)
 
 
-def test_an_image_drawn_twice_is_augmented_twice():
+def test_an_image_sampled_twice_is_augmented_twice():
     draw = np.random.default_rng(5)
     y = np.eye(2, dtype=np.float32)[[0] * 30 + [1]]
     images = draw.integers(0, 256, (31, 16, 16, 3), np.uint8)
