@@ -69,7 +69,7 @@ def test_epochs_seeds_and_places_differ() -> None:
     augment = Augmenter("dermoscopy", 4, 0)
     first, second = augment(images, np.arange(4), 0), augment(images, np.arange(4), 1)
     other = Augmenter("dermoscopy", 4, 1)(images, np.arange(4), 0)
-    assert len({item.tobytes() for batch in (first, second, other) for item in batch}) == 12
+    assert len({image.tobytes() for batch in (first, second, other) for image in batch}) == 12
 
 
 def test_the_size_of_an_image_counts_even_within_an_epoch() -> None:
@@ -172,11 +172,11 @@ def test_the_composed_matrix_equals_the_steps(
 ) -> None:  # fmt: skip
     row = IDENTITY | {"rotation": rotation, "shift_x": shift_x, "shift_y": shift_y, "shear": shear, "zoom": zoom}
     row |= {"flip_x": int(flip_x), "flip_y": int(flip_y)}
-    augmented = matrices(pd.DataFrame([row]), (height, width))[0]
+    matrix = matrices(pd.DataFrame([row]), (height, width))[0]
     x, y = (width - 1) / 2, (height - 1) / 2
     steps = step(rotation=rotation) @ step(shear=shear) @ step(zoom=zoom) @ step(flip_x=flip_x, flip_y=flip_y)
     expected = move(shift_x * width, shift_y * height) @ move(x, y) @ steps @ move(-x, -y)
-    np.testing.assert_allclose(np.vstack([augmented, [0, 0, 1]]), expected, atol=1e-9)
+    np.testing.assert_allclose(np.vstack([matrix, [0, 0, 1]]), expected, atol=1e-9)
 
 
 @given(
@@ -288,8 +288,8 @@ def one_hot(count: int, classes: int = 3) -> np.ndarray:
 def test_a_policy_without_mixing_changes_no_batch(name: str) -> None:
     augment, images, y = Augmenter(name, 6, 0), noise(), one_hot(6)
     assert not augment.mixes
-    augmented = augment.mix(images, y, 0, 0)
-    assert augmented[0] is images and augmented[1] is y
+    mixed = augment.mix(images, y, 0, 0)
+    assert mixed[0] is images and mixed[1] is y
 
 
 @pytest.mark.parametrize("name", MIXING)
@@ -300,7 +300,7 @@ def test_what_is_mixed_depends_on_seed_epoch_and_batch(name: str, monkeypatch: p
     first = augment.mix(images, y, 2, 7)
     assert not np.array_equal(first[0], images) and first[0].dtype == np.uint8 and first[1].dtype == np.float32
     others = [augment.mix(images, y, 2, 8), augment.mix(images, y, 3, 7), Augmenter(name, 100, 6).mix(images, y, 2, 7)]
-    assert len({item[0].tobytes() for item in (first, *others)}) == 4
+    assert len({batch[0].tobytes() for batch in (first, *others)}) == 4
     monkeypatch.setattr(runtime, "cores", lambda: 7)
     again = Augmenter(name, 100, 5).mix(images, y, 2, 7)
     assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
@@ -363,8 +363,8 @@ def test_cutmix_pastes_one_box_of_the_partner(size: tuple[int, int]) -> None:
 def test_a_batch_of_one_stays_as_it_is() -> None:
     images, y = noise(1), one_hot(1)
     for name in MIXING:
-        augmented = Augmenter(name, 1, 0).mix(images, y, 0, 0)
-        assert np.array_equal(augmented[0], images) and np.array_equal(augmented[1], y)
+        mixed = Augmenter(name, 1, 0).mix(images, y, 0, 0)
+        assert np.array_equal(mixed[0], images) and np.array_equal(mixed[1], y)
 
 
 def test_shares_follow_their_distribution() -> None:
@@ -382,8 +382,8 @@ def test_shares_follow_their_distribution() -> None:
 def test_a_batch_takes_mixup_or_cutmix_as_often() -> None:
     policy = registry.policy("mixup+cutmix")
     draws = [mixing(policy, (8, 8), 2, seed=0, epoch=0, batch=batch) for batch in range(400)]
-    assert all(draw["method"].nunique() == 1 for draw in draws)
-    assert np.mean([draw["method"][0] == "mixup" for draw in draws]) == pytest.approx(0.5, abs=0.08)
+    assert all(table["method"].nunique() == 1 for table in draws)
+    assert np.mean([table["method"][0] == "mixup" for table in draws]) == pytest.approx(0.5, abs=0.08)
 
 
 def test_mixing_leaves_what_it_is_given() -> None:

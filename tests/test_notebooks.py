@@ -217,9 +217,9 @@ def test_a_commit_of_an_unstripped_or_fat_notebook_is_refused(tmp_path: Path) ->
         change(notebook)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         refused = run("git", "commit", "-qam", "as it should not be")
-        message = refused.stdout + refused.stderr
+        output = refused.stdout + refused.stderr
         assert refused.returncode == 1
-        assert says in message if "cell" in says else re.search(rf"^{says}\.+Failed$", message, re.MULTILINE), message
+        assert says in output if "cell" in says else re.search(rf"^{says}\.+Failed$", output, re.MULTILINE), output
         assert run("git", "log", "--oneline").stdout.count("\n") == 1
         if "stripped" in says:  # and the hook has mended it: what is left to commit is nothing
             assert path.read_text(encoding="utf-8") == source

@@ -71,7 +71,7 @@ def test_the_lock_satisfies_what_is_declared(environment: dict[str, str]) -> Non
 
 def test_declared_bounds_are_ranges() -> None:
     for need in declared():
-        assert not any(item.operator in ("==", "===", "~=") for item in need.specifier), need
+        assert not any(specifier.operator in ("==", "===", "~=") for specifier in need.specifier), need
 
 
 def test_what_the_library_imports_is_declared() -> None:
@@ -227,7 +227,11 @@ def test_the_top_of_the_package_is_small() -> None:
 def test_no_cycle_of_imports_inside_a_folder(root: Path) -> None:
     modules = {f"{root.name}.{module_name(path, root)}".removesuffix(".__init__"): path for path in root.rglob("*.py")}
     edges = {
-        name: {item for item in imports(path) if item in modules and item != name and not name.startswith(f"{item}.")}
+        name: {
+            module
+            for module in imports(path)
+            if module in modules and module != name and not name.startswith(f"{module}.")
+        }
         for name, path in modules.items()
         if path.name != "__init__.py"
     }

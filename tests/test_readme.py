@@ -87,8 +87,8 @@ def test_slow():
 
 def commands(test: str) -> list[str]:
     """The commands that a test runs, in the order of the documents, each once."""
-    result = dict.fromkeys(item for document in DOCUMENTS for item in documents.commands(document))
-    return [item for item in result if runs(item) == test]
+    listed = dict.fromkeys(command for document in DOCUMENTS for command in documents.commands(document))
+    return [command for command in listed if runs(command) == test]
 
 
 def runs(command: str) -> str | None:
@@ -99,12 +99,14 @@ def runs(command: str) -> str | None:
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    every = [item for document in DOCUMENTS for item in documents.commands(document)]
+    every = [command for document in DOCUMENTS for command in documents.commands(document)]
     assert len(every) > 40
-    assert [item for item in every if runs(item) is None] == []
+    assert [command for command in every if runs(command) is None] == []
     for pattern, test in HOW:
         assert callable(globals()[test])
-        assert any(re.fullmatch(pattern, item) and runs(item) == test for item in every), f"no command for {pattern}"
+        assert any(re.fullmatch(pattern, command) and runs(command) == test for command in every), (
+            f"no command for {pattern}"
+        )
 
 
 def test_every_fenced_block_says_what_it_is() -> None:
@@ -119,10 +121,10 @@ def test_targets_and_subcommands_in_sentences_exist() -> None:
     targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split())
     variables = set(re.findall(r"^([A-Z]+) =", makefile, re.MULTILINE))
     for document in DOCUMENTS:
-        output = documents.prose(document)
-        assert set(re.findall(r"`make ([a-z-]+)", output)) <= targets
-        assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", output)) <= variables
-        for name in re.findall(r"`(?:\.venv/bin/)?scanbook ([a-z-]+)", output):
+        prose = documents.prose(document)
+        assert set(re.findall(r"`make ([a-z-]+)", prose)) <= targets
+        assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", prose)) <= variables
+        for name in re.findall(r"`(?:\.venv/bin/)?scanbook ([a-z-]+)", prose):
             with pytest.raises(SystemExit, match="0"):
                 cli.main([name, "--help"])
 
@@ -162,7 +164,9 @@ def test_the_tables_are_whole() -> None:
         for variable in re.findall(r"""["'](SCANBOOK_[A-Z_]+[A-Z])["']""", path.read_text())
     }
     internal = {"SCANBOOK_HEADLESS", "SCANBOOK_LIVE", runtime.NOTEBOOK}  # what the runner tells its own processes
-    explained = {item for document in DOCUMENTS for item in re.findall(r"`(SCANBOOK_\w+)", documents.text(document))}
+    explained = {
+        variable for document in DOCUMENTS for variable in re.findall(r"`(SCANBOOK_\w+)", documents.text(document))
+    }
     assert used - settings.VARIABLES - internal <= explained
     assert explained >= settings.VARIABLES
 
@@ -178,7 +182,7 @@ def test_the_citation_is_of_this_software() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {"cff-version", "message", "title", "authors"} <= set(citation), "the keys that CFF 1.2 asks for"
     assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
-    assert all({"name"} <= set(item) or {"family-names"} <= set(item) for item in citation["authors"])
+    assert all({"name"} <= set(author) or {"family-names"} <= set(author) for author in citation["authors"])
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert citation["repository-code"] == project["urls"]["Repository"]
 
@@ -223,7 +227,7 @@ def made_by(*words: str, module: str = "scanbook.cli") -> list[str]:
 @pytest.mark.parametrize("command", commands("test_make_gives_the_command_what_it_asks_for"))
 def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
     make, target, *variables = shlex.split(command)
-    given = dict(item.split("=", 1) for item in variables)
+    given = dict(variable.split("=", 1) for variable in variables)
     assert make == "make"
     if target == "bench":
         options = benchmarks_command.make_parser().parse_args(made_by(target, *variables, module="benchmarks"))
@@ -241,7 +245,7 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         chosen = config.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
         grid = sweeps.trials(chosen)
-        assert len(grid) == len({item.configuration for item in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
+        assert len(grid) == len({trial.configuration for trial in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
 
 
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
@@ -255,8 +259,8 @@ def test_jobs_ask_make_for_what_it_makes(command: str) -> None:
     assert (make, train) == ("make", nodes.replace("--nodes=", "-j"))
     launcher, *words = options.launch.split()
     assert launcher == "srun" and srun.parse_known_args(words)[1] == [], "one task for each run, on one node"
-    result, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
-    assert result and planning.rules({"a": planning.Run(["true"])}, options.launch)
+    batches, _ = planning.load_batches(options.study, options.profile, options.data, options.set)
+    assert batches and planning.rules({"a": planning.Run(["true"])}, options.launch)
 
 
 @pytest.mark.parametrize("command", commands("test_one_network_is_trained_by_several"))
@@ -268,7 +272,7 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     asked, rest = srun.parse_known_args(shlex.split(launcher)[1:])
     # JAX takes the GPU of a process's number on its node, so each must see all of them
     assert not launcher or asked.gpus_per_node == asked.ntasks_per_node
-    addresses = [item for item in options.addresses.split(",") if item]
+    addresses = [address for address in options.addresses.split(",") if address]
     assert rest == [] and (not addresses or 0 <= options.process < len(addresses))
     monkeypatch.setenv(distribution.TASKS, str(int(asked.nodes) * int(asked.ntasks_per_node)))
     monkeypatch.setattr(distribution, "gpus", lambda: 0)
@@ -285,7 +289,7 @@ class Clone:
     def __init__(self, place: Path) -> None:
         origin = place / "origin"
         apart = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
-        own = {item.name for item in ROOT.iterdir()} & apart
+        own = {entry.name for entry in ROOT.iterdir()} & apart
         skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT, origin, ignore=lambda at, names: {*skipped(at, names), *(own if at == str(ROOT) else ())})
         git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(origin)]
@@ -312,9 +316,9 @@ class Clone:
         self.folder = place / "scanbook"
         # the environment of these tests is the clone's: set up for this folder, with its packages
         (self.folder / ".venv").mkdir()
-        for item in Path(sys.prefix).iterdir():
-            if item.name != "installed":
-                (self.folder / ".venv" / item.name).symlink_to(item)
+        for path in Path(sys.prefix).iterdir():
+            if path.name != "installed":
+                (self.folder / ".venv" / path.name).symlink_to(path)
         wanted = [self.folder / "requirements.lock", self.folder / "pyproject.toml"]
         stamp = f"{self.folder}\n" + "".join(path.read_text() for path in wanted)
         (self.folder / ".venv" / "installed").write_text(stamp)
@@ -368,8 +372,8 @@ def test_the_first_commands(clone: Clone) -> None:
     for seed in range(8):
         draw(clone.folder / "path/to/images" / ("normal", "ill")[seed % 2] / f"{seed}.png", seed)
     assert "Targets:" in clone.run("make")
-    asked = [item for item in commands("test_the_first_commands") if not item.startswith("git clone")]
-    [reports] = [item for item in asked if item.startswith("make reports")]
+    asked = [line for line in commands("test_the_first_commands") if not line.startswith("git clone")]
+    [reports] = [line for line in asked if line.startswith("make reports")]
     assert "7 missing" in clone.status(reports)
     shutil.rmtree(clone.folder / "tests")
     for path in (clone.folder / "notebooks").glob("*.ipynb"):
@@ -413,7 +417,7 @@ def test_a_notebook_is_added(clone: Clone) -> None:
 def save(clone: Clone, name: str) -> None:
     """Saves the README's difference of that name where its reader would."""
     blocks = documents.blocks("README.md", "diff")
-    [block] = [item for item in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in item]
+    [block] = [diff for diff in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in diff]
     (clone.folder / f"{name}.diff").write_text(block)
 
 
@@ -439,11 +443,11 @@ def test_a_table_is_added(clone: Clone) -> None:
     new, reports = commands("test_a_table_is_added")
     clone.run(new)
     written = clone.folder / "notebooks/studies/ward.yaml"
-    result = yaml.safe_load(written.read_text())["dataset"]
-    [block] = [item for item in documents.blocks("README.md", "yaml") if item.startswith("study: ward")]
+    dataset = yaml.safe_load(written.read_text())["dataset"]
+    [block] = [text for text in documents.blocks("README.md", "yaml") if text.startswith("study: ward")]
     shown = yaml.safe_load(block)["dataset"]
     layout = ("adapter", "csv", "label_column", "group_column", "image_folders")
-    assert {key: result[key] for key in layout} == {key: shown[key] for key in layout}
+    assert {key: dataset[key] for key in layout} == {key: shown[key] for key in layout}
     written.write_text(block)
     assert "7 missing" in clone.status(reports)
     frame = prepared(clone, "'ward', data='path/to/ward'")
@@ -538,13 +542,13 @@ def started(clone: Clone, command: str, at: Path) -> Iterator[int]:
 @pytest.mark.slow
 def test_a_service_answers(clone: Clone, bundle: Path) -> None:
     asked = commands("test_a_service_answers")
-    serve, install = (next(item for item in asked if item.startswith(word)) for word in ("make serve", "pip"))
+    serve, install = (next(line for line in asked if line.startswith(word)) for word in ("make serve", "pip"))
     with started(clone, install, bundle) as port:
         assert f":{port}" in clone.run(f"curl -sf http://127.0.0.1:{port}/openapi.json && echo :{port}")
     image = base64.b64encode((clone.folder / "photo.jpg").read_bytes()).decode()
     with started(clone, serve, clone.folder) as port, serving(fine) as other:
         place = f"http://127.0.0.1:{port}"
-        for command in (item for item in asked if item not in (serve, install)):
+        for command in (line for line in asked if line not in (serve, install)):
             given = command.replace("http://127.0.0.1:8080", place).replace("https://host/page", other)
             if "curl" in command:
                 given = given.replace("curl ", "curl -sf ").replace("…", "'\"$IMAGE\"'")  # out of the quotes and back

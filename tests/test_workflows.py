@@ -20,7 +20,9 @@ def test_actions_are_pinned_to_a_commit_and_say_which_version_it_is(path: Path) 
     """A tag can be moved to other code; a commit cannot."""
     used = re.findall(r"uses: *(.+)", path.read_text())
     assert used
-    assert [item for item in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", item)] == []
+    assert [
+        reference for reference in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", reference)
+    ] == []
 
 
 def test_every_python_that_is_supported_is_tested() -> None:

@@ -74,8 +74,8 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
     times = training_times._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
     assert seen == [(16, 2, 3), (8, 1, 3)]
     assert (times["strong"]["images"], times["weak"]["images"]) == (16, 8)
-    for value in times.values():
-        assert 0 < value["low"] <= value["seconds"] <= value["high"]
+    for arm in times.values():
+        assert 0 < arm["low"] <= arm["seconds"] <= arm["high"]
     assert set(times["weak"]) == {"images", "seconds", "low", "high"}
     strong = times["strong"]
     assert strong["first_epoch"] > strong["high"] and strong["total"] > strong["first_epoch"] + strong["seconds"]

@@ -71,7 +71,7 @@ def test_a_percentile_needs_a_call_beyond_it(calls, given):
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0.1, 10), min_size=3, max_size=30))
 def test_interval_of_the_median_covers_by_order_statistics(seconds):
-    windows = [{"milliseconds": [1.0], "seconds": second} for second in seconds]
+    windows = [{"milliseconds": [1.0], "seconds": duration} for duration in seconds]
     figures = inference.summary(windows, 1, 0.05)
     if len(seconds) < 6:
         assert np.isnan(figures["low"]) and np.isnan(figures["high"])
@@ -117,8 +117,8 @@ def timed(restless, **benchmark):
 
 
 def test_windows_are_repeated_until_stable_and_no_longer():
-    figures, log = timed({"calm": 0, "restless": 6, "never": 99}, windows=12, stable=0.05)
-    counts = {(item.engine, batch): len(windows) for (item, batch), windows in figures.items()}
+    measurements, log = timed({"calm": 0, "restless": 6, "never": 99}, windows=12, stable=0.05)
+    counts = {(configuration.engine, batch): len(windows) for (configuration, batch), windows in measurements.items()}
     assert counts == {
         **{("calm", batch): inference.WINDOWS for batch in (1, 4)},
         **{("restless", batch): 9 for batch in (1, 4)},
@@ -128,18 +128,18 @@ def test_windows_are_repeated_until_stable_and_no_longer():
 
 
 def test_windows_are_interleaved_in_an_order_set_by_the_seed():
-    figures, log = timed({"a": 0, "b": 0, "c": 0}, windows=8)
+    measurements, log = timed({"a": 0, "b": 0, "c": 0}, windows=8)
     warm, rest = log[:6], log[6:]
     assert [(name, batch) for name, _, batch, _ in warm] == [(name, size) for name in "abc" for size in (1, 4)]
     measured = [(name, batch) for name, _, batch, seconds in rest if seconds]
     rounds = [measured[start : start + 6] for start in range(0, len(measured), 6)]
-    assert all(len(set(item)) == 6 for item in rounds), "each once a round"
-    assert len({tuple(item) for item in rounds}) > 1, "in another order each time"
+    assert all(len(set(calls)) == 6 for calls in rounds), "each once a round"
+    assert len({tuple(calls) for calls in rounds}) > 1, "in another order each time"
     assert [entry[:3] for entry in rest[::2]] == [entry[:3] for entry in rest[1::2]], (
         "a call before each that is not kept"
     )
     assert timed({"a": 0, "b": 0, "c": 0}, windows=8)[1] == log
-    assert {len(windows) for windows in figures.values()} == {inference.WINDOWS}
+    assert {len(windows) for windows in measurements.values()} == {inference.WINDOWS}
 
 
 def test_window_keeps_every_call_of_every_caller():
@@ -173,13 +173,15 @@ every = inference.select_configurations
 def only_openvino(monkeypatch, models):
     """Two configurations whose processes start soon, in float32 and in int8."""
     few = [
-        item for item in every(study(), models) if (item.engine, item.mode, item.threads) == ("OpenVINO", "latency", 1)
+        configuration
+        for configuration in every(study(), models)
+        if (configuration.engine, configuration.mode, configuration.threads) == ("OpenVINO", "latency", 1)
     ]
     monkeypatch.setattr(inference, "select_configurations", lambda *_: few)
 
 
 def children():
-    return [item for item in psutil.Process().children() if "worker.py" in " ".join(item.cmdline())]
+    return [process for process in psutil.Process().children() if "worker.py" in " ".join(process.cmdline())]
 
 
 def test_worker_imports_neither_keras_nor_pandas():
@@ -195,12 +197,12 @@ def test_worker_imports_neither_keras_nor_pandas():
 
 
 def test_worker_answers_and_ends(models):
-    with worker.Worker("a name", task(models)) as figures:
-        process = psutil.Process(figures.process.pid)
-        assert figures.callers == 1 and figures.load > 0 and figures.memory == 0
-        first = figures.window("OpenVINO", 1, callers=1)
+    with worker.Worker("a name", task(models)) as running_worker:
+        process = psutil.Process(running_worker.process.pid)
+        assert running_worker.callers == 1 and running_worker.load > 0 and running_worker.memory == 0
+        first = running_worker.window("OpenVINO", 1, callers=1)
         assert len(first["milliseconds"]) == 1 and first["seconds"] > 0
-        assert 0 < figures.memory <= psutil.virtual_memory().total / 2**20
+        assert 0 < running_worker.memory <= psutil.virtual_memory().total / 2**20
         before = process.cpu_times()
         time.sleep(0.3)
         after = process.cpu_times()
@@ -210,11 +212,11 @@ def test_worker_answers_and_ends(models):
 
 def test_throughput_mode_calls_from_as_many_threads_as_it_has_requests(models):
     threads = runtime.cores()
-    with worker.Worker("a name", task(models, mode="throughput", threads=threads)) as figures:
+    with worker.Worker("a name", task(models, mode="throughput", threads=threads)) as running_worker:
         expected = engines.open_saved(models.paths["OpenVINO", "fp32"], "throughput", threads).requests
-        assert figures.callers == expected
-        figures.window("OpenVINO", 1, callers=1)
-        assert len(figures.window("OpenVINO", 4)["milliseconds"]) == expected
+        assert running_worker.callers == expected
+        running_worker.window("OpenVINO", 1, callers=1)
+        assert len(running_worker.window("OpenVINO", 4)["milliseconds"]) == expected
 
 
 def test_process_that_fails_is_one_line(models, tmp_path):
@@ -239,7 +241,7 @@ def test_killed_process_is_one_line_and_stops_the_others(models, monkeypatch):
         inference.measure(study(), models)
     assert "\n" not in str(failed.value)
     assert len(seen) == len(inference.select_configurations(study(), models)) > 1
-    assert not any(item.is_running() for item in seen)
+    assert not any(process.is_running() for process in seen)
 
 
 def test_interrupt_stops_every_process(models, monkeypatch):
@@ -255,7 +257,7 @@ def test_interrupt_stops_every_process(models, monkeypatch):
     monkeypatch.setattr(worker.Worker, "window", interrupt)
     with pytest.raises(KeyboardInterrupt):
         inference.measure(study(), models)
-    assert len(seen) > 1 and not any(item.is_running() for item in seen)
+    assert len(seen) > 1 and not any(process.is_running() for process in seen)
 
 
 START = """
@@ -289,11 +291,11 @@ def test_peak_memory_is_this_process_own():
 
 
 def test_machine_is_described():
-    figures = runtime.describe_machine()
-    assert figures["cores"] == runtime.cores() <= figures["logical processors"]
-    assert figures["physical cores"] <= figures["logical processors"] and figures["memory (GiB)"] > 0
-    flags = set(figures["instruction sets"].split())
-    assert flags <= set(machine.INSTRUCTION_SETS) and figures["processor"]
+    description = runtime.describe_machine()
+    assert description["cores"] == runtime.cores() <= description["logical processors"]
+    assert description["physical cores"] <= description["logical processors"] and description["memory (GiB)"] > 0
+    flags = set(description["instruction sets"].split())
+    assert flags <= set(machine.INSTRUCTION_SETS) and description["processor"]
 
 
 # --- models and tables
@@ -333,10 +335,10 @@ def test_engine_that_is_not_installed_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(engines, "to_onnx", absent)
     monkeypatch.setattr(engines, "quantise", lambda model, images, transformer=False: model)
-    figures = inference.prepare(study(), planted.manifest(), planted.pixels(), planted.network())
-    assert figures.missing == ('ONNX Runtime is not available: ONNX needs onnx: pip install "scanbook[onnx]".',)
-    assert "ONNX Runtime" not in figures.agreement.index and not any(
-        configuration.engine == "ONNX Runtime" for configuration in inference.select_configurations(study(), figures)
+    prepared = inference.prepare(study(), planted.manifest(), planted.pixels(), planted.network())
+    assert prepared.missing == ('ONNX Runtime is not available: ONNX needs onnx: pip install "scanbook[onnx]".',)
+    assert "ONNX Runtime" not in prepared.agreement.index and not any(
+        configuration.engine == "ONNX Runtime" for configuration in inference.select_configurations(study(), prepared)
     )
 
 
@@ -355,12 +357,19 @@ def test_agreement_tells_a_wrong_engine():
 def test_configurations_are_those_of_the_machine(models, monkeypatch, cores, gpus, count):
     monkeypatch.setattr(runtime, "cores", lambda: cores)
     monkeypatch.setattr(runtime, "gpus", lambda: gpus)
-    figures = inference.select_configurations(study(), models)
-    assert len(figures) == len(set(figures)) == len({item.name for item in figures}) == count
-    assert {item.threads for item in figures} == {1, cores}
-    assert [item.threads for item in figures if item.engine == "Keras predict"] == [cores]
-    assert all(item.threads == cores for item in figures if item.mode == "throughput")
-    assert sum(item.device == "gpu" for item in figures) == gpus
+    configurations = inference.select_configurations(study(), models)
+    assert (
+        len(configurations)
+        == len(set(configurations))
+        == len({configuration.name for configuration in configurations})
+        == count
+    )
+    assert {configuration.threads for configuration in configurations} == {1, cores}
+    assert [configuration.threads for configuration in configurations if configuration.engine == "Keras predict"] == [
+        cores
+    ]
+    assert all(configuration.threads == cores for configuration in configurations if configuration.mode == "throughput")
+    assert sum(configuration.device == "gpu" for configuration in configurations) == gpus
 
 
 def measured(models, monkeypatch, **benchmark):
@@ -441,7 +450,9 @@ def test_layers_are_named_and_add_up(models):
 def test_keras_two_ways_share_a_process(models, monkeypatch):
     monkeypatch.setattr(runtime, "gpus", lambda: 1)  # without one, that process runs on the CPU
     shared = [
-        item for item in every(study(), models) if item.path.suffix == ".keras" and item.threads == runtime.cores()
+        configuration
+        for configuration in every(study(), models)
+        if configuration.path.suffix == ".keras" and configuration.threads == runtime.cores()
     ]
     monkeypatch.setattr(inference, "select_configurations", lambda *_: shared)
     table = inference.measure(study(), models)

@@ -89,14 +89,14 @@ def test_the_best_is_of_what_is_not_refused() -> None:
         ("OpenVINO", "fp32", "throughput", 2, 1, 700.0, ""),
         ("OpenVINO", "fp32", "throughput", 2, 32, 800.0, ""),
     ]
-    costs = cost.Measurement.best(pd.DataFrame(rows, columns=columns), "mobilenet at 96 px")
-    assert costs == cost.Measurement("mobilenet at 96 px", "OpenVINO fp32, 2 threads", 2.5, 800.0)
+    best = cost.Measurement.best(pd.DataFrame(rows, columns=columns), "mobilenet at 96 px")
+    assert best == cost.Measurement("mobilenet at 96 px", "OpenVINO fp32, 2 threads", 2.5, 800.0)
 
 
-def test_the_cheaper_hour_can_be_the_dearer_prediction() -> None:
-    costs = cost.compare_instances(there())
-    assert (costs["hour"] < 0).all()
-    first = costs.iloc[:2].set_index("network")
+def test_the_cheaper_hour_can_be_the_more_expensive_prediction() -> None:
+    comparisons = cost.compare_instances(there())
+    assert (comparisons["hour"] < 0).all()
+    first = comparisons.iloc[:2].set_index("network")
     assert set(first["of"]) == {"ml.m5.xlarge"} and set(first["instead"]) == {"ml.c7g.xlarge"}
     assert first["hour"].tolist() == pytest.approx([-0.2435] * 2, abs=5e-5)
     # the study's figures, cut off after the digit
@@ -109,7 +109,7 @@ def test_the_cheaper_hour_can_be_the_dearer_prediction() -> None:
     )
     fair = there()[there()["where"] != "ml.m5.xlarge"]
     assert cost.select_example(fair) is None and cost.describe_example(fair) == ""
-    assert len(costs) == 12 and cost.compare_instances(cost.published_costs({})).empty
+    assert len(comparisons) == 12 and cost.compare_instances(cost.published_costs({})).empty
 
 
 # --- the price table
@@ -120,8 +120,8 @@ def test_the_price_table_has_the_published_prices_and_says_where_each_is_from() 
     published = there().drop_duplicates("where").set_index("where")["usd_per_hour"].to_dict()
     assert {name: table[name].usd_per_hour for name in published} == published
     assert table["g4dn.xlarge"].usd_per_hour == 0.526 and "T4" in table["g4dn.xlarge"].gpu
-    for value in table.values():
-        assert value.source and value.date.year >= 2026
+    for entry in table.values():
+        assert entry.source and entry.date.year >= 2026
     assert cost.price_table(table).loc["ml.m5.xlarge", ["usd_per_hour", "isa"]].tolist() == [0.23, "x86-64"]
     assert {table[name].vcpus for name in published} == {4}
     assert {table[name].memory_gb for name in published} == {8, 16} and table["ml.c7g.xlarge"].memory_gb == 8
@@ -138,7 +138,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "message"),
     [
         (
             GOOD.replace("usd_per_hour: 1", "usd_per_hour: -1"),
@@ -154,11 +154,11 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("- a\n", "expected keys and values"),
     ],
 )
-def test_a_wrong_price_is_one_line(table: Path, text: str, reason: str) -> None:
+def test_a_wrong_price_is_one_line(table: Path, text: str, message: str) -> None:
     table.write_text(text)
     with pytest.raises(StudyError) as caught:
         prices()
-    assert str(caught.value).startswith(str(table)) and reason in str(caught.value)
+    assert str(caught.value).startswith(str(table)) and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -167,12 +167,12 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
     batch.shared = {}
-    costs = []
+    fingerprints = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):
         table.write_text(text)
-        costs.append(batch.fingerprints("06_hardware_benchmark"))
+        fingerprints.append(batch.fingerprints("06_hardware_benchmark"))
         assert batch.fingerprints("05_fine_tuning") == {"notebook": "05_fine_tuning"}
-    assert costs[0] == costs[1] != costs[2]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 # --- published tables, computed anew
@@ -245,7 +245,7 @@ def test_a_comparison_of_what_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recompute", "of", "reason"),
+    ("recompute", "of", "message"),
     [
         ("speedup", "", "row 'row' has no 'seconds'"),
         ("scaled_speedup", "classes", "row 'row' has no 'seconds'"),
@@ -253,8 +253,8 @@ def test_a_comparison_of_what_is_not_there_is_one_line() -> None:
         ("comparison", "t", "row 'row' has no 'first'"),
     ],
 )
-def test_raw_figures_that_are_missing_are_named(recompute: str, of: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+def test_raw_figures_that_are_missing_are_named(recompute: str, of: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Published(notebook="n", caption="c", recompute=recompute, of=of, rows={"row": {"note": 1}})
 
 
@@ -262,5 +262,5 @@ def test_no_corrected_figure_is_typed_by_hand() -> None:
     for name in shipped():
         for table in config.load(name).published.values():
             for row in table.rows.values():
-                assert not [item for item in row if "corrected" in item or "recomputed" in item], name
+                assert not [heading for heading in row if "corrected" in heading or "recomputed" in heading], name
     assert np.isfinite(there()["usd_per_million"]).all()

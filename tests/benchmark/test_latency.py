@@ -179,7 +179,7 @@ def test_a_synthetic_image_is_sent_where_none_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "output"),
+    ("options", "message"),
     [
         ({"url": "localhost:8080/predict"}, "'localhost:8080/predict' is not the address"),
         ({"url": "ftp://x/predict"}, "not the address of a service"),
@@ -189,10 +189,10 @@ def test_a_synthetic_image_is_sent_where_none_is_named() -> None:
         ({"images": [Path("/nowhere/a.jpg")]}, "cannot read /nowhere/a.jpg"),
     ],
 )
-def test_what_cannot_be_sent_is_one_line(options: dict, output: str, image: Path) -> None:
+def test_what_cannot_be_sent_is_one_line(options: dict, message: str, image: Path) -> None:
     with pytest.raises(RunError, match=r"^[^\n]+$") as caught:
         http_client.make_target(**{"url": "http://127.0.0.1/predict", "images": [image]} | options)
-    assert output in str(caught.value)
+    assert message in str(caught.value)
 
 
 # --- under load
@@ -281,9 +281,9 @@ def test_the_published_experiment_and_the_load_test(
     words = ["--requests", "5", "--interval", "0", "--price", "0.23", "--concurrency", "1,2", "--seconds", "0.1"]
     with serving(slow) as url:
         status = cli.main(["latency", url, *words, "--image", str(image), "--output", str(output)])
-    message = capsys.readouterr()
+    captured = capsys.readouterr()
     assert status == 0
-    assert message.err.splitlines() == [
+    assert captured.err.splitlines() == [
         "5 requests, 0 s apart, after 3 that do not count …",
         "1 client, windows of 0.1 s until they agree …",
         "2 clients, windows of 0.1 s until they agree …",
@@ -296,11 +296,11 @@ def test_the_published_experiment_and_the_load_test(
     for row in figures["load"]:
         assert row["usd_per_million"] == pytest.approx(0.23 / 3600 / row["per_second"] * 1e6)
     for words in ("5 answered, none failed", "p99          –", "one at a time, at 0.23 USD", "busy machine"):
-        assert words in message.out
+        assert words in captured.out
 
 
 @pytest.mark.parametrize(
-    ("words", "output"),
+    ("words", "message"),
     [
         (["--requests", "0"], "nothing to measure"),
         (["--requests", "-1"], "--requests is -1"),
@@ -313,19 +313,19 @@ def test_the_published_experiment_and_the_load_test(
     ],
 )
 def test_a_plan_that_makes_no_sense_is_one_line(
-    words: list[str], output: str, image: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["latency", "http://127.0.0.1:9/predict", "--image", str(image), *words]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("scanbook: ") and output in error and error.count("\n") == 1
+    assert error.startswith("scanbook: ") and message in error and error.count("\n") == 1
 
 
 def test_nobody_listens(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(fine) as url:
         pass
     assert cli.main(["latency", url, "--image", str(image)]) == 1
-    output = capsys.readouterr()
-    assert output.err.count("\n") == 1 and f"no service answers at {url}" in output.err and output.out == ""
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and f"no service answers at {url}" in captured.err and captured.out == ""
 
 
 def test_a_service_that_refuses_all_is_an_error_with_its_reason(
@@ -333,9 +333,9 @@ def test_a_service_that_refuses_all_is_an_error_with_its_reason(
 ) -> None:
     with serving(lambda *_: (415, {})) as url:
         assert cli.main(["latency", url, "--image", str(image), "--requests", "2", "--interval", "0"]) == 1
-    output = capsys.readouterr()
-    assert "2 × status 415" in output.out
-    assert "answered no request: status 415" in output.err and output.err.count("\n") == 2
+    captured = capsys.readouterr()
+    assert "2 × status 415" in captured.out
+    assert "answered no request: status 415" in captured.err and captured.err.count("\n") == 2
 
 
 def test_what_was_measured_before_an_interruption_is_shown(
@@ -353,8 +353,8 @@ def test_what_was_measured_before_an_interruption_is_shown(
     with serving(fine) as url:
         words = ["--interval", "0", "--warm-up", "1", "--image", str(image), "--output", str(output)]
         assert cli.main(["latency", url, *words]) == 130
-    message = capsys.readouterr()
-    assert "3 answered, none failed" in message.out and message.err.endswith("…\nscanbook: interrupted\n")
+    captured = capsys.readouterr()
+    assert "3 answered, none failed" in captured.out and captured.err.endswith("…\nscanbook: interrupted\n")
     assert json.loads(output.read_text())["sequential"]["requests"] == 3
 
 

@@ -131,13 +131,15 @@ def test_whoever_was_last_is_first_in_the_next_round(seed):
 
 def test_sides_take_turns():
     fake = FakeSides({"a": range(99), "b": range(99), "c": range(99)})
-    figures = interleave({name: side(name) for name in "abc"}, 12, start=fake)
+    measurements = interleave({name: side(name) for name in "abc"}, 12, start=fake)
     warm_up, turns = fake.asked[:3], fake.asked[3:]
     assert warm_up == ["a", "b", "c"]
     rounds = ["".join(turns[start : start + 3]) for start in range(0, len(turns), 3)]
-    assert len(rounds) == 12 and all(sorted(item) == ["a", "b", "c"] for item in rounds)
+    assert len(rounds) == 12 and all(sorted(names) == ["a", "b", "c"] for names in rounds)
     assert all(one == other[::-1] for one, other in pairwise(rounds))
-    assert [item["value"] for item in figures["b"]] == list(range(1, 13))  # the first call does not count
+    assert [measurement["value"] for measurement in measurements["b"]] == list(
+        range(1, 13)
+    )  # the first call does not count
     assert not fake.running
 
 
@@ -156,14 +158,16 @@ def run(tmp_path):
 
 
 def planted(run, name="augmentation"):
-    [comparison] = [figures for item in run.comparisons if (figures := comparisons.select_rows(item, {name}))]
+    [comparison] = [
+        selected for candidate in run.comparisons if (selected := comparisons.select_rows(candidate, {name}))
+    ]
     return comparison
 
 
 def result(run, name="augmentation"):
-    record = json.loads((run.folder / runner.RESULTS).read_text())
-    [figures] = [item for item in record["rows"] if item["name"] == name]
-    return figures
+    results = json.loads((run.folder / runner.RESULTS).read_text())
+    [matching] = [entry for entry in results["rows"] if entry["name"] == name]
+    return matching
 
 
 def test_a_measured_row_says_all_that_it_should(run, capsys):
@@ -247,9 +251,9 @@ def test_an_unknown_row_is_named(monkeypatch, tmp_path):
 
 def test_the_table_has_the_goals_of_the_project(tmp_path):
     comparisons = table.make_comparisons(tmp_path, tmp_path / "weights.npz")
-    every = [item for comparison in comparisons for item in comparison.rows] + [overhead.ROW]
-    assert len({item.name for item in every}) == len(every)
-    goals = {item.name: (item.direction, item.goal) for item in every}
+    every = [entry for comparison in comparisons for entry in comparison.rows] + [overhead.ROW]
+    assert len({entry.name for entry in every}) == len(every)
+    goals = {entry.name: (entry.direction, entry.goal) for entry in every}
     assert goals == {
         "transfer-resnet50": ("≥", 25),
         "transfer-mobilenet": ("≥", 25),
@@ -266,14 +270,14 @@ def test_the_table_has_the_goals_of_the_project(tmp_path):
         "reports": ("≤", 0.35),
     }
     assert all(
-        comparison.pairs >= 3 and {item.scanbook, item.baseline} <= set(comparison.sides)
+        comparison.pairs >= 3 and {entry.scanbook, entry.baseline} <= set(comparison.sides)
         for comparison in comparisons
-        for item in comparison.rows
+        for entry in comparison.rows
     )
     for comparison in comparisons:
-        for item in [*comparison.prepare, *comparison.sides.values()]:
-            assert callable(worker.resolve(item.function)), item.function
-            json.dumps(item.options)
+        for call in [*comparison.prepare, *comparison.sides.values()]:
+            assert callable(worker.resolve(call.function)), call.function
+            json.dumps(call.options)
 
 
 # --- processes
@@ -292,25 +296,25 @@ def test_a_side_answers_from_a_process_of_its_own(environment):
 
 
 @pytest.mark.parametrize(
-    ("name", "lines"),
+    ("name", "message"),
     [
         ("fail", "fail failed: KeyError: 'missing'"),
         ("refuse", "refuse failed: ValueError: cannot"),
         ("die", "signal 9"),
     ],
 )
-def test_what_a_side_dies_of_is_one_line(name, lines, environment):
-    with pytest.raises(RunError, match=lines) as caught, start_side(side(name), environment) as running_side:
+def test_what_a_side_dies_of_is_one_line(name, message, environment):
+    with pytest.raises(RunError, match=message) as caught, start_side(side(name), environment) as running_side:
         running_side.measure()
     assert "\n" not in str(caught.value)
 
 
 def test_a_worker_answers_every_line_and_then_ends():
-    lines = []
+    answers = []
     worker.serve(
-        {"function": f"{HERE}:add", "options": {"one": 1, "two": 1}}, io.StringIO("measure\nmeasure\n"), lines.append
+        {"function": f"{HERE}:add", "options": {"one": 1, "two": 1}}, io.StringIO("measure\nmeasure\n"), answers.append
     )
-    assert [item.get("value") for item in lines] == [None, 2.0, 2.0]
+    assert [answer.get("value") for answer in answers] == [None, 2.0, 2.0]
 
 
 def test_memory_of_a_block_is_seen():
@@ -342,8 +346,8 @@ def test_inputs_are_what_it_says(made):
     assert pictures.shape == (10, 32, 32, 3) and pictures.dtype == np.uint8 and labels.shape == (10,)
     files = inputs.jpeg_paths(made / "jpegs")
     decoded = [images.read(path) for path in files]
-    assert len(files) == 12 and {item.shape for item in decoded} == {(90, 120, 3)}
-    assert len({item.tobytes() for item in decoded}) == 12
+    assert len(files) == 12 and {image.shape for image in decoded} == {(90, 120, 3)}
+    assert len({image.tobytes() for image in decoded}) == 12
     assert images.read(made / "photo.jpg").shape == (48, 64, 3)
 
 
@@ -382,9 +386,9 @@ def test_both_ways_of_decoding_give_the_same_images_up_to_resampling(made, tmp_p
 
 
 def test_files_in_folders_become_a_dataset(made, tmp_path):
-    figures = scanbook_side.list_files(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
-    assert len(figures.frame) == 8 and all(
-        Path(p).parent.name == c for p, c in figures.frame[["path", "label"]].to_numpy()
+    manifest = scanbook_side.list_files(str(made / "jpegs"), 8, {"train": 60, "validation": 20, "test": 20})
+    assert len(manifest.frame) == 8 and all(
+        Path(p).parent.name == c for p, c in manifest.frame[["path", "label"]].to_numpy()
     )
     for index in range(4):
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), np.zeros((8, 8, 3), np.uint8))
@@ -449,15 +453,15 @@ def streamed(pipeline, gib):
     return points
 
 
-@pytest.mark.parametrize(("gib", "record"), [(2.79, True), (2.8, False)])
-def test_memory_is_compared_with_three_gigabytes_not_gibibytes(tmp_path, gib, record):
+@pytest.mark.parametrize(("gib", "within"), [(2.79, True), (2.8, False)])
+def test_memory_is_compared_with_three_gigabytes_not_gibibytes(tmp_path, gib, within):
     pipeline = growth.pipeline_of_synthetic_images(tmp_path, table.Sizes())
     assert pipeline.counts == (2000, 20_000, 200_000) and pipeline.options["size"] == 128 and pipeline.within == 3
     figures = growth.summary(pipeline, streamed(pipeline, gib))
-    assert figures["kept within"] is record
+    assert figures["kept within"] is within
     assert [point["rates"]["scan"] for point in figures["points"]] == [pytest.approx(100)] * 3
-    lines = report.describe_growth(figures)
-    assert f"{'within' if record else 'beyond'} the limit of 3 GB" in lines and "no more than linearly" in lines
+    text = report.describe_growth(figures)
+    assert f"{'within' if within else 'beyond'} the limit of 3 GB" in text and "no more than linearly" in text
 
 
 def executed(folder, cells, seconds):
@@ -599,10 +603,10 @@ def test_rows_run_from_the_command_line_in_tiny_sizes(tmp_path, monkeypatch, cap
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     names = "augmentation,decode"
     assert command.main(["--quick", "--pairs", "1", "--rows", names]) == 0
-    figures = json.loads((tmp_path / "reports" / "bench" / "performance.json").read_text())
-    status = {item["name"]: item["status"] for item in figures["rows"]}
+    results = json.loads((tmp_path / "reports" / "bench" / "performance.json").read_text())
+    status = {entry["name"]: entry["status"] for entry in results["rows"]}
     assert {name for name, word in status.items() if word == "measured"} == set(names.split(","))
-    assert figures["machine"] and figures["versions"]["keras"] and figures["quick"] is True
+    assert results["machine"] and results["versions"]["keras"] and results["quick"] is True
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[-1].endswith("performance.html")
     assert not (tmp_path / "bench").exists()

@@ -84,7 +84,7 @@ def test_each_case_is_kept_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(parallel, "_train", lambda *_: trained(1.0))
     counts = []
     results = parallel.measure(tmp_path, table.Sizes(), {}, lambda so_far: counts.append(len(so_far["networks"])))
-    assert counts == [1, 2, 3] and [item["rounds"] for item in results["networks"]] == [2, 2, 1]
+    assert counts == [1, 2, 3] and [network["rounds"] for network in results["networks"]] == [2, 2, 1]
     assert not list(tmp_path.iterdir())
 
 

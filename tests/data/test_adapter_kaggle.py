@@ -71,7 +71,7 @@ def study(dataset: dict[str, Any] = DATASET) -> Study:
 
 
 def left(where: Path) -> list[str]:
-    return [item.name for item in where.parent.iterdir()] if where.parent.is_dir() else []
+    return [path.name for path in where.parent.iterdir()] if where.parent.is_dir() else []
 
 
 def complaint(dataset: dict[str, Any] = DATASET) -> str:
@@ -93,7 +93,7 @@ def test_a_dataset_arrives_in_its_folder(
     requested = hub(whole)
     where = kaggle.fetch(study(dataset))
     assert where == study().location and requested == [expected]
-    assert sorted(item.name for item in where.iterdir()) == ["a", "b"], "kagglehub's own mark is gone"
+    assert sorted(path.name for path in where.iterdir()) == ["a", "b"], "kagglehub's own mark is gone"
     assert left(where) == ["mini"] and capsys.readouterr().out == "", "Make reads standard output"
     assert adapters.load(study(dataset)).classes == ("a", "b")
     (where / "a" / "1.png").unlink()
@@ -143,7 +143,7 @@ def refused(status: int) -> exceptions.KaggleApiHTTPError:
         (ValueError(f"Invalid Kaggle credentials file {SECRET}"), DATASET, ("malformed", "dataset.kaggle")),
         (OSError(28, "No space left on device"), DATASET, ("No space left", "make room")),
     ],
-    ids=lambda item: f"{type(item).__name__}" if isinstance(item, BaseException) else "",
+    ids=lambda value: f"{type(value).__name__}" if isinstance(value, BaseException) else "",
 )
 def test_whatever_fails_is_one_line(
     error: Exception, dataset: dict[str, Any], splits: tuple[str, ...], hub: Any

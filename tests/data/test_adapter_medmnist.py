@@ -50,7 +50,7 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 @pytest.mark.parametrize(("flag", "colour"), [("retinamnist", True), ("pneumoniamnist", False)])
-def test_an_archive_keeps_every_pixel_label_and_part(flag: str, colour: bool, tmp_path: Path) -> None:
+def test_an_archive_keeps_every_pixel_label_and_split(flag: str, colour: bool, tmp_path: Path) -> None:
     names = medmnist.ARCHIVES[flag].classes
     arrays = archive(colour, len(names))
     study = make_study(save(tmp_path / "local.npz", arrays), {"adapter": "medmnist", "flag": flag})
@@ -67,19 +67,19 @@ def test_an_archive_keeps_every_pixel_label_and_part(flag: str, colour: bool, tm
 
 
 def without(arrays: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
-    return {name: item for name, item in arrays.items() if name != key}
+    return {name: array for name, array in arrays.items() if name != key}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda item: without(item, "val_images"), "val_images"),
-        (lambda item: item | {"val_labels": item["val_labels"][:3]}, "val_labels"),
-        (lambda item: item | {"test_labels": item["test_labels"] + 3}, "test_labels reach from 3 to 7"),
-        (lambda item: item | {"train_labels": np.tile(item["train_labels"], 2)}, "train_labels"),
-        (lambda item: item | {"train_images": item["train_images"].astype(float)}, "float64"),
-        (lambda item: item | {"train_images": np.zeros((20, 28, 28, 28), np.uint8)}, "(20, 28, 28, 28)"),
-        (lambda item: item | {"train_labels": item["train_labels"].astype(object)}, "allow_pickle"),
+        (lambda arrays: without(arrays, "val_images"), "val_images"),
+        (lambda arrays: arrays | {"val_labels": arrays["val_labels"][:3]}, "val_labels"),
+        (lambda arrays: arrays | {"test_labels": arrays["test_labels"] + 3}, "test_labels reach from 3 to 7"),
+        (lambda arrays: arrays | {"train_labels": np.tile(arrays["train_labels"], 2)}, "train_labels"),
+        (lambda arrays: arrays | {"train_images": arrays["train_images"].astype(float)}, "float64"),
+        (lambda arrays: arrays | {"train_images": np.zeros((20, 28, 28, 28), np.uint8)}, "(20, 28, 28, 28)"),
+        (lambda arrays: arrays | {"train_labels": arrays["train_labels"].astype(object)}, "allow_pickle"),
     ],
 )
 def test_an_archive_of_another_layout_is_one_line(change: Any, named: str, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_archive_of_another_layout_is_one_line(change: Any, named: str, tmp_p
     message = refusal(make_study(path, retina()))
     assert str(path) in message and "is not a MedMNIST archive" in message and named in message
     store = Path(os.environ["SCANBOOK_STORE"])
-    assert not [item for item in (store / "medmnist").iterdir() if item.is_dir()], "nothing half-unpacked stays"
+    assert not [folder for folder in (store / "medmnist").iterdir() if folder.is_dir()], "nothing half-unpacked stays"
 
 
 @pytest.mark.parametrize("content", ["text", "nothing", "npy", "cut", "flipped"])
@@ -99,7 +99,7 @@ def test_what_is_no_archive_is_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "local.npz"
     path.write_bytes(
         {"text": b"<html>404</html>", "nothing": b"", "npy": buffer.getvalue(), "cut": whole[:middle]}.get(
-            content, whole[:middle] + bytes(255 - item for item in whole[middle : middle + 64]) + whole[middle + 64 :]
+            content, whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 64]) + whole[middle + 64 :]
         )
     )
     message = refusal(make_study(path, retina()))
@@ -108,7 +108,7 @@ def test_what_is_no_archive_is_one_line(content: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["train_images.npy", "test_images.npy", "val_labels.npy"])
 @pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
-def test_the_checksum_of_each_part_is_checked(pack: Callable[..., None], member: str, tmp_path: Path) -> None:
+def test_the_checksum_of_each_member_is_checked(pack: Callable[..., None], member: str, tmp_path: Path) -> None:
     path = tmp_path / "local.npz"
     pack(path, **archive())
     data = bytearray(path.read_bytes())
@@ -163,9 +163,9 @@ def test_an_archive_is_unpacked_image_by_image(tmp_path: Path) -> None:
 
 
 def test_md5s_are_those_of_one_file_each() -> None:
-    sums = [item for known in medmnist.ARCHIVES.values() for item in known.md5.values()]
+    sums = [checksum for known in medmnist.ARCHIVES.values() for checksum in known.md5.values()]
     assert len(set(sums)) == len(sums) == 4 * len(medmnist.ARCHIVES)
-    assert all(re.fullmatch("[0-9a-f]{32}", item) for item in sums)
+    assert all(re.fullmatch("[0-9a-f]{32}", checksum) for checksum in sums)
 
 
 class Servers:
@@ -219,7 +219,7 @@ def official(monkeypatch: pytest.MonkeyPatch, size: int, digest: str) -> None:
 
 
 def fetched(tmp_path: Path) -> list[str]:
-    return [item.name for item in (tmp_path / "data").rglob("*") if item.is_file()]
+    return [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(("size", "file"), [(28, "retinamnist.npz"), (64, "retinamnist_64.npz")])

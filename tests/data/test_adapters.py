@@ -123,4 +123,4 @@ def test_a_manifests_fingerprint_changes_with_all_but_the_place() -> None:
         Manifest("mini", frame, ("b", "a"), {"data": "1"}),
         Manifest("mini", frame, ("a", "b"), {"data": "2"}),
     ]
-    assert len({item.fingerprint() for item in (whole, *others)}) == 7
+    assert len({manifest.fingerprint() for manifest in (whole, *others)}) == 7

@@ -31,7 +31,7 @@ def claimed(**dataset: object) -> Study:
     return study(study="mini", title="Mini | skin", dataset=block | dataset)
 
 
-def found(manifest: Manifest) -> pd.DataFrame:
+def scan(manifest: Manifest) -> pd.DataFrame:
     draw = np.random.default_rng(0)
     columns = ("brightness", "contrast", "sharpness", "saturation", "red", "green", "blue")
     scanned = pd.DataFrame({"image_id": manifest.frame["image_id"], "error": "", "format": "JPEG", "mode": "RGB"})
@@ -109,7 +109,7 @@ def test_stand_ins_and_samples_are_not_compared() -> None:
 
 def test_the_card_is_in_the_format_of_hugging_face() -> None:
     manifest = listed(grouped=False, notes=["Two folders were merged."])
-    text, front = card(claimed(claimed={"eczema": 100, "melanoma": 30}), manifest, found(manifest))
+    text, front = card(claimed(claimed={"eczema": 100, "melanoma": 30}), manifest, scan(manifest))
     assert front["pretty_name"] == "Mini | skin" and front["license"] == "cc-by-nc-4.0"
     assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
     assert set(front["size_categories"]) <= SIZES and "medical" in front["tags"]
@@ -143,13 +143,13 @@ def test_the_card_is_in_the_format_of_hugging_face() -> None:
 )
 def test_a_licence_has_its_identifier(licence: str, expected: dict[str, str]) -> None:
     manifest = listed()
-    _, front = card(claimed(licence=licence), manifest, found(manifest))
+    _, front = card(claimed(licence=licence), manifest, scan(manifest))
     assert {key: value for key, value in front.items() if key.startswith("license")} == expected
 
 
 def test_the_card_lists_excluded_images_and_reasons() -> None:
     manifest = listed(1200, grouped=True)
-    scanned = found(manifest)
+    scanned = scan(manifest)
     scanned.loc[5, "error"] = "is empty"
     scanned.loc[7, "sha256"] = scanned.loc[8, "sha256"]
     scanned.loc[100:140, "brightness"] = 3.0
@@ -167,7 +167,7 @@ def test_the_card_lists_excluded_images_and_reasons() -> None:
 def test_synthetic_images_are_named_as_such() -> None:
     manifest = listed()
     chosen = claimed(claimed={"eczema": 3}).model_copy(update={"on_stand_in": True})
-    text, front = card(chosen, manifest, found(manifest))
+    text, front = card(chosen, manifest, scan(manifest))
     assert "stand in" in str(front["pretty_name"]) and "they show no patient" in text
     assert "not compared" in text and "difference |" not in text
     assert front["license"] == "apache-2.0" and "license_link" not in front

@@ -37,8 +37,8 @@ def test_every_class_of_every_study_has_a_name_of_its_own(name: str, language: s
     expected = sorted(classes_of(chosen))
     names = chosen.names_of(expected)[language]
     assert set(chosen.class_names[language]) == set(expected)
-    assert len(set(names)) == len(names) and all(item.strip() == item for item in names)
-    hangul = [any(unicodedata.name(letter, "").startswith("HANGUL") for letter in item) for item in names]
+    assert len(set(names)) == len(names) and all(label.strip() == label for label in names)
+    hangul = [any(unicodedata.name(letter, "").startswith("HANGUL") for letter in label) for label in names]
     assert all(hangul) if language == "ko" else not any(hangul)
 
 

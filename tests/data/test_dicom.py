@@ -176,7 +176,7 @@ def compressed(pixels: np.ndarray, syntax: uid.UID, **keys: Any) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000Lossless], ids=lambda item: item.name)
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEG2000Lossless], ids=lambda syntax: syntax.name)
 def test_lossless_compression_changes_nothing(syntax: uid.UID, depth: type) -> None:
     pixels = (RAMP * np.iinfo(depth).max).astype(depth)
     decoded = images.read(compressed(pixels, syntax))

@@ -118,8 +118,8 @@ def faulty(tmp_path: Path) -> Manifest:
 
 def test_every_planted_fault_is_caught_and_nothing_else(faulty: Manifest) -> None:
     caught = quality.flags(quality.scan(faulty))
-    table = {rule: set(rows["image_id"]) for rule, rows in caught.groupby("rule")}
-    assert table == {"unreadable": {"broken"}, "blank": {"blank", "black"}, "dark": {"dark"}, "blurred": {"blurred"}}
+    flagged = {rule: set(rows["image_id"]) for rule, rows in caught.groupby("rule")}
+    assert flagged == {"unreadable": {"broken"}, "blank": {"blank", "black"}, "dark": {"dark"}, "blurred": {"blurred"}}
     assert caught["reason"].str.len().gt(5).all()
     why = caught.set_index("rule")["reason"]
     assert "< 25" in why["dark"] and "< 3" in why["blank"].iloc[0]
@@ -219,13 +219,13 @@ def test_near_duplicates_of_every_kind_are_found(tmp_path: Path, size: int) -> N
         kinds[name, f"copy {name}"] = how
     manifest = make_manifest(tmp_path, files)
     near = quality.near_copies(manifest)
-    result = set(near[["image_id", "other"]].itertuples(index=False, name=None))
-    recall = {how: np.mean([pair in result for pair in kinds if kinds[pair] == how]) for how in faults.NEAR_DUPLICATES}
-    assert len(result & set(kinds)) >= 0.95 * len(kinds) and min(recall.values()) >= 0.8, recall
-    assert len(result & set(kinds)) >= 0.95 * len(result), result - set(kinds)
+    pairs = set(near[["image_id", "other"]].itertuples(index=False, name=None))
+    recall = {how: np.mean([pair in pairs for pair in kinds if kinds[pair] == how]) for how in faults.NEAR_DUPLICATES}
+    assert len(pairs & set(kinds)) >= 0.95 * len(kinds) and min(recall.values()) >= 0.8, recall
+    assert len(pairs & set(kinds)) >= 0.95 * len(pairs), pairs - set(kinds)
     turned = near.set_index(["image_id", "other"])["orientation"].to_dict()
     named = dict.fromkeys(faults.NEAR_DUPLICATES[7:], "as is") | {"rotated 270": "rotated 90°"}
-    for pair in result & set(kinds):
+    for pair in pairs & set(kinds):
         expected = named.get(kinds[pair], kinds[pair])
         assert turned[pair].startswith(expected), (pair, kinds[pair], turned[pair])
 
@@ -250,7 +250,7 @@ def test_nothing_readable_is_no_error(tmp_path: Path) -> None:
 
 def test_thumbnails_show_images_and_a_cross_where_there_is_none(faulty: Manifest) -> None:
     shown = thumbnails(faulty, ["s00", "broken", "blank"], 32)
-    assert [item.shape for item in shown] == [(32, 32, 3)] * 3
+    assert [image.shape for image in shown] == [(32, 32, 3)] * 3
     assert np.array_equal(shown[0], images.load(Path(faulty.frame["path"][0]), (32, 32)))
     assert (shown[1][0, 16] == 200).all() and shown[1][16, 16].max() < 150
     assert (shown[2] == 90).all()
@@ -330,11 +330,11 @@ def test_faults_planted_in_stand_ins_are_found(name: str, tmp_path: Path, monkey
     manifest = adapters.load(config.load(name, "quick", overrides="stand_in.images=450"))
     scanned = quality.scan(manifest)
     flagged, exact, near = quality.flags(scanned), quality.exact_copies(scanned), quality.near_copies(manifest)
-    result = quality.planted(manifest, flagged, exact, near, scanned)
-    assert (result.loc["near duplicates", ["recall", "precision"]] >= 0.95).all(), result
-    assert ("tinted" in result.index) == (name == "chest_xray")
+    counts = quality.planted(manifest, flagged, exact, near, scanned)
+    assert (counts.loc["near duplicates", ["recall", "precision"]] >= 0.95).all(), counts
+    assert ("tinted" in counts.index) == (name == "chest_xray")
     if name == "chest_xray":
-        assert result.loc["tinted", "planted"] > 10 and (result.loc["tinted", ["recall", "precision"]] >= 0.95).all()
+        assert counts.loc["tinted", "planted"] > 10 and (counts.loc["tinted", ["recall", "precision"]] >= 0.95).all()
         split = manifest.frame["split"].replace("", "train")
         table = quality.properties(scanned, manifest.with_frame(manifest.frame.assign(split=split)))
         sentences = quality.tint_sentences(quality.tints(table, manifest.classes))

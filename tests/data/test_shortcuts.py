@@ -105,11 +105,11 @@ def test_a_tinted_class_is_named_with_its_area() -> None:
     assert "No class can be told" in quality.difference_sentences(plain) and (plain["p"] > 0.01).all()
     scanned.loc[covid, "blue"] += 25
     table = quality.properties(scanned, manifest)
-    result = quality.differences(table, CLASSES)
-    row = result.loc["red_minus_blue"]
+    differences = quality.differences(table, CLASSES)
+    row = differences.loc["red_minus_blue"]
     assert row["class"] == "covid" and not row["higher"] and row["auc"] > 0.9 and row["p"] < 1e-6
     assert row["low"] < row["auc"] < row["high"]
-    sentences = quality.difference_sentences(result)
+    sentences = quality.difference_sentences(differences)
     assert "covid" in sentences and f"AUC {row['auc']:.2f}" in sentences and "shortcut" in sentences
     assert "brightness" not in sentences
     # by hand: one value a group, the rank test over the three classes
@@ -122,8 +122,8 @@ def test_a_tinted_class_is_named_with_its_area() -> None:
 def test_constant_properties_are_no_error_and_not_shown() -> None:
     scanned, manifest = dataset()
     table = quality.properties(scanned, manifest)
-    result = quality.differences(table, CLASSES)
-    assert result.loc["width_px", ["p", "auc"]].tolist() == [1.0, 0.5]
+    differences = quality.differences(table, CLASSES)
+    assert differences.loc["width_px", ["p", "auc"]].tolist() == [1.0, 0.5]
     assert "kilobytes" in quality.varying_properties(table) and "width_px" not in quality.varying_properties(table)
     varying = [name for name in quality.varying_properties(table) if name != "saturation"]
     assert quality.varying_properties(table.assign(saturation=0.0)) == varying
@@ -152,9 +152,9 @@ def test_a_tint_of_a_part_of_one_class_is_reported() -> None:
     some_tinted.loc[0, "saturation"] = np.nan
     assert set(np.flatnonzero(tinted(some_tinted))) == set(chosen) - {0}
     table = quality.properties(some_tinted.drop(index=0), manifest)
-    result = quality.tints(table, CLASSES)
-    assert result["p"]["covid"] < 1e-6 and (result["p"][["normal", "virus"]] == 1).all()
-    sentences = quality.tint_sentences(result)
+    counts = quality.tints(table, CLASSES)
+    assert counts["p"]["covid"] < 1e-6 and (counts["p"][["normal", "virus"]] == 1).all()
+    sentences = quality.tint_sentences(counts)
     count = len(set(chosen) - {0})
     assert (
         f"{count} of {len(set(covid) - {0})} covid training images are tinted, 0 of " in sentences

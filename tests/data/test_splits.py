@@ -252,11 +252,11 @@ def test_the_table_counts_images_and_groups() -> None:
 
 
 def test_the_synthetic_study_is_split_by_patient() -> None:
-    assignment = splits.prepare(config.load("synthetic", "smoke"))
-    used = assignment.frame[assignment.frame["split"] != ""]
+    manifest = splits.prepare(config.load("synthetic", "smoke"))
+    used = manifest.frame[manifest.frame["split"] != ""]
     assert used.groupby("group")["split"].nunique().max() == 1 and used["group"].nunique() < len(used)
-    assert set(assignment.facts["faults"]["unreadable"]).isdisjoint(used["image_id"])
-    shared = [set(pair) for pair in assignment.facts["faults"]["exact_duplicates"]]
+    assert set(manifest.facts["faults"]["unreadable"]).isdisjoint(used["image_id"])
+    shared = [set(pair) for pair in manifest.facts["faults"]["exact_duplicates"]]
     assigned = used.set_index("image_id")["split"]
     assert all(assigned.reindex(sorted(pair)).dropna().nunique() == 1 for pair in shared)
 
@@ -302,9 +302,9 @@ def test_cleaning_and_capping_change_training_alone(
     dropped = set(caught.loc[caught["rule"].isin(drop), "image_id"])
     assert not dropped & set(ids.iloc[sorted(left)])
     if "near_duplicates" in drop:
-        remaining = dict(zip(ids, after.manifest.frame["split"], strict=True))
-        assigned = [{remaining[one], remaining[other]} - {""} for one, other in near.itertuples(index=False)]
-        assert not any("train" in assignment and len(assignment) > 1 for assignment in assigned)
+        split_by_id = dict(zip(ids, after.manifest.frame["split"], strict=True))
+        assigned = [{split_by_id[one], split_by_id[other]} - {""} for one, other in near.itertuples(index=False)]
+        assert not any("train" in pair_splits and len(pair_splits) > 1 for pair_splits in assigned)
 
 
 @pytest.mark.parametrize("groups", [1, 3])

@@ -90,9 +90,9 @@ def test_a_graver_retinopathy_shows_more_signs_and_neighbours_overlap() -> None:
         rough = np.abs(green - cv2.GaussianBlur(green, (0, 0), 3.5)) / (green[shown.mask > 0].mean() + 1)
         return float(rough[cv2.erode(shown.mask, np.ones((9, 9))) > 0].mean())
 
-    result = np.array([[signs(grade, seed) for seed in range(8)] for grade in range(5)])
-    assert (np.diff(np.median(result, axis=1)) > 0).all()
-    assert all(result[grade].max() > result[grade + 1].min() for grade in range(4))
+    strengths = np.array([[signs(grade, seed) for seed in range(8)] for grade in range(5)])
+    assert (np.diff(np.median(strengths, axis=1)) > 0).all()
+    assert all(strengths[grade].max() > strengths[grade + 1].min() for grade in range(4))
 
 
 # Layouts
@@ -130,31 +130,31 @@ def test_the_adapter_lists_what_was_written(name: str) -> None:
     assert manifest.frame["label"].value_counts().to_dict() == expected
     assert set(manifest.classes) == set(expected)
     unreadable = set(manifest.facts["faults"]["unreadable"])
-    assert {item for item in manifest.frame["image_id"] if pixels_of(manifest, item) is None} == unreadable
+    assert {image_id for image_id in manifest.frame["image_id"] if pixels_of(manifest, image_id) is None} == unreadable
     assert len(unreadable) == 2
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_planted_faults_are_there(name: str) -> None:
     manifest = listed(name)
-    frame, result = manifest.frame.set_index("image_id"), manifest.facts["faults"]
-    pairs = result["exact_duplicates"] + result["near_duplicates"] + result["conflicting_labels"]
-    single = [*result["unreadable"], *result["dark"], *result["blurred"]]
-    assert all(result.values())
+    frame, planted = manifest.frame.set_index("image_id"), manifest.facts["faults"]
+    pairs = planted["exact_duplicates"] + planted["near_duplicates"] + planted["conflicting_labels"]
+    single = [*planted["unreadable"], *planted["dark"], *planted["blurred"]]
+    assert all(planted.values())
     assert len(set(single)) + len({one for pair in pairs for one in pair}) == len(single) + 2 * len(pairs)
-    for copy, source in result["exact_duplicates"] + result["conflicting_labels"]:
+    for copy, source in planted["exact_duplicates"] + planted["conflicting_labels"]:
         assert Path(frame.loc[copy, "path"]).read_bytes() == Path(frame.loc[source, "path"]).read_bytes()
         same = frame.loc[copy, "label"] == frame.loc[source, "label"]
-        assert same == ([copy, source] in result["exact_duplicates"])
-    for copy, source in result["near_duplicates"]:
+        assert same == ([copy, source] in planted["exact_duplicates"])
+    for copy, source in planted["near_duplicates"]:
         undo = faults.ORIENTATIONS[
             manifest.facts["near_duplicate_kinds"][copy].replace("90", "x").replace("270", "90").replace("x", "270")
         ]
         one, other = undo(pixels_of(manifest, copy)).astype(float), pixels_of(manifest, source)
         assert one.shape == other.shape and np.abs(one - other).mean() < 6
         assert frame.loc[copy, "label"] == frame.loc[source, "label"]
-    assert max(pixels_of(manifest, item).mean() for item in result["dark"]) < 12
-    assert set(manifest.facts["near_duplicate_kinds"]) == {copy for copy, _ in result["near_duplicates"]}
+    assert max(pixels_of(manifest, image_id).mean() for image_id in planted["dark"]) < 12
+    assert set(manifest.facts["near_duplicate_kinds"]) == {copy for copy, _ in planted["near_duplicates"]}
 
 
 def test_dermnet_has_every_class_in_both_splits_and_a_copy_across_them() -> None:
@@ -193,15 +193,15 @@ def test_chest_x_rays_exclude_a_class_and_have_masks_of_another_size_and_tinted_
     frame = manifest.frame
     assert not frame["path"].str.contains("Lung_Opacity").any() and (frame["mask_path"] != "").all()
     shape = {cv2.imread(path, cv2.IMREAD_UNCHANGED).shape for path in frame["mask_path"].iloc[:20]}
-    assert min(side for item in shape for side in item) < 32
-    coloured = {item for item in frame["image_id"] if np.ndim(pixels_of(manifest, item)) == 3}
+    assert min(side for size in shape for side in size) < 32
+    coloured = {image_id for image_id in frame["image_id"] if np.ndim(pixels_of(manifest, image_id)) == 3}
     assert coloured and coloured == set(manifest.facts["tinted"])
     assert set(frame.set_index("image_id").loc[sorted(coloured), "label"]) == {"COVID-19"}
 
 
 def test_the_retinas_mask_covers_what_is_lit() -> None:
     manifest = listed("retinopathy")
-    bad = {fact for kind in ("unreadable", "dark") for fact in manifest.facts["faults"][kind]}
+    bad = {image_id for kind in ("unreadable", "dark") for image_id in manifest.facts["faults"][kind]}
     rows = manifest.frame[~manifest.frame["image_id"].isin(bad)].iloc[:12]
     for path, mask_path in zip(rows["path"], rows["mask_path"], strict=True):
         mask = cv2.imread(mask_path, cv2.IMREAD_UNCHANGED) > 0

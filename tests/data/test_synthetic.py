@@ -145,9 +145,9 @@ def test_mask_is_where_the_lesion_is() -> None:
         x, y = np.meshgrid(np.linspace(-1, 1, 128), np.linspace(-1, 1, 128))
         middle = x * x + y * y < 0.9
         level, _ = cv2.threshold(image[..., 1][middle].reshape(1, -1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-        numbers = (image[..., 1] <= level) & middle
+        thresholded = (image[..., 1] <= level) & middle
         truth = mask > 0
-        assert (numbers & truth).sum() / (numbers | truth).sum() > 0.75
+        assert (thresholded & truth).sum() / (thresholded | truth).sum() > 0.75
     rng = np.random.default_rng(0)
     for seed, latent in enumerate(dermoscopy.sample_latent(rng.integers(0, 5, 30), rng)):
         _, mask = dermoscopy.render(latent, seed, seed, 64)
@@ -205,7 +205,7 @@ def test_any_number_of_images(tmp_path: Path, images: int) -> None:
     dataset.write(tmp_path, images, seed=0, size=16)
     faults = json.loads((tmp_path / "truth.json").read_text())["faults"]
     assert len(pd.read_csv(tmp_path / "metadata.csv")) == images == len(list((tmp_path / "images").iterdir()))
-    assert all(bool(numbers) == (images >= 40) for numbers in faults.values())
+    assert all(bool(members) == (images >= 40) for members in faults.values())
 
 
 def test_patients_have_lesions_and_lesions_have_views(table: pd.DataFrame, truth: dict) -> None:
@@ -333,7 +333,7 @@ def test_near_duplicates_are_what_their_names_say(how: str, extension: str) -> N
     elif how == faults.CROP:
         assert copy.shape == (57, 76, 3)
         places = [np.s_[top : top + 57, left : left + 76] for top in range(4) for left in range(5)]
-        place = min(places, key=lambda item: np.abs(picture[item] - copy).mean())
+        place = min(places, key=lambda window: np.abs(picture[window] - copy).mean())
         shown, expected = picture[place], mask[place]
     assert copy.shape == shown.shape
     assert np.abs(copy - shown).mean() < (0.01 if extension == ".png" and how != faults.JPEG_50 else 12)

@@ -137,7 +137,9 @@ def two(y, scores, group=None):
     ids = [f"i{i}" for i in range(len(y))]
     group = ids if group is None else [f"g{g}" for g in group]
     p = expit(np.asarray(scores, float))
-    return [ev.Predictions(ids, group, np.asarray(y, int), np.c_[1 - item, item], ("no", "yes")) for item in p]
+    return [
+        ev.Predictions(ids, group, np.asarray(y, int), np.c_[1 - positive, positive], ("no", "yes")) for positive in p
+    ]
 
 
 @st.composite
@@ -162,27 +164,27 @@ def test_plain_variance_is_the_u_statistics(case):
     y, scores, _ = case
     wins = [kernel(y, score) for score in scores]
     for score, win in zip(scores, wins, strict=True):
-        result = placements(y, score)
-        np.testing.assert_allclose(result[y], win.mean(1), atol=1e-12)
-        np.testing.assert_allclose(result[~y], win.mean(0), atol=1e-12)
-        assert result[y].mean() == pytest.approx(roc_auc_score(y, score))
+        placed = placements(y, score)
+        np.testing.assert_allclose(placed[y], win.mean(1), atol=1e-12)
+        np.testing.assert_allclose(placed[~y], win.mean(0), atol=1e-12)
+        assert placed[y].mean() == pytest.approx(roc_auc_score(y, score))
     covariance = sum(np.cov([win.mean(axis) for win in wins]) / size for axis, size in ((1, y.sum()), (0, (~y).sum())))
     contrast = np.array([1, -1])
     variance = contrast @ covariance @ contrast
     difference = placements(y, scores[0]) - placements(y, scores[1])
     assert area_variance(y, difference, np.arange(len(y))) == pytest.approx(variance, abs=1e-14)
-    result = delong(*two(y, scores), "yes")
-    assert result.value == pytest.approx(wins[0].mean() - wins[1].mean(), abs=1e-15)
+    placed = delong(*two(y, scores), "yes")
+    assert placed.value == pytest.approx(wins[0].mean() - wins[1].mean(), abs=1e-15)
     if variance > 1e-12:
-        z = result.value / np.sqrt(variance)
-        assert result.p_value == pytest.approx(2 * norm.cdf(-abs(z)))
-        assert result.high - result.low == pytest.approx(2 * 1.959964 * np.sqrt(variance), rel=1e-6)
+        z = placed.value / np.sqrt(variance)
+        assert placed.p_value == pytest.approx(2 * norm.cdf(-abs(z)))
+        assert placed.high - placed.low == pytest.approx(2 * 1.959964 * np.sqrt(variance), rel=1e-6)
 
 
 def clustered_covariance(y, scores, group):
     """Obuchowski's (1997) sums as the paper writes them, patient by patient."""
     v10, v01 = zip(*((kernel(y, s).mean(1), kernel(y, s).mean(0)) for s in scores), strict=True)
-    theta = [item.mean() for item in v10]
+    theta = [rows.mean() for rows in v10]
     m, n, patients = y.sum(), (~y).sum(), np.unique(group)
     with_positive, with_negative = len(set(group[y])), len(set(group[~y]))
 

@@ -123,7 +123,7 @@ def test_every_format_answers_as_the_trained_network(whole):
         assert table.loc[place, "difference"] == pytest.approx(whole.parity[place]["difference"], abs=1e-5)
 
 
-def test_int8_is_kept_with_its_loss_or_left_out_with_the_reason(whole):
+def test_int8_is_kept_with_its_loss_or_excluded_with_the_reason(whole):
     assert whole.int8["images"] == 11 and whole.int8["change"] == whole.int8["accuracy"] - whole.int8["reference"]
     assert ("openvino_int8" in whole.models) != ("openvino_int8" in whole.excluded)
     if "openvino_int8" in whole.models:

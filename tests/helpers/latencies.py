@@ -23,12 +23,12 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, int, bytes], tuple[int, di
                 number = next(numbers)
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status, headers = answer(self, number, body)
-            message = json.dumps({"number": number}).encode()
+            content = json.dumps({"number": number}).encode()
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(message))} | headers).items():
+            for name, value in ({"Content-Length": str(len(content))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(message)
+            self.wfile.write(content)
 
         def log_message(self, *_args: object) -> None:
             pass

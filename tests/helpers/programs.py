@@ -74,7 +74,7 @@ def docker(words: list[str]) -> None:
             options["push"] or "push=true" in (options["output"] or ""), "the image would stay in the builder's cache"
         )
     if options.get("output"):
-        given = dict(item.split("=", 1) for item in options["output"].split(","))
+        given = dict(setting.split("=", 1) for setting in options["output"].split(","))
         check(given["type"] == "image" and set(given) <= _EXPORTS, f"unknown attribute in {options['output']}")
     if options.get("publish"):
         check(re.fullmatch(r"\d+:\d+", options["publish"]), f"no ports: {options['publish']}")
@@ -115,11 +115,11 @@ def aws(words: list[str]) -> None:
         _added(operation, vars(arguments.parse_args(rest)))
         return
     model = botocore.session.get_session().get_service_model(service)
-    names = {xform_name(item, "-"): item for item in model.operation_names}
+    names = {xform_name(operation_name, "-"): operation_name for operation_name in model.operation_names}
     check(operation in names, f"{service} has no operation {operation}")
     shape = model.operation_model(names[operation])
-    members = {f"--{xform_name(item, '-')}": item for item in shape.input_shape.members}
-    required = [option for option, item in members.items() if item in shape.input_shape.required_members]
+    members = {f"--{xform_name(member, '-')}": member for member in shape.input_shape.members}
+    required = [option for option, member in members.items() if member in shape.input_shape.required_members]
     streamed = shape.has_streaming_output
     others = tuple(option for option in members if option not in required)
     options = vars(parser(*required, values=(*_GLOBAL, *others), place="file" if streamed else "").parse_args(rest))
@@ -145,9 +145,9 @@ def _added(operation: str, options: dict[str, Any]) -> None:
     templates = _templates()
     check(options["template_file"] in templates, f"no template {options['template_file']}")
     known = templates[options["template_file"]]["Parameters"]
-    given = dict(item.split("=", 1) for item in options["parameter_overrides"])
+    given = dict(setting.split("=", 1) for setting in options["parameter_overrides"])
     check(set(given) <= set(known), f"unknown parameters among {', '.join(given)}")
-    missing = {name for name, item in known.items() if "Default" not in item} - set(given)
+    missing = {name for name, parameter in known.items() if "Default" not in parameter} - set(given)
     check(not missing, f"no value for {', '.join(missing)}")
     check(all(given.values()), f"an empty value among {given}")
 
@@ -156,7 +156,7 @@ def _answer(operation: str) -> dict[str, Any]:
     if operation == "get-caller-identity":
         return {"Account": ACCOUNT}
     if operation == "describe-stacks":
-        names = {name for value in _templates().values() for name in value["Outputs"]}
+        names = {name for template in _templates().values() for name in template["Outputs"]}
         return {"Stacks": [{"Outputs": [{"OutputKey": name, "OutputValue": f"the-{name}"} for name in sorted(names)]}]}
     return {"ContentType": "application/json"} if operation == "invoke-endpoint" else {}
 
@@ -181,8 +181,8 @@ def pip(words: list[str]) -> None:
     for line in Path(options.r).read_text().splitlines() if options.r else ():
         if line and not line.startswith("#"):
             Requirement(line)
-    for item in options.projects:
-        folder, _, extras = item.rstrip("]").partition("[")
+    for requirement in options.projects:
+        folder, _, extras = requirement.rstrip("]").partition("[")
         project = tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]
         unknown = set(filter(None, extras.split(","))) - set(project["optional-dependencies"])
         check(not unknown, f"no extras {', '.join(unknown)}")

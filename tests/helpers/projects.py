@@ -27,13 +27,13 @@ def shipped() -> list[str]:
     """The studies that come with scanbook: without one's own, which git does not track."""
     command = ["git", "-C", str(ROOT), "ls-files", "notebooks/studies"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    tracked = {Path(item).stem for item in listed}
+    tracked = {Path(path).stem for path in listed}
     return [name for name in config.studies() if name in tracked or not tracked]
 
 
 def write_notebook(folder: Path, name: str, *steps: str, outputs: bool = False) -> Path:
     """A small notebook: title, parameters, then a section for each step."""
-    streams = [{"output_type": "stream", "name": "stdout", "text": "old"}] if outputs else []
+    old_outputs = [{"output_type": "stream", "name": "stdout", "text": "old"}] if outputs else []
     cells = [
         {"cell_type": "markdown", "source": f"# Title of {name}\n\nA question?\n\n{BADGE}", "metadata": {}},
         {"cell_type": "code", "source": PARAMETERS, "metadata": {"tags": ["parameters"]}},
@@ -44,7 +44,7 @@ def write_notebook(folder: Path, name: str, *steps: str, outputs: bool = False) 
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
         if cell["cell_type"] == "code":
-            cell |= {"outputs": streams, "execution_count": None}
+            cell |= {"outputs": old_outputs, "execution_count": None}
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     content = {"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
     path = folder / "notebooks" / f"{name}.ipynb"

@@ -193,8 +193,8 @@ def test_maps_change_as_what_was_learned_goes(patches):
     assert list(table["randomised"]) == list(grad_cam.STEPS) and (table["images"] == grad_cam.MAX_IMAGES).all()
     assert (table["low"] <= table["correlation"]).all() and (table["correlation"] <= table["high"]).all()
     assert (table["correlation"].iloc[1:].abs() < 0.6).all()  # a random head may be the learned one, or its negative
-    for unchanged, now in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(unchanged, now)
+    for weights, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, now)
     pd.testing.assert_frame_equal(grad_cam.randomisation_check(model, images[72:], 0), table)
     assert not grad_cam.randomisation_check(model, images[72:], 1)["correlation"].equals(table["correlation"])
 
@@ -211,11 +211,11 @@ def test_layers_are_randomised_from_the_top_down(patches, monkeypatch):
     model, images, *_ = patches
     seen, outputs = [], grad_cam._outputs
     monkeypatch.setattr(
-        grad_cam, "_outputs", lambda item, images: seen.append(item.get_weights()) or outputs(item, images)
+        grad_cam, "_outputs", lambda network, images: seen.append(network.get_weights()) or outputs(network, images)
     )
     grad_cam.randomisation_check(model, images[:2], 0)
     trained, *steps = seen
-    kernels = [i for i, item in enumerate(trained) if item.ndim > 1]  # others may be as they were from the start
+    kernels = [i for i, weights in enumerate(trained) if weights.ndim > 1]  # others may be as they were from the start
     unchanged = [[np.array_equal(trained[i], step[i]) for i in kernels] for step in steps]
     assert unchanged == [  # four convolutions and the head, from all random up
         [False, False, False, False, False],

@@ -20,7 +20,7 @@ def photographs(count: int = 4, height: int = 48, width: int = 64, seed: int = 0
     """Smooth colours with edges and texture, away from black and white."""
     draw = np.random.default_rng(seed)
     coarse = draw.uniform(40, 200, (count, 6, 8, 3)).astype(np.float32)
-    smooth = np.stack([cv2.resize(item, (width, height), interpolation=cv2.INTER_CUBIC) for item in coarse])
+    smooth = np.stack([cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) for grid in coarse])
     smooth[:, : height // 2, : width // 2] += 30
     return np.clip(smooth + draw.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
 
@@ -136,7 +136,7 @@ def test_curves_tell_what_each_network_relies_on() -> None:
     images, y, group = two_classes()
     engines = {name: Planted(name) for name in ("colour", "level", "nothing")}
     middle = images.mean()
-    corrupted = {}
+    tables = {}
     for name, engine in engines.items():
         if name == "level":
             engine.predict = lambda worse: (  # knows the middle level of images as they are
@@ -145,10 +145,10 @@ def test_curves_tell_what_each_network_relies_on() -> None:
         frame = curves(engine, images, y, ("blue", "red"), group, rounds=100)
         assert list(frame.columns) == ["kind", "severity", "images", "accuracy", "low", "high", "auroc"]
         assert len(frame) == 30 and (frame["images"] == 40).all()
-        corrupted[name] = frame.set_index(["kind", "severity"])
-    assert (corrupted["colour"]["accuracy"] == 1).all() and (corrupted["colour"]["auroc"] == 1).all()
-    assert (corrupted["nothing"]["accuracy"] == 0.5).all() and (corrupted["nothing"]["auroc"] == 0.5).all()
-    level = corrupted["level"]
+        tables[name] = frame.set_index(["kind", "severity"])
+    assert (tables["colour"]["accuracy"] == 1).all() and (tables["colour"]["auroc"] == 1).all()
+    assert (tables["nothing"]["accuracy"] == 0.5).all() and (tables["nothing"]["auroc"] == 0.5).all()
+    level = tables["level"]
     assert level.loc[("brightness", 0), "accuracy"] == 1 > level.loc[("brightness", 5), "accuracy"]
     assert (level.loc["blur"]["accuracy"] == 1).all()
 
@@ -175,6 +175,6 @@ def test_intervals_are_those_of_the_evaluation_and_runs_repeat() -> None:
 def test_examples_are_one_image_at_every_severity() -> None:
     image = photographs(1)[0]
     corrupted = robustness.examples(image, 2)
-    assert list(corrupted) == list(KINDS) and all(len(value) == 6 for value in corrupted.values())
+    assert list(corrupted) == list(KINDS) and all(len(series) == 6 for series in corrupted.values())
     assert np.array_equal(corrupted["noise"][0], image)
     assert np.array_equal(corrupted["noise"][4], corrupt(image[None], "noise", 4, 2)[0])

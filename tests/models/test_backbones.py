@@ -231,9 +231,9 @@ def test_positions_are_interpolated_where_they_are_in_the_image():
     embeddings = np.concatenate([[[7, 8, 9]], patches]).astype(np.float32)
     assert networks._interpolated(embeddings, (14, 14)) is embeddings
     for grid in ((28, 28), (7, 7), (7, 28)):  # the last has as many patches, elsewhere
-        weights = networks._interpolated(embeddings, grid)
-        np.testing.assert_array_equal(weights[0], embeddings[0])
-        patch_map = weights[1:].reshape(*grid, 3)
+        resized = networks._interpolated(embeddings, grid)
+        np.testing.assert_array_equal(resized[0], embeddings[0])
+        patch_map = resized[1:].reshape(*grid, 3)
         for axis, side in enumerate(grid):  # the middle of a patch, in patches of the old grid
             expected = (np.arange(side) + 0.5) * 14 / side - 0.5
             along = np.moveaxis(patch_map[..., axis], axis, -1)
@@ -251,7 +251,7 @@ def test_transformer_takes_its_weights_at_another_size(tiny_vit, tmp_path):
     again = backbones.build("vit_b16", (64, 64), 3, Weights("imagenet", path))
     wide = backbones.build("vit_b16", (32, 96), 3, Weights("imagenet", path))
     photos = planted.pixels()[:4]
-    features = [np.asarray(backbones.pooled(item)(photos)) for item in (square, again)]
+    features = [np.asarray(backbones.pooled(network)(photos)) for network in (square, again)]
     np.testing.assert_array_equal(*features)
     assert wide.get_layer(backbones.FEATURE_MAP).output.shape == (None, 2, 6, 16)
     differ = [a.shape != b.shape for a, b in zip(*(backbones.body_weights(e) for e in (square, wide)), strict=True)]
@@ -467,17 +467,17 @@ def use_data_statistics(name, model, batch):
 
 def branches(model):
     """The last layers with weights before every sum."""
-    weights = {}
+    last_layers = {}
     for layer in model.layers:
         waiting = list(layer._inbound_nodes[0].parent_nodes) if isinstance(layer, layers.Add) else []
         while waiting:
             node = waiting.pop()
             weighted = isinstance(node.operation, (layers.BatchNormalization, layers.Conv2D))
             if weighted:
-                weights[id(node.operation)] = node.operation
+                last_layers[id(node.operation)] = node.operation
             elif len(node.parent_nodes) == 1:
                 waiting += node.parent_nodes
-    return list(weights.values())
+    return list(last_layers.values())
 
 
 def stand_in_weights(name, photos, monkeypatch, folder):
@@ -544,10 +544,10 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
         assert learning == sorted(learning) and 0 < sum(learning) < len(learning) >= 12
         training.set_trainable(model)
     if spec.pretrained:
-        result = np.asarray(map_and_logits(model, photos)[0])
-        expected = expected[:, 1:].reshape(result.shape) if spec.pooling == "token" else expected
+        computed_map = np.asarray(map_and_logits(model, photos)[0])
+        expected = expected[:, 1:].reshape(computed_map.shape) if spec.pooling == "token" else expected
         assert expected.std(axis=0).max() > 0.05 * expected.std()
-        assert engines.parity(expected, result) < 1e-3
+        assert engines.parity(expected, computed_map) < 1e-3
 
     before = model.get_layer(backbones.LOGITS).get_weights()[0]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

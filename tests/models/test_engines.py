@@ -100,10 +100,10 @@ def places(every, saved, exported):
         "bundle": OpenVinoEngine(exported.model_path()),
         "bundle, Keras": KerasEngine(exported.folder / exported.models["keras"]),
     }
-    outputs = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
+    answers = {name: (lambda x, engine=engine: engine.predict(x, 8)[0]) for name, engine in ends.items()}
     for name, engine in served.items():
-        outputs[name] = lambda x, engine=engine: from_probabilities(engine.predict(x, 8)[0])
-    return outputs
+        answers[name] = lambda x, engine=engine: from_probabilities(engine.predict(x, 8)[0])
+    return answers
 
 
 PLACES = (*ENGINES, "Keras, saved", "bundle", "bundle, Keras")
@@ -192,8 +192,8 @@ def test_sixteen_threads_get_their_own_answers(every, which):
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda share: engine.predict(share, 2)[0], shares * 3))
     assert len(shares) == 16
-    for outputs, expected in zip(together, alone * 3, strict=True):
-        np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
+    for result, expected in zip(together, alone * 3, strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("which", ENGINES)
@@ -263,8 +263,8 @@ def test_an_activation_with_a_gradient_of_its_own_is_no_output(photos):
     network = keras.Model(entry, outputs)
     engine = OpenVinoEngine(engines.to_openvino(network))
     assert engine.outputs == 2
-    for result, expected in zip(engine.predict(photos), network(photos), strict=True):
-        np.testing.assert_allclose(result, np.asarray(expected), atol=1e-5)
+    for output, expected in zip(engine.predict(photos), network(photos), strict=True):
+        np.testing.assert_allclose(output, np.asarray(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])
@@ -314,8 +314,8 @@ def test_rows_of_a_file_are_read_a_few_hundred_at_a_time():
 
 @given(arrays(np.float64, (5, 3), elements=st.floats(-30, 30)))
 def test_centred_log_undoes_softmax(logits):
-    outputs = engines.centred_log(softmax(logits, axis=1))
-    np.testing.assert_allclose(outputs, logits - logits.mean(1, keepdims=True), atol=1e-6)
+    centred_logs = engines.centred_log(softmax(logits, axis=1))
+    np.testing.assert_allclose(centred_logs, logits - logits.mean(1, keepdims=True), atol=1e-6)
 
 
 def test_centred_log_of_a_zero_is_finite():
@@ -387,9 +387,9 @@ def test_int8_is_as_often_right_and_computes_in_integers(trained, quantised):
     assert engine.precision == "int8" and OpenVinoEngine(converted).precision == "fp32"
     probabilities, maps = engine.predict(x)
     assert probabilities.shape == (COUNT, 3) and maps.shape == (COUNT, 4, 4, 3)
-    outputs = engines.centred_log(probabilities)
-    assert engines.parity(logits, outputs) > 10 * engines.PARITY  # another arithmetic
-    assert engines.rejection_reason("int8", logits, outputs, y) == ""
+    int8_logits = engines.centred_log(probabilities)
+    assert engines.parity(logits, int8_logits) > 10 * engines.PARITY  # another arithmetic
+    assert engines.rejection_reason("int8", logits, int8_logits, y) == ""
     layers = [node.get_rt_info() for node in engine._compiled.get_runtime_model().get_ops()]
     used = [layer["runtimePrecision"] for layer in layers if layer["layerType"] == "Convolution"]
     assert len(used) >= 4 and set(used) <= {"u8", "i8"}
@@ -411,17 +411,17 @@ def test_int8_calibrated_on_grey_images_is_refused_with_the_figures(trained):
     _, converted, logits = trained
     x, y = draw(1)
     grey = engines.quantise(converted, np.full_like(x[:4], 127))
-    outputs = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
-    reason = engines.rejection_reason("int8", logits, outputs, y)
-    right, expected = int((outputs.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
+    int8_logits = engines.centred_log(OpenVinoEngine(grey).predict(x)[0])
+    reason = engines.rejection_reason("int8", logits, int8_logits, y)
+    right, expected = int((int8_logits.argmax(1) == y).sum()), int((logits.argmax(1) == y).sum())
     assert f"{right} of {COUNT}" in reason and f"{right / COUNT:.1%}" in reason and str(expected) in reason
     assert "\n" not in reason
 
 
 def test_int8_is_written_and_read_again_smaller(trained, quantised, tmp_path):
     x, _ = draw(1)
-    for name, item in {"fp32": trained[1], "int8": quantised}.items():
-        engines.save_openvino(item, tmp_path / f"{name}.xml")
+    for name, network in {"fp32": trained[1], "int8": quantised}.items():
+        engines.save_openvino(network, tmp_path / f"{name}.xml")
     fp32, int8 = (tmp_path / f"{name}.xml" for name in ("fp32", "int8"))
     assert engines.size_on_disk(int8) < 0.5 * engines.size_on_disk(fp32)
     assert int8.with_suffix(".bin").stat().st_size < 0.3 * fp32.with_suffix(".bin").stat().st_size

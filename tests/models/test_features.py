@@ -23,7 +23,7 @@ def builds(monkeypatch):
     """Counts how often a network is made ready."""
     calls = []
     original = features._engine
-    monkeypatch.setattr(features, "_engine", lambda *item: calls.append(item) or original(*item))
+    monkeypatch.setattr(features, "_engine", lambda *arguments: calls.append(arguments) or original(*arguments))
     return calls
 
 
@@ -92,7 +92,7 @@ def test_views_follow_policy_number_and_seed(builds):
     first, _ = views()
     np.testing.assert_array_equal(views()[0], first)
     assert not np.allclose(views(seed=1)[0], first) and not np.allclose(views(policy="photometric")[0], first)
-    assert [len(view) for view in views(views=3)] == [3, 3]
+    assert [len(array) for array in views(views=3)] == [3, 3]
     assert len(builds) == 4
 
 

@@ -161,13 +161,13 @@ def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path,
     x = (draw.normal(0, 1, (900, 12)) + 2 * np.eye(3, 12)[labels]).astype(np.float32)
     manifest = studies.make_manifest(labels, {"train": 600, "validation": 300}, 3)
     study = studies.make_study("mobilenet_v2_0.35", 64, {"epochs": 12, "batch_size": 32})
-    outputs = []
+    probabilities = []
     for most in (2**28, 0):
         monkeypatch.setattr(head, "_IN_MEMORY", most)
         runtime.configure(0)
         train = head.Rows([(x, manifest.rows("train"))]), manifest.one_hot("train")
         [[kernel, bias]], history = head.fit_head(study, manifest, train, x[600:])
         assert history["epoch"].tolist() == list(range(1, len(history) + 1))
-        outputs.append(softmax(x[600:] @ kernel + bias, axis=1))
-    np.testing.assert_allclose(*outputs, atol=0.05)
-    assert (outputs[1].argmax(1) == labels[600:]).mean() > 0.8
+        probabilities.append(softmax(x[600:] @ kernel + bias, axis=1))
+    np.testing.assert_allclose(*probabilities, atol=0.05)
+    assert (probabilities[1].argmax(1) == labels[600:]).mean() > 0.8

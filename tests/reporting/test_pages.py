@@ -130,22 +130,22 @@ class Notebook:
         sources = [cell["source"] for cell in suite.cells(self.name) if cell["cell_type"] == "markdown"]
         cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
         code = nbformat.v4.new_code_cell(CODE, execution_count=1)
-        code.outputs = [nbformat.v4.new_output("display_data", data=item) for item in self.shown]
+        code.outputs = [nbformat.v4.new_output("display_data", data=data) for data in self.shown]
         code.outputs += [nbformat.v4.new_output("stream", name=name, text="printed\n") for name in ("stderr", "stdout")]
         content = nbformat.v4.new_notebook(cells=[*cells[:2], code, *cells[2:]])
-        result = facts(self.name, self.of, results, **more)
-        folder = record(self.session.folder, result, failure)
+        metrics = facts(self.name, self.of, results, **more)
+        folder = record(self.session.folder, metrics, failure)
         nbformat.write(content, folder / "notebook.ipynb")
-        (folder / "report.html").write_text(report.render(folder / "notebook.ipynb", result, failure))
+        (folder / "report.html").write_text(report.render(folder / "notebook.ipynb", metrics, failure))
         return folder / "report.html"
 
 
-def record(folder: Path, result: dict[str, Any], failure: Any = None) -> Path:
+def record(folder: Path, metrics: dict[str, Any], failure: Any = None) -> Path:
     """What the runner leaves beside a report, which is empty here."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("results", "measurements"):
-        (folder / f"{file}.json").write_text(json.dumps(result[file]))
-    (folder / f"{'failure' if failure else 'metrics'}.json").write_text(json.dumps(result))
+        (folder / f"{file}.json").write_text(json.dumps(metrics[file]))
+    (folder / f"{'failure' if failure else 'metrics'}.json").write_text(json.dumps(metrics))
     (folder / "report.html").write_text("")
     return folder
 
@@ -212,8 +212,8 @@ def test_a_report_is_one_file_with_contents_and_what_it_ran_on(example: Path, pa
     for name in ("tables", "figures"):
         assert (example.parent / name).is_dir()
     pages.check_file(example)
-    headings = [item.get_text() for item in page.select("main h2")]
-    assert [item.get_text() for item in page.select("nav a")] == headings
+    headings = [heading.get_text() for heading in page.select("main h2")]
+    assert [link.get_text() for link in page.select("nav a")] == headings
     assert headings[0] == "1. Images by class and split" and headings[-1] == "This run"
     assert page.select_one("details.code pre").get_text().strip() == CODE
     assert not page.select("details[open]")
@@ -234,8 +234,8 @@ def test_a_table_has_a_name_a_file_and_tells_numbers_from_words(page: BeautifulS
     table = page.select_one("table[data-name=splits]")
     caption = page.find(id=table["aria-labelledby"])
     assert caption.contents[0] == "Images & splits" and caption.a["href"] == "tables/splits.csv"
-    assert [item["class"] for item in table.select("thead tr > *")] == [["word"], ["number"], ["number"], ["word"]]
-    rows = [[item.get_text() for item in row.select("th, td")] for row in table.select("tbody tr")]
+    assert [cell["class"] for cell in table.select("thead tr > *")] == [["word"], ["number"], ["number"], ["word"]]
+    rows = [[cell.get_text() for cell in row.select("th, td")] for row in table.select("tbody tr")]
     assert rows[1] == ["melanoma <1>", "30", "0.0242", "a"] and rows[2][2] == "–"
     assert table.select("tbody tr")[2].select("td")[2]["class"] == ["long"]
     assert page.select_one("table[data-name=wide] thead tr").find().name == "td", "a heading without words is none"
@@ -253,7 +253,7 @@ def test_a_long_table_is_cut_and_says_so(reports_folder: Path, monkeypatch: pyte
 def test_a_table_without_rows_is_a_sentence(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
     made.session.table("none", pd.DataFrame({"n": []}), "Excluded images")
-    assert [item["text/markdown"] for item in made.shown] == ["Excluded images: none."]
+    assert [output["text/markdown"] for output in made.shown] == ["Excluded images: none."]
     assert (made.session.folder / "tables" / "none.csv").is_file()
 
 
@@ -262,7 +262,7 @@ def test_figures_are_vectors_where_these_are_small(example: Path, page: Beautifu
     assert curve["src"].startswith("data:image/svg+xml") and image["src"].startswith("data:image/webp")
     assert curve["alt"] == 'A "curve". Three points of 1 line' and image["alt"] == "Noise"
     assert (curve["width"], curve["height"]) == ("768", "288")
-    files = sorted(item.name for item in (example.parent / "figures").iterdir())
+    files = sorted(path.name for path in (example.parent / "figures").iterdir())
     assert files == ["curve.svg", "noise.png"]
     assert page.select_one("#figure-noise figcaption a")["href"] == "figures/noise.png"
 
@@ -274,7 +274,7 @@ def test_a_figure_is_written_the_same_twice_and_leaves_no_other_form(
     made = Notebook("01_eda", study_of(), monkeypatch)
     made.session.figure("one", noise(), "Noise")
     made.session.figure("one", lines(), "Line")
-    assert [item.name for item in (made.session.folder / "figures").iterdir()] == ["one.svg"]
+    assert [path.name for path in (made.session.folder / "figures").iterdir()] == ["one.svg"]
 
 
 def test_a_failure_says_where_and_what_to_do(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +383,7 @@ def test_published_figures_are_compared_with_real_images_alone(
         assert not section.select("table")
     else:
         assert results["published"] == {"test": {"small": {"accuracy": {"published": 0.75, "this run": 0.8125}}}}
-        assert [item.get_text() for item in section.select("td")] == [*("accuracy", "0.75", "0.8125", "+0.0625")]
+        assert [cell.get_text() for cell in section.select("td")] == [*("accuracy", "0.75", "0.8125", "+0.0625")]
 
 
 # --- checklists
@@ -430,13 +430,13 @@ def test_checklist_items_are_linked_or_marked_open(reports_folder: Path) -> None
 def test_the_index_lists_every_study_with_its_test_result(reports_folder: Path) -> None:
     run = make(reports_folder)
     shutil.copytree(run.folder, reports_folder / "planted" / "smoke")
-    for item in (reports_folder / "planted" / "smoke").glob("*/metrics.json"):
-        content = json.loads(item.read_text())
-        item.write_text(json.dumps(content | {"study": content["study"] | {"profile": "smoke"}}))
+    for path in (reports_folder / "planted" / "smoke").glob("*/metrics.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"study": content["study"] | {"profile": "smoke"}}))
     shutil.rmtree(reports_folder / "planted" / "smoke" / "05_fine_tuning")
     soup = BeautifulSoup(index.write().read_text(), "html.parser")
     rows = [
-        [item.get_text(strip=True) for item in row.select("th, td")] for row in soup.select("table")[0].select("tr")
+        [cell.get_text(strip=True) for cell in row.select("th, td")] for row in soup.select("table")[0].select("tr")
     ]
     assert rows[1] == [
         "Planted colours",
@@ -447,7 +447,7 @@ def test_the_index_lists_every_study_with_its_test_result(reports_folder: Path) 
         "2026-01-02 03:04",
     ]
     assert rows[2][3:5] == ["6 of 7", "–"]
-    assert [item["href"] for item in soup.select("section h2 a")] == [
+    assert [link["href"] for link in soup.select("section h2 a")] == [
         "planted/quick/index.html",
         "planted/smoke/index.html",
     ]

@@ -135,7 +135,7 @@ def test_an_interval_that_does_not_exist_has_no_whiskers():
     assert axis.collections and not np.isfinite(ends).any()
 
 
-def test_percentiles_are_in_their_order_and_missing_ones_left_out():
+def test_percentiles_are_in_their_order_and_missing_ones_excluded():
     axis = drawn("latency_percentiles").axes[0]
     rows = measured().query("batch == 1").sort_values("p50")
     labels = [label.get_text() for label in axis.get_yticklabels()]
@@ -174,9 +174,9 @@ def test_curves_leave_a_gpu_out_and_draw_the_fit_where_there_is_one() -> None:
     assert legend == ["ideal", "Amdahl's law, fitted", "its 95 % interval", "measured"]
     (points,) = [line for line in left.lines if line.get_label() == "measured"]
     assert points.get_xdata().tolist() == [1, 2, 4] and points.get_linestyle() == "None"
-    lines = {line.get_label(): line.get_ydata() for line in right.lines}
-    np.testing.assert_allclose(lines["work grows (weak)"], WEAK["efficiency"])
-    np.testing.assert_allclose(lines["the same work (strong)"], FOUR["efficiency"].dropna())
+    efficiencies = {line.get_label(): line.get_ydata() for line in right.lines}
+    np.testing.assert_allclose(efficiencies["work grows (weak)"], WEAK["efficiency"])
+    np.testing.assert_allclose(efficiencies["the same work (strong)"], FOUR["efficiency"].dropna())
 
 
 def test_two_threads_are_a_line_and_no_fit() -> None:

@@ -36,11 +36,11 @@ HISTORY = pd.DataFrame(
 def arms(classes: tuple[str, ...]) -> dict[str, Predictions]:
     names = np.array([f"i{index}" for index in range(90)])
     truth = RANDOM.integers(len(classes), size=90)
-    texts = {}
+    predictions = {}
     for arm, skill in {"whole image": 2.0, "lesion alone": 0.5}.items():
         chances = np.exp(RANDOM.normal(0, 1, (90, len(classes))) + skill * np.eye(len(classes))[truth])
-        texts[arm] = Predictions(names, names, truth, chances / chances.sum(1, keepdims=True), classes)
-    return texts
+        predictions[arm] = Predictions(names, names, truth, chances / chances.sum(1, keepdims=True), classes)
+    return predictions
 
 
 FIGURES = {

@@ -187,7 +187,7 @@ def test_two_make_reports_at_once_run_each_notebook_once(project: Project) -> No
     messages = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], messages
     assert log.read_text().split() == [NAME, "05_fine_tuning"]
-    assert all("all 7 reports are whole" in item for item in messages) and project.whole()
+    assert all("all 7 reports are whole" in message for message in messages) and project.whole()
 
 
 @pytest.mark.parametrize("way", ["SIGINT to the command", "SIGTERM to make"])

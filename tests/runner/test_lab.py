@@ -67,16 +67,16 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     process = subprocess.Popen(
         ["make", "lab"], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
     )
-    result = Lab(port, tmp_path / "runtime")
+    running_lab = Lab(port, tmp_path / "runtime")
     try:
         for _ in range(240):
             try:
-                result.ask("api/status")
+                running_lab.ask("api/status")
                 break
             except OSError:
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(0.25)
-        yield result
+        yield running_lab
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # upon which it stops its kernels, too
         process.wait(60)
@@ -84,7 +84,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_lab_opens_the_notebooks_with_the_environments_kernel(lab: Lab) -> None:
-    listed = {item["name"] for item in lab.ask("api/contents")["content"]}
+    listed = {file["name"] for file in lab.ask("api/contents")["content"]}
     assert {"01_eda.ipynb", "07_export_flask.ipynb", "studies"} <= listed, "its root is notebooks/"
     opened = lab.ask("api/contents/01_eda.ipynb")["content"]
     kernels = lab.ask("api/kernelspecs")

@@ -164,20 +164,20 @@ def test_data_count_by_content(project: Path, tmp_path: Path) -> None:
 
 def rules(text: str) -> dict[str, set[str]]:
     """Return what each notebook waits for, by the rules of Make for one study."""
-    targets = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
-    return {name: {item.removeprefix("synthetic/") for item in needs.split()} for name, needs in targets}
+    lines = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
+    return {name: {need.removeprefix("synthetic/") for need in needs.split()} for name, needs in lines}
 
 
 def test_make_gets_the_order_and_every_stale_notebook(project: Path) -> None:
-    targets = rules(makefile([smoke()]))
-    assert set(targets) == set(suite.NOTEBOOKS)
-    assert targets["01_eda"] == set()
+    needs_of = rules(makefile([smoke()]))
+    assert set(needs_of) == set(suite.NOTEBOOKS)
+    assert needs_of["01_eda"] == set()
     for name in ("02_segmentation", "03_augmentation", "04_transfer_learning"):
-        assert targets[name] == {"01_eda"}
-    assert targets["05_fine_tuning"] >= {"02_segmentation", "03_augmentation", "04_transfer_learning"}
+        assert needs_of[name] == {"01_eda"}
+    assert needs_of["05_fine_tuning"] >= {"02_segmentation", "03_augmentation", "04_transfer_learning"}
     # the benchmark keeps nobody from running where it fails; the machine is its own by a lock
-    assert not any(suite.BENCHMARK in needs for needs in targets.values())
-    assert targets["07_export_flask"] == targets[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
+    assert not any(suite.BENCHMARK in needs for needs in needs_of.values())
+    assert needs_of["07_export_flask"] == needs_of[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
 
 
 def test_make_skips_what_is_fresh_and_keeps_the_order_across_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

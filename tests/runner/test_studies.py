@@ -263,7 +263,9 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     assert "epoch 1/6" not in report, "trained again"
     assert not list((folder / "store" / "fine_tuning").glob(".*-checkpoint"))
     reports = [side_by_side[name][0] / "reports" / REPEATED / "smoke" for name in (REPEATED, AGAIN)]
-    first, second = ({name: (item / name / "results.json").read_bytes() for name in TRAINS} for item in reports)
+    first, second = (
+        {name: (run_folder / name / "results.json").read_bytes() for name in TRAINS} for run_folder in reports
+    )
     assert first == second
 
 

@@ -87,7 +87,7 @@ def test_the_scatter_of_seeds_counts() -> None:
 def test_a_lone_seed_is_taken_to_scatter_as_the_others_do() -> None:
     many, one = [predictions(strength, seed) for seed, strength in enumerate((0.2, 1.0, 1.8))], [predictions(2.2, 9)]
     difference = evaluation.difference_over_seeds(one, many, rounds=200)
-    values = [evaluation.METRICS["auroc"].point(item.y_true, item.probabilities) for item in many]
+    values = [evaluation.METRICS["auroc"].point(model.y_true, model.probabilities) for model in many]
     assert (difference.high - difference.low) / 2 > 2 * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
     assert not difference.clear
 
@@ -186,12 +186,12 @@ def test_every_trial_runs_once_and_a_failed_one_again(
     assert sweeps.run(batch(), 2)
     assert "1 of 8 trials to run" in capsys.readouterr().err
     assert (project / "ran").read_text().split("\n")[8:-1] == ["small_cnn none 1"]
-    difference = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert (
-        difference["failed"] == []
-        and [item["backbone"] for item in difference["configurations"][:2]] == ["small_cnn"] * 2
+        results["failed"] == []
+        and [configuration["backbone"] for configuration in results["configurations"][:2]] == ["small_cnn"] * 2
     )
-    best, _, third, _ = difference["configurations"]
+    best, _, third, _ = results["configurations"]
     assert best["behind"] is None and third["behind"][1] > 0, "planted: baseline_cnn is behind"
     assert "Not clearly different from it: 1 of the 3 others (small_cnn" in (folder / "index.html").read_text()
     assert len(pd.read_csv(folder / "trials.csv")) == 8

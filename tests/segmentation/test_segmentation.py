@@ -117,13 +117,13 @@ def test_surface_distances_agree_with_all_pairs_of_pixels(first: np.ndarray, sec
         inside = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
         return np.argwhere(mask & ~inside)
 
-    predicted = surface_distances(first, second)
-    assert predicted == pytest.approx(surface_distances(second, first))
+    computed = surface_distances(first, second)
+    assert computed == pytest.approx(surface_distances(second, first))
     if first.any() and second.any():
         distances = np.linalg.norm(outline(first)[:, None] - outline(second)[None], axis=-1)
         there, back = distances.min(1), distances.min(0)
-        assert predicted[0] == pytest.approx(100 / 15 * np.concatenate([there, back]).mean())
-        assert predicted[1] == pytest.approx(100 / 15 * max(np.percentile(there, 95), np.percentile(back, 95)))
+        assert computed[0] == pytest.approx(100 / 15 * np.concatenate([there, back]).mean())
+        assert computed[1] == pytest.approx(100 / 15 * max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
 def test_scores_are_of_the_images_of_a_split_that_have_a_mask() -> None:

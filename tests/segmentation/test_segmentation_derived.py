@@ -81,7 +81,7 @@ def test_a_derived_manifest_keeps_everything_but_the_files(planted: tuple[Manife
         assert derived.facts["method"] == "Otsu"
         assert derived.frame["path"].iloc[3] == manifest.frame["path"].iloc[3], "in no split, it stays as it was"
     assert (cut.facts["input"], crop.facts["input"]) == ("cutout", "crop")
-    assert len({item.fingerprint() for item in (manifest, cut, crop)}) == 3
+    assert len({version.fingerprint() for version in (manifest, cut, crop)}) == 3
     assert derive(plan(input="crop"), manifest, masks, "Otsu").fingerprint() == crop.fingerprint()
 
 

@@ -83,8 +83,8 @@ def test_any_size_goes_through_and_openvino_agrees() -> None:
     model = unet.build(size)
     images = np.random.default_rng(0).integers(0, 255, (3, *size, 3)).astype(np.uint8)
     expected = engines.KerasEngine(model).predict(images)[0]
-    values = engines.OpenVinoEngine(engines.to_openvino(model)).predict(images)[0]
-    assert expected.shape == (3, *size) and engines.parity(expected, values) < 1e-3
+    predicted = engines.OpenVinoEngine(engines.to_openvino(model)).predict(images)[0]
+    assert expected.shape == (3, *size) and engines.parity(expected, predicted) < 1e-3
     assert 100_000 < model.count_params() < 500_000
 
 
@@ -96,8 +96,8 @@ def test_loss_and_dice_are_those_of_the_formulas() -> None:
     entropy = -(truth * np.log(inside) + (1 - truth) * np.log(1 - inside)).mean((1, 2))
     soft = (2 * (inside * truth).sum((1, 2)) + 1) / (inside.sum((1, 2)) + truth.sum((1, 2)) + 1)
     np.testing.assert_allclose(unet.ops.convert_to_numpy(unet.loss(truth, logits)), entropy + 1 - soft, rtol=1e-5)
-    values = unet.ops.convert_to_numpy(unet.dice(truth, logits))
-    np.testing.assert_allclose(values, dice(truth.astype(bool), logits > 0), rtol=1e-6)
+    overlap = unet.ops.convert_to_numpy(unet.dice(truth, logits))
+    np.testing.assert_allclose(overlap, dice(truth.astype(bool), logits > 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", sorted(set(unet.AUGMENTATION.values())))

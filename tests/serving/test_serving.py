@@ -95,18 +95,18 @@ def test_heat_map_lies_where_the_colour_is(client, predictor):
     [answer] = post(client, images.encode_png(picture), path="/predict?heatmap=1").get_json()["predictions"]
     kind, code = answer["heat_map"].split(",")
     assert kind == "data:image/png;base64"
-    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_UNCHANGED)
-    assert drawn.shape == (160, 240, 4)
-    assert drawn[:, :100, 3].max() == 0 and drawn[:, 140:, 3].min() > 120
+    heat_map = cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert heat_map.shape == (160, 240, 4)
+    assert heat_map[:, :100, 3].max() == 0 and heat_map[:, 140:, 3].min() > 120
     [shown] = predictor.predict([png(height=90, width=2 * SHOWN)], pictures=True)
     assert images.read(shown.picture).shape == (45, SHOWN, 3)
 
 
 def test_overlay_without_evidence_is_transparent():
-    drawn = cv2.imdecode(
+    heat_map = cv2.imdecode(
         np.frombuffer(overlay(np.full((3, 3), -2.0, np.float32), (20, 30)), np.uint8), cv2.IMREAD_UNCHANGED
     )
-    assert drawn.shape == (20, 30, 4) and not drawn[..., 3].any()
+    assert heat_map.shape == (20, 30, 4) and not heat_map[..., 3].any()
 
 
 def test_predictor_sees_what_the_notebooks_see(predictor):

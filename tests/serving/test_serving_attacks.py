@@ -54,8 +54,8 @@ def predicted(served, image, path="/predict?heatmap=1"):
     status, _, body = ask(served, image, path=path)
     assert status == 200, body
     [answer] = json.loads(body)["predictions"]
-    drawn = base64.b64decode(answer["heat_map"].partition(",")[2])
-    return answer, cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = base64.b64decode(answer["heat_map"].partition(",")[2])
+    return answer, cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 # files
@@ -74,13 +74,13 @@ def test_a_bad_file_gets_its_reason(served, name):
 
 @pytest.mark.parametrize("name", bad_files.ODD)
 def test_an_odd_file_gets_the_answer_of_the_plain_one(served, name):
-    prediction, drawn = predicted(served, bad_files.odd(name))
+    prediction, heat_map = predicted(served, bad_files.odd(name))
     expected, plain = predicted(served, bad_files.ODD[name][1]())
     assert prediction["class"] == expected["class"] and prediction["abstained"] == expected["abstained"]
     assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
     # where the colour is: upright, of the same frame
-    assert drawn.shape == plain.shape
-    assert np.abs(drawn[..., 3].astype(int) - plain[..., 3]).mean() < 4
+    assert heat_map.shape == plain.shape
+    assert np.abs(heat_map[..., 3].astype(int) - plain[..., 3]).mean() < 4
 
 
 # forms and JSON

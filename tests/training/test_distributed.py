@@ -61,7 +61,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_one(monkeypatch, share, 
 def test_images_that_fill_a_batch_up_change_neither_loss_nor_metrics():
     draw = np.random.default_rng(2)
     y, logits = np.eye(3, dtype=np.float32)[draw.integers(0, 3, 8)], draw.normal(size=(8, 3)).astype(np.float32)
-    more = [np.concatenate([item, item[:4]]) for item in (y, logits)]
+    more = [np.concatenate([array, array[:4]]) for array in (y, logits)]
     weights = np.repeat(np.float32([1, 0]), (8, 4))
     for classes in (None, np.float32([0.5, 1, 3])):
         loss = fitting.CrossEntropy(0.1, classes)

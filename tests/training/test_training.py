@@ -139,12 +139,12 @@ def test_frozen_network_is_its_features_times_the_head():
     trained = transfer()
     model = trained.load_model()
     kernel, bias = model.get_layer(backbones.LOGITS).get_weights()
-    values, _ = features.extract(planted.manifest(), PIXELS, NETWORK, planted.weights(NETWORK))
+    vectors, _ = features.extract(planted.manifest(), PIXELS, NETWORK, planted.weights(NETWORK))
     rows = planted.manifest().rows(TEST)
     assembled = np.asarray(model(PIXELS[rows]))
     assert np.abs(kernel).max() > 0.01 and np.abs(bias).max() > 0
-    assert engines.parity(assembled, values[rows] @ kernel + bias) <= 1e-3
-    assert engines.parity(assembled, values[rows[::-1]] @ kernel + bias) > 1e-3
+    assert engines.parity(assembled, vectors[rows] @ kernel + bias) <= 1e-3
+    assert engines.parity(assembled, vectors[rows[::-1]] @ kernel + bias) > 1e-3
     pairs = zip(backbones.body_weights(planted.network(NETWORK)), backbones.body_weights(model), strict=True)
     assert all(np.array_equal(expected, loaded) for expected, loaded in pairs)
 
@@ -302,10 +302,10 @@ def test_labels_stay_with_their_images():
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
             splits = list(pool.map(batches.__getitem__, range(batches.num_batches)))
-        values = np.concatenate([x[:, 0, 0, 0] for x, _ in splits])
-        np.testing.assert_array_equal(np.concatenate([y for _, y in splits]), manifest.y[values])
-        np.testing.assert_array_equal(np.sort(values), rows)
-        orders.append(values)
+        rows_taken = np.concatenate([x[:, 0, 0, 0] for x, _ in splits])
+        np.testing.assert_array_equal(np.concatenate([y for _, y in splits]), manifest.y[rows_taken])
+        np.testing.assert_array_equal(np.sort(rows_taken), rows)
+        orders.append(rows_taken)
         batches.on_epoch_end()
     assert not np.array_equal(*orders)
 
@@ -315,8 +315,8 @@ def test_cross_entropy_is_of_smoothed_and_of_mixed_labels():
     logits, y = draw.normal(size=(8, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0, 1])
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     for target in (np.eye(3)[y], draw.dirichlet(np.ones(3), 8)):
-        values = float(fitting.CrossEntropy(0.1)(target.astype(np.float32), logits))
-        assert values == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
+        value = float(fitting.CrossEntropy(0.1)(target.astype(np.float32), logits))
+        assert value == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
     assert float(fitting.CrossEntropy()(np.eye(3)[y], logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
 
 
@@ -349,8 +349,8 @@ def test_an_image_sampled_twice_is_augmented_twice():
     draw = np.random.default_rng(5)
     y = np.eye(2, dtype=np.float32)[[0] * 30 + [1]]
     images = draw.integers(0, 256, (31, 16, 16, 3), np.uint8)
-    values = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), sampling=True)[0]
-    rare_ones = values[0][values[1][:, 1] == 1]
+    batch = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), sampling=True)[0]
+    rare_ones = batch[0][batch[1][:, 1] == 1]
     assert len(rare_ones) >= 15 and len(np.unique(rare_ones.reshape(len(rare_ones), -1), axis=0)) == len(rare_ones)
 
 
