@@ -12,7 +12,7 @@ from helpers.projects import make_project
 
 FIRST = (
     "test_studies.py",
-    *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "06_hardware_benchmark.ipynb", "02_segmentation.ipynb"),
+    *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "02_segmentation.ipynb", "06_hardware_benchmark.ipynb"),
     *("07_export_flask.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
     *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py"),
 )
@@ -20,7 +20,7 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest files, so that both workers end at the same time."""
+    """Start with the longest files, so that all workers end at the same time."""
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
