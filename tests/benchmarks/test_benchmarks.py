@@ -31,12 +31,12 @@ from benchmarks import (
     table,
     worker,
 )
-from benchmarks.sides import Side, compare, interleave, start_side
+from benchmarks.sides import Side, compare, environment_of, interleave, start_side
 from helpers import pages
 from scanbook.data import images
 from scanbook.errors import RunError
 from scanbook.reporting import suite
-from scanbook.runtime.processes import Peak
+from scanbook.runtime.processes import MALLOC, Peak
 from scanbook.store import write_json
 
 HERE = "helpers.sides"
@@ -231,6 +231,12 @@ def test_too_few_jpegs_show_no_growth(tmp_path):
     (tmp_path / "one.jpg").write_bytes(b"")
     pipeline = growth.pipeline_of_files(tmp_path, table.QUICK, tmp_path)
     assert "1 JPEG files are too few" in growth.measure(pipeline, {})["unable"]
+
+
+def test_the_baseline_alone_runs_without_the_settings_of_malloc():
+    for module, removed in (("baseline", set(MALLOC)), ("scanbook_side", set())):
+        variables = environment_of(Side("a", f"benchmarks.{module}:decode", "decodes"))
+        assert {name for name, value in variables.items() if value is None} == removed
 
 
 def test_too_small_a_disk_is_reported_before_any_image_is_made(tmp_path):
