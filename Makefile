@@ -88,7 +88,7 @@ check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faul
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 
 check-cluster: setup ## training by several processes, sweeps, and studies on a real Slurm of two nodes on this machine
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -m cluster tests
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster tests
 
 bench: setup ## compare scanbook with the usual practice, on an otherwise idle machine, into reports/bench
 	@$(BIN)/python -m benchmarks --rows "$(ROWS)" --data "$(DATA)"

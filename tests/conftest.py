@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers import cluster
+from helpers.cluster import Cluster
 from helpers.projects import make_project
 
 FIRST = (
     "test_studies.py",
     *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "02_segmentation.ipynb", "06_hardware_benchmark.ipynb"),
     *("07_export_flask.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
-    *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py"),
+    *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py", "test_distributed.py"),
+    "test_cluster.py",
 )
 """Files that take longest, in the order in which none waits for what another one trains."""
 
@@ -61,12 +64,13 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a network that one process trained; beside it, as `devices`, that of one process with two devices."""
-    from helpers import together
+def _running_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster.started(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
 
-    folder = tmp_path_factory.mktemp("one_process")
-    words = ("--distribute", "data-parallel")
-    counts = {folder / "one": 1, folder / "devices": 2}
-    together.outputs(*(together.start(place, *words, devices=count) for place, count in counts.items()))
-    return folder / "one"
+
+@pytest.fixture
+def slurm(_running_slurm: Cluster) -> Cluster:
+    """A Slurm of two nodes, both of which are idle when the test begins."""
+    _running_slurm.bring_back()
+    return _running_slurm

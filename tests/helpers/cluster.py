@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from benchmarks.parallel import free_ports
 
@@ -94,7 +95,7 @@ class Cluster:
         self.run("slurmctld", "-c")
         for node in NODES:
             self.start(node)
-        self.until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
+        self.until(lambda: set(self.states().values()) == {"idle"}, "both nodes are idle")
 
     def run(self, *words: str) -> str:
         """Return the output of a command, which must succeed."""
@@ -105,6 +106,13 @@ class Cluster:
     def start(self, node: str) -> None:
         """Start a node."""
         self.run("slurmd", "-N", node)
+
+    def bring_back(self) -> None:
+        """Start the nodes that are down, and wait until both are idle."""
+        for node, state in self.states().items():
+            if state.startswith("down"):
+                self.start(node)
+        self.until(lambda: set(self.states().values()) == {"idle"}, "both nodes are idle")
 
     def states(self) -> dict[str, str]:
         """Return the state of each node."""
@@ -186,6 +194,7 @@ class Cluster:
                 process.kill()
 
 
+needed = pytest.mark.skipif(bool(missing()), reason=missing())
 _GOING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "NODE_FAIL", "SUSPENDED")
 
 

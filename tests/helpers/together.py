@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,14 @@ TRAIN = (
     *(sys.executable, "-m", "scanbook.cli", "train", "synthetic", "--profile", "smoke"),
     *("--backbone", "baseline_cnn", "--from-scratch", "--set", PLAN),
 )
+_COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")  # removed when the tests end
 
 
 def own_folders(folder: Path) -> dict[str, str]:
-    """Return the variables of processes that keep everything below a folder, and train on processors."""
+    """Return the variables of processes that keep all but compiled steps below a folder, and train on processors."""
     folder.mkdir(exist_ok=True)
     names = {f"SCANBOOK_{name.upper()}": str(folder / name) for name in ("store", "reports", "data")}
-    return names | {"JAX_PLATFORMS": "cpu"}
+    return names | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": _COMPILED.name}
 
 
 def start(folder: Path, *words: str, devices: int = 1) -> subprocess.Popen[str]:

@@ -506,17 +506,17 @@ def stand_in_weights(name, photos, monkeypatch, folder):
     return Weights("imagenet", folder / "weights.npz"), expected[0]
 
 
-SAVED = (
+ONE_PER_FAMILY = (
     *("baseline_cnn", "small_cnn", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "vgg16", "densenet121"),
     *("xception", "resnet50", "resnet50_v2", "convnext_tiny", "resnet18", "vit_b16"),
 )
-"""One backbone of each family, which is saved and reloaded: the others have layers of the same classes."""
+"""One backbone of each family, which is saved, reloaded and converted: the others have more of the same layers."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
-    """Takes its weights, trains a step, is saved and reloaded, runs in OpenVINO, and shows where it looks.
+    """Takes its weights and trains a step; one of each family is saved and runs in OpenVINO, and shows where it looks.
 
     Networks are called as they are: tracing graphs of them would take most of the time.
     """
@@ -556,6 +556,8 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
     head = model.get_layer(backbones.LOGITS)
     assert not np.array_equal(before, head.get_weights()[0])
 
+    if name not in ONE_PER_FAMILY:
+        return
     if not spec.pretrained:
         use_data_statistics(name, model, photos)
     trained_map, logits = map(np.asarray, map_and_logits(model, photos))
@@ -563,11 +565,9 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
     # logits of unit spread, so that probabilities of float32 tell them apart
     head.set_weights([values / logits.std() for values in head.get_weights()])
     logits = logits / logits.std()
-    if name in SAVED:
-        model.save(tmp_path / "model.keras")
-        model = backbones.load(tmp_path / "model.keras")
-        assert engines.parity(logits, np.asarray(model(photos))) < 1e-5
-
+    model.save(tmp_path / "model.keras")
+    model = backbones.load(tmp_path / "model.keras")
+    assert engines.parity(logits, np.asarray(model(photos))) < 1e-5
     engine = engines.OpenVinoEngine(engines.to_openvino(grad_cam.add_heat_maps(model, 1.3)))
     probabilities, maps = engine.predict(photos)
     spread = logits - logits.mean(1, keepdims=True)

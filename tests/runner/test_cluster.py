@@ -1,4 +1,4 @@
-"""Studies and training on a real Slurm of two nodes, one of which is taken down: `make check-cluster`."""
+"""Studies and a sweep on a real Slurm of two nodes, one of which is taken down: `make check-cluster`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,54 +15,19 @@ import pytest
 from helpers import cluster, pages
 from helpers.cluster import NODES, Cluster
 from helpers.projects import ROOT, make_project
-from helpers.together import TRAIN, check_same_curve, history, own_folders
+from helpers.together import own_folders
 from scanbook.runner.sweeps import page
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing())]
+pytestmark = [pytest.mark.cluster, cluster.needed]
 LAUNCH = "LAUNCH=srun --nodes=1 --ntasks=1 --cpus-per-task=1"
 STUDIES = ("synthetic", "skin11")
-WHOLE_NOTEBOOKS = ("01_eda", "03_augmentation", "07_export_flask")
-"""What trains in every way, and what does not; notebooks that compute nothing stand in for the others."""
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster.started(tmp_path_factory.mktemp("slurm")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _both_nodes(slurm: Cluster) -> None:
-    """Both nodes are there when a test begins."""
-    for node, state in slurm.states().items():
-        if state.startswith("down"):
-            slurm.start(node)
-    slurm.until(lambda: set(slurm.states().values()) == {"idle"}, "both nodes are idle")
+WHOLE_NOTEBOOKS = ("01_eda", "07_export_flask")
+"""One that trains nothing and one that trains a network; the others compute nothing here."""
 
 
 def results(folder: Path) -> dict[str, dict]:
     paths = sorted((folder / "reports").glob("*/smoke/*/results.json"))
     return {path.relative_to(folder).as_posix(): json.loads(path.read_text()) for path in paths}
-
-
-def test_a_job_of_two_nodes_trains_what_one_process_does(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
-    number = slurm.submit("srun", *TRAIN, **own_folders(tmp_path / "job"))
-    text = slurm.ended(number, 300)
-    assert "epoch 8/8" in text and "images/s; validation loss" in text
-    check_same_curve(history(tmp_path / "job"), history(one_process))
-
-
-def test_training_goes_on_when_a_node_is_lost(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
-    folder = tmp_path / "job"
-    # on as many nodes as there are: on two at first, then on the one that is left, where "auto" would take TensorFlow
-    command = ("srun", "--kill-on-bad-exit=1", *TRAIN, "--distribute", "data-parallel")
-    number = slurm.submit(*command, nodes="1-2", **own_folders(folder))
-    slurm.until(lambda: bool(list((folder / "store").glob("scratch/.*/scratch.npz"))), "an epoch is done", 300)
-    slurm.kill(NODES[1])
-    text = slurm.ended(number, 300)
-    assert slurm.job(number)["Restarts"] == "1" and slurm.states()[NODES[1]].startswith("down")
-    assert "continues after epoch" in text and text.count("epoch 1/8") == 1, text
-    check_same_curve(history(folder), history(one_process))
 
 
 def test_reports_are_whole_though_a_node_is_lost(slurm: Cluster, tmp_path: Path) -> None:
@@ -73,7 +37,7 @@ def test_reports_are_whole_though_a_node_is_lost(slurm: Cluster, tmp_path: Path)
     for name in WHOLE_NOTEBOOKS:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", home / "notebooks")
     project = {"SCANBOOK_HOME": str(home)}
-    words = ["make", "-j2", "reports", f"STUDY={','.join(STUDIES)}", "PROFILE=smoke"]
+    words = ["make", "-j2", "reports", f"STUDY={','.join(STUDIES)}", "PROFILE=smoke", "SET=backbones=[baseline_cnn]"]
     number = slurm.submit(*words, LAUNCH, **own_folders(there), **project)
     slurm.until(lambda: len(list(there.glob("reports/*/smoke/*/metrics.json"))) >= 2, "two reports are whole", 600)
     slurm.until(lambda: slurm.running_on(NODES[1]), "a notebook runs on the second node", 120)

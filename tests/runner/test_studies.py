@@ -154,7 +154,7 @@ def check_planted_faults(faults: pd.DataFrame) -> None:
 # --- every other study, its notebooks in smoke
 
 STAND_INS = {
-    "dermnet": ("01_eda", "03_augmentation"),  # after 07, which runs alone
+    "dermnet": ("01_eda",),  # after 07, which runs alone
     "melanoma": ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask"),
     "chest_xray": ("01_eda", "07_export_flask"),
     "retinopathy": ("01_eda", "05_fine_tuning", BENCHMARK, "07_export_flask"),
@@ -163,11 +163,11 @@ STAND_INS = {
 """Notebooks of each published study; the default study, and class folders of real images, give all seven reports."""
 ALONE, REPEATED = "dermnet", "skin11"
 AGAIN = f"{REPEATED} again"
-TRAINS = ("04_transfer_learning", "05_fine_tuning")
-"""Notebooks that train in every way; tests/segmentation/test_unet.py repeats the U-Net's training."""
+TRAINS = "05_fine_tuning"
+"""The notebook that is killed and repeated; other tests repeat a U-Net (test_unet.py) and a sweep (test_cluster.py)."""
 SIX_EPOCHS = ("--set", "fine_tuning.epochs=6")
 TABLE = "ham10000"
-ON_A_TABLE = ("01_eda", "02_segmentation", "05_fine_tuning", "07_export_flask")
+ON_A_TABLE = ("01_eda", "02_segmentation", "05_fine_tuning")
 """Notebooks that see what a table has and class folders have not: groups, masks and metadata."""
 
 
@@ -184,11 +184,8 @@ def run_alone(folder: Path, core: int) -> Done:
 
 
 def run_again(folder: Path, core: int) -> Done:
-    """Run what trains once more; all processes of fine-tuning are killed in the middle of it, and it goes on."""
-    transfer, tuning = notebooks(TRAINS, REPEATED, *SIX_EPOCHS)
-    done = run(*transfer, folder=folder, core=core)
-    if done.returncode:
-        return done
+    """Run what trains once more; all its processes are killed in the middle of fine-tuning, and it goes on."""
+    [tuning] = notebooks([TRAINS], REPEATED, *SIX_EPOCHS)
     words, pipes = [*pinned(core), *tuning], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     killed = subprocess.Popen(words, cwd=ROOT, env=environment(folder), **pipes)
     tuned, until = folder / "store" / "fine_tuning", time.monotonic() + 600
@@ -258,14 +255,12 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     """Two runs with one seed give identical results, though one of them was killed while it fine-tuned."""
     folder, done = side_by_side[AGAIN]
     assert done.returncode == 0, done.stdout + done.stderr
-    report = (folder / "reports" / REPEATED / "smoke" / TRAINS[1] / "report.html").read_text()
+    report = (folder / "reports" / REPEATED / "smoke" / TRAINS / "report.html").read_text()
     assert "fine-tuned: continues after epoch" in report and "epoch 6/6" in report
     assert "epoch 1/6" not in report, "trained again"
     assert not list((folder / "store" / "fine_tuning").glob(".*-checkpoint"))
-    reports = [side_by_side[name][0] / "reports" / REPEATED / "smoke" for name in (REPEATED, AGAIN)]
-    first, second = (
-        {name: (run_folder / name / "results.json").read_bytes() for name in TRAINS} for run_folder in reports
-    )
+    folders = [side_by_side[name][0] / "reports" / REPEATED / "smoke" / TRAINS for name in (REPEATED, AGAIN)]
+    first, second = ((run_folder / "results.json").read_bytes() for run_folder in folders)
     assert first == second
 
 
@@ -282,10 +277,9 @@ def keras_home(folder: Path) -> str:
 
 
 def check_all_classes(folder: Path, study: str, classes: int) -> None:
-    """Every class of a dataset was learned, and the service gives the network's answers."""
-    by_notebook = results(folder, study, "smoke", ("05_fine_tuning", "07_export_flask"))
-    assert len(by_notebook["05_fine_tuning"]["per_class"]) == classes + len(("macro average", "weighted average"))
-    assert by_notebook["07_export_flask"]["parity"]["HTTP"] is True
+    """Every class of a dataset was learned."""
+    [tuned] = results(folder, study, "smoke", ["05_fine_tuning"]).values()
+    assert len(tuned["per_class"]) == classes + len(("macro average", "weighted average"))
 
 
 @pytest.mark.usefixtures("real_data")
@@ -300,6 +294,6 @@ def test_class_folders_of_real_images_give_all_reports(tmp_path: Path) -> None:
     images = unpacked("covid19_small.zip", tmp_path / "images")
     done = run(*MAKE, f"DATA={images}", "PROFILE=smoke", folder=tmp_path, KERAS_HOME=keras_home(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(results(tmp_path, "folder", "smoke")) == len(NOTEBOOKS)
+    assert results(tmp_path, "folder", "smoke")["07_export_flask"]["parity"]["HTTP"] is True
     check_all_classes(tmp_path, "folder", 3)
     pages.check_reports(tmp_path / "reports")

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.parallel import free_ports
-from helpers.together import check_same_curve, history, outputs, start
+from helpers import cluster
+from helpers.cluster import NODES, Cluster
+from helpers.together import TRAIN, check_same_curve, history, outputs, own_folders, start
 from scanbook import runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.errors import RunError, ScanbookError
@@ -127,6 +129,16 @@ def start_together(folder: Path, count: int) -> list[subprocess.Popen[str]]:
     return [start(folder, "--addresses", addresses, "--process", str(number)) for number in range(count)]
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a network that one process trained; beside it, as `devices`, that of one process with two devices."""
+    folder = tmp_path_factory.mktemp("one_process")
+    words = ("--distribute", "data-parallel")
+    counts = {folder / "one": 1, folder / "devices": 2}
+    outputs(*(start(place, *words, devices=count) for place, count in counts.items()))
+    return folder / "one"
+
+
 @pytest.mark.cluster
 def test_two_devices_of_one_process_train_what_one_does(one_process):
     check_same_curve(history(one_process.with_name("devices")), history(one_process))
@@ -171,4 +183,31 @@ def test_a_lost_process_costs_no_finished_epoch_and_another_store_is_refused(tmp
 
     (text,) = outputs(start(folder, "--distribute", "data-parallel"))
     assert "continues after epoch" in text and "epoch 1/" not in text, "trained again"
+    check_same_curve(history(folder), history(one_process))
+
+
+# on a cluster
+
+
+@pytest.mark.cluster
+@cluster.needed
+def test_a_job_of_two_nodes_trains_what_one_process_does(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
+    number = slurm.submit("srun", *TRAIN, **own_folders(tmp_path / "job"))
+    text = slurm.ended(number, 300)
+    assert "epoch 8/8" in text and "images/s; validation loss" in text
+    check_same_curve(history(tmp_path / "job"), history(one_process))
+
+
+@pytest.mark.cluster
+@cluster.needed
+def test_training_goes_on_when_a_node_is_lost(slurm: Cluster, tmp_path: Path, one_process: Path) -> None:
+    folder = tmp_path / "job"
+    # on as many nodes as there are: on two at first, then on the one that is left, where "auto" would take TensorFlow
+    command = ("srun", "--kill-on-bad-exit=1", *TRAIN, "--distribute", "data-parallel")
+    number = slurm.submit(*command, nodes="1-2", **own_folders(folder))
+    slurm.until(lambda: bool(list((folder / "store").glob("scratch/.*/scratch.npz"))), "an epoch is done", 300)
+    slurm.kill(NODES[1])
+    text = slurm.ended(number, 300)
+    assert slurm.job(number)["Restarts"] == "1" and slurm.states()[NODES[1]].startswith("down")
+    assert "continues after epoch" in text and text.count("epoch 1/8") == 1, text
     check_same_curve(history(folder), history(one_process))

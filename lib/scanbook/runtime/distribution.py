@@ -99,9 +99,10 @@ def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
             f"process {jax.process_index()} has {jax.local_device_count()} of {len(devices)} devices, and there are "
             f"{jax.process_count()} processes; expected equally many devices for each"
         )
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)  # a batch is this process's share
-    )
+    # JAX compiles the step of a single device again in the second epoch
+    if len(devices) > 1:
+        # auto_shard_dataset: a batch is this process's share
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
     _shares[:] = [Share(jax.process_index(), jax.process_count(), len(devices))]
     return _shares[0]
 
