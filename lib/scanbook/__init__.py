@@ -1,6 +1,7 @@
 """Notebook research suite for medical image classification."""
 
 import os
+import sys
 
 MAX_PIXELS = 50_000_000
 """Largest number of pixels of an image; a larger one is refused before it is decoded."""
@@ -11,3 +12,6 @@ MAX_PIXELS = 50_000_000
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
+# nbformat imports jsonschema, and that, where it is installed, a check of addresses that no notebook has: two seconds
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

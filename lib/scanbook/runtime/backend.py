@@ -10,7 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 
@@ -56,7 +56,9 @@ def keras() -> ModuleType:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
-    with _without_native_messages():
+    tensorflow = os.environ["KERAS_BACKEND"] == "tensorflow"
+    # TensorFlow imports JAX, where it is installed, for a converter that is not used here
+    with _without_native_messages(), _without("jax") if tensorflow else nullcontext():
         import keras as module
 
         if module.backend.backend() == "tensorflow":
@@ -66,6 +68,17 @@ def keras() -> ModuleType:
             if not tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.enable_op_determinism()
     return module
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Keep a package that is not imported yet from being imported in the block."""
+    blocked = sys.modules.setdefault(name, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if blocked:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from scanbook import runtime
 from scanbook.errors import ModelError
 from scanbook.models.engines.base import Mode, Precision, batches, join
-from scanbook.models.engines.keras import export_model, first_line
+from scanbook.models.engines.keras import first_line, serving_function, written_whole
 
 _MISSING = 'ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]"'
 
@@ -64,7 +64,7 @@ class OnnxEngine:
 
 
 def to_onnx(model: Any, path: Path) -> None:
-    """Write a Keras model as an ONNX file, in float32; see `export_model`.
+    """Write a Keras model as an ONNX file, in float32, for any number of images and with the outputs in their order.
 
     Raises:
         ModelError: The packages are not installed, or the model cannot be written.
@@ -75,4 +75,9 @@ def to_onnx(model: Any, path: Path) -> None:
     except ImportError:
         raise ModelError(_MISSING) from None
     logging.getLogger(tf2onnx.__name__).setLevel(logging.ERROR)
-    export_model(model, path, "onnx")
+
+    def write(work: Path) -> None:
+        function, spec = serving_function(model)
+        tf2onnx.convert.from_function(function, [spec], output_path=str(work))
+
+    written_whole(path, write, "ONNX", alternative="OpenVINO")
