@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import cluster
-from helpers.cluster import Cluster
 from helpers.projects import make_project
+
+if TYPE_CHECKING:
+    from helpers.cluster import Cluster
 
 FIRST = (
     "test_studies.py",
@@ -65,6 +67,8 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def _running_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    from helpers import cluster
+
     with cluster.started(tmp_path_factory.mktemp("slurm")) as running:
         yield running
 

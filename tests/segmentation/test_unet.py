@@ -52,6 +52,7 @@ def trained(chosen: Study) -> tuple[unet.UNet, np.ndarray]:
     return network, network.engine().predict(images)[0]
 
 
+@pytest.mark.slow
 def test_it_learns_a_planted_disc(monkeypatch: pytest.MonkeyPatch) -> None:
     """With three of its five resolutions, enough for 32 pixels, since most of the time is tracing the network."""
     monkeypatch.setattr(unet, "WIDTHS", unet.WIDTHS[:3])

@@ -149,6 +149,7 @@ def test_frozen_network_is_its_features_times_the_head():
     assert all(np.array_equal(expected, loaded) for expected, loaded in pairs)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_repeats_whether_its_features_are_stored_or_not(monkeypatch, tmp_path):
     options = {"epochs": 3, "batch_size": 16, "l2": [0.01], "views": 1, "augmentation": "photometric"}
     use_fresh_store(monkeypatch, tmp_path, "first")
@@ -481,6 +482,7 @@ PLATEAU = {"epochs": 30, "learning_rate": 0.3, "batch_size": 8, "patience": 3}
 PLATEAU |= {"rate_schedule": "plateau", "plateau_patience": 1}
 
 
+@pytest.mark.slow
 def test_a_training_repeats_to_the_last_digit_and_goes_on_where_it_was_killed(monkeypatch, tmp_path, capsys):
     """Of two seeds; with a rate that is halved, and an end, where validation gets no better."""
     options = {"scratch": PLATEAU, "augmentation": "dermoscopy+mixup"}
