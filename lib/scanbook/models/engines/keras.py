@@ -113,7 +113,7 @@ def serving_function(model: Any) -> tuple[Any, Any]:
     source = model.inputs[0]
     spec = tf.TensorSpec((None, *source.shape[1:]), source.dtype, name=source.name)
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def serve(images: Any) -> Any:
         return model(images, training=False)
 
