@@ -89,7 +89,7 @@ def to_saved_model(model: Any, path: Path) -> None:
     TensorFlow writes it itself: Keras's own export takes three times as long and holds every weight twice.
 
     Raises:
-        ModelError: See `written_whole`.
+        ModelError: See `write_whole`.
     """
 
     def write(work: Path) -> None:
@@ -100,7 +100,7 @@ def to_saved_model(model: Any, path: Path) -> None:
         module.serve, _ = serving_function(model)
         tf.saved_model.save(module, str(work))
 
-    written_whole(path, write, "a SavedModel", alternative="the .keras file")
+    write_whole(path, write, "a SavedModel", alternative="the .keras file")
 
 
 def serving_function(model: Any) -> tuple[Any, Any]:
@@ -120,7 +120,7 @@ def serving_function(model: Any) -> tuple[Any, Any]:
     return serve, spec
 
 
-def written_whole(path: Path, write: Callable[[Path], None], name: str, *, alternative: str) -> None:
+def write_whole(path: Path, write: Callable[[Path], None], name: str, *, alternative: str) -> None:
     """Write a file or folder of a Keras model by TensorFlow, whole or not at all.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from scanbook import runtime
 from scanbook.errors import ModelError
 from scanbook.models.engines.base import Mode, Precision, batches, join
-from scanbook.models.engines.keras import first_line, serving_function, written_whole
+from scanbook.models.engines.keras import first_line, serving_function, write_whole
 
 _MISSING = 'ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]"'
 
@@ -80,4 +80,4 @@ def to_onnx(model: Any, path: Path) -> None:
         function, spec = serving_function(model)
         tf2onnx.convert.from_function(function, [spec], output_path=str(work))
 
-    written_whole(path, write, "ONNX", alternative="OpenVINO")
+    write_whole(path, write, "ONNX", alternative="OpenVINO")
