@@ -13,5 +13,5 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
-# nbformat imports jsonschema, and that, where it is installed, a check of addresses that no notebook has: two seconds
+# nbformat imports jsonschema, and that, where it is installed, a check of addresses that no notebook has: 1.7 s
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

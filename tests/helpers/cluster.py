@@ -95,7 +95,7 @@ class Cluster:
         self.run("slurmctld", "-c")
         for node in NODES:
             self.start(node)
-        self.until(lambda: set(self.states().values()) == {"idle"}, "both nodes are idle")
+        self.wait_until_idle()
 
     def run(self, *words: str) -> str:
         """Return the output of a command, which must succeed."""
@@ -112,6 +112,10 @@ class Cluster:
         for node, state in self.states().items():
             if state.startswith("down"):
                 self.start(node)
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Wait until both nodes are idle."""
         self.until(lambda: set(self.states().values()) == {"idle"}, "both nodes are idle")
 
     def states(self) -> dict[str, str]:

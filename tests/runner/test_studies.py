@@ -96,9 +96,9 @@ def written(folder: Path) -> dict[Path, int]:
 
 SHORTER = (
     "benchmark.backbone=baseline_cnn benchmark.images=64 benchmark.one_thread=false benchmark.windows=3 "
-    "segmentation.methods=[Otsu,U-Net] segmentation.unet.epochs=1 segmentation.unet.images=128 head.views=1"
+    "segmentation.methods=[Otsu,U-Net] segmentation.unet.epochs=1 segmentation.unet.images=128"
 )
-"""What notebooks 02, 03 and 06 find is not part of what the default study must show."""
+"""What notebooks 02 and 06 find is not part of what the default study must show."""
 
 
 def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class SavedModelEngine(KerasEngine):
 def to_saved_model(model: Any, path: Path) -> None:
     """Write a Keras model as a SavedModel, in float32; its function and signature are those of `serving_function`.
 
-    TensorFlow writes it itself: Keras's own export takes three times as long and holds every weight twice.
+    TensorFlow writes it itself: Keras's own export takes more than twice as long and holds every weight twice.
 
     Raises:
         ModelError: See `write_whole`.
