@@ -42,12 +42,10 @@ class KerasEngine:
 
             model = backbones.load(model)
         self._to_numpy = keras.ops.convert_to_numpy
-        self._call = partial(model, training=False)
         if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # not a lambda: TensorFlow would take those of several engines for one that is traced again and again
-            self._call = tf.function(self._call, reduce_retracing=True)
+            self._call, _ = serving_function(model)
+        else:
+            self._call = partial(model, training=False)
 
     def predict(self, images: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
         """Return the outputs for uint8 RGB `(n, h, w, 3)`: one float32 array of n rows per output."""
