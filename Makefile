@@ -85,7 +85,7 @@ test: setup ## unit tests, and every notebook in the smoke profile
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env tests notebooks
 
 check: setup ## slow tests: real data (SCANBOOK_REAL_DATA), every backbone, faults, load
-	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
+	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow tests
 
 check-cluster: setup ## training by several processes, sweeps, and studies on a real Slurm of two nodes on this machine
 	@$(OWN_FOLDERS) && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster tests
