@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from helpers.cluster import Cluster
 
 FIRST = (
-    "test_studies.py",
+    *("test_reports.py", "test_studies.py"),
     *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "02_segmentation.ipynb", "06_hardware_benchmark.ipynb"),
     *("07_export_flask.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
     *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py", "test_distributed.py"),

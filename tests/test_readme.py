@@ -1,6 +1,6 @@
 """README, CONTRIBUTING and what they link to: every command runs, every example works, every link leads somewhere.
 
-`HOW` names the test that runs each command; test_studies.py runs the first of all, `make reports`, on real notebooks.
+`HOW` names the test that runs each command; test_reports.py runs the first of all, `make reports`, on real notebooks.
 What needs a container engine, a cloud or another package manager meets the programs of `programs.py`, which check what
 they are asked for.
 """
@@ -368,7 +368,7 @@ def draw(path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_the_first_commands(clone: Clone) -> None:
-    """In a clone with one test file and one notebook; tests/test_studies.py takes `make reports DATA=` all the way."""
+    """In a clone with one test file and one notebook; runner/test_reports.py takes `make reports DATA=` all the way."""
     for seed in range(8):
         draw(clone.folder / "path/to/images" / ("normal", "ill")[seed % 2] / f"{seed}.png", seed)
     assert "Targets:" in clone.run("make")

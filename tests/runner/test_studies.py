@@ -1,52 +1,38 @@
-"""Whole studies, as `make reports` runs them, and what their results must show."""
+"""The published studies, their notebooks in smoke: each on its stand-in, and one on real images."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
-import pandas as pd
 import psutil
 import pytest
 
 from helpers import pages
-from scanbook.reporting.suite import BENCHMARK, NOTEBOOKS
+from helpers.studies import (
+    ROOT,
+    Done,
+    check_all_classes,
+    environment,
+    keras_home,
+    pinned,
+    results,
+    run,
+    unpack_images,
+)
+from scanbook.reporting.suite import BENCHMARK
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-MAKE = ("make", "--no-print-directory", "reports")
-Done = subprocess.CompletedProcess[str]
 Job = Callable[[Path, int], Done]
 """What runs in a folder, on a core; returns how its last command ended."""
-
-
-def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Variables of a process with all its folders below one, and without a Keras cache unless one is named."""
-    (folder / "home").mkdir(exist_ok=True)
-    own = {"HOME": str(folder / "home")}
-    own |= {f"SCANBOOK_{name.upper()}": str(folder / name) for name in ("reports", "store", "data")}
-    return {key: value for key, value in os.environ.items() if key != "KERAS_HOME"} | own | variables
-
-
-def run(*words: str, folder: Path, core: int | None = None, cwd: Path = ROOT, **variables: str) -> Done:
-    """Run a command on one core, or on all."""
-    command, own = [*pinned(core), *words], environment(folder, **variables)
-    return subprocess.run(command, cwd=cwd, env=own, capture_output=True, text=True, check=False)
-
-
-def pinned(core: int | None) -> list[str]:
-    return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
 
 
 def notebooks(names: Iterable[str], study: str, *options: str) -> list[list[str]]:
@@ -81,77 +67,6 @@ def run_side_by_side(jobs: dict[str, Job], folders: dict[str, Path]) -> dict[str
     with ThreadPoolExecutor(len(cores)) as pool:
         return dict(zip(jobs, pool.map(work, jobs), strict=True))
 
-
-def results(folder: Path, study: str, profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, dict[str, Any]]:
-    reports = folder / "reports" / study / profile
-    return {name: json.loads((reports / name / "results.json").read_text()) for name in names}
-
-
-def written(folder: Path) -> dict[Path, int]:
-    """Return when each file below a folder was last written, in ns."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-
-
-# --- the default study
-
-SHORTER = (
-    "benchmark.backbone=baseline_cnn benchmark.images=64 benchmark.one_thread=false benchmark.windows=3 "
-    "segmentation.methods=[Otsu,U-Net] segmentation.unet.epochs=1 segmentation.unet.images=128"
-)
-"""What notebooks 02 and 06 find is not part of what the default study must show."""
-
-
-def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
-    words = [*MAKE, "PROFILE=quick", f"SET={SHORTER}"]
-    done = run(*words, folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    by_notebook = results(tmp_path, "synthetic", "quick")
-    reports = tmp_path / "reports" / "synthetic" / "quick"
-    assert (tmp_path / "reports" / "index.html").is_file()
-
-    transfer, tuned = by_notebook["04_transfer_learning"], by_notebook["05_fine_tuning"]
-    assert transfer["weights"] == {"mobilenet_v2_0.35": "scanbook"}
-    assert set(transfer["differences"]) == {"baseline_cnn, from scratch", "mobilenet_v2_0.35, from scratch"}
-    assert all(low > 0 for _, low, _ in transfer["differences"].values()), transfer["differences"]
-    assert tuned["differences"]["accuracy"][0] > 0, tuned["differences"]
-    bayes = by_notebook["01_eda"]["bayes_accuracy"]
-    assert bayes < 0.95
-    arms = [summary["accuracy"] for summary in transfer["summaries"].values()] + [tuned["summary"]["accuracy"]]
-    assert all(arm["low"] < bayes for arm in arms)
-    assert tuned["summary"]["accuracy"]["value"] > 0.6
-    check_planted_faults(pd.DataFrame(by_notebook["01_eda"]["planted_faults"]).T)
-    parity = by_notebook["07_export_flask"]["parity"]
-    assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
-    assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
-    evaluations = {name: by_notebook[name].get("test_evaluations", {}) for name in NOTEBOOKS}
-    assert all(evaluations[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
-    counts = {count for networks in evaluations.values() for count in networks.values()}
-    assert counts == {1}, "no network is scored twice on test"
-    for name in NOTEBOOKS:
-        assert (reports / name / "report.html").stat().st_size > 10_000
-        metrics = json.loads((reports / name / "metrics.json").read_text())
-        assert metrics["results"] == by_notebook[name]
-        # two run side by side, but for the benchmark
-        assert metrics["peak memory (GiB)"] < (4 if name == BENCHMARK else 4 / 2), name
-
-    pages.check_reports(tmp_path / "reports", axe=True)
-
-    before = written(tmp_path / "reports")
-    again = run(*words, folder=tmp_path)
-    assert again.returncode == 0 and "starts:" not in again.stdout and "all 7 reports are fresh" in again.stderr
-    assert written(tmp_path / "reports") == before, "a fresh report is left alone"
-
-
-def check_planted_faults(faults: pd.DataFrame) -> None:
-    """Nearly all of the faults that were planted are found, and hardly any other."""
-    for kind in ("unreadable", "exact duplicates"):
-        assert faults.loc[kind, "found"] == faults.loc[kind, "planted"] > 0, faults
-    assert faults["planted"].sum() >= 40 and (faults["found"] >= 0.9 * faults["planted"]).all(), faults
-    assert faults["others"].sum() <= 24, faults
-    assert (faults.loc["near duplicates", ["recall", "precision"]] >= 0.95).all(), faults
-
-
-# --- every other study, its notebooks in smoke
 
 STAND_INS = {
     "dermnet": ("01_eda",),  # after 07, which runs alone
@@ -220,7 +135,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pa
     jobs |= {ALONE: run_alone, AGAIN: run_again}
     folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
     if os.environ.get("SCANBOOK_REAL_DATA"):
-        images = unpacked("ham10000_200x150.zip", folders[TABLE] / "images")
+        images = unpack_images("ham10000_200x150.zip", folders[TABLE] / "images")
         commands = notebooks(ON_A_TABLE, TABLE, "--data", str(images))
         jobs[TABLE] = partial(run_in_turn, commands, KERAS_HOME=keras_home(folders[TABLE]))
     return {name: (folders[name], done) for name, done in run_side_by_side(jobs, folders).items()}
@@ -265,36 +180,8 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     assert first == second
 
 
-def unpacked(archive: str, folder: Path) -> Path:
-    """Unpack an archive of real images; return its folder."""
-    with zipfile.ZipFile(Path(os.environ["SCANBOOK_REAL_DATA"]) / archive) as packed:
-        packed.extractall(folder)
-    return folder
-
-
-def keras_home(folder: Path) -> str:
-    """Return where ImageNet weights are, or an empty place."""
-    return os.environ.get("KERAS_HOME", str(folder / "home" / ".keras"))
-
-
-def check_all_classes(folder: Path, study: str, classes: int) -> None:
-    """Every class of a dataset was learned."""
-    [tuned] = results(folder, study, "smoke", ["05_fine_tuning"]).values()
-    assert len(tuned["per_class"]) == classes + len(("macro average", "weighted average"))
-
-
 @pytest.mark.usefixtures("real_data")
 def test_a_table_of_real_images_goes_all_the_way(side_by_side: dict[str, tuple[Path, Done]]) -> None:
     folder, done = side_by_side[TABLE]
     assert done.returncode == 0, done.stdout + done.stderr
     check_all_classes(folder, TABLE, 7)
-
-
-@pytest.mark.usefixtures("real_data")
-def test_class_folders_of_real_images_give_all_reports(tmp_path: Path) -> None:
-    images = unpacked("covid19_small.zip", tmp_path / "images")
-    done = run(*MAKE, f"DATA={images}", "PROFILE=smoke", folder=tmp_path, KERAS_HOME=keras_home(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert results(tmp_path, "folder", "smoke")["07_export_flask"]["parity"]["HTTP"] is True
-    check_all_classes(tmp_path, "folder", 3)
-    pages.check_reports(tmp_path / "reports")
