@@ -59,7 +59,7 @@ def keras() -> ModuleType:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
     tensorflow = os.environ["KERAS_BACKEND"] == "tensorflow"
     # TensorFlow imports JAX, where it is installed, for a converter that is not used here
-    with _without_garbage_collection(), _without_native_messages(), _without("jax") if tensorflow else nullcontext():
+    with without_garbage_collection(), _without_native_messages(), _without("jax") if tensorflow else nullcontext():
         import keras as module
 
         if module.backend.backend() == "tensorflow":
@@ -72,19 +72,8 @@ def keras() -> ModuleType:
 
 
 @contextmanager
-def _without(name: str) -> Iterator[None]:
-    """Keep a package that is not imported yet from being imported in the block."""
-    blocked = sys.modules.setdefault(name, None) is None  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        if blocked:
-            del sys.modules[name]
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Do not look for garbage in the block, nor later among the objects that exist when it ends.
+def without_garbage_collection() -> Iterator[None]:
+    """Import packages in the block without looking for garbage, nor later among the objects that exist when it ends.
 
     TensorFlow makes 700,000 objects that stay until the process ends: to search them takes a third of its import, and
     more than a second at the end of the process.
@@ -97,6 +86,17 @@ def _without_garbage_collection() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Keep a package that is not imported yet from being imported in the block."""
+    blocked = sys.modules.setdefault(name, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if blocked:
+            del sys.modules[name]
 
 
 @contextmanager
