@@ -18,7 +18,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Variables of a process with all its folders below one, and without a Keras cache unless one is named."""
+    """Return the variables of a process with all its folders below one; it has no Keras cache unless one is named."""
     (folder / "home").mkdir(exist_ok=True)
     own = {"HOME": str(folder / "home")}
     own |= {f"SCANBOOK_{name.upper()}": str(folder / name) for name in ("reports", "store", "data")}
@@ -37,6 +37,7 @@ def pinned(core: int | None) -> list[str]:
 
 
 def results(folder: Path, study: str, profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, dict[str, Any]]:
+    """Return what notebooks of a study recorded, by their names."""
     reports = folder / "reports" / study / profile
     return {name: json.loads((reports / name / "results.json").read_text()) for name in names}
 
@@ -54,6 +55,6 @@ def keras_home(folder: Path) -> str:
 
 
 def check_all_classes(folder: Path, study: str, classes: int) -> None:
-    """Every class of a dataset was learned."""
+    """Check that every class of a dataset was learned."""
     [tuned] = results(folder, study, "smoke", ["05_fine_tuning"]).values()
     assert len(tuned["per_class"]) == classes + len(("macro average", "weighted average"))

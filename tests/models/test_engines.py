@@ -1,5 +1,6 @@
 """Engines: one answer whatever the engine, the batch, the thread and the place, from Keras to HTTP."""
 
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -472,3 +473,17 @@ def test_logits_that_are_no_numbers_are_refused(precision):
     broken = logits_of(20, 50)
     broken[7] = np.nan
     assert "1 of 50 images" in engines.rejection_reason(precision, logits_of(20, 50), broken, np.zeros(50, int))
+
+
+def test_several_networks_are_not_taken_for_one_that_is_traced_again(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "propagate", True)
+    caplog.set_level(logging.WARNING, "tensorflow")
+    # TensorFlow warns only twice about one function, and other tests may have used that up
+    functions = sys.modules["tensorflow.python.eager.polymorphic_function.polymorphic_function"]
+    monkeypatch.setattr(functions, "FREQUENT_TRACING_WARNING_MAX_WARNING_PER_DETECTOR", 1000, raising=False)
+    keras = runtime.keras()
+    pixel = keras.Input((1, 1, 3), dtype="uint8")
+    for _ in range(12):
+        outputs = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixel)))
+        KerasEngine(keras.Model(pixel, outputs)).predict(np.zeros((2, 1, 1, 3), np.uint8))
+    assert "retracing" not in caplog.text

@@ -75,7 +75,7 @@ def keras() -> ModuleType:
 def without_garbage_collection() -> Iterator[None]:
     """Import packages in the block without looking for garbage, nor later among the objects that exist when it ends.
 
-    TensorFlow makes 700,000 objects that stay until the process ends: to search them takes a third of its import, and
+    TensorFlow makes 670,000 objects that stay until the process ends: to search them takes a third of its import, and
     more than a second at the end of the process.
     """
     enabled = gc.isenabled()

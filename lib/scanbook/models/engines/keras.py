@@ -111,11 +111,8 @@ def serving_function(model: Any) -> tuple[Any, Any]:
     source = model.inputs[0]
     spec = tf.TensorSpec((None, *source.shape[1:]), source.dtype, name=source.name)
 
-    @tf.function(input_signature=[spec], autograph=False)
-    def serve(images: Any) -> Any:
-        return model(images, training=False)
-
-    return serve, spec
+    # not a function of its own: TensorFlow would take those of several networks for one that is traced again and again
+    return tf.function(partial(model, training=False), input_signature=[spec], autograph=False), spec
 
 
 def write_whole(path: Path, write: Callable[[Path], None], name: str, *, alternative: str) -> None:
