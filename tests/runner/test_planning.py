@@ -20,6 +20,7 @@ from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT
 from scanbook.runner import memory, planning, progress
 from scanbook.runner.freshness import Batch
+from scanbook.runtime import machine
 from scanbook.store import stages
 
 ONE = "05_fine_tuning"
@@ -53,11 +54,13 @@ def test_after_a_touch_nothing_is_stale_and_after_a_sentence_one_notebook_is(pro
     assert synthetic().stale() == [ONE]
 
 
-def test_status_says_in_a_line_how_each_report_stands(project: Path, capsys: pytest.CaptureFixture) -> None:
+def test_status_says_in_a_line_how_each_report_stands(
+    project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = synthetic()
     make_fresh(batch)
     edit(project, ONE, "A question?", "Another one?")
-    (project / "requirements.lock").write_text("numpy==1\n")
+    monkeypatch.setattr(machine.platform, "python_version", lambda: "3.99.0")
     failure = Failure("DataError", "no column", "2. Data", 4)
     facts = {"fingerprints": synthetic().fingerprints("02_segmentation"), "failure": vars(failure)}
     (batch.folder / "02_segmentation" / METRICS).unlink()

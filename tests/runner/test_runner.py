@@ -20,6 +20,7 @@ from scanbook.reporting import suite
 from scanbook.runner import execute, index, locks
 from scanbook.runner.freshness import Batch, check_data
 from scanbook.runner.planning import makefile
+from scanbook.runtime import machine
 
 
 @pytest.fixture
@@ -141,10 +142,9 @@ def test_a_whole_run_is_fresh_until_what_it_depends_on_changes(whole) -> None:
     path.write_text(source)
     assert not Batch(config.load("synthetic", "smoke")).fresh("01_eda"), "without the override"
     assert not Batch(config.load("synthetic", "quick", overrides="seed=3"), "seed=3").fresh("01_eda")
-    lock = runtime.project_root() / "requirements.lock"
-    lock.write_text("numpy==1\n")
-    assert not Batch(config.load("synthetic", "smoke", overrides="seed=3"), "seed=3").fresh("01_eda")
-    lock.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "version", lambda name: "0")
+        assert not Batch(config.load("synthetic", "smoke", overrides="seed=3"), "seed=3").fresh("01_eda")
     report.rename(report.with_suffix(".gone"))
     assert not batch.fresh("01_eda")
     report.with_suffix(".gone").rename(report)
@@ -211,6 +211,23 @@ def test_the_check_is_a_quick_start(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
     assert "synthetic/07_export_flask: synthetic/01_eda" in done.stdout
+
+
+def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, report, before = whole
+    ran = report.with_name("notebook.ipynb").stat().st_mtime_ns
+    monkeypatch.setattr(Batch, "_page_fingerprint", lambda self: "other templates")
+    assert Batch(batch.study, batch.overrides).state("01_eda").reason == "changed since: page (rendered again, not run)"
+    monkeypatch.setattr(execute, "_run", lambda *arguments: pytest.fail("a kernel is started"))
+    report.write_text("of another style")
+    assert execute.run(batch, "01_eda", if_stale=True) == report
+    assert "answer &lt;42&gt;" in index.write().read_text() and "Title of 01_eda" in report.read_text()
+    metrics = json.loads(report.with_name("metrics.json").read_text())
+    assert metrics == before | {"fingerprints": before["fingerprints"] | {"page": "other templates"}}
+    assert report.with_name("notebook.ipynb").stat().st_mtime_ns == ran and batch.refreshed().fresh("01_eda")
+    monkeypatch.undo()
+    assert not batch.refreshed().fresh("01_eda")
+    assert execute.run(batch, "01_eda", if_stale=True) and batch.refreshed().fresh("01_eda")
 
 
 # --- failures

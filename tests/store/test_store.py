@@ -102,11 +102,14 @@ def test_other_inputs_kinds_code_and_versions_are_other_stages(
         store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors"),
         store.stage("demo", {"a": 2}, writes("x"), "scanbook.errors"),
         store.stage("other", {"a": 1}, writes("x"), "scanbook.errors"),
-        store.stage("demo", {"a": 1}, writes("x"), "scanbook.registry"),
+        store.stage("demo", {"a": 1}, writes("x"), "scanbook.evaluation.seeds"),
     ]
-    monkeypatch.setattr(runtime, "versions", lambda packages: {"numpy": "0"})
-    built.append(store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors"))
-    assert len(set(built)) == 5
+    assert len(set(built)) == 4
+    built += [store.stage("demo", {"a": 1}, writes("x"), "scanbook.data.images")]
+    monkeypatch.setattr(runtime.machine, "version", lambda name: "0")
+    built += [store.stage("demo", {"a": 1}, writes("x"), "scanbook.data.images")]
+    assert len(set(built)) == 6
+    assert store.stage("demo", {"a": 1}, writes("x"), "scanbook.errors") == built[0], "it imports no package"
 
 
 def test_a_crash_while_building_leaves_nothing(own_store: Path) -> None:
@@ -145,76 +148,6 @@ def test_two_processes_at_once_build_a_stage_once(own_store: Path, tmp_path: Pat
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=60)[0].strip() for process in running] == ["1000", "1000"]
     assert log.read_text() == "built\n"
-
-
-def make_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a small library whose `folder.work` imports other modules in every way that scanbook does."""
-    sources = {
-        "__init__.py": "",
-        "direct.py": "",
-        "named.py": "",
-        "sibling.py": "",
-        "deep.py": "from scanbook import deeper\n",
-        "deeper.py": "",
-        "lazy.py": "",
-        "unrelated.py": "",
-        "folder/__init__.py": "",
-        "folder/beside.py": "from scanbook import sibling\n",
-        "folder/work.py": (
-            "import json\nimport scanbook.direct\nfrom scanbook import named\n"
-            "from scanbook.folder.beside import thing\n"
-            "from scanbook.deep import other\nfrom scanbook.whole import thing\n\n"
-            "def later():\n    from scanbook import lazy\n"
-        ),
-        "whole/__init__.py": "from scanbook.whole.inner import thing\n",
-        "whole/inner.py": "",
-    }
-    for name, text in sources.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    monkeypatch.setattr(fingerprints, "PACKAGE", folder)
-
-
-REACHED = (
-    *("folder/work.py", "direct.py", "named.py", "folder/beside.py", "sibling.py", "deep.py", "deeper.py", "lazy.py"),
-    *("whole/__init__.py", "whole/inner.py"),
-)
-
-
-def test_the_code_fingerprint_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_package(tmp_path / "lib", monkeypatch)
-    code_fingerprint = fingerprints.code_fingerprint.__wrapped__
-    seen = [code_fingerprint("scanbook.folder.work")]
-    for changed in (*REACHED, "__init__.py", "unrelated.py"):
-        path = tmp_path / "lib" / changed
-        path.write_text(path.read_text() + "# changed\n")
-        seen.append(code_fingerprint("scanbook.folder.work"))
-        assert (seen[-1] != seen[-2]) == (changed != "unrelated.py"), changed
-
-
-def test_a_real_stage_depends_on_the_folders_before_it_and_not_on_those_after() -> None:
-    def reached(module: str) -> set[str]:
-        seen, waiting = set(), [module]
-        while waiting:
-            name = waiting.pop()
-            if name not in seen:
-                seen.add(name)
-                waiting += fingerprints._imports(fingerprints._module_file(name))
-        return seen
-
-    modules = reached("scanbook.data.pixels")
-    assert {"scanbook.data.images", "scanbook.data.manifest", "scanbook.store", "scanbook.errors"} <= modules
-    assert not {"scanbook.training", "scanbook.cli", "scanbook.reporting.plots", "scanbook.serving"} & modules
-
-
-def test_the_sources_fingerprint_sees_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_package(tmp_path / "lib", monkeypatch)
-    before = store.sources_fingerprint()
-    (tmp_path / "lib" / "__pycache__").mkdir()
-    (tmp_path / "lib" / "__pycache__" / "x.pyc").write_bytes(b"x")
-    assert store.sources_fingerprint() == before
-    (tmp_path / "lib" / "folder" / "page.html").write_text("<p>")
-    assert store.sources_fingerprint() != before
 
 
 def test_atomic_write_never_shows_halves(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scanbook import runtime
+from scanbook import registry, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.pixels import sample_fingerprint
@@ -66,7 +66,7 @@ def extract_views(
         seconds of their extraction, now or when they were stored.
     """
     rows = manifest.rows(TRAIN)
-    augmentation = {"policy": policy, "views": views, "seed": seed}
+    augmentation = {"policy": registry.policy(policy), "views": views, "seed": seed}
 
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
@@ -96,8 +96,8 @@ def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weigh
         "manifest": manifest.fingerprint(),
         "size": images.shape[1:3],
         "pixels": sample_fingerprint(images),
-        "backbone": backbone,
         "weights": weights.digest,
+        **backbones.describe_entry(backbone),
     }
 
 
@@ -112,7 +112,8 @@ def _engine(work: Path, backbone: str, weights: Weights, size: tuple[int, ...]) 
         engines.save_openvino(engines.to_openvino(model), folder / "model.xml")
 
     started = time.perf_counter()
-    folder = stage("openvino", {"backbone": backbone, "weights": weights.digest, "size": size}, build, __name__)
+    needed = {"weights": weights.digest, "size": size, **backbones.describe_entry(backbone)}
+    folder = stage("openvino", needed, build, __name__)
     np.save(work / "saved_seconds.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
     return engines.OpenVinoEngine(folder / "model.xml", "throughput")
 

@@ -88,6 +88,11 @@ def cells(name: str) -> list[dict[str, Any]]:
         ) from error
 
 
+def script(name: str) -> str:
+    """Return the code of a notebook's cells."""
+    return "\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "code")
+
+
 def title(name: str) -> str:
     """Return the first heading of a notebook."""
     lines = (line for cell in cells(name) if cell["cell_type"] == "markdown" for line in cell["source"].splitlines())

@@ -76,7 +76,7 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
     Args:
         batch: Study, profile and data.
         name: The notebook.
-        if_stale: Whether to run only if the report is still stale.
+        if_stale: Whether to run only if the report is still stale; where only its page is, it is rendered again.
 
     Returns:
         Path of the report.
@@ -100,6 +100,10 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
         with lock as waited:
             if (waited or if_stale) and (batch := batch.refreshed()).fresh(name):
                 report_line("another run left a fresh report; nothing to do")
+                return folder / REPORT
+            if if_stale and batch.refreshed().only_page_changed(name):
+                _render_again(batch.refreshed(), name, folder)
+                report_line(f"rendered again from its executed notebook: {folder / REPORT}")
                 return folder / REPORT
             # smoke measures too little for meaningful times, so other notebooks may run beside the benchmark
             alone = name == suite.BENCHMARK and batch.study.profile != "smoke"
@@ -149,6 +153,14 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
     store.write_json(folder / METRICS, facts | results)
     index.write()
     report_line(f"done, peak memory {peak:.1f} GiB: {folder / REPORT}")
+
+
+def _render_again(batch: Batch, name: str, folder: Path) -> None:
+    """Write the page of a whole run again; what it recorded stays."""
+    facts = read_json(folder / METRICS)
+    store.atomic_write(folder / REPORT, report.render(folder / NOTEBOOK, facts, None))
+    store.write_json(folder / METRICS, facts | {"fingerprints": batch.fingerprints(name)})
+    index.write()
 
 
 def _end_killed_run(folder: Path) -> None:

@@ -1,16 +1,18 @@
-"""Which reports are stale, by content: the notebook, the study, the data, the library and the packages.
+"""Which reports are stale, by content: the notebook, the study, the data, and the code and packages that it uses.
 
-Modification times do not count, so a fresh checkout, a copied folder or a touched file reruns nothing.
+Modification times do not count, so a fresh checkout, a copied folder or a touched file reruns nothing; nor does a
+comment. A report whose page alone would look different is rendered again from its executed notebook.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scanbook import runtime, store
+from scanbook import registry, runtime, store
 from scanbook.config import KAGGLE, Study
 from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
@@ -18,6 +20,13 @@ from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
 from scanbook.runner import progress
+
+PAGE = "page"
+"""What a report's page is rendered with: templates, style sheet and code."""
+_RENDERING, _TEMPLATES = "scanbook.reporting.report", ("scanbook.reporting",)
+"""The module that renders pages, and the packages whose files are templates."""
+_NOT_SHOWN = ("registry",)
+"""Modules that a report does not depend on: of the registry, the entries of the study count."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,14 @@ def notebook_fingerprint(name: str) -> str:
     return store.fingerprint(
         [[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in suite.cells(name)]
     )
+
+
+def study_fingerprint(study: Study) -> str:
+    """Return the fingerprint of a study's values, and of the registry's entries that they name."""
+    values = study.resolved()
+    text = json.dumps(values, default=str)
+    backbones = {name: entry for name, entry in registry.BACKBONES.items() if f'"{name}"' in text}
+    return store.fingerprint(values, backbones, registry.POLICIES)
 
 
 def data_available(study: Study) -> bool:
@@ -75,21 +92,20 @@ class Batch:
         study: The study, resolved.
         overrides: The `key=value` pairs that it was resolved with.
         folder: Folder of its reports.
-        shared: Fingerprints of what all its reports depend on: study, data, library and packages.
+        shared: Fingerprints of what all its reports depend on: study and data.
+        library: The library's code as it was when the batch was made.
     """
 
     def __init__(self, study: Study, overrides: str = "") -> None:
         self.study = study
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
-        lock = runtime.project_root() / "requirements.lock"
+        self.library = store.Library()
         # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
         defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
-            "study": store.fingerprint(study.resolved()),
+            "study": study_fingerprint(study),
             "data": "" if defined else store.fingerprint([store.tree_fingerprint(path) for path in study.sources]),
-            "library": store.sources_fingerprint(),
-            "packages": store.fingerprint(runtime.versions(), lock.read_bytes() if lock.is_file() else b""),
         }
 
     def refreshed(self) -> Batch:
@@ -104,7 +120,14 @@ class Batch:
     def fingerprints(self, name: str) -> dict[str, str]:
         """Return the fingerprints of what the report of a notebook depends on."""
         prices = {"prices": _prices_fingerprint()} if name == suite.BENCHMARK else {}
-        return {"notebook": notebook_fingerprint(name), **self.shared, **prices}
+        code = self.library.code_of_script(suite.script(name), _NOT_SHOWN)
+        return {
+            "notebook": notebook_fingerprint(name),
+            **self.shared,
+            **code_fingerprints(code, code.resources(_TEMPLATES)),
+            **prices,
+            PAGE: self._page_fingerprint(),
+        }
 
     def state(self, name: str) -> State:
         """Return the state of the report of a notebook."""
@@ -112,16 +135,26 @@ class Batch:
         whole, failed = read_json(folder / METRICS), read_json(folder / FAILURE)
         if whole and (folder / REPORT).is_file():
             changed = self._changed(name, whole)
-            return State("stale", f"changed since: {', '.join(changed)}") if changed else State("fresh")
+            remark = " (rendered again, not run)" if changed == [PAGE] else ""
+            return State("stale", f"changed since: {', '.join(changed)}{remark}") if changed else State("fresh")
         if failed:
             failure, changed = Failure(**failed["failure"]), self._changed(name, failed)
             since = f" (changed since: {', '.join(changed)})" if changed else ""
             return State("failed", f"{failure.place}: {failure.sentence}{since}")
         return State("missing", "its run was stopped, or overwritten since" if (folder / NOTEBOOK).is_file() else "")
 
+    def _page_fingerprint(self) -> str:
+        code = self.library.code_of(_RENDERING, _NOT_SHOWN)
+        return store.fingerprint(code.modules, code.resources(), runtime.versions_of(code.packages))
+
     def _changed(self, name: str, facts: dict[str, Any]) -> list[str]:
         recorded, now = facts.get("fingerprints", {}), self.fingerprints(name)
         return [key for key in {**recorded, **now} if recorded.get(key) != now.get(key)]
+
+    def only_page_changed(self, name: str) -> bool:
+        """Return whether a run would record the same as the last one, which is whole, and only its page is stale."""
+        whole = read_json(self.folder / name / METRICS)
+        return bool(whole) and (self.folder / name / NOTEBOOK).is_file() and self._changed(name, whole) == [PAGE]
 
     def fresh(self, name: str) -> bool:
         """Return whether the report of a notebook is whole and a run would show the same now."""
@@ -130,6 +163,14 @@ class Batch:
     def stale(self) -> list[str]:
         """Return the notebooks that must be run, in order."""
         return [name for name in suite.notebooks() if not self.fresh(name)]
+
+
+def code_fingerprints(code: store.Code, resources: Any = None) -> dict[str, str]:
+    """Return the fingerprints of code, with the resources that it reads, and of the packages that it imports."""
+    return {
+        "library": store.fingerprint(code.modules, resources),
+        "packages": store.fingerprint(runtime.versions(()), runtime.versions_of(code.packages)),
+    }
 
 
 def status(batch: Batch) -> Iterator[str]:

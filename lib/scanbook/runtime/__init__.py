@@ -6,4 +6,12 @@ Callers write `runtime.configure(...)`. Importing it imports neither Keras nor a
 from scanbook.runtime.backend import configure, gpus, keras, training_precision, without_garbage_collection
 from scanbook.runtime.folders import NOTEBOOK, data_dir, project_root, reports_dir, store_dir, store_limit
 from scanbook.runtime.iteration import in_threads, interactive, progress
-from scanbook.runtime.machine import cores, describe_machine, memory_in_status, peak_memory, versions
+from scanbook.runtime.machine import (
+    cores,
+    describe_machine,
+    memory_in_status,
+    numeric_versions,
+    peak_memory,
+    versions,
+    versions_of,
+)

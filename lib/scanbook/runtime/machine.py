@@ -13,9 +13,14 @@ PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "opencv-python-headless", "pillow", "pydicom", "python-gdcm"),
     *("keras", "keras-hub", "tensorflow", "openvino"),
 )
-"""Packages whose versions can change what a stage holds; they are part of its name."""
+"""Packages whose versions can change what a stage holds; they are part of its name where its code imports them."""
 MEASURED_PACKAGES = ("nncf", "onnxruntime")
-"""Packages that only measurements use: reports depend on them and name them, stages do not."""
+"""Packages that only measurements use: reports name them, stages do not depend on them."""
+_DISTRIBUTIONS = {
+    **{"bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "gdcm": "python-gdcm", "PIL": "pillow"},
+    **{"sklearn": "scikit-learn", "yaml": "pyyaml"},
+}
+"""Packages that are imported by another name than they are installed by; "-" and "_" do not count."""
 
 INSTRUCTION_SETS = (
     *("asimd", "asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -38,6 +43,19 @@ def versions(packages: Iterable[str] = (*PACKAGES, *MEASURED_PACKAGES)) -> dict[
         except PackageNotFoundError:
             continue
     return installed
+
+
+def versions_of(imported: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed, by the names by which they are imported."""
+    installed = versions(_DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in imported)
+    return {name: number for name, number in installed.items() if name != "python"}
+
+
+def numeric_versions(imported: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those of `PACKAGES` that are imported, and of Python without its patch level."""
+    installed = versions_of(imported)
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {name: installed[name] for name in PACKAGES if name in installed} | {"python": python}
 
 
 def describe_machine() -> dict[str, str | int | float]:

@@ -9,10 +9,9 @@ import numpy as np
 from scanbook import runtime
 from scanbook.config import Study
 from scanbook.data import images as decoding
-from scanbook.data import pixels, splits
 from scanbook.data.manifest import Manifest
 from scanbook.errors import ImageError
-from scanbook.segmentation.masks import choose_method, cut_out, segment
+from scanbook.segmentation.masks import cut_out
 from scanbook.segmentation.scores import resize_masks
 from scanbook.store import fingerprint, stage
 
@@ -20,26 +19,6 @@ FORMS = ("whole", "cut out, white", "cut out, black", "cut out, mean", "cropped"
 """The forms of an image that `preview` returns, in its order."""
 LONGEST = 1024
 """Longest side of a written image, in pixels: no study's network sees more."""
-
-
-def prepare(study: Study) -> Manifest:
-    """Return the study's images with their splits, as its classifiers see them: whole, cut out, or cropped.
-
-    Every image keeps its name, label, group and split. An image with an empty mask stays whole. The source's mask is
-    cropped like its image.
-
-    Args:
-        study: `input` states the form of the images, `segmentation` the method.
-
-    Returns:
-        `splits.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
-    """
-    manifest = splits.prepare(study)
-    if study.input == "original":
-        return manifest
-    images = pixels.load(manifest, study.size)
-    method = choose_method(study, manifest, images)
-    return derive(study, manifest, segment(study, manifest, images, method), method)
 
 
 def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> Manifest:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from scanbook import augmentation, runtime, store, training
+from scanbook import augmentation, registry, runtime, store, training
 from scanbook.augmentation import Augmenter
 from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, Manifest
@@ -155,6 +155,7 @@ def train(
         "size": images.shape[1:3],
         "structure": structure,
         "unet": values,
+        "policy": registry.policy(AUGMENTATION[structure]),
         "rows": store.fingerprint(rows, selection),
         "seed": study.seed,
     }

@@ -1,23 +1,19 @@
-"""Fingerprints of content: of values, of files and folders, and of the code that could have run."""
+"""Fingerprints of content: of values, and of files and folders."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scanbook import runtime
 from scanbook.store.writing import atomic_write, plain
 
-PACKAGE = Path(__file__).parents[1]
-"""Folder of the library's code."""
 _CLOCK_STEP = 2_000_000_000
 """Step of the coarsest clock of a common file system (FAT), in nanoseconds."""
 
@@ -96,42 +92,3 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
                 elif entry.is_file():  # neither a broken link nor a pipe
                     status = entry.stat()
                     yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
-
-
-def _module_file(name: str) -> Path | None:
-    base = PACKAGE.joinpath(*name.split(".")[1:])
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
-
-
-def _imports(path: Path) -> set[str]:
-    """Return the modules of scanbook that a file imports, anywhere in it; scanbook has no relative imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] == "scanbook" and _module_file(name)}
-
-
-@cache
-def code_fingerprint(module: str) -> str:
-    """Return the fingerprint of the source of a scanbook module and of all those that it imports, directly or not.
-
-    Imports go one way, so this is exactly the code that a stage of this module could have run.
-    """
-    digests: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _module_file(name)
-        if name not in digests and path:
-            digests[name] = file_digest(path)
-            waiting += _imports(path)
-    return fingerprint(digests)
-
-
-def sources_fingerprint() -> str:
-    """Return the fingerprint of every source file, template and weights file of the library."""
-    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return fingerprint({str(path.relative_to(PACKAGE)): file_digest(path) for path in files})

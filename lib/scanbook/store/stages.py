@@ -1,7 +1,7 @@
 """Stages: folders that a function fills once for one set of inputs.
 
-The name of a stage is the fingerprint of its inputs, of the code that could have run and of the packages that could
-have changed the result, so that a stale stage is never used. It is built under a lock in a temporary folder and renamed
+The name of a stage is the fingerprint of its inputs, of the code that can have computed it and of the packages that
+this code imports, so that a stale stage is never used. It is built under a lock in a temporary folder and renamed
 when it is whole: a killed process leaves nothing that looks finished. The digests of its files are stored with it, so
 that a stage that was truncated or overwritten later is detected and built again.
 """
@@ -25,8 +25,8 @@ from typing import Any, BinaryIO
 
 from scanbook import runtime
 from scanbook.errors import StoreError
-from scanbook.runtime.machine import PACKAGES
-from scanbook.store.fingerprints import code_fingerprint, file_digest, fingerprint
+from scanbook.store.code import stage_code
+from scanbook.store.fingerprints import file_digest, fingerprint
 from scanbook.store.writing import write_json
 
 INPUTS = "inputs.json"
@@ -96,8 +96,9 @@ def _store_errors(folder: Path) -> Iterator[None]:
 
 def address(kind: str, inputs: Mapping[str, Any], code: str) -> Path:
     """Return the folder of a stage, whether it exists or not; the arguments are those of `stage`."""
-    versions = runtime.versions(PACKAGES)
-    return runtime.store_dir() / kind / fingerprint(kind, inputs, code_fingerprint(code), versions)
+    computing = stage_code(code)
+    versions = runtime.numeric_versions(computing.packages)
+    return runtime.store_dir() / kind / fingerprint(kind, inputs, computing.fingerprint, versions)
 
 
 @contextlib.contextmanager

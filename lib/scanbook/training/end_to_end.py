@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scanbook import runtime, store
+from scanbook import registry, runtime, store
 from scanbook.augmentation import Augmenter
 from scanbook.config import FineTuning, Study, Training
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
@@ -98,7 +98,7 @@ class EndToEndTraining:
     def _inputs(self) -> dict[str, Any]:
         training = self.study.fine_tuning if self.frozen else self.study.scratch
         inputs = features.inputs(self.manifest, self.images, self.backbone, self.weights)
-        inputs |= {"training": training, "policy": self.policy, "seed": self.study.seed}
+        inputs |= {"training": training, "policy": registry.policy(self.policy), "seed": self.study.seed}
         if self.frozen:
             return inputs | {"start": self.frozen.folder.name}
         return inputs | {"head": [self.study.head.units, self.study.head.output]}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from scanbook import runtime
+from scanbook import registry, runtime
 from scanbook.augmentation import Augmenter
 from scanbook.config import Study
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
@@ -52,7 +52,7 @@ def train_head(
         )
     policy = study.head.augmentation if policy is None else policy
     inputs = features.inputs(manifest, images, backbone, weights)
-    inputs |= {"head": study.head, "policy": policy, "seed": study.seed}
+    inputs |= {"head": study.head, "policy": registry.policy(policy), "seed": study.seed}
 
     def build(folder: Path) -> None:
         check_classes(study, manifest)

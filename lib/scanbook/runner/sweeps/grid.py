@@ -15,9 +15,12 @@ from scanbook.config import Study, Sweep
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.reporting.records import read_json
-from scanbook.runner.freshness import Batch
+from scanbook.runner.freshness import Batch, code_fingerprints, study_fingerprint
 from scanbook.runner.index import SWEEP
 from scanbook.runner.planning import options
+
+_TRAINING = "scanbook.runner.train"
+"""The module that trains the network of a trial."""
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +61,7 @@ class Result:
 class Grid:
     """A study's trials and their records.
 
-    A record's name holds a fingerprint of all that it depends on: the study as the trial takes it, data, library and
+    A record's name holds a fingerprint of all that it depends on: the study as the trial takes it, data, code and
     packages. So an existing record is fresh, and a grid that grows keeps its records.
 
     Args:
@@ -71,12 +74,13 @@ class Grid:
 
     def __init__(self, batch: Batch) -> None:
         self.batch, self.folder = batch, batch.folder / SWEEP
+        self._shared = batch.shared | code_fingerprints(batch.library.code_of(_TRAINING, store.NUMBERLESS))
         self.records = {trial: self._record(trial) for trial in trials(batch.study)}
 
     def _record(self, trial: Trial) -> Path:
         values = {"backbones": [trial.backbone], "augmentation": trial.policy, "seeds": 1, "sweep": Sweep()}
-        study = self.batch.study.model_copy(update=values).resolved()
-        digest = store.fingerprint(self.batch.shared | {"study": store.fingerprint(study), "seed": trial.seed})
+        study = study_fingerprint(self.batch.study.model_copy(update=values))
+        digest = store.fingerprint(self._shared | {"study": study, "seed": trial.seed})
         words = re.sub(r"[^\w.+-]", "_", f"{trial.backbone}-{trial.policy}-{trial.seed}")
         return self.folder / "trials" / f"{words}-{digest[:12]}.json"
 

@@ -1,0 +1,32 @@
+"""The images that a study's classifiers see.
+
+A file of its own: what derives images from masks must not depend on how a dataset is read and split.
+"""
+
+from __future__ import annotations
+
+from scanbook.config import Study
+from scanbook.data import pixels, splits
+from scanbook.data.manifest import Manifest
+from scanbook.segmentation.derived import derive
+from scanbook.segmentation.masks import choose_method, segment
+
+
+def prepare(study: Study) -> Manifest:
+    """Return the study's images with their splits, as its classifiers see them: whole, cut out, or cropped.
+
+    Every image keeps its name, label, group and split. An image with an empty mask stays whole. The source's mask is
+    cropped like its image.
+
+    Args:
+        study: `input` states the form of the images, `segmentation` the method.
+
+    Returns:
+        `splits.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
+    """
+    manifest = splits.prepare(study)
+    if study.input == "original":
+        return manifest
+    images = pixels.load(manifest, study.size)
+    method = choose_method(study, manifest, images)
+    return derive(study, manifest, segment(study, manifest, images, method), method)
