@@ -1,6 +1,6 @@
 """The `scanbook` command, which the Makefile runs.
 
-Only what a subcommand needs is imported, so that `scanbook plan` answers at once. Each option is written once, below,
+Only what a subcommand needs is imported, so that `scanbook status` answers at once. Each option is written once, below,
 and `_COMMANDS` lists the options of each subcommand.
 """
 
@@ -23,6 +23,7 @@ from scanbook.reporting import suite
 from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
 from scanbook.runner.freshness import Batch, check_data, data_available
+from scanbook.runtime import steps
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
 
@@ -54,11 +55,6 @@ def _planned(options: argparse.Namespace) -> list[Batch]:
         batches = _batches(options)
     schedule.announce(batches)
     return batches
-
-
-def _plan(options: argparse.Namespace) -> None:
-    """Print rules for Make on stdout, and what they will run on stderr."""
-    print(planning.makefile(_planned(options), options.launch), end="")
 
 
 def _reports(options: argparse.Namespace) -> int:
@@ -170,7 +166,8 @@ def _train(options: argparse.Namespace) -> None:
         if options.prepare:
             train.prepare_networks(study, request)
         else:
-            train.train_networks(study, request, _path(options.record) if options.record else None)
+            with nullcontext() if runtime.interactive() else steps.logged(lambda line: print(line, flush=True)):
+                train.train_networks(study, request, _path(options.record) if options.record else None)
         return
     command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]
     for key in ("profile", "data", "set", "backbone", "policy", "seed", "record"):
@@ -249,7 +246,6 @@ _ONE, _SEVERAL = (_PROFILE, _STUDY, _DATA, _SET), (_PROFILE, _STUDIES, _DATA, _S
 _COMMANDS = {
     "reports": (_reports, "run every notebook whose report is stale", *_SEVERAL, _LAUNCH, _JOBS),
     "status": (_status, "say which reports are fresh, stale, failed or missing", *_SEVERAL),
-    "plan": (_plan, "print rules of Make for the notebooks that are stale", *_SEVERAL, _LAUNCH),
     "run": (
         *(_run, "run one notebook into its report", *_ONE),
         _option("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),

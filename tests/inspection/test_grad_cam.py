@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -83,6 +82,8 @@ def test_a_network_of_another_process_is_given_heat_maps(output, tmp_path):
 def slopes(model, images, of):
     """Gradient of every logit by the output of a layer, by automatic differentiation: `(n, k, ...)`."""
     target = model.get_layer(of).output
+    import tensorflow as tf  # not before scanbook, which sets what it prints
+
     value = tf.convert_to_tensor(networks.keras.Model(model.input, target)(images))
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(value)

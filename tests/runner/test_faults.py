@@ -21,7 +21,7 @@ from helpers.projects import ROOT, make_project, write_notebook
 from scanbook import config
 from scanbook.reporting import suite
 from scanbook.reporting.records import FAILURE, METRICS, REPORT
-from scanbook.runner import progress, schedule
+from scanbook.runner import progress
 from scanbook.runner.freshness import Batch
 
 pytestmark = pytest.mark.slow
@@ -38,6 +38,8 @@ def wait(place=gate):
         time.sleep(0.02)
 """
 RECORD = '(folder / "results.json").write_text(json.dumps({"answer": 42}))'
+MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+"""Variables through which `make check` controls a Make that a test starts."""
 HELPER = 'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)'
 
 
@@ -50,7 +52,7 @@ class Project:
         self.folder = self.reports / "synthetic" / "smoke" / NAME
         self.gate = self.home / "gate"
         own = {"HOME": self.home, "REPORTS": self.reports, "STORE": self.store, "PROFILE": "smoke"}
-        around = {key: value for key, value in os.environ.items() if key not in schedule.OWN}  # of `make check`
+        around = {key: value for key, value in os.environ.items() if key not in MAKE}
         self.environment = around | {f"SCANBOOK_{key}": str(value) for key, value in own.items()}
 
     def notebook(self, *steps: str, name: str = NAME) -> None:

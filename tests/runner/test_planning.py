@@ -49,7 +49,7 @@ def test_after_a_touch_nothing_is_stale_and_after_a_sentence_one_notebook_is(pro
     make_fresh(synthetic())
     for path in project.rglob("*"):
         os.utime(path)
-    assert synthetic().stale() == [] and planning.makefile([synthetic()]) == ""
+    assert synthetic().stale() == [] and planning.plan([synthetic()]) == {}
     edit(project, ONE, "A question?", "Another one?")
     assert synthetic().stale() == [ONE]
 
@@ -106,20 +106,22 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     (project / "notebooks" / "studies" / "other.yaml").write_text(text.replace("study: synthetic\n", "study: other\n"))
     batches, excluded = planning.load_batches("synthetic, other,synthetic")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
-    rules = planning.makefile(batches, "srun -n1")
-    assert rules.count("\t@exec srun -n1 ") == 14 and rules.count("all:") == 1
-    assert re.search(rf"^other/{ONE}: other/01_eda other/02_segmentation", rules, re.MULTILINE)
+    runs = planning.plan(batches, "nice -n 1")
+    assert len(runs) == 14 and all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
+    assert runs[f"other/{ONE}"].after[:2] == ["other/01_eda", "other/02_segmentation"]
     with pytest.raises(StudyError, match="names several; name one"):
         planning.load_batches("synthetic,other", data="somewhere")
     with pytest.raises(StudyError, match="quote"):
-        planning.makefile(batches, "srun '-n1")
+        planning.plan(batches, "srun '-n1")
+    with pytest.raises(StudyError, match="'srum', which is no program on this machine"):
+        planning.plan(batches, "srum -n1")
 
 
 def test_all_excludes_studies_without_data_and_prints_them(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
-    assert cli.main(["plan", "--study", "all"]) == 0
+    assert cli.main(["status", "--study", "all"]) == 0
     out, error = capsys.readouterr()
-    assert "synthetic/01_eda:" in out and "folder" not in out
+    assert "synthetic/smoke: 7 missing" in out and "folder" not in out
     assert f"excluded: folder (no data at {project / 'data' / 'folder'})" in error
     assert "excluded: broken (study broken: key" in error
     with pytest.raises(StudyError, match="unknown profile 'fast'"):

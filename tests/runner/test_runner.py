@@ -17,9 +17,8 @@ from helpers.projects import RECORD, make_project, write_notebook
 from scanbook import cli, config, runtime
 from scanbook.errors import DataError, RunError
 from scanbook.reporting import suite
-from scanbook.runner import execute, index, locks
+from scanbook.runner import execute, index, locks, planning, schedule
 from scanbook.runner.freshness import Batch, check_data
-from scanbook.runner.planning import makefile
 from scanbook.runtime import machine
 
 
@@ -162,14 +161,16 @@ def test_data_count_by_content(project: Path, tmp_path: Path) -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-def rules(text: str) -> dict[str, set[str]]:
-    """Return what each notebook waits for, by the rules of Make for one study."""
-    lines = re.findall(r"^synthetic/(\w+):(.*)$", text, re.MULTILINE)
-    return {name: {need.removeprefix("synthetic/") for need in needs.split()} for name, needs in lines}
+def needs(runs: dict[str, planning.Run]) -> dict[str, set[str]]:
+    """Return the notebooks that each notebook of one study waits for."""
+    return {
+        name.removeprefix("synthetic/"): {earlier.removeprefix("synthetic/") for earlier in run.after}
+        for name, run in runs.items()
+    }
 
 
-def test_make_gets_the_order_and_every_stale_notebook(project: Path) -> None:
-    needs_of = rules(makefile([smoke()]))
+def test_every_stale_notebook_is_planned_after_those_that_it_needs(project: Path) -> None:
+    needs_of = needs(planning.plan([smoke()]))
     assert set(needs_of) == set(suite.NOTEBOOKS)
     assert needs_of["01_eda"] == set()
     for name in ("02_segmentation", "03_augmentation", "04_transfer_learning"):
@@ -180,37 +181,61 @@ def test_make_gets_the_order_and_every_stale_notebook(project: Path) -> None:
     assert needs_of["07_export_flask"] == needs_of[suite.BENCHMARK] == set(suite.NOTEBOOKS[:5])
 
 
-def test_make_skips_what_is_fresh_and_keeps_the_order_across_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_fresh_is_not_planned_and_the_order_holds_across_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Batch, "fresh", lambda self, name: name not in ("01_eda", "05_fine_tuning"))
-    assert rules(makefile([smoke()])) == {"01_eda": set(), "05_fine_tuning": {"01_eda"}}
+    assert needs(planning.plan([smoke()])) == {"01_eda": set(), "05_fine_tuning": {"01_eda"}}
     monkeypatch.setattr(Batch, "fresh", lambda self, name: True)
-    assert makefile([smoke()]) == ""
+    assert planning.plan([smoke()]) == {}
 
 
-def test_make_runs_what_the_plan_says(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quoting: a folder with a space and a dollar sign reaches the command as it is."""
+def test_what_is_planned_is_run_as_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A folder with a space and a dollar sign reaches the command as it is."""
     odd = project / "my $HOME images"
     odd.mkdir()
     monkeypatch.setattr(sys, "executable", "echo")
-    text = makefile(
-        [Batch(config.load("folder", "smoke", str(odd), "seed=1 limit=9"), "seed=1 limit=9")], "env A='b c'"
-    )
-    done = subprocess.run(["make", "-s", "-j2", "-f", "-"], input=text, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    batch = Batch(config.load("folder", "smoke", str(odd), "seed=1 limit=9"), "seed=1 limit=9")
+    schedule.run_all(planning.plan([batch], "env A='b c'"), 2, (), lambda: "")
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
     assert all(f"--data {odd} --set seed=1 limit=9" in line for line in lines)
     assert "run 01_eda" in lines[0] and "run 05_fine_tuning" in lines[4]
 
 
+def test_runs_wait_for_what_they_need_and_a_failure_stops_only_those_that_need_it(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    log = tmp_path / "log"
+
+    def run(name: str, *after: str, status: int = 0) -> planning.Run:
+        text = f'echo "start {name}" >> {log}; sleep 0.2; echo "end {name}" >> {log}; echo {name} >&2; exit {status}'
+        return planning.Run(["sh", "-c", text], after)
+
+    runs = {"a": run("a"), "b": run("b"), "c": run("c", "a", status=3), "d": run("d", "b"), "e": run("e", "c", "d")}
+    schedule.run_all(runs, 2, (), lambda: "")
+    lines = log.read_text().splitlines()
+    assert sorted(lines) == sorted(f"{word} {name}" for name in "abcd" for word in ("start", "end"))
+    assert lines.index("end a") < lines.index("start c") and lines.index("end b") < lines.index("start d")
+    running = [sum(1 if line.startswith("start") else -1 for line in lines[: number + 1]) for number in range(8)]
+    assert max(running) == 2
+    assert sorted(capsys.readouterr().err.split()) == ["a", "b", "c", "d"]
+    log.unlink()
+    schedule.run_all({name: run(name) for name in "cab"}, 1, (), lambda: "")
+    assert log.read_text().split()[1::2] == ["c", "c", "a", "a", "b", "b"], "in their order, one at a time"
+
+
 def test_the_check_is_a_quick_start(project: Path) -> None:
     heavy = "pandas keras tensorflow cv2 matplotlib sklearn scipy papermill nbconvert jupyter_client numpy"
     code = (
-        "import sys; from scanbook import cli; status = cli.main(['plan', '--profile', 'smoke']);"
+        "import sys; from scanbook import cli; status = cli.main(['status', '--profile', 'smoke']);"
         f"print('HEAVY', [name for name in '{heavy}'.split() if name in sys.modules]); sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
-    assert "synthetic/07_export_flask: synthetic/01_eda" in done.stdout
+    assert "synthetic/smoke: 7 missing" in done.stdout
 
 
 def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +253,30 @@ def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert not batch.refreshed().fresh("01_eda")
     assert execute.run(batch, "01_eda", if_stale=True) and batch.refreshed().fresh("01_eda")
+
+
+def test_a_log_says_again_and_again_how_far_a_long_section_is(
+    project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "QUIET", 1.0)
+    work = """
+import time
+from scanbook.runtime import steps
+with steps.step("stage fine_tuning"), steps.step("ResNet18", 12, "epoch") as training:
+    training.started -= 4
+    training.advance(2)
+    time.sleep(3.5)
+"""
+    write_notebook(project, "01_eda", work, RECORD.format(name="01_eda"))
+    execute.run(smoke(), "01_eda")
+    lines = capsys.readouterr().out.splitlines()
+    places = [line.split("] ")[1] for line in lines if "1. Step 1" in line]
+    assert places[0] == "1. Step 1" and len(places) >= 3
+    assert all(
+        re.fullmatch(r"1\. Step 1 \(stage fine_tuning: ResNet18, epoch 3 of 12, about \d+ s left\)", place)
+        for place in places[2:]
+    )
+    assert [line.split("] ")[1] for line in lines if "2. Step 2" in line] == ["2. Step 2"]
 
 
 # --- failures
@@ -295,11 +344,11 @@ def test_a_notebook_that_records_nothing_is_not_a_whole_run(project: Path, monke
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["plan", "--study", "nosuch"], "unknown study 'nosuch'; expected one of folder, synthetic"),
-        (["plan", "--profile", "fast"], "unknown profile 'fast'; expected one of smoke, quick, full"),
-        (["plan", "--set", "head.epoch=3"], "unknown key 'head.epoch'"),
-        (["plan", "--set", "backbones=[vgg99]"], "unknown backbone 'vgg99'"),
-        (["plan", "--study", "folder", "--data", "/no/such/place"], "no data at /no/such/place"),
+        (["status", "--study", "nosuch"], "unknown study 'nosuch'; expected one of folder, synthetic"),
+        (["status", "--profile", "fast"], "unknown profile 'fast'; expected one of smoke, quick, full"),
+        (["status", "--set", "head.epoch=3"], "unknown key 'head.epoch'"),
+        (["status", "--set", "backbones=[vgg99]"], "unknown backbone 'vgg99'"),
+        (["reports", "--study", "folder", "--data", "/no/such/place"], "no data at /no/such/place"),
         (["run", "01_eda", "--study", "folder"], "study folder has no data at"),
         (["run", "08_more"], "unknown notebook '08_more'"),
         (["serve"], "no bundle at"),
@@ -314,7 +363,7 @@ def test_a_wrong_word_is_one_line_and_status_1(project: Path, capsys, arguments:
 
 
 def test_the_traceback_is_there_when_asked(project: Path, capsys) -> None:
-    assert cli.main(["plan", "--study", "nosuch", "--traceback"]) == 1
+    assert cli.main(["status", "--study", "nosuch", "--traceback"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

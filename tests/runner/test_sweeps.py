@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -176,8 +175,7 @@ def test_every_trial_runs_once_and_a_failed_one_again(
     )
     ran = (project / "ran").read_text().split("\n")[:-1]
     assert len(ran) == len(set(ran)) == 8 == len((project / "launched").read_text().split())
-    rules = running._rules(Grid(batch()), list(Grid(batch()).records), "")
-    seeds = re.findall(r"/(\d)\b", rules.splitlines()[1])
+    seeds = [name.split()[-1] for name in running._plan(Grid(batch()), list(Grid(batch()).records), "")]
     assert seeds == ["0"] * 4 + ["1"] * 4, "each configuration is trained once before any is repeated"
     folder = Grid(batch()).folder
     shown = (folder / "index.html").read_text()

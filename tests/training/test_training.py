@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 
 from helpers import planted
 from scanbook import runtime, store, training
@@ -45,6 +44,8 @@ def use_fresh_store(monkeypatch, tmp_path, name):
 @pytest.fixture
 def eager():
     """Steps are run as they are: to trace a graph takes longer than a few of them."""
+    import tensorflow as tf  # not before scanbook, which sets what it prints
+
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

@@ -14,8 +14,8 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from scanbook import runtime
 from scanbook.reporting.failure import Failure, is_expected
-from scanbook.reporting.records import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRACEBACK_LINES = 16
@@ -34,7 +34,7 @@ def environment(*folders: Path) -> Environment:
     """Return the templates of the pages, which share one style sheet; those of other folders come first."""
     loader = FileSystemLoader([*folders, TEMPLATES])
     templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.filters |= {"duration": duration, "anchor": anchor}
+    templates.filters |= {"duration": runtime.duration, "anchor": anchor}
     return templates
 
 

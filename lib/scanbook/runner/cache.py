@@ -10,7 +10,6 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from scanbook import runtime, store
 from scanbook.errors import StoreError
-from scanbook.reporting.records import duration
 
 
 def size(text: str) -> int:
@@ -40,7 +39,7 @@ def lines() -> Iterator[str]:
     yield f"{'kind':24}  {'stages':>6}  {'size':>9}  last used"
     sizes = {kind: sum(entry.size for entry in entries) for kind, entries in kinds.items()}
     for kind in sorted(kinds, key=lambda kind: -sizes[kind]):
-        age = duration(max(0, time.time() - max(entry.used for entry in kinds[kind])))
+        age = runtime.duration(max(0, time.time() - max(entry.used for entry in kinds[kind])))
         yield f"{kind:24}  {len(kinds[kind]):6}  {_readable(sizes[kind]):>9}  {age} ago"
     total, limit = _readable(sum(sizes.values())), _readable(runtime.store_limit())
     yield f"{runtime.store_dir()}: {total} of {limit} (SCANBOOK_STORE_GIB); stages used longest ago go first"

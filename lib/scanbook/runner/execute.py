@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,28 +24,38 @@ from scanbook.config import Study
 from scanbook.errors import RunError
 from scanbook.reporting import report, suite
 from scanbook.reporting.failure import Failure
-from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
 from scanbook.runner import index, kernel, locks, memory
 from scanbook.runner.freshness import Batch
 from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress, screen
 from scanbook.runner.progress import read as read_progress
+from scanbook.runtime import steps
 from scanbook.runtime.processes import Peak, interruptible, with_malloc
 
 # papermill logs the death of a kernel, which our error line reports too; without a handler it would be printed twice
 logging.getLogger("papermill").addHandler(logging.NullHandler())
 
+QUIET = 15.0
+"""Seconds in one section after which a line says again how far a notebook is."""
+
 
 class Follower:
     """Follows a running notebook: papermill calls it when a cell starts, and a thread calls its method `memory`.
+
+    Args:
+        folder: Folder of the report.
+        progress: How far the notebook is.
+        print_line: Prints how far it is: for each section, and again after `QUIET` seconds in one.
 
     Attributes:
         progress: How far the notebook is.
     """
 
-    def __init__(self, folder: Path, progress: Progress, on_section: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Progress, print_line: Callable[[str], None]) -> None:
         self.progress = progress
-        self._folder, self._on_section = folder, on_section
+        self._folder, self._print_line = folder, print_line
         self._written = 0.0
+        self._printed = time.monotonic()
 
     def __call__(self, cell: Any, cell_index: int) -> None:
         """Count a code cell; store a heading as the current section and print it on the terminal."""
@@ -54,16 +64,25 @@ class Follower:
             return
         headings = re.findall(r"^#{2,3} +(.+)", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and headings:
-            self.progress.section = headings[-1].strip()
-            self._on_section(self.progress.section)
+            self.progress.section, self.progress.steps = headings[-1].strip(), ""
+            self._print_place()
 
     def memory(self) -> float:
-        """Return the memory of the kernel and its children, in GiB; every second, write the progress."""
+        """Return the memory of the kernel and its children, in GiB; every second, read and write the progress."""
         self.progress.memory = memory.memory_below()
-        if time.monotonic() - self._written >= INTERVAL:
-            self._written = time.monotonic()
+        now = time.monotonic()
+        if now - self._written >= INTERVAL:
+            self._written = now
+            self.progress.steps = steps.describe(steps.read(Path(self.progress.kernel_folder) / kernel.STEPS))
             self.progress.write(self._folder)
+            if now - self._printed >= QUIET:
+                with suppress(OSError):  # nobody reads any more, which stops the run at its next section
+                    self._print_place()
         return self.progress.memory
+
+    def _print_place(self) -> None:
+        self._printed = time.monotonic()
+        self._print_line(self.progress.place)
 
     def failure(self, kind: str, message: str) -> Failure:
         """Return a failure at the place reached."""
@@ -118,7 +137,7 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
     _end_killed_run(folder)
     _clear(folder)
     expected = read_json(folder / PREVIOUS).get("seconds")
-    message = f"starts: {f'the last run took {duration(expected)}' if expected else 'its first run'}"
+    message = f"starts: {f'the last run took {runtime.duration(expected)}' if expected else 'its first run'}"
     report_line(message, passing=True)
     facts = {
         "notebook": name,
@@ -132,7 +151,7 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
         "commit": _commit(),
     }
     progress = Progress(f"{batch.label}/{name}", expected=expected)
-    follower = Follower(folder, progress, lambda section: report_line(section, passing=True))
+    follower = Follower(folder, progress, lambda place: report_line(place, passing=True))
     clock = time.perf_counter()
     peak, failure = _execute(batch, name, folder, follower)
     facts |= {
@@ -249,6 +268,7 @@ def _kernel_environment(notebook: str) -> Iterator[str]:
             "SCANBOOK_REPORTS": str(runtime.reports_dir()),
             runtime.NOTEBOOK: notebook,
             kernel.FOLDER: own,
+            steps.FILE: f"{own}/{kernel.STEPS}",
             "TMPDIR": os.environ.get("TMPDIR", own),  # temporary files are removed with the kernel's folder
             "IPYTHONDIR": f"{own}/ipython",
         }

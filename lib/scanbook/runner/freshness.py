@@ -18,7 +18,7 @@ from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
 from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
-from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, duration, read_json
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
 from scanbook.runner import progress
 
 PAGE = "page"
@@ -182,7 +182,7 @@ def status(batch: Batch) -> Iterator[str]:
     for name, state in states.items():
         word, reason = state.word, state.reason
         if run := progress.running(batch.folder / name):
-            word, reason = "running", f"{run.section or 'starting'}, since {duration(run.elapsed)}"
+            word, reason = "running", f"{run.place}, since {runtime.duration(run.elapsed)}"
         yield f"  {name:{width}}  {word:7}  {reason}".rstrip()
 
 

@@ -16,6 +16,8 @@ from traitlets.config import Config
 
 FOLDER = "JUPYTER_RUNTIME_DIR"
 """Variable with the kernel's own folder, which identifies the kernel and all processes that it starts."""
+STEPS = "steps.json"
+"""File in that folder in which the kernel writes its steps."""
 PREFIX = "scanbook-"
 """First characters of the name of such a folder."""
 

@@ -1,6 +1,6 @@
 """Locks between processes: one run per report folder, and the machine for the benchmark alone.
 
-The operating system holds them (`flock`), so the locks of a killed process are free at once.
+The operating system holds them, so the locks of a killed process are free at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from scanbook import runtime
 from scanbook.errors import RunError
@@ -38,12 +40,11 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], object] = lambda: None) -> Iterator[bool]:
-    """Hold a lock file.
+def hold(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Hold a lock file, as nobody else does.
 
     Args:
         path: The file; it is created when missing and stays.
-        exclusive: Whether nobody else may hold it; otherwise others may share it.
         on_wait: Called once when the lock is not free.
 
     Yields:
@@ -52,19 +53,20 @@ def hold(path: Path, exclusive: bool = True, on_wait: Callable[[], object] = lam
     Raises:
         RunError: The folder cannot be written.
     """
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    lock = FileLock(path)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
         waited = False
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(blocking=False)
+        except Timeout:
             waited = True
             on_wait()
-            fcntl.flock(file, kind)
+            lock.acquire()
+    try:
         yield waited
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -77,5 +79,12 @@ def machine(alone: bool, on_wait: Callable[[], object] = lambda: None) -> Iterat
     folder, name = runtime.reports_dir(), platform.node()
     with ExitStack() as locks:
         with hold(folder / f".turn-{name}.lock", on_wait=on_wait):
-            locks.enter_context(hold(folder / f".machine-{name}.lock", exclusive=alone, on_wait=on_wait))
+            file = locks.enter_context((folder / f".machine-{name}.lock").open("a"))
+            # on the descriptor itself: notebooks share this lock, and FileLock has no lock that is shared
+            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, kind)
         yield

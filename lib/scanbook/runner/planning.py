@@ -1,11 +1,11 @@
-"""Which runs one command makes: the studies that it names, and the rules by which Make runs their stale notebooks."""
+"""Which runs one command makes: the studies that it names, and their stale notebooks in order."""
 
 from __future__ import annotations
 
-import re
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scanbook import config
@@ -63,57 +63,51 @@ def options(batch: Batch) -> list[str]:
     return words
 
 
-def makefile(batches: Sequence[Batch], launch: str = "") -> str:
-    """Return rules of Make that run the stale notebooks of all studies in order; "" when none is stale.
-
-    Args:
-        batches: The studies.
-        launch: Command that starts each run, such as "srun -n1"; "" to start it directly.
-
-    Raises:
-        StudyError: `launch` has a quote that is not closed.
-    """
-    runs: dict[str, Run] = {}
-    for batch in batches:
-        stale = batch.stale()
-        targets = {name: target(batch.study.study, name) for name in stale}
-        for name in stale:
-            command = [sys.executable, "-m", "scanbook.cli", "run", name, "--if-stale"]
-            command += ["--study", batch.study.study, *options(batch)]
-            earlier = suite.before(name)
-            runs[targets[name]] = Run(command, [targets[other] for other in stale if other in earlier])
-    return rules(runs, launch)
-
-
 @dataclass(frozen=True)
 class Run:
-    """A run that Make starts.
+    """A run of a command in a process of its own.
 
     Attributes:
         command: Its words.
-        after: The runs that must be done before.
+        after: Names of the runs that must be done before.
     """
 
     command: Sequence[str]
     after: Sequence[str] = ()
 
 
-def target(*parts: str) -> str:
-    """Return the name of a run as a target of Make."""
-    return "/".join(re.sub(r"[^\w.+-]", "_", part) for part in parts)
+def plan(batches: Sequence[Batch], launch: str = "") -> dict[str, Run]:
+    """Return the runs of the stale notebooks of all studies, by study and notebook, in order.
+
+    Args:
+        batches: The studies.
+        launch: Command that starts each run, such as "srun -n1"; "" to start it directly.
+
+    Raises:
+        StudyError: As `launcher`.
+    """
+    words = launcher(launch)
+    runs: dict[str, Run] = {}
+    for batch in batches:
+        stale = batch.stale()
+        for name in stale:
+            command = [*words, sys.executable, "-m", "scanbook.cli", "run", name, "--if-stale"]
+            command += ["--study", batch.study.study, *options(batch)]
+            earlier = [f"{batch.study.study}/{other}" for other in stale if other in suite.before(name)]
+            runs[f"{batch.study.study}/{name}"] = Run(command, earlier)
+    return runs
 
 
-def rules(runs: Mapping[str, Run], launch: str = "") -> str:
-    """Return rules of Make for runs, by their targets; "" without any. `launch` is as in `makefile`."""
+def launcher(launch: str) -> list[str]:
+    """Return the words of a command that starts another command.
+
+    Raises:
+        StudyError: It has a quote that is not closed, or its program is not on this machine.
+    """
     try:
-        launcher = shlex.split(launch)
+        words = shlex.split(launch)
     except ValueError as error:
         raise StudyError(f"LAUNCH={launch} has a quote that is not closed; close it") from error
-    if not runs:
-        return ""
-    lines = [f".PHONY: all {' '.join(runs)}", f"all: {' '.join(runs)}"]
-    for name, run in runs.items():
-        lines.append(f"{name}: {' '.join(run.after)}".rstrip())
-        # exec: what Make stops is the command, and no shell around it
-        lines.append("\t@exec " + shlex.join([*launcher, *run.command]).replace("$", "$$"))
-    return "".join(f"{line}\n" for line in lines)
+    if words and not shutil.which(words[0]):
+        raise StudyError(f"LAUNCH={launch} starts with {words[0]!r}, which is no program on this machine; check LAUNCH")
+    return words

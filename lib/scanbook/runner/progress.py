@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanbook import store
-from scanbook.reporting.records import duration
+from scanbook import runtime, store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +39,7 @@ class Progress:
         expected: Seconds of the last whole run; None without one.
         started: Start of this run, in seconds since 1970.
         section: The last heading passed.
+        steps: What the kernel does there and how far it is, as `runtime.steps` describes it.
         cell: Number of the code cell that runs, as Jupyter counts them in brackets.
         memory: Memory of the kernel and its children, in GiB.
     """
@@ -49,6 +49,7 @@ class Progress:
     expected: float | None = None
     started: float = field(default_factory=time.time)
     section: str = ""
+    steps: str = ""
     cell: int = 0
     memory: float = 0.0
 
@@ -56,6 +57,11 @@ class Progress:
         """Write it beside the report; on a full disk nothing shows it, and the run goes on."""
         with suppress(OSError):
             store.atomic_write(folder / RUNNING, json.dumps(asdict(self)))
+
+    @property
+    def place(self) -> str:
+        """The section, and the steps in it."""
+        return f"{self.section or 'starting'}{f' ({self.steps})' if self.steps else ''}"
 
     @property
     def elapsed(self) -> float:
@@ -140,10 +146,10 @@ def table(notebooks: Iterable[Progress], foot: str = "") -> Table:
     rows.add_column(no_wrap=True, justify="right")
     rows.add_column(no_wrap=True, justify="right")
     for progress in notebooks:
-        expected = f" of about {duration(progress.expected)}" if progress.expected else ""
-        elapsed = f"{duration(progress.elapsed)}{expected}"
-        section = Text(progress.section or "starting")
-        rows.add_row(Text(progress.label, "bold"), section, elapsed, f"{progress.memory:.1f} GiB")
+        expected = f" of about {runtime.duration(progress.expected)}" if progress.expected else ""
+        elapsed = f"{runtime.duration(progress.elapsed)}{expected}"
+        row = Text(progress.label, "bold"), Text(progress.place), elapsed, f"{progress.memory:.1f} GiB"
+        rows.add_row(*row)
     if foot:
         rows.add_row(Text(foot, "dim"))
     return rows

@@ -15,3 +15,4 @@ from scanbook.runtime.machine import (
     versions,
     versions_of,
 )
+from scanbook.runtime.steps import duration, step

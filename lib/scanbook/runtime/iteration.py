@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from scanbook.runtime.machine import cores
+from scanbook.runtime.steps import step
 
 T = TypeVar("T")
 
@@ -37,12 +38,19 @@ def interactive() -> bool:
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Wrap `items` in a progress bar where a person watches; return them as they are elsewhere.
+    """Yield `items` and report how many are done: in a progress bar where a person watches, else as a step.
 
     A bar fills a report that is run without a person with one line per step (papermill#765).
     """
-    if not interactive():
-        return items
-    from tqdm.auto import tqdm
+    if interactive():
+        from tqdm.auto import tqdm
 
-    return tqdm(items, desc=description, total=total, leave=False)
+        return tqdm(items, desc=description, total=total, leave=False)
+    return _counted(items, description, len(items) if total is None and isinstance(items, Sized) else total)
+
+
+def _counted(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    with step(description, total) as current:
+        for done, item in enumerate(items, 1):
+            yield item
+            current.advance(done)

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from scanbook.errors import RunError
+from scanbook.runtime import steps
 
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 """Environment in which neither TensorFlow nor JAX sees a GPU."""
@@ -73,7 +74,8 @@ class Child:
         patience: float = 0.0,
     ) -> None:
         self.name, self._hint, self._limit, self._patience = name, hint, limit, patience
-        variables = {**with_malloc(), "SCANBOOK_HEADLESS": "1", **environment}
+        # without steps of its own: those of this process are reported
+        variables = {**with_malloc(), "SCANBOOK_HEADLESS": "1", steps.FILE: None, **environment}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  the process writes to it as long as it lives
         self.process = subprocess.Popen(
             [sys.executable, *arguments],

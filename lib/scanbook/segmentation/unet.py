@@ -19,6 +19,7 @@ from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.pixels import sample_fingerprint
 from scanbook.models import engines
+from scanbook.runtime.steps import reported
 
 keras = runtime.keras()
 layers, ops = keras.layers, keras.ops
@@ -170,18 +171,19 @@ def train(
         # Keras traces the training step twice where the variables of its optimizer and metrics are not yet built.
         model.optimizer.build(model.trainable_variables)
         model.evaluate(images[watched[:1]], experts[watched[:1]].astype(np.uint8), verbose=0)
-        clock = training.Clock("U-Net", lines=True)
+        clock = training.Clock("U-Net", lines=True, epochs=values.epochs)
         best = keras.callbacks.EarlyStopping(
             "val_dice", mode="max", patience=values.epochs, restore_best_weights=len(selection) > 0
         )
-        result = model.fit(
-            batches,
-            validation_data=(images[watched], experts[watched].astype(np.uint8)),
-            validation_batch_size=64,
-            epochs=values.epochs,
-            verbose=int(runtime.interactive()),
-            callbacks=[clock, best],
-        )
+        with reported(clock.step):
+            result = model.fit(
+                batches,
+                validation_data=(images[watched], experts[watched].astype(np.uint8)),
+                validation_batch_size=64,
+                epochs=values.epochs,
+                verbose=int(runtime.interactive()),
+                callbacks=[clock, best],
+            )
         history = pd.DataFrame(result.history).rename(columns=lambda key: key.replace("val_", "validation_"))
         history.insert(0, "epoch", np.arange(1, len(history) + 1))
         history["seconds"] = clock.times

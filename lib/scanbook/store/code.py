@@ -29,7 +29,7 @@ NUMBERLESS = (
     # the values of a study and the registry's entries that a stage uses are among its inputs
     *("config", "registry"),
     # messages, files and progress change no number; pages and the service come after the numbers
-    *("errors", "store", "runtime.folders", "runtime.iteration", "reporting", "serving"),
+    *("errors", "store", "runtime.folders", "runtime.iteration", "runtime.steps", "reporting", "serving"),
 )
 """Modules that cannot change what a stage holds; what they import counts only where others import it, too."""
 _MODULE = re.compile(rf"{ROOT}(\.\w+)+")

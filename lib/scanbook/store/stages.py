@@ -131,7 +131,8 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
     token = _inner_seconds.set(inner)
     try:
         started = time.perf_counter()
-        build(work)
+        with runtime.step(f"stage {folder.parent.name}"):
+            build(work)
         duration = time.perf_counter() - started
         times = {"seconds": round(duration, 3), "own_seconds": round(duration - sum(inner), 3)}
         write_json(work / INPUTS, {"inputs": inputs} | times | {"files": _describe_files(work)})

@@ -18,6 +18,7 @@ from scanbook import runtime
 from scanbook.config import Schedule
 from scanbook.errors import ModelError
 from scanbook.runtime import distribution
+from scanbook.runtime.steps import Step, reported
 from scanbook.store import atomic_write
 from scanbook.training.batches import Batches
 
@@ -25,10 +26,20 @@ keras = runtime.keras()
 
 
 class Clock(keras.callbacks.Callback):
-    """Records the time of every epoch, stops at a loss that is not finite, and prints a line per epoch if headless."""
+    """Records the time of every epoch, stops at a loss that is not finite, and prints a line per epoch if headless.
 
-    def __init__(self, name: str, lines: bool) -> None:
+    Args:
+        name: Name of the training.
+        lines: Whether to print lines.
+        epochs: Number of epochs.
+
+    Attributes:
+        step: The training as a step, whose epochs it counts.
+    """
+
+    def __init__(self, name: str, lines: bool, epochs: int | None = None) -> None:
         super().__init__()
+        self.step = Step(name, epochs, "epoch")
         self.name, self.lines = name, lines and not runtime.interactive() and distribution.first_process()
         self.times: list[float] = []
 
@@ -39,6 +50,7 @@ class Clock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Record the time; raise a `ModelError` if a loss is not finite."""
         logs = logs or {}
+        self.step.advance(epoch + 1)
         self.times.append(time.perf_counter() - self.started)
         invalid = [key.replace("val_", "validation ") for key in ("loss", "val_loss") if not np.isfinite(logs[key])]
         if invalid:
@@ -276,25 +288,27 @@ def fit(
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**lowest, factor=0.5, patience=values.plateau_patience))
     # TensorFlow traces a step that creates variables twice, and starts each of them behind a condition
     model.optimizer.build(model.trainable_variables)
-    clock = Clock(name, lines=batches)
+    clock = Clock(name, batches, values.epochs)
     saved = Checkpoint(checkpoint, clock, callbacks)
+    clock.step.done = clock.step.before = saved.epoch
     x, y = (train, None) if batches else train
     if batches:
         train.begin(saved.epoch)
     try:
-        # a pass without an epoch restores the best weights of a finished run
-        model.fit(
-            x,
-            y,
-            validation_data=validation,
-            validation_batch_size=None if isinstance(validation, Batches) else 64,
-            epochs=saved.epoch if saved.stopped else values.epochs,
-            initial_epoch=saved.epoch,
-            batch_size=None if batches else values.batch_size,
-            shuffle=not batches,  # `Batches` sample their own order
-            verbose=int(batches and runtime.interactive() and distribution.first_process()),
-            callbacks=[*callbacks, clock, saved],
-        )
+        with reported(clock.step):
+            # a pass without an epoch restores the best weights of a finished run
+            model.fit(
+                x,
+                y,
+                validation_data=validation,
+                validation_batch_size=None if isinstance(validation, Batches) else 64,
+                epochs=saved.epoch if saved.stopped else values.epochs,
+                initial_epoch=saved.epoch,
+                batch_size=None if batches else values.batch_size,
+                shuffle=not batches,  # `Batches` sample their own order
+                verbose=int(batches and runtime.interactive() and distribution.first_process()),
+                callbacks=[*callbacks, clock, saved],
+            )
     except Exception as error:
         if type(error).__name__ in _NO_MEMORY or "RESOURCE_EXHAUSTED" in str(error):
             raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error

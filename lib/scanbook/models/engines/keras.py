@@ -81,6 +81,7 @@ class SavedModelEngine(KerasEngine):
             raise ModelError(f"{path} is no SavedModel with a function `serve`; write it again") from error
 
 
+@runtime.step("converting to SavedModel")
 def to_saved_model(model: Any, path: Path) -> None:
     """Write a Keras model as a SavedModel, in float32; its function and signature are those of `serving_function`.
 

@@ -63,6 +63,7 @@ class OnnxEngine:
         return join([self._run(batch) for batch in parts])
 
 
+@runtime.step("converting to ONNX")
 def to_onnx(model: Any, path: Path) -> None:
     """Write a Keras model as an ONNX file, in float32, for any number of images and with the outputs in their order.
 

@@ -161,6 +161,7 @@ def read_openvino(path: Path) -> Any:
         raise ModelError(f"{path} cannot be opened as an OpenVINO model; write it again") from error
 
 
+@runtime.step("converting to OpenVINO")
 def to_openvino(model: Any) -> Any:
     """Convert a Keras model to an `openvino.Model`, in float32.
 

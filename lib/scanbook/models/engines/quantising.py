@@ -13,6 +13,7 @@ import numpy as np
 from scanbook import runtime
 
 
+@runtime.step("quantising to int8")
 def quantise(model: Any, images: np.ndarray, transformer: bool = False) -> Any:
     """Convert weights and activations to 8-bit integers whose ranges come from images (post-training quantisation).
 

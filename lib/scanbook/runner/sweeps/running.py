@@ -1,4 +1,4 @@
-"""`make sweep`: Make starts the trials that are missing; one table and page show the results of all."""
+"""`make sweep`: the trials that are missing run side by side; one table and page show the results of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from multiprocessing import get_context
 
 from scanbook import runtime
 from scanbook.config import Study
-from scanbook.reporting.records import duration
 from scanbook.runner import index, locks, planning, schedule
 from scanbook.runner.freshness import Batch
 from scanbook.runner.sweeps import page
@@ -31,7 +30,8 @@ def run(batch: Batch, jobs: int, launch: str = "") -> bool:
         Whether every trial is done, except for backbones without pretrained weights.
 
     Raises:
-        RunError: As `schedule.run_make`.
+        RunError: As `schedule.run_all`.
+        StudyError: As `planning.launcher`.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP.
     """
     grid = Grid(batch)
@@ -51,15 +51,15 @@ def _run(grid: Grid, jobs: int, launch: str) -> bool:
 
     def foot() -> str:
         count = sum(grid.records[trial].is_file() for trial in missing)
-        return f"{count} of {len(missing)} trials done in {duration(time.time() - started)}"
+        return f"{count} of {len(missing)} trials done in {runtime.duration(time.time() - started)}"
 
     if missing:
-        schedule.run_make(_rules(grid, missing, launch), jobs, (), foot)
+        schedule.run_all(_plan(grid, missing, launch), jobs, (), foot)
     results = grid.results()
     failed = [trial for trial in missing if trial not in {result.trial for result in results}]
     path = page.write(grid, results, failed, excluded)
     index.write()
-    count = f"{len(missing) - len(failed)} of {len(missing)} trials run in {duration(time.time() - started)}"
+    count = f"{len(missing) - len(failed)} of {len(missing)} trials run in {runtime.duration(time.time() - started)}"
     if failed:
         names = "; ".join(f"{trial.backbone}, {trial.policy}, seed {trial.seed}" for trial in failed)
         print(f"{count}; not done: {names}. The lines above have the reasons: {path}", file=sys.stderr)
@@ -85,10 +85,12 @@ def _missing_weights(study: Study) -> dict[str, str]:
     return backbones.resolve(study)[1]
 
 
-def _rules(grid: Grid, trials: Sequence[Trial], launch: str) -> str:
-    """Return Make's rules, one trial of each configuration first: a sweep that is stopped has results of all."""
-    study, runs = grid.batch.study.study, {}
-    for trial in sorted(trials, key=lambda trial: trial.seed):
-        target = planning.target(study, trial.backbone, trial.policy, str(trial.seed))
-        runs[target] = planning.Run(grid.command(trial, bool(launch)))
-    return planning.rules(runs, launch)
+def _plan(grid: Grid, trials: Sequence[Trial], launch: str) -> dict[str, planning.Run]:
+    """Return the runs, one trial of each configuration first: a sweep that is stopped has results of all."""
+    words = planning.launcher(launch)
+    return {
+        " ".join((trial.backbone, trial.policy, str(trial.seed))): planning.Run(
+            [*words, *grid.command(trial, bool(launch))]
+        )
+        for trial in sorted(trials, key=lambda trial: trial.seed)
+    }
