@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lib" / "scanbook"
 _COMMANDS = """# Commands
 
-`make` sets up the environment and runs the command; `scanbook` is the command itself. Every subcommand takes `--help`, and `--traceback`,
-which shows where an error came from.
+`make` sets up the environment and runs the command; `scanbook` is the command itself. Every subcommand takes `--help`,
+and `--traceback`, which shows where an error came from.
 """
 _NOTEBOOKS = """# The seven notebooks
 
