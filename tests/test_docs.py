@@ -212,7 +212,7 @@ def test_the_site_works_from_a_folder_without_a_network(site: Path) -> None:
             page.goto(path.as_uri())
             broken = page.evaluate("[...document.images].filter((image) => !image.naturalWidth).length")
             assert broken == 0, path
-            for width in pages.WIDTHS:
+            for width in (pages.WIDTHS[0], pages.WIDTHS[-1]):
                 page.set_viewport_size({"width": width, "height": 900})
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} scrolls at {width} px"
         page.goto((site / "index.html").as_uri())
