@@ -43,7 +43,7 @@ KEEP_MEMORY = export MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX:-1}" \
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store" && $(KEEP_MEMORY)
 
-.PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint clean pretrain lock
+.PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint docs clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -106,6 +106,10 @@ serve: setup ## serve an exported model at http://127.0.0.1:8080
 
 lint: setup ## check style, and the notebooks against their contract
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(SCANBOOK) lint
+
+# the variable turns off the theme's notice of its successor
+docs: setup ## build the documentation into build/docs/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean: ## remove reports and the store of cached stages; the environment and downloads stay
 	rm -rf reports data/store .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and what they link to: every command runs, every example works, every link leads somewhere.
+"""README, CONTRIBUTING and the pages of docs/: every command runs, every example works, every link leads somewhere.
 
 `HOW` names the test that runs each command; test_reports.py runs the first of all, `make reports`, on real notebooks.
 What needs a container engine, a cloud or another package manager meets the programs of `programs.py`, which check what
@@ -35,18 +35,18 @@ from helpers.latencies import fine, serving
 from helpers.projects import shipped, write_notebook
 from helpers.services import Service, free_port
 from scanbook import cli, config, evaluation, runtime
-from scanbook.config import reference
-from scanbook.config.loading import NOT_KEYS
 from scanbook.data import images
 from scanbook.reporting import suite
 from scanbook.runner import planning, sweeps, train
+from scanbook.runner.authoring import notebooks
 from scanbook.runtime import distribution
 from scanbook.serving import settings
 
 HOW = (
+    (r".*\bpractice\b.*|make serve STUDY=folder", "test_the_tutorial_is_followed"),
     (r"git clone \S+ && cd scanbook", "test_the_first_commands"),
     (r"make (setup|reports DATA=path/to/images|test|check)", "test_the_first_commands"),
-    (r"make (status|lab).*", "test_the_other_commands_of_a_clone"),
+    (r"make (status|lab|docs).*", "test_the_other_commands_of_a_clone"),
     (r"\.venv/bin/(pre-commit install|scanbook (studies|cache) ?.*)", "test_the_other_commands_of_a_clone"),
     (r"(conda|pip) .*(environment.yml|\].)", "test_the_other_commands_of_a_clone"),
     (r"make (new-notebook .*|lint)", "test_a_notebook_is_added"),
@@ -57,7 +57,6 @@ HOW = (
     (r"\.venv/bin/scanbook new-study .*", "test_a_table_is_added"),
     (r"make reports .*DATA=path/to/ward", "test_a_table_is_added"),
     (r"git apply adapter.diff", "test_an_adapter_is_added"),
-    (r"\.venv/bin/scanbook reference .*", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
     (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
@@ -110,7 +109,7 @@ def test_every_command_is_run_by_a_test() -> None:
 
 
 def test_every_fenced_block_says_what_it_is() -> None:
-    known = {"sh", "yaml", "python", "diff", "text", "mermaid"}
+    known = {"sh", "yaml", "python", "diff", "text"}
     for document in DOCUMENTS:
         opened = re.findall(r"^```(.*)$", documents.text(document), re.MULTILINE)
         assert set(opened[::2]) <= known and set(opened[1::2]) <= {""}
@@ -120,7 +119,7 @@ def test_targets_and_subcommands_in_sentences_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split())
     variables = set(re.findall(r"^([A-Z]+) =", makefile, re.MULTILINE))
-    for document in DOCUMENTS:
+    for document in (*DOCUMENTS, *documents.generated()):
         prose = documents.prose(document)
         assert set(re.findall(r"`make ([a-z-]+)", prose)) <= targets
         assert set(re.findall(r"`make [^`]*?\b([A-Z]+)=", prose)) <= variables
@@ -130,34 +129,36 @@ def test_targets_and_subcommands_in_sentences_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
+    """Links between files; test_docs.py follows those of the built pages, and those to them."""
     for document in (*DOCUMENTS, "CHANGELOG.md"):
         links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", documents.prose(document))
         for link in links:
             path, _, anchor = link.partition("#")
             target = ((ROOT / document).parent / path).resolve() if path else ROOT / document
-            assert target.is_file(), f"{document}: {link}"
+            name = str(target.relative_to(ROOT))
+            assert target.is_file() or name in documents.generated(), f"{document}: {link}"
             if anchor:
-                assert anchor in documents.anchors(str(target.relative_to(ROOT))), f"{document}: {link}"
+                assert anchor in documents.anchors(name), f"{document}: {link}"
 
 
 def test_paths_in_sentences_exist() -> None:
     made = ("reports/", "data/")  # by a run
     for document in DOCUMENTS:
-        for path in re.findall(r"`((?:lib|tests|notebooks|\.github|\.ci)/[\w./-]*)`", documents.prose(document)):
+        for path in re.findall(r"`((?:lib|tests|docs|notebooks|\.github|\.ci)/[\w./-]*)`", documents.prose(document)):
             assert (ROOT / path).exists(), f"{document}: {path}"
         for path in re.findall(r"`([a-z]+/)`", documents.prose(document)):
             assert path in made or (ROOT / path).is_dir(), f"{document}: {path}"
 
 
 def test_the_tables_are_whole() -> None:
-    readme = documents.text("README.md")
-    listed = re.findall(r"^\| ((?:`\w+`(?:, )?)+)", readme, re.MULTILINE)
+    listed = re.findall(r"^\| ((?:`\w+`(?:, )?)+)", documents.text("docs/reference/studies.md"), re.MULTILINE)
     named = {name for row in listed for name in re.findall(r"`(\w+)`", row)}
     assert set(shipped()) <= named, "the table of studies"
+    readme = documents.text("README.md")
     for name in suite.NOTEBOOKS:
         [row] = [line for line in readme.splitlines() if line.startswith(f"| [`{name}`]")]
         question = " ".join("".join(cell["source"]) for cell in suite.cells(name)[:1]).split("\n\n")[1]
-        assert row.split(" | ")[1].rstrip(" |") == question
+        assert row.split(" | ")[1:] == [question, f"{notebooks.badge(name)} |"]
     used = {
         variable
         for path in (ROOT / "lib").rglob("*.py")
@@ -172,12 +173,6 @@ def test_the_tables_are_whole() -> None:
     assert explained >= settings.VARIABLES
 
 
-def test_the_page_of_keys_is_the_one_of_the_models() -> None:
-    page = documents.text("notebooks/studies/README.md")
-    assert page == reference.markdown(), "run scanbook reference > notebooks/studies/README.md"
-    assert all(f"\n| `{key}` |" in page for key in config.Study.model_fields.keys() - NOT_KEYS)
-
-
 def test_the_citation_is_of_this_software() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -188,14 +183,19 @@ def test_the_citation_is_of_this_software() -> None:
     assert citation["repository-code"] == project["urls"]["Repository"]
 
 
-def test_the_picture_is_small() -> None:
-    assert 20_000 < (ROOT / ".github" / "report.webp").stat().st_size < 200_000
+@pytest.mark.parametrize("name", ["report", "service"])
+def test_the_pictures_are_small(name: str) -> None:
+    assert 20_000 < (documents.DOCS / "assets" / f"{name}.webp").stat().st_size < 200_000
+
+
+def test_the_readme_is_short() -> None:
+    assert len(documents.text("README.md").splitlines()) <= 150
 
 
 # --- examples that need no clone
 
 
-@pytest.mark.parametrize("block", documents.blocks("README.md", "yaml"))
+@pytest.mark.parametrize("block", documents.all_blocks("yaml"))
 def test_every_example_of_a_study_is_valid(block: str) -> None:
     given = yaml.safe_load(block)
     plain = {"study": "mine", "title": "Mine", "question": "Any?", "backbones": ["baseline_cnn"]}
@@ -212,7 +212,7 @@ def test_the_example_of_evaluation_runs(tmp_path: Path, monkeypatch: pytest.Monk
         ill = np.clip(0.2 + 0.6 * truth + draw.normal(0, noise, 60), 0.01, 0.99)
         table = evaluation.Predictions(names, names, truth, np.stack([1 - ill, ill], 1), ("normal", "ill"))
         table.save(tmp_path / f"{name}.csv")
-    [block] = documents.blocks("README.md", "python")
+    [block] = documents.blocks("docs/how-to/evaluation.md", "python")
     made: dict[str, evaluation.Predictions] = {}
     exec(block, made)
     assert len(made["test"]) == 60 and made["other"].classes == ("normal", "ill")
@@ -416,8 +416,8 @@ def test_a_notebook_is_added(clone: Clone) -> None:
 
 
 def save(clone: Clone, name: str) -> None:
-    """Saves the README's difference of that name where its reader would."""
-    blocks = documents.blocks("README.md", "diff")
+    """Saves the documents' difference of that name where their reader would."""
+    blocks = documents.all_blocks("diff")
     [block] = [diff for diff in blocks if {"backbone": "registry", "adapter": "adapters"}[name] in diff]
     (clone.folder / f"{name}.diff").write_text(block)
 
@@ -427,8 +427,7 @@ def test_a_backbone_is_added(clone: Clone) -> None:
     save(clone, "backbone")
     apply, check, reports = commands("test_a_backbone_is_added")
     clone.run(apply)
-    clone.run(commands("test_an_adapter_is_added")[0])
-    assert "`mobilenet_v3_small`" in (clone.folder / "notebooks/studies/README.md").read_text()
+    assert "`mobilenet_v3_small`" in clone.run(".venv/bin/scanbook reference")
     assert "2 passed" in clone.run(check)
     assert "7 missing" in clone.status(reports)
 
@@ -445,7 +444,7 @@ def test_a_table_is_added(clone: Clone) -> None:
     clone.run(new)
     written = clone.folder / "notebooks/studies/ward.yaml"
     dataset = yaml.safe_load(written.read_text())["dataset"]
-    [block] = [text for text in documents.blocks("README.md", "yaml") if text.startswith("study: ward")]
+    [block] = [text for text in documents.all_blocks("yaml") if text.startswith("study: ward")]
     shown = yaml.safe_load(block)["dataset"]
     layout = ("adapter", "csv", "label_column", "group_column", "image_folders")
     assert {key: dataset[key] for key in layout} == {key: shown[key] for key in layout}
@@ -473,10 +472,9 @@ def test_an_adapter_is_added(clone: Clone) -> None:
             draw(clone.folder / "path/to/lists" / split / f"{seed}.png", seed)
         lines = [f"{split}/{seed}.png {('normal', 'ill')[seed % 2]}\n" for seed in range(count)]
         (clone.folder / "path/to/lists" / f"{split}.txt").write_text("".join(lines))
-    page, apply, reports = commands("test_an_adapter_is_added")  # in the order of the document, each once
+    apply, reports = commands("test_an_adapter_is_added")  # in the order of the document, each once
     clone.run(apply)
-    clone.run(page)
-    assert "dataset, adapter: listed" in (clone.folder / "notebooks/studies/README.md").read_text()
+    assert "dataset, adapter: listed" in clone.run(".venv/bin/scanbook reference")
     clone.run(".venv/bin/python -m ruff check lib", ".venv/bin/python -m ruff format --check lib")
     assert "7 missing" in clone.status(reports)
     frame = prepared(clone, "'folder', data='path/to/lists', overrides='dataset.adapter=listed'")
@@ -555,6 +553,26 @@ def test_a_service_answers(clone: Clone, bundle: Path) -> None:
                 given = given.replace("curl ", "curl -sf ").replace("…", "'\"$IMAGE\"'")  # out of the quotes and back
                 answer = json.loads(clone.run(given, IMAGE=image))
                 assert "openapi" in answer or len(answer["predictions"]) == 1
-            else:  # the README's numbers take minutes
+            else:  # the documents' numbers take minutes
                 short = " --seconds 0.1" if "--concurrency" in given else " --requests 2 --interval 0 --warm-up 0"
                 assert "p95" in clone.run(given.replace("…", "x") + short)
+
+
+@pytest.mark.slow
+def test_the_tutorial_is_followed(clone: Clone) -> None:
+    """Its commands, in order; of the notebooks only that whose bundle it serves. test_reports.py runs all of them."""
+    practice, look, smoke, quick, serve, ask = commands("test_the_tutorial_is_followed")
+    [block] = [block for block in documents.all_blocks("python") if "practice" in block]
+    (clone.folder / "practice.py").write_text(block)
+    clone.run(practice)
+    names = clone.run(look).split()
+    page = documents.text("docs/tutorials/images-to-service.md")
+    assert len(names) == 5 and all(f"`{name}`" in page for name in names)
+    for command in (smoke, quick):
+        assert "7 missing" in clone.status(command)
+    options = cli._parser().parse_args(made_by(*shlex.split(smoke)[1:]))
+    words = [f"--{name}={getattr(options, name)}" for name in ("study", "data", "profile")]
+    clone.run(shlex.join([".venv/bin/scanbook", "run", "07_export_flask", *words]))
+    with started(clone, f"SCANBOOK_PROFILE=smoke {serve}", clone.folder) as port:
+        answer = json.loads(clone.run(ask.replace("curl ", "curl -sf ").replace(":8080", f":{port}")))
+    assert answer["predictions"][0]["probabilities"].keys() == set(names)

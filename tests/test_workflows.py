@@ -44,8 +44,20 @@ def test_the_newest_dependencies_are_tested_every_week_and_by_hand() -> None:
     assert "pip compile --upgrade" in shown
 
 
+def test_the_documentation_of_the_main_branch_alone_is_published() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    publish = workflow["jobs"]["publish"]
+    assert (publish["needs"], publish["if"]) == ("build", "github.ref == 'refs/heads/main'")
+    assert publish["permissions"] == {"pages": "write", "id-token": "write"}
+    [*_, docs, upload] = workflow["jobs"]["build"]["steps"]
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["site_dir"]
+    assert docs["run"] == "make docs" and upload["with"]["path"] == site
+
+
 def test_it_may_do_no_more_than_read_and_stops_in_the_end() -> None:
     for path in FILES:
         workflow = yaml.safe_load(path.read_text())
         assert workflow["permissions"] == {"contents": "read"}
+        more = {name for name, job in workflow["jobs"].items() if "permissions" in job}
+        assert more <= {"publish"}, "the one job that writes, and only to GitHub Pages"
         assert all(job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())

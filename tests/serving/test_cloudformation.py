@@ -194,7 +194,7 @@ def test_no_policy_allows_more_than_it_needs(name):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_documented_command_gives_what_the_template_asks_for(name):
-    document = ".github/DEPLOY.md"
+    document = "docs/how-to/deploy.md"
     [command] = [text for text in documents.commands(document) if f"--template-file cloudformation/{name}.yaml" in text]
     overrides = dict(word.split("=", 1) for word in shlex.split(command.partition("--parameter-overrides")[2]))
     values = {"ImageUri": IMAGE, "CertificateArn": CERTIFICATE}  # a variable and "…" there

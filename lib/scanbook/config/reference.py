@@ -1,4 +1,4 @@
-"""The reference of the settings, as Markdown: `scanbook reference` prints it, `notebooks/studies/README.md` holds it.
+"""The reference of the settings, as Markdown: `scanbook reference` prints it, and the documentation has it as a page.
 
 Types, allowed values and defaults are those of the models; the description of a key is the text under it in their
 source.
@@ -22,10 +22,10 @@ from scanbook.config.data import ADAPTERS, Source
 from scanbook.config.loading import NOT_KEYS, SMOKE, inner_block
 from scanbook.config.prices import Price
 
-_START = """# Studies
+_START = """# Keys of a study
 
-There is one file per study; the tables below describe each key. `scanbook reference > notebooks/studies/README.md`
-writes this page from the models that check the files.
+There is one file per study, in `notebooks/studies/`; the tables below describe each key. They are generated from the
+models that check the files; `scanbook reference` prints them.
 
 A file holds the values of the `quick` profile; its block `profiles` holds the changes of `smoke` and `full`, as in
 `profiles: {full: {image_size: 224}}`. `SET` changes keys for one run, with a dot into a block:

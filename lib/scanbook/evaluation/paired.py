@@ -35,7 +35,7 @@ class Difference:
     """A metric of model a minus the same metric of model b.
 
     Attributes:
-        metric: Name in `METRICS`, or of a test ("AUROC of <class> (DeLong)", "accuracy (McNemar)").
+        metric: Name in `METRICS`, or of a test (`AUROC of <class> (DeLong)`, `accuracy (McNemar)`).
         value: a − b, in the metric's own unit.
         low: Lower end of the 95 % interval of a − b.
         high: Upper end.
@@ -115,7 +115,7 @@ def comparison(
         seed: Seed of the resamples, which all metrics and both models share.
 
     Returns:
-        Index `comparison`: the metrics' names, then "AUROC of <class> (DeLong)" for every class (of two, whose
+        Index `comparison`: the metrics' names, then `AUROC of <class> (DeLong)` for every class (of two, whose
         AUROCs are the same, the second) and "accuracy (McNemar)"; columns difference (a − b), low, high and p_value.
         McNemar's test has no interval. No p is corrected for the number of rows.
 

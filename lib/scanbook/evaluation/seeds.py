@@ -25,7 +25,7 @@ def over_seeds(models: Mapping[int, Predictions], metrics: Sequence[str] = DEFAU
         metrics: Names in `METRICS`.
 
     Returns:
-        Index `metric`; columns "seed <seed>" each, then mean, sd (with n − 1; NaN of one seed), min and max.
+        Index `metric`; columns `seed <seed>` each, then mean, sd (with n − 1; NaN of one seed), min and max.
 
     Raises:
         DataError: there is no model, or a metric is unknown.

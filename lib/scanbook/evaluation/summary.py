@@ -50,7 +50,7 @@ def by_backbone(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the metrics of several arms in one table, for comparison with published ones.
 
     Args:
-        summaries: Tables of `summary` by arm, "<backbone>, <training>".
+        summaries: Tables of `summary` by arm, `<backbone>, <training>`.
 
     Returns:
         Index: backbones; one column per metric. Of several arms of one backbone the first is used.

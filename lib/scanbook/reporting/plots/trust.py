@@ -133,7 +133,7 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
     """Draw the spread of metrics of the same training over seeds: each seed's distance from their mean.
 
     Args:
-        table: Index metric, columns "seed <seed>", mean, sd, min and max, as `evaluation.over_seeds` gives.
+        table: Index metric, columns `seed <seed>`, mean, sd, min and max, as `evaluation.over_seeds` gives.
         title: Of which model, and on how many images.
     """
     seeds = [name for name in table.columns if str(name).startswith("seed ")]
