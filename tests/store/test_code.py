@@ -288,7 +288,7 @@ def test_a_comment_in_any_file_makes_nothing_stale(copy: Copy) -> None:
 
 
 def test_a_backbone_that_is_added_recomputes_nothing(copy: Copy) -> None:
-    [diff] = [text for text in documents.blocks("README.md", "diff") if "registry.py" in text]
+    [diff] = [text for text in documents.all_blocks("diff") if "registry.py" in text]
     subprocess.run(
         ["git", "apply", "--unsafe-paths", "-p3", f"--directory={copy.lib}"], input=diff, text=True, check=True
     )
