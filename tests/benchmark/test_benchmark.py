@@ -136,7 +136,7 @@ def test_ratios_are_those_of_the_first_arm(monkeypatch):
     assert both.index.tolist() == [(kind, count) for kind in ("strong", "weak") for count in (1, 2, 4)]
     assert both["images"].tolist() == [16, 16, 16, 4, 8, 16] and both.loc[("weak", 2), "speedup"] == 1.6
     assert times.law.serial == pytest.approx(0.32, abs=0.1) and times.curve["threads"].max() == 4
-    assert times.conclusion() == (
+    assert " ".join(times.conclusions()) == (
         "On 4 threads the same work is 2.00 × as fast as on one, 50% of the ideal; Karp and Flatt's serial fraction "
         "is 0.333. Work that grows with the threads is 2.00 × as fast on 4, 50% of the ideal. "
         f"Amdahl's law fits with a {times.law}."
@@ -158,9 +158,9 @@ def test_arms_run_in_a_random_order(monkeypatch):
 def test_two_threads_are_no_fit_and_one_scales_nothing(monkeypatch):
     two, _ = planted_times(monkeypatch, [SEQUENTIAL, PARALLEL | {"threads": 2}], {1: 8.0, 2: 5.0}, {1: 4.0, 2: 5.0})
     assert two.law is None and two.curve is None
-    assert two.conclusion().endswith("needs at least three numbers of threads; this machine has 2.")
+    assert two.conclusions()[-1].endswith("needs at least three numbers of threads; this machine has 2.")
     one, _ = planted_times(monkeypatch, [SEQUENTIAL], {1: 8.0}, {1: 8.0})
-    assert one.conclusion() == "This machine has one thread to train on, so scaling cannot be measured."
+    assert one.conclusions() == ["This machine has one thread to train on, so scaling cannot be measured."]
 
 
 @settings(deadline=None, max_examples=50)

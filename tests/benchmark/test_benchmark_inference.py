@@ -412,9 +412,8 @@ def test_refused_engine_is_never_the_fastest(models):
     assert inference.fastest(speeds("int8: right on 1 of 11 images"))["precision"] == "fp32"
     reason = "int8: right on 1 of 11 images"
     agreement = models.agreement.assign(refused=["", "", reason, ""])
-    sentences = inference.describe_results(
-        speeds(reason), replace(models, agreement=agreement, missing=("No abacus.",))
-    )
+    refusing = replace(models, agreement=agreement, missing=("No abacus.",))
+    sentences = " ".join(inference.result_sentences(speeds(reason), refusing))
     assert sentences.startswith(
         "Fastest: OpenVINO fp32, latency, 2 threads, at batch 4: 400 images/s, 10.0 × `model.predict`"
     )
@@ -422,7 +421,7 @@ def test_refused_engine_is_never_the_fastest(models):
     assert "Refused, OpenVINO, int8: right on 1 of 11 images." in sentences and sentences.endswith("No abacus.")
     assert "not stable" not in sentences
     unsettled = speeds().assign(stable=False)
-    assert "6 of 6 rows are not stable" in inference.describe_results(unsettled, models)
+    assert "6 of 6 rows are not stable" in " ".join(inference.result_sentences(unsettled, models))
 
 
 # --- layers

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.projects import shipped
-from scanbook import config
+from scanbook import config, store
 from scanbook.benchmark import cost
 from scanbook.config import Published
 from scanbook.config.prices import Price, prices, prices_file
@@ -166,12 +166,13 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     assert prices() == {}
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
-    batch.shared = {}
+    batch.shared, batch.library = {}, store.Library()
+    monkeypatch.setattr("scanbook.reporting.suite.script", lambda name: "")
     fingerprints = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):
         table.write_text(text)
         fingerprints.append(batch.fingerprints("06_hardware_benchmark"))
-        assert batch.fingerprints("05_fine_tuning") == {"notebook": "05_fine_tuning"}
+        assert "prices" not in batch.fingerprints("05_fine_tuning")
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from helpers import pages
 from scanbook import bundle, evaluation
 from scanbook.config import Study
+from scanbook.errors import NotebookError
 from scanbook.reporting import checklist, notebook, records, report, suite, summary
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.plots import writing
@@ -284,6 +285,81 @@ def test_a_failure_says_where_and_what_to_do(reports_folder: Path, monkeypatch: 
     text = soup.select_one(".failure").get_text()
     assert "out of <memory>; set SET='limit=9'" in text and "section '1. Images by class and split', cell 1" in text
     assert soup.select("main h2")[-2].get_text() == "1. Images by class and split", "what was not run is not shown"
+
+
+def test_a_page_opens_with_its_answer_its_figure_and_its_warnings(
+    reports_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Notebook("01_eda", study_of(), monkeypatch)
+    made.session.warning("The images are synthetic <b>.")
+    made.session.figure("curve", lines(), "A curve")
+    made.session.answer(["A `first` figure: 0.673 (0.559–0.770).", "A **second** <one>."], "curve")
+    made.session.finish()
+    measured = json.loads((made.session.folder / "measurements.json").read_text())
+    assert measured["answer"][0].startswith("A `first`") and measured["warnings"] == ["The images are synthetic <b>."]
+    path = made.write({})
+    for above in (path.parents[1], path.parents[3]):
+        (above / "index.html").write_text("")
+    pages.check_file(path)
+    soup = BeautifulSoup(path.read_text(), "html.parser")
+    assert soup.select_one("main h2").get_text() == "Answer" == soup.select_one("nav a").get_text()
+    answer, warnings = soup.select_one("section.answer"), soup.select_one("ul.warnings")
+    assert [p.get_text() for p in answer.select("p")] == ["A first figure: 0.673 (0.559–0.770).", "A second <one>."]
+    assert answer.code.get_text() == "first" and answer.strong.get_text() == "second"
+    assert answer.img["src"] == soup.select_one("#figure-curve img")["src"], "its section shows it, too"
+    assert [item.get_text() for item in warnings.select("li")] == ["The images are synthetic <b>."]
+    assert len(soup.select("section.answer")) == len(soup.select("#figure-curve")) == 1
+    order = [tag.name for tag in soup.select("main h1, main section.answer, main ul.warnings, main .markdown h2")]
+    assert order[:4] == ["h1", "section", "ul", "h2"]
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_an_answer_is_short(count: int, reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Notebook("01_eda", study_of(), monkeypatch)
+    with pytest.raises(NotebookError, match=f"an answer of {count} sentences; expected 1 to 5"):
+        made.session.answer(["A sentence."] * count)
+
+
+def test_the_code_of_a_section_is_folded_at_its_end(reports_folder: Path) -> None:
+    folder = reports_folder / "planted" / "quick" / "01_eda"
+    folder.mkdir(parents=True)
+    cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("STUDY = 1", execution_count=1)]
+    for section in (1, 2):
+        cells.append(nbformat.v4.new_markdown_cell(f"## {section}. Section"))
+        for number in (2 * section, 2 * section + 1):
+            cell = nbformat.v4.new_code_cell(f"show({number})", execution_count=number)
+            cell.outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": f"shown {number}"})]
+            cells.append(cell)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "notebook.ipynb")
+    page = report.render(folder / "notebook.ipynb", facts("01_eda", study_of(), {}), None)
+    main = BeautifulSoup(page, "html.parser").main
+    texts = [" ".join(tag.get_text().split()) for tag in main.select("h1, h2, .output, details.code")]
+    assert texts[:9] == [
+        *("Title", "Code of this section (cell 1) STUDY = 1"),
+        *("1. Section", "shown 2", "shown 3", "Code of this section (cells 2 to 3) show(2) show(3)"),
+        *("2. Section", "shown 4", "shown 5"),
+    ]
+
+
+def test_a_value_and_its_interval_are_one_column(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Notebook("05_fine_tuning", study_of(), monkeypatch)
+    frame = pd.DataFrame(
+        {"value": [0.6731, 0.9], "low": [0.5591, 0.8], "high": [0.7702, 1.0], "p_value": [0.01, 0.5]},
+        index=pd.Index(["balanced_accuracy", "auroc"], name="metric"),
+    )
+    made.session.table("summary", frame, "Results")
+    soup = BeautifulSoup(made.write({}).read_text(), "html.parser")
+    table = soup.select_one("table[data-name=summary]")
+    assert [cell.get_text() for cell in table.select("thead th")] == ["metric", "value", "p"]
+    rows = [[cell.get_text() for cell in row.select("th, td")] for row in table.select("tbody tr")]
+    assert rows == [
+        ["balanced accuracy", "0.673 (0.559–0.770)", "0.01"],
+        ["macro AUROC", "0.900 (0.800–1.000)", "0.50"],
+    ]
+    assert soup.find(id="table-summary").contents[0] == "Results, with 95 % intervals"
+    assert [cell["class"] for cell in table.select("tbody tr")[0].select("td")] == [["number"], ["number"]]
+    kept = pd.read_csv(made.session.folder / "tables" / "summary.csv", index_col=0)
+    pd.testing.assert_frame_equal(kept, frame)
 
 
 # --- the study's page

@@ -106,7 +106,7 @@ def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
     assert '<html lang="en">' in page and "<title>Title of 01_eda · Synthetic dermoscopy" in page
     targets = re.findall(r'<a href="#([^"]+)">', page)
     assert len(targets) >= 3 and all(f'id="{target}"' in page for target in targets)
-    assert page.count('<details class="code">') == 4  # parameters, those injected, two steps
+    assert page.count('<details class="code">') == 3  # of the parameters, and of each step
     assert '<details class="log"><summary>Messages</summary>' in page and "to stderr" in page
     assert page.count('class="scroll"') == 1 and "<table>" in page
     assert "<em>sentence</em>" in page

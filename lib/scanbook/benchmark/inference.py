@@ -262,8 +262,8 @@ def headline(table: pd.DataFrame) -> str:
     return f"{best['images_per_second']:,.0f} images/s with {best['engine']} {best['precision']}"
 
 
-def describe_results(table: pd.DataFrame, models: Models) -> str:
-    """Return the results of `measure` in sentences: the fastest engine, the shortest latency and refused engines."""
+def result_sentences(table: pd.DataFrame, models: Models) -> list[str]:
+    """Return the results of `measure`: the fastest engine, the shortest latency, then refused engines."""
     best = fastest(table)
     baseline = table[table["engine"] == PREDICT].set_index("batch")
     ratio = best["images_per_second"] / baseline["images_per_second"][best["batch"]]
@@ -284,7 +284,7 @@ def describe_results(table: pd.DataFrame, models: Models) -> str:
     unstable = int((~table["stable"]).sum())
     if unstable:
         sentences.append(f"{unstable} of {len(table)} rows are not stable: their last three windows differ by more.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _process_key(configuration: Configuration) -> tuple[Any, ...]:

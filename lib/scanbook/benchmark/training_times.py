@@ -69,25 +69,26 @@ class TrainingTimes:
         """Speed-up of the fitted law, as `plots.scaling_curves` draws it; None without a fit."""
         return self.law.curve(self.strong["threads"].max()) if self.law else None
 
-    def conclusion(self) -> str:
-        """Return the effect of the most threads in sentences."""
+    def conclusions(self) -> list[str]:
+        """Return the effect of the most threads in one to three sentences."""
         cores, law = self._cores, self.law
         most = cores.iloc[-1]
         if len(cores) == 1:
-            return "This machine has one thread to train on, so scaling cannot be measured."
-        sentences = (
+            return ["This machine has one thread to train on, so scaling cannot be measured."]
+        sentences = [
             f"On {most['threads']} threads the same work is {most['speedup']:.2f} × as fast as on one, "
             f"{most['efficiency']:.0%} of the ideal; Karp and Flatt's serial fraction is {most['serial_fraction']:.3f}."
-        )
+        ]
         if len(self.weak) > 1:
             largest = self.weak.iloc[-1]
-            sentences += (
-                f" Work that grows with the threads is {largest['speedup']:.2f} × as fast on "
+            sentences.append(
+                f"Work that grows with the threads is {largest['speedup']:.2f} × as fast on "
                 f"{largest['threads']}, {largest['efficiency']:.0%} of the ideal."
             )
         if law is None:
-            return f"{sentences} Amdahl's law needs at least three numbers of threads; this machine has {len(cores)}."
-        return f"{sentences} Amdahl's law fits with a {law}."
+            few = f"Amdahl's law needs at least three numbers of threads; this machine has {len(cores)}."
+            return [*sentences, few]
+        return [*sentences, f"Amdahl's law fits with a {law}."]
 
 
 def select_arms() -> list[dict[str, Any]]:

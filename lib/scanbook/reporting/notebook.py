@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from scanbook import config, runtime
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
 from scanbook.evaluation import Predictions
+from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
 from scanbook.store import atomic_write, write_json
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 ROWS = 60
 """Most rows of a table that a page shows."""
+MOST_SENTENCES = 5
+"""Most sentences of an answer."""
 
 
 class Session:
@@ -48,6 +52,7 @@ class Session:
         (self.folder / "metrics.json").unlink(missing_ok=True)
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
+        self._warnings: list[str] = []
         self._test_evaluations: Counter[str] = Counter()
 
     def say(self, sentence: str) -> None:
@@ -55,15 +60,45 @@ class Session:
         escaped = re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", sentence)
         _display({"text/markdown": escaped, "text/plain": sentence})
 
+    def answer(self, sentences: Sequence[str], figure: str = "") -> None:
+        """Show the answer to the notebook's question; a page opens with it.
+
+        Args:
+            sentences: One to five, with the figures that answer it and their intervals.
+            figure: Name of the one figure that shows it; a page shows it there, too, where the notebook drew it.
+
+        Raises:
+            NotebookError: There is no sentence, or there are more than five.
+        """
+        if not 1 <= len(sentences) <= MOST_SENTENCES:
+            raise NotebookError(
+                f"{self.name} gives an answer of {len(sentences)} sentences; expected 1 to {MOST_SENTENCES}: "
+                "name what answers the question, and leave the rest to the sections"
+            )
+        self.measure("answer", list(sentences))
+        paragraphs = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
+        page = f'<section class="answer" data-figure="{escape(figure)}">{paragraphs}</section>'
+        _display({"text/html": page, "text/plain": "\n".join(sentences)})
+
+    def warning(self, sentence: str) -> None:
+        """Show what a reader must know before using the figures; a page lists it below its answer."""
+        self._warnings.append(sentence)
+        _display({"text/html": f'<p class="warning">{_inline(sentence)}</p>', "text/plain": f"Note: {sentence}"})
+
     def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
-        """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`."""
+        """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`.
+
+        Names are shown in words, and a value in one cell with its interval, as `tables.readable` has them.
+        """
         file = f"tables/{name}.csv"
         atomic_write(self.folder / file, frame.to_csv())
         if frame.empty:
             self.say(f"{caption}: none.")
             return
         flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
-        visible = flat.head(ROWS).round(4).rename_axis(index=None, columns=flat.index.name)
+        visible, intervals = tables.readable(flat.head(ROWS))
+        caption += ", with 95 % intervals" if intervals and "interval" not in caption else ""
+        visible = visible.round(4).rename_axis(index=None, columns=flat.index.name and tables.words(flat.index.name))
         remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
         opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'
         page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
@@ -158,6 +193,11 @@ class Session:
         """Record a value that is identical in two runs with one seed."""
         self._results[key] = _plain(value)
 
+    def results(self, values: Mapping[str, Any]) -> None:
+        """Record several values, as `result` does."""
+        for key, value in values.items():
+            self.result(key, value)
+
     def measure(self, key: str, value: Any) -> None:
         """Record a value that differs between runs: seconds, images per second, memory."""
         self._measurements[key] = _plain(value)
@@ -166,7 +206,8 @@ class Session:
         """Write `results.json` and `measurements.json`."""
         counts = {"test_evaluations": dict(self._test_evaluations)} if self._test_evaluations else {}
         write_json(self.folder / "results.json", self._results | counts)
-        write_json(self.folder / "measurements.json", self._measurements)
+        warnings = {"warnings": self._warnings} if self._warnings else {}
+        write_json(self.folder / "measurements.json", self._measurements | warnings)
         self.say(f"Results are in `{self.name}/results.json`, with tables and figures in the same folder.")
 
 
@@ -190,7 +231,23 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     resolved = config.load(study_name, profile, data, overrides)
     session = Session(name, resolved)
     session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
+    session.warning(_of_images(resolved))
+    if resolved.profile == "smoke":
+        session.warning("The profile `smoke` only checks that the programs run: its figures say nothing.")
     return session
+
+
+def _of_images(study: config.Study) -> str:
+    """Return what the images of a study are."""
+    if study.on_stand_in or study.dataset.adapter == "synthetic":
+        return "The images are synthetic: the results show that the methods work, and say nothing about patients."
+    return f"The images are real: {study.runs_on}."
+
+
+def _inline(sentence: str) -> str:
+    """Return a sentence as HTML; code in backticks and words in pairs of asterisks are marked."""
+    marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(sentence, quote=False))
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
 
 
 def _display(forms: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ WIDE = 8
 """Columns beyond which a table is printed in smaller letters."""
 LONG_CELL = 40
 """Characters beyond which a table's cell is prose, wrapped and aligned to the left."""
-NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?( ?[%×])?|NaN|-?inf")
-"""A number in a table; a column of numbers is aligned to the right and sorted by size."""
+_DIGITS = r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?"
+NUMBER = re.compile(rf"{_DIGITS}( ?[%×])?( \({_DIGITS}(–| to ){_DIGITS}\))?|NaN|-?inf")
+"""A number in a table, with or without its interval; a column of numbers is aligned to the right and sorted by size."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
@@ -113,10 +115,69 @@ def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
         figure.img.wrap(_scrolling(soup, {"aria-label": figure.figcaption.contents[0]}))
     for table in soup.select("table"):
         _prepare(soup, table)
-    headings = soup.select(".markdown :is(h2, h3)")
+    sections = _sections(soup)
+    for number, section in enumerate(sections):
+        if number == 0:
+            _open_with_answer(soup, section)
+        _fold_code(soup, section)
+    headings = soup.select("section.answer h2, .markdown :is(h2, h3)")
     for heading in headings:
         heading["id"] = anchor(heading.get_text())
     return str(soup), [{"id": tag["id"], "text": tag.get_text().strip(), "level": tag.name} for tag in headings]
+
+
+def _sections(soup: BeautifulSoup) -> list[Tag]:
+    """Put the cells of each section into one element, the cells before the first heading into the first one."""
+    sections = [soup.new_tag("div")]
+    for node in [node.extract() for node in list(soup.contents)]:
+        if isinstance(node, Tag) and node.h2:
+            sections.append(soup.new_tag("div"))
+        sections[-1].append(node)
+    soup.extend(sections)
+    return sections
+
+
+def _open_with_answer(soup: BeautifulSoup, section: Tag) -> None:
+    """Move the notebook's answer and its warnings to the end of the first section, with the figure that shows it."""
+    answers, warnings = soup.select("section.answer"), soup.select("p.warning")
+    if answers:
+        answer = answers[-1].extract()
+        heading = soup.new_tag("h2")
+        heading.string = "Answer"
+        answer.insert(0, heading)
+        if figure := soup.find(id=f"figure-{answer['data-figure']}"):
+            shown = copy(figure)
+            del shown["id"]
+            answer.append(shown)
+        section.append(answer)
+    if warnings:
+        listed = soup.new_tag("ul", attrs={"class": "warnings", "aria-label": "What to know before using the figures"})
+        for warning in warnings:
+            warning.name = "li"
+            listed.append(warning.extract())
+        section.append(listed)
+    for output in soup.select(".output"):
+        if not output.get_text(strip=True) and not output.find("img"):
+            output.decompose()
+
+
+def _fold_code(soup: BeautifulSoup, section: Tag) -> None:
+    """Move the code of a section's cells into one folded element at its end."""
+    folded = soup.new_tag("details", attrs={"class": "code"})
+    numbers = []
+    for code in section.select("details.code"):
+        numbers += [number.get_text().removeprefix("cell ") for number in code.summary.select("span")]
+        code.summary.decompose()
+        folded.extend(code.extract().contents)
+    if folded.contents:
+        summary = soup.new_tag("summary")
+        cells = f"cells {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"cell {''.join(numbers)}"
+        summary.string = f"Code of this section ({cells})" if numbers else "Code of this section"
+        folded.insert(0, summary)
+        section.append(folded)
+    for cell in section.select(".cell"):
+        if not cell.get_text(strip=True) and not cell.find("img"):
+            cell.decompose()
 
 
 def _prepare(soup: BeautifulSoup, table: Tag) -> None:

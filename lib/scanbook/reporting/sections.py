@@ -78,12 +78,6 @@ def show_seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
         session.figure("seeds", figure, "Distance of each seed's metrics from their mean")
 
 
-def reference_accuracies(manifest: Manifest) -> dict[str, float]:
-    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible."""
-    bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
-    return {"most frequent class": manifest.majority_accuracy()} | bayes
-
-
 def show_operating_points(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
     """Show thresholds chosen on validation and applied to test, and predictive values by prevalence.
 

@@ -196,7 +196,9 @@ def layer_times(types: pd.DataFrame, layers: pd.DataFrame, title: str) -> Figure
 
 
 @style.styled
-def stage_bars(table: pd.DataFrame, title: str, column: str = "seconds", unit: str = "seconds") -> Figure:
+def stage_bars(
+    table: pd.DataFrame, title: str, column: str = "seconds", unit: str = "seconds, without the stages inside"
+) -> Figure:
     """Draw the time of each stage, or step, with its share of the whole.
 
     Args:

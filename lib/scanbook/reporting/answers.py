@@ -1,0 +1,199 @@
+"""The answers of the seven notebooks: a few sentences with figures and intervals, with which each page opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from scanbook.data.manifest import TEST, Manifest
+from scanbook.evaluation import METRICS, Difference
+from scanbook.reporting.tables import with_interval
+
+if TYPE_CHECKING:
+    from scanbook.training import TrainedModel  # which imports Keras
+
+
+def describe_data(
+    manifest: Manifest, counts: pd.DataFrame, flagged: pd.DataFrame, near: pd.DataFrame, shortcuts: pd.DataFrame
+) -> list[str]:
+    """Return what a dataset contains, whether its splits are independent, and what could mislead a model.
+
+    Args:
+        manifest: The dataset, split.
+        counts: `splits.image_counts`.
+        flagged: `quality.flags`.
+        near: `quality.across_splits`.
+        shortcuts: `quality.shortcuts`.
+    """
+    images, groups = counts.loc["all"], counts.loc["groups"]
+    several = f" of {groups['all']:,} patients or lesions" if groups["all"] < images["all"] else ""
+    across = int(near["across"].sum())
+    pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"
+    independent = "No patient and no lesion is in two splits"
+    if not manifest.facts.get("grouped", False):
+        independent = "The source names no patients, so that one may be in two splits"
+    rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
+    sentences = [
+        f"The splits hold {images['all']:,} images{several} in {len(manifest.classes)} classes: "
+        + ", ".join(f"{split} {images[split]:,}" for split in ("train", "validation", "test"))
+        + ".",
+        f"{independent}; {pairs}.",
+        f"{flagged['image_id'].nunique()} images have a fault ({rules})." if len(flagged) else "No image has a fault.",
+    ]
+    if len(shortcuts):
+        name, row = max(shortcuts.iterrows(), key=lambda item: item[1]["auc"])
+        area = with_interval(row["auc"], row["low"], row["high"])
+        verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
+        sentences.append(f"A model that sees only {name} predicts the class with an AUC of {area}, {verdict}.")
+    share = manifest.majority_accuracy()
+    majority = f"Always answering the most frequent class is right for {share:.1%} of the test images"
+    bayes = manifest.facts.get("bayes_accuracy")
+    return [*sentences, f"{majority}; at most {bayes:.1%} are possible." if bayes else f"{majority}."]
+
+
+def describe_segmentation(
+    method: str,
+    means: Mapping[str, pd.DataFrame],
+    gap: pd.DataFrame,
+    alone: str,
+    differences: Mapping[str, Difference],
+) -> list[str]:
+    """Return how well the chosen method finds the structure, and whether a classifier gains by it.
+
+    Args:
+        method: The method that validation chose.
+        means: Mean scores of the methods on test, by score; without masks, empty ones.
+        gap: Mean difference in Dice of the best two methods.
+        alone: What a classifier sees with segmentation.
+        differences: The classifier that sees it minus the one that sees the whole image; none where none was trained.
+    """
+    compared = [f"{difference.sentence(alone, 'whole image')}." for difference in differences.values()]
+    scores = means["dice"]
+    if method not in scores.index:
+        return [f"No test image has an expert's mask, so how well {method} segments is not measured.", *compared]
+    row = scores.loc[method]
+    dice = with_interval(row["value"], row["low"], row["high"])
+    sentences = [f"{method}, chosen on validation, reaches a mean Dice of {dice} on {row['images']:.0f} test images."]
+    for pair, row in gap.iterrows():
+        change = with_interval(row["value"], row["low"], row["high"], signed=True)
+        noise = ", which is within noise" if row["low"] <= 0 <= row["high"] else ""
+        sentences.append(f"{pair}: the mean difference in Dice is {change}{noise}.")
+    return [*sentences, *compared]
+
+
+def reference_accuracies(manifest: Manifest) -> dict[str, float]:
+    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible."""
+    bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
+    return {"most frequent class": manifest.majority_accuracy()} | bayes
+
+
+def describe_differences(differences: Mapping[str, Difference], name: str, other: str = "") -> list[str]:
+    """Return a sentence for each of the first four differences.
+
+    Args:
+        differences: By the name of the network, or of what it is compared with.
+        name: What is compared.
+        other: What it is compared with; "" for the names of the differences.
+    """
+    if not other:
+        return [f"{gap.sentence(name, key)}." for key, gap in list(differences.items())[:4]]
+    return [f"{key}: {gap.sentence(name, other)}." for key, gap in list(differences.items())[:4]]
+
+
+def describe_model(name: str, summary: pd.DataFrame, images: int, references: Mapping[str, float]) -> list[str]:
+    """Return how well a model performs on test images, and what it is compared with.
+
+    Args:
+        name: Name of the model.
+        summary: `evaluation.summary`.
+        images: Number of test images.
+        references: Accuracies to compare with, by their names.
+    """
+    shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
+    values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
+    known = ", ".join(f"{key} {value:.3f}" for key, value in references.items())
+    return [
+        f"On {images:,} test images the model {name} reaches: {', '.join(values)}.",
+        f"Accuracies to compare with: {known}.",
+    ]
+
+
+def describe_final_model(
+    manifest: Manifest,
+    models: tuple[TrainedModel, TrainedModel],
+    summary: pd.DataFrame,
+    differences: Mapping[str, Difference],
+    abstention: pd.DataFrame,
+) -> list[str]:
+    """Return how well the final model performs, whether fine-tuning helped, and how far its answers can be believed.
+
+    Args:
+        manifest: The dataset, split.
+        models: The final model, and the network that fine-tuning started from.
+        summary: `evaluation.summary` of its calibrated predictions for test.
+        differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
+        abstention: `evaluation.abstention`.
+    """
+    tuned, frozen = (model.name for model in models)
+    sentences = describe_model(tuned, summary, len(manifest.rows(TEST)), reference_accuracies(manifest))
+    if "accuracy" in differences:
+        sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
+    coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
+    return [
+        *sentences,
+        f"Its calibration error is {with_interval(*summary.loc['ece'])}.",
+        f"If it abstains from its least confident answers, it answers {coverage} of the images, with an accuracy of "
+        f"{accuracy}.",
+    ]
+
+
+def headline(name: str, summary: pd.DataFrame) -> str:
+    """Return the accuracy of a model with its interval, for the index of all reports."""
+    value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
+    return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:
+    """Return how fast this machine predicts and trains, and what a prediction costs.
+
+    Args:
+        speeds: `inference.result_sentences`.
+        scaling: Conclusions of the training times.
+        costs: `cost.compare_costs`.
+    """
+    return [*speeds[:2], scaling[0], *_describe_cost(costs)]
+
+
+def _describe_cost(costs: pd.DataFrame) -> list[str]:
+    """Return what a million predictions cost on this machine, one at a time; `costs` is of `cost.compare_costs`."""
+    here = costs[costs["kind"] != "published"].sort_values("usd_per_million")
+    if here.empty:
+        return []
+    if (here["kind"] == "measured").all():
+        return [f"A million predictions, one at a time, cost {here['usd_per_million'].iloc[0]:.3g} USD."]
+    low, high = here["usd_per_million"].iloc[[0, -1]]
+    return [f"At the prices of the table a million predictions, one at a time, cost {low:.3g} to {high:.3g} USD."]
+
+
+def describe_export(parity: pd.DataFrame, formats: str, abstain_below: float, milliseconds: float) -> list[str]:
+    """Return whether every place gives the probabilities of the notebook, and how the service answers.
+
+    Args:
+        parity: `Export.parity`.
+        formats: `export.summarise_formats`.
+        abstain_below: Confidence below which the service abstains.
+        milliseconds: Median time of a request.
+    """
+    agreeing = parity["agrees"].astype(bool)
+    others = f" It does not: {', '.join(parity.index[~agreeing])}." if not agreeing.all() else ""
+    exact = parity.loc[agreeing, "difference"].astype(float)
+    largest: Any = exact[[name for name in exact.index if "int8" not in name]].max()
+    return [
+        f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
+        f"at most {largest:.1g} of their spread.{others}",
+        formats,
+        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
+        f"confidence of {abstain_below:.2f}.",
+    ]

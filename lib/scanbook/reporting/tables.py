@@ -1,0 +1,79 @@
+"""Tables as a page shows them: a value and its interval in one cell, and names in words with their units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scanbook.evaluation import METRICS
+
+NAMES = {
+    **{name: metric.title for name, metric in METRICS.items()},
+    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV", "p_value": "p", "H": "H"},
+    **{"width_px": "width (pixels)", "height_px": "height (pixels)", "hd95": "95 % Hausdorff distance (pixels)"},
+    **{"seconds": "time (s)", "milliseconds": "time (ms)", "usd_per_hour": "USD per hour"},
+    **{"usd_per_million": "USD per million predictions", "images_per_second": "images per second"},
+    **{"image_id": "image", "iou": "intersection over union", "dice": "Dice"},
+}
+"""Names that are not their own words with spaces in place of underscores."""
+_CHANGES = ("difference", "gain", "change", "gap")
+"""First words of columns whose values have a sign."""
+
+
+def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return a table as a page shows it, and whether it has intervals.
+
+    A column that is followed by its ends, `low` and `high` or `<name>_low` and `<name>_high`, becomes one of texts such
+    as "0.673 (0.559–0.770)".
+
+    Args:
+        frame: One level of columns and of the index.
+    """
+    frame = frame.rename(columns=str)
+    shown: dict[str, pd.Series] = {}
+    ends = {name: _ends(frame, position) for position, name in enumerate(frame.columns)}
+    consumed = {end for pair in ends.values() for end in pair}
+    for name, pair in ends.items():
+        if pair:
+            texts = [with_interval(*row, signed=name.startswith(_CHANGES)) for row in frame[[name, *pair]].to_numpy()]
+            shown[words(name)] = pd.Series(texts, frame.index, dtype=object)
+        elif name not in consumed:
+            shown[words(name)] = frame[name]
+    table = pd.DataFrame(shown, index=frame.index).rename(index=lambda value: NAMES.get(value, value))
+    return table, bool(consumed)
+
+
+def words(name: str) -> str:
+    """Return a column's name in words: "balanced_accuracy" is "balanced accuracy"."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def _ends(frame: pd.DataFrame, position: int) -> tuple[str, ...]:
+    """Return the columns with the ends of the intervals of a column; none where it has none."""
+    name, following = frame.columns[position], list(frame.columns[position + 1 : position + 3])
+    for pair in (["low", "high"], [f"{name}_low", f"{name}_high"]):
+        if following == pair and all(np.issubdtype(frame[end].dtype, np.number) for end in (name, *pair)):
+            return tuple(pair)
+    return ()
+
+
+def with_interval(value: float, low: float, high: float, signed: bool = False) -> str:
+    """Return a value and its 95 % interval: "0.673 (0.559–0.770)", "+0.020 (−0.012 to +0.052)".
+
+    Args:
+        value: The value; "–" for NaN.
+        low: Lower end; NaN for no interval.
+        high: Upper end.
+        signed: Whether a positive number has a sign, as a difference does.
+    """
+    if np.isnan(value):
+        return "–"
+    largest = np.nanmax(np.abs([value, low, high]))
+    digits = 3 if largest < 10 else 1 if largest < 1000 else 0
+
+    def text(number: float) -> str:
+        return f"{number:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+
+    if np.isnan(low) or np.isnan(high):
+        return text(value)
+    return f"{text(value)} ({text(low)}{' to ' if signed or low < 0 else '–'}{text(high)})"

@@ -1,0 +1,129 @@
+"""The sentences with which pages open, and their tables: what was planted is said, noise is called noise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import planted
+from scanbook import evaluation
+from scanbook.evaluation import Difference
+from scanbook.reporting import answers, tables
+from scanbook.reporting.report import NUMBER
+
+CLEAR = Difference("accuracy", 0.1, 0.05, 0.15, 0.001)
+NOISE = Difference("accuracy", 0.01, -0.05, 0.07, 0.7)
+
+
+# --- tables
+
+
+def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
+    frame = pd.DataFrame(
+        {
+            "sensitivity": [0.5, np.nan],
+            "sensitivity_low": [0.25, np.nan],
+            "sensitivity_high": [0.75, np.nan],
+            "difference": [-0.02, 0.5],
+            "low": [-0.1, np.nan],
+            "high": [0.06, np.nan],
+            "high_water": ["a", "b"],
+            "usd_per_million": [1234.5, 2.0],
+        }
+    )
+    shown, intervals = tables.readable(frame)
+    assert intervals and list(shown) == ["sensitivity", "difference", "high water", "USD per million predictions"]
+    assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "–"]
+    assert list(shown["difference"]) == ["−0.020 (−0.100 to +0.060)", "+0.500"]
+    pd.testing.assert_frame_equal(
+        tables.readable(frame[["high_water"]])[0], frame[["high_water"]].set_axis(["high water"], axis=1)
+    )
+    assert not tables.readable(frame[["low", "high"]])[1], "ends of nothing"
+
+
+@given(*[st.floats(-1e6, 1e6)] * 3, st.booleans())
+def test_a_value_with_its_interval_is_a_number_of_the_page(value: float, low: float, high: float, signed: bool) -> None:
+    text = tables.with_interval(value, min(low, high), max(low, high), signed)
+    assert NUMBER.fullmatch(text)
+    first = float(text.split(" ")[0].replace("−", "-").replace(",", ""))
+    assert first == pytest.approx(value, abs=0.5 if max(map(abs, (value, low, high))) >= 1000 else 0.05)
+
+
+# --- answers
+
+
+def test_data_are_described_with_what_could_mislead() -> None:
+    manifest = planted.manifest()
+    counts = pd.DataFrame(
+        {"train": [60, 30], "validation": [20, 10], "test": [20, 10], "all": [100, 50]}, index=["all", "groups"]
+    )
+    flagged = pd.DataFrame({"image_id": ["a", "a", "b"], "rule": ["blank", "dark", "blank"]})
+    near = pd.DataFrame({"across": [True, False, True]})
+    shortcuts = pd.DataFrame(
+        {"auc": [0.5, 0.8], "low": [0.4, 0.7], "high": [0.6, 0.9], "above chance": [False, True]},
+        index=["file name", "size"],
+    )
+    sentences = answers.describe_data(manifest, counts, flagged, near, shortcuts)
+    assert len(sentences) == 5
+    assert sentences[0].startswith("The splits hold 100 images of 50 patients or lesions in 3 classes: train 60")
+    assert "one may be in two splits; 2 pairs of near-duplicates are" in sentences[1], "no patients are named"
+    assert sentences[2] == "2 images have a fault (blank 2, dark 1)."
+    assert "sees only size predicts the class with an AUC of 0.800 (0.700–0.900), better than chance" in sentences[3]
+    share = manifest.majority_accuracy()
+    assert sentences[4] == f"Always answering the most frequent class is right for {share:.1%} of the test images."
+
+
+def test_a_segmentation_without_masks_is_not_praised() -> None:
+    empty = pd.DataFrame({"value": [], "low": [], "high": [], "images": []})
+    assert answers.describe_segmentation("Otsu", {"dice": empty}, empty, "lesion alone", {}) == [
+        "No test image has an expert's mask, so how well Otsu segments is not measured."
+    ]
+    means = pd.DataFrame({"value": [0.9], "low": [0.8], "high": [0.95], "images": [20]}, index=["Otsu"])
+    gap = pd.DataFrame({"value": [0.01], "low": [-0.02], "high": [0.03]}, index=["Otsu − U-Net"])
+    sentences = answers.describe_segmentation("Otsu", {"dice": means}, gap, "lesion alone", {"answers": CLEAR})
+    assert sentences[0] == "Otsu, chosen on validation, reaches a mean Dice of 0.900 (0.800–0.950) on 20 test images."
+    assert sentences[1].endswith("is +0.010 (−0.020 to +0.030), which is within noise.")
+    assert sentences[2].startswith("lesion alone is better than whole image by 0.100 accuracy")
+
+
+def test_the_final_model_is_described_with_intervals_and_noise() -> None:
+    manifest = planted.manifest()
+    logits = np.random.default_rng(0).normal(size=(len(manifest.rows("test")), len(manifest.classes)))
+    test = manifest.predictions("test", logits)
+    summary, abstention = evaluation.summary(test, rounds=50), evaluation.abstention(test, 0.5, rounds=50)
+    models = tuple(SimpleNamespace(name=name) for name in ("small, fine-tuned", "small, frozen"))
+    sentences = answers.describe_final_model(manifest, models, summary, {"accuracy": NOISE}, abstention)
+    assert 4 <= len(sentences) <= 5
+    accuracy = tables.with_interval(*summary.loc["accuracy"])
+    assert f"the model small, fine-tuned reaches: accuracy {accuracy}" in sentences[0]
+    assert "within noise" in sentences[2]
+    assert tables.with_interval(*summary.loc["ece"]) in sentences[3]
+    assert len(answers.describe_final_model(manifest, models, summary, {}, abstention)) == 4
+
+
+def test_costs_are_of_this_machine() -> None:
+    table = pd.DataFrame({"kind": ["published", "what-if", "what-if"], "usd_per_million": [9.0, 0.25, 0.5]})
+    speeds, scaling = ["Fastest: a.", "Shortest: b.", "Refused: c."], ["On 2 threads.", "More."]
+    expected = ["Fastest: a.", "Shortest: b.", "On 2 threads."]
+    described = answers.describe_speed(speeds, scaling, table)
+    assert described[:3] == expected and described[3].endswith("cost 0.25 to 0.5 USD.")
+    measured = answers.describe_speed(speeds, scaling, table.assign(kind=["published", "measured", "measured"]))
+    assert measured[3] == "A million predictions, one at a time, cost 0.25 USD."
+    assert answers.describe_speed(speeds, scaling, table[:1]) == expected
+
+
+def test_a_place_that_does_not_agree_is_named() -> None:
+    parity = pd.DataFrame(
+        {"difference": [2e-5, 0.3, 1e-6], "agrees": [True, False, True]}, index=["ONNX", "OpenVINO int8", "HTTP"]
+    )
+    first, formats, service = answers.describe_export(parity, "Formats: ONNX.", 0.4321, 12.34)
+    assert first == (
+        "2 of 3 places give the same answers as the notebook: in float32, logits differ by at most 2e-05 of their "
+        "spread. It does not: OpenVINO int8."
+    )
+    assert formats == "Formats: ONNX." and "in 12.3 ms" in service and "confidence of 0.43" in service
