@@ -118,5 +118,5 @@ def test_both_cards_name_the_licence_alike() -> None:
     expected = {"license": "other", "license_name": "see-the-source", "license_link": "https://example.org"}
     assert cards.licence(chosen) == expected and cards.tags(chosen) == ["medical", "photograph"]
     made = bundle.Bundle(Path(), "a", ("a", "b"), (8, 8), 1.0, 0.5, {}, hub={**expected, "tags": [], "datasets": ["a"]})
-    front = front_matter(made)
+    front = front_matter(made).to_dict()
     assert {key: value for key, value in front.items() if key.startswith("license")} == expected
