@@ -142,10 +142,8 @@ def render(markdown: str) -> str:
     HTML in the card becomes text, and a picture, which would be loaded from elsewhere, becomes a link.
 
     Args:
-        markdown: The card, with its metadata; "" for none.
+        markdown: The card, with its metadata.
     """
-    if not markdown:
-        return ""
     from huggingface_hub import RepoCard
     from markdown_it import MarkdownIt
 

@@ -97,19 +97,16 @@ def write(
         placed = replace(bundle, folder=work)
         check_models(placed)
         write_table(placed)
-        model_card = card_markdown(bundle)
+        cards = {CARD: card_markdown(bundle)} | ({DATASET_CARD: dataset_card} if dataset_card else {})
         texts = {
-            CARD: model_card,
-            HTML[CARD]: render(model_card),
-            DATASET_CARD: dataset_card,
-            HTML[DATASET_CARD]: render(dataset_card),
+            **cards,
+            **{HTML[name]: render(text) for name, text in cards.items()},
             REQUIREMENTS: requirements(packages),
             DOCKERFILE: dockerfile(bundle),
             IGNORED: dockerignore(),
         }
         for name, text in texts.items():
-            if text:
-                atomic_write(work / name, text)
+            atomic_write(work / name, text)
         write_json(work / CHECKSUMS, {name: file_digest(work / name) for name in list_files(work)})
         read(work)
         _set_permissions(work)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, abort, render_template
 from flask_babel import gettext as _
-from markupsafe import Markup
 from werkzeug.exceptions import BadRequest
 
 from scanbook.bundle import Bundle
@@ -87,7 +86,7 @@ def _card(name: str, heading: str) -> str:
     folder = service().predictor.bundle.folder
     rendered = (folder / HTML[name]).is_file()
     text = (folder / (HTML[name] if rendered else name)).read_text("utf-8")
-    return render_template("card.html", heading=heading, text=Markup(text) if rendered else text, rendered=rendered)
+    return render_template("card.html", heading=heading, text=text, rendered=rendered)
 
 
 def has_dataset_card(bundle: Bundle) -> bool:

@@ -124,15 +124,15 @@ def _front_matter(study: Study, images: int) -> str:
     """Return the metadata that Hugging Face reads, as YAML."""
     from huggingface_hub import DatasetCardData
 
-    data = DatasetCardData(
-        pretty_name=_name(study),
+    values = {
+        "pretty_name": _name(study),
         **licence(study),
-        task_categories=["image-classification"],
-        task_ids=["multi-class-image-classification"],
-        size_categories=[next((name for most, name in _SIZES if images < most), "n>10M")],
-        tags=tags(study),
-    )
-    return data.to_yaml(original_order=["pretty_name", "license", "license_name", "license_link"])
+        "task_categories": ["image-classification"],
+        "task_ids": ["multi-class-image-classification"],
+        "size_categories": [next((name for most, name in _SIZES if images < most), "n>10M")],
+        "tags": tags(study),
+    }
+    return DatasetCardData(**values).to_yaml(original_order=list(values))
 
 
 def licence(study: Study) -> dict[str, object]:
