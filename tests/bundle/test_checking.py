@@ -44,7 +44,7 @@ def reseal(folder: Path, name: str, data: bytes) -> None:
 
 
 def test_the_table_holds_tiles_of_colours_and_the_answers_to_them(every: bundle.Bundle) -> None:
-    answers = json.loads((every.folder / ANSWERS).read_text())
+    answers = json.loads((every.folder / ANSWERS).read_text())["answers"]
     assert set(answers) == {"fp32", "int8"}
     paths = sorted((every.folder / "check").glob("*.png"))
     assert len(paths) == len(answers["fp32"]) == checking.PICTURES
@@ -143,14 +143,19 @@ def test_an_abstention_that_differs_is_noticed(every: bundle.Bundle) -> None:
         checking.compare(every, "int8", near, other)
 
 
+def table_of(rows: list[list[float]]) -> bytes:
+    return json.dumps({"processor": "", "answers": {"fp32": rows, "int8": rows}}).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "about"),
     [
-        (ANSWERS, b"{}", "fp32"),
+        (ANSWERS, b"{}", "'answers'"),
         (ANSWERS, b"[]", "not the test table"),
-        (ANSWERS, b'{"fp32": [], "int8": []}', "not the test table"),
-        (ANSWERS, b'{"fp32": [[0.1, 0.9]], "int8": [[0.1, 0.9]]}', "an answer for each picture and class"),
-        (ANSWERS, json.dumps(dict.fromkeys(("fp32", "int8"), [[math.nan] * 3] * 8)).encode(), "does not answer"),
+        (ANSWERS, b'{"answers": {"fp32": [[0.1, 0.9]]}}', "'int8'"),
+        (ANSWERS, table_of([[0.1, 0.9]]), "an answer for each picture and class"),
+        (ANSWERS, table_of([]), "an answer for each picture and class"),
+        (ANSWERS, table_of([[math.nan] * 3] * 8), "does not answer"),
         ("check/0.png", b"no picture", "not the test table"),
     ],
 )
@@ -166,6 +171,23 @@ def test_a_table_that_was_taken_out_is_missed(copy: Path, capsys: pytest.Capture
     sums = json.loads((copy / "checksums.json").read_text())
     write_json(copy / "checksums.json", {name: digest for name, digest in sums.items() if "check/" not in name})
     assert "not the test table" in failure(copy, capsys)
+
+
+def test_int8_is_compared_only_on_the_kind_of_processor_that_exported_it(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = colour_graph(tmp_path / "other.xml", gain=2)
+    exchange_model(copy, other, "model_int8")
+    assert "int8 model does not answer as at the export" in (message := failure(copy, capsys))
+    assert message.endswith("or this processor computes int8 otherwise: serve fp32\n")
+    table = json.loads((copy / ANSWERS).read_text())
+    reseal(copy, ANSWERS, json.dumps(table | {"processor": "another"}).encode())
+    assert cli.main(["check", str(copy)]) == 0
+    out = capsys.readouterr().out
+    assert "(fp32) of their spread; int8 was exported on another kind of processor, so it was not compared\n" in out
+    assert Predictor(bundle.load(copy), precision("int8"))
+    exchange_model(copy, other)
+    assert "fp32 model does not answer as at the export" in failure(copy, capsys)
 
 
 def test_a_changed_file_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

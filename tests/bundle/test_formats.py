@@ -51,7 +51,7 @@ def test_format_2_answers_as_it_did(precision: str, tmp_path: Path) -> None:
     with np.load(stored.FOLDER / "format_2.npz") as table:
         expected, images = table[precision], table["images"]
     answers = OpenVinoEngine(old.model_path(precision)).predict(images)[0]
-    tolerance = engines.PARITY if precision == "fp32" else 0.1
+    tolerance = engines.PARITY if precision == "fp32" else 0.3  # in int8 processors differ
     assert engines.parity(engines.centred_log(expected), engines.centred_log(answers)) <= tolerance
     predictor = Predictor(old, Settings(precision=precision))
     by_service = [predictor.predict([png_of(image)])[0].probabilities for image in images]
@@ -80,5 +80,9 @@ def test_todays_format_passes_its_check(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_layout_tells_files_and_keys_apart(tmp_path: Path) -> None:
     old, new = (stored.layout(stored.unpack(version, tmp_path / str(version))) for version in (2, 3))
     assert new[0] - old[0] == {"MODEL_CARD.html", "DATASET_CARD.html", "check/*.png", "check/*.json"}
-    assert new[1] - old[1] == {"check/answers.json: fp32"} and not old[0] - new[0] and not old[1] - new[1]
+    assert (
+        new[1] - old[1] == {f"check/answers.json: {key}" for key in ("processor", "answers")}
+        and not old[0] - new[0]
+        and not old[1] - new[1]
+    )
     assert {"classes", "int8.change", "parity.*.difference", "operating_points.*.sensitivity.value"} <= old[1]

@@ -83,12 +83,12 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
     return path
 
 
-def exchange_model(folder: Path, graph: Path) -> None:
+def exchange_model(folder: Path, graph: Path, name: str = "model") -> None:
     """Put another OpenVINO model into a bundle, with its checksums; the test table remains that of the former model."""
     path = folder / "checksums.json"
     sums = json.loads(path.read_text())
     for suffix in (".xml", ".bin"):
-        model = folder / f"model{suffix}"
+        model = folder / f"{name}{suffix}"
         shutil.copyfile(graph.with_suffix(suffix), model)
         sums[model.name] = file_digest(model)
     write_json(path, sums)

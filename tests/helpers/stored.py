@@ -46,13 +46,10 @@ def layout(folder: Path) -> tuple[set[str], set[str]]:
         for name in json.loads((folder / CHECKSUMS).read_text())
         if not name.startswith(_CODE) and name.split("/")[0].split(".")[0] not in models
     }
-    description = json.loads((folder / DESCRIPTION).read_text())
-    return files, {*_keys(description), *(f"{ANSWERS}: {key}" for key in _answers(folder))}
-
-
-def _answers(folder: Path) -> set[str]:
-    path = folder / ANSWERS
-    return set(json.loads(path.read_text())) & {"fp32"} if path.is_file() else set()
+    keys = {*_keys(json.loads((folder / DESCRIPTION).read_text()))}
+    if (folder / ANSWERS).is_file():
+        keys |= {f"{ANSWERS}: {key}" for key in json.loads((folder / ANSWERS).read_text())}
+    return files, keys
 
 
 def _keys(values: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -101,7 +101,7 @@ class Predictor:
             answers = np.concatenate([inference.result(MAX_SECONDS)[0] for inference in inferences])
             if not np.allclose(totals := answers.sum(1), 1, atol=1e-3):
                 raise BundleError(f"{path} gives outputs that sum to {totals.max():.4g}, expected 1; export it again")
-            if table:
+            if table and settings.precision in table.answers:
                 compare(bundle, settings.precision, table, answers[: len(pixels)])
         self._metrics.describe_service(bundle.name, settings.precision, settings.queue)
 
