@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -95,14 +96,15 @@ class Predictor:
         # the first inference of each request is slow, and a service whose model does not work must not start
         table = read_table(bundle)
         pixels = table.pixels if table else np.zeros((1, *bundle.image_size, 3), np.uint8)
+        turn = itertools.cycle(range(len(pixels)))
         for queue in self._queues.values():
-            order = np.resize(np.arange(len(pixels)), max(len(pixels), queue.requests))
-            inferences = [queue.submit(pixels[[row]]) for row in order]
+            rows = list(itertools.islice(turn, queue.requests))
+            inferences = [queue.submit(pixels[[row]]) for row in rows]
             answers = np.concatenate([inference.result(MAX_SECONDS)[0] for inference in inferences])
             if not np.allclose(totals := answers.sum(1), 1, atol=1e-3):
                 raise BundleError(f"{path} gives outputs that sum to {totals.max():.4g}, expected 1; export it again")
             if table and settings.precision in table.answers:
-                compare(bundle, settings.precision, table, answers[: len(pixels)])
+                compare(bundle, settings.precision, table, answers, rows)
         self._metrics.describe_service(bundle.name, settings.precision, settings.queue)
 
     @property
