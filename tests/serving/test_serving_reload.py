@@ -38,7 +38,7 @@ def refusals(served: services.Service) -> list[str]:
     return [line for line in served.log.read_text().splitlines() if "not reloaded" in line]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_reload_keeps_the_old_model_until_a_bundle_passes_its_checks(tmp_path: Path, workers: int) -> None:
     folder = write(tmp_path / "served" / "bundle").folder
     other = colour_graph(tmp_path / "other.xml", gain=2)
