@@ -185,9 +185,9 @@ def _sweep(options: argparse.Namespace) -> int:
     return 0 if sweeps.run(Batch(study, options.set), options.jobs, options.launch) else 1
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _bundle_folder(options: argparse.Namespace, command: str) -> Path:
+    """Return the folder of the bundle that a command names, or of that of its study."""
     from scanbook import bundle
-    from scanbook.serving.server import serve
 
     if options.bundle:
         folder = _path(options.bundle)
@@ -197,9 +197,21 @@ def _serve(options: argparse.Namespace) -> None:
     if not folder.is_dir():
         raise RunError(
             f"no bundle at {folder}; export one with make reports STUDY={options.study}, "
-            "or name another folder with make serve BUNDLE=path"
+            f"or name another folder with {command}"
         )
-    serve(folder, settings.from_options(options))
+    return folder
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from scanbook.serving.server import serve
+
+    serve(_bundle_folder(options, "make serve BUNDLE=path"), settings.from_options(options))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from scanbook.bundle import checking
+
+    print(checking.check(_bundle_folder(options, "scanbook check path")))
 
 
 def _latency(options: argparse.Namespace) -> None:
@@ -242,6 +254,7 @@ _LAUNCH = _option(
     metavar="COMMAND",
 )
 _JOBS = _option("--jobs", "runs side by side (default: one per processor)", runtime.cores(), type=int)
+_BUNDLE = _option("bundle", "folder of the bundle (default: that of the study and profile)", nargs="?")
 _ONE, _SEVERAL = (_PROFILE, _STUDY, _DATA, _SET), (_PROFILE, _STUDIES, _DATA, _SET)
 _COMMANDS = {
     "reports": (_reports, "run every notebook whose report is stale", *_SEVERAL, _LAUNCH, _JOBS),
@@ -297,9 +310,10 @@ _COMMANDS = {
         _flag("--prepare", "stop before training starts: no GPU is needed so far"),
     ),
     "sweep": (_sweep, "train a study's grid of networks, each in its own run", *_ONE, _LAUNCH, _JOBS),
-    "serve": (
-        *(_serve, "serve an exported model over HTTP", _PROFILE, _STUDY),
-        _option("bundle", "folder of the bundle (default: that of the study and profile)", nargs="?"),
+    "serve": (*(_serve, "serve an exported model over HTTP", _PROFILE, _STUDY), _BUNDLE),
+    "check": (
+        *(_check, "check the files of an exported model, and its answers to test pictures", _PROFILE, _STUDY),
+        _BUNDLE,
     ),
     "latency": (
         *(_latency, "measure how fast a service answers, and what that costs"),

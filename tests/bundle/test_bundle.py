@@ -49,7 +49,7 @@ def test_folder_holds_card_requirements_and_checksums(whole):
     names = {path.name for path in whole.folder.iterdir()}
     assert names == {
         *("bundle.json", "checksums.json", "MODEL_CARD.md", "model.xml", "model.bin", "scanbook"),
-        *("requirements.txt", "Dockerfile", ".dockerignore", "cloudformation"),
+        *("requirements.txt", "Dockerfile", ".dockerignore", "cloudformation", "MODEL_CARD.html", "check"),
     }
     card = (whole.folder / "MODEL_CARD.md").read_text()
     assert (
@@ -118,7 +118,17 @@ def reseal(folder: Path, change) -> None:
         (lambda values: values.update(abstain_below=1.2), "abstain_below is 1.2"),
         (lambda values: values.update(temperature="warm"), "temperature is 'warm'"),
         (lambda values: values.update(models={}), "an 'openvino' model"),
-        (lambda values: values.update(format=1), "format 1, expected 2"),
+        (
+            lambda values: values.update(format=1),
+            "format 1, this scanbook reads 2, 3; export it again: scanbook export --study colours",
+        ),
+        (
+            lambda values: values.update(format=1, name="a b", about={"profile": "quick"}),
+            "--study 'a b' --profile quick",
+        ),
+        (lambda values: values.pop("format"), "format None, this scanbook reads 2, 3; export it again"),
+        (lambda values: values.update(format=4), "format 4, this scanbook reads 2, 3; update scanbook"),
+        (lambda values: values.update(format=True), "format True"),
         (lambda values: values.update(colour="red"), "colour"),
         (lambda values: values.pop("classes"), "classes"),
         (lambda values: values["models"].update(openvino="../model.xml"), "'../model.xml'"),

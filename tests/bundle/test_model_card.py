@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard
 from helpers import planted
 from helpers.bundles import write
 from scanbook import bundle
-from scanbook.bundle.card import front_matter
+from scanbook.bundle.card import front_matter, render
 from scanbook.data import cards
 
 METRICS = {
@@ -118,5 +118,46 @@ def test_both_cards_name_the_licence_alike() -> None:
     expected = {"license": "other", "license_name": "see-the-source", "license_link": "https://example.org"}
     assert cards.licence(chosen) == expected and cards.tags(chosen) == ["medical", "photograph"]
     made = bundle.Bundle(Path(), "a", ("a", "b"), (8, 8), 1.0, 0.5, {}, hub={**expected, "tags": [], "datasets": ["a"]})
-    front = front_matter(made)
+    front = front_matter(made).to_dict()
     assert {key: value for key, value in front.items() if key.startswith("license")} == expected
+
+
+def test_a_card_as_html_has_no_foreign_code_style_or_picture() -> None:
+    text = """---
+tags: [a]
+---
+
+# Title
+
+First <script>alert(1)</script> & **bold**.
+
+## Numbers < 3
+
+| name | count |
+| --- | ---: |
+| a \\| <b> | [go](javascript:alert(1)) |
+
+- ![shown](https://example.org/a.png)
+"""
+    assert render(text) == (
+        '<section class="card prose" lang="en">\n'
+        "<p>First &lt;script&gt;alert(1)&lt;/script&gt; &amp; <strong>bold</strong>.</p>\n"
+        "</section>\n"
+        '<section class="card prose" lang="en">\n'
+        "<h2>Numbers &lt; 3</h2>\n"
+        '<div class="wide" role="group" aria-label="Numbers &lt; 3" tabindex="0">\n'
+        '<table>\n<thead>\n<tr>\n<th scope="col">name</th>\n<th scope="col">count</th>\n</tr>\n</thead>\n'
+        '<tbody>\n<tr>\n<th scope="row">a | &lt;b&gt;</th>\n<td>[go](javascript:alert(1))</td>\n</tr>\n</tbody>\n'
+        "</table>\n</div>\n"
+        '<ul>\n<li>!<a href="https://example.org/a.png">shown</a></li>\n</ul>\n'
+        "</section>\n"
+    )
+    assert render("# Card\n") == ""
+
+
+def test_the_card_of_a_bundle_as_html_is_its_markdown(text: str) -> None:
+    html = render(text)
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert re.findall("<h2>(.+)</h2>", html) == headings and html.count("<section") == len(headings)
+    assert html.count("<table>") == 5 and '<th scope="row">warm (red + green)</th>' in html
+    assert "license:" not in html and "빨강" in html and "style=" not in html

@@ -23,7 +23,7 @@ from scanbook.errors import DataError
 from scanbook.runner import schedule
 from scanbook.runner.freshness import Batch
 
-SECRET = "KGAT_0123456789abcdef"
+SECRET = "KGAT_0123456789abcdef"  # noqa: S105  gitleaks:allow
 DATASET = {"adapter": "folder", "kaggle": "owner/some-images"}
 COMPETITION = {"adapter": "folder", "kaggle": "competitions/some-contest"}
 

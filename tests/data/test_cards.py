@@ -169,6 +169,7 @@ def test_synthetic_images_are_named_as_such() -> None:
     chosen = claimed(claimed={"eczema": 3}).model_copy(update={"on_stand_in": True})
     text, front = card(chosen, manifest, scan(manifest))
     assert "stand in" in str(front["pretty_name"]) and "they show no patient" in text
+    assert re.search(r"to the real dataset\.\n\n120 images of 2 classes", text), "a paragraph of its own"
     assert "not compared" in text and "difference |" not in text
     assert front["license"] == "apache-2.0" and "license_link" not in front
     assert "**Source:** synthetic, by scanbook, in the layout of https://example.org/set" in text

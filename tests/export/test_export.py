@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import planted
+from helpers import planted, stored
 from scanbook import bundle, cli, export, runtime
+from scanbook.bundle.description import FORMAT
 from scanbook.data.manifest import TEST, VALIDATION
 from scanbook.errors import BundleError
 from scanbook.export import formats
@@ -147,6 +148,11 @@ def test_bundle_carries_what_the_cards_and_the_page_need(whole):
     assert {"saved_model/", "scanbook/", "model.xml", "Dockerfile"} <= set(listed.index)
     total = sum(path.stat().st_size for path in whole.folder.rglob("*") if path.is_file())
     assert listed.sum() == pytest.approx(total / 2**20)
+
+
+def test_what_changes_the_files_or_keys_of_a_bundle_raises_its_format(whole, tmp_path):
+    """If this fails: raise `FORMAT`, read the former format or refuse it, and store a bundle, as CONTRIBUTING says."""
+    assert stored.layout(whole.folder) == stored.layout(stored.unpack(FORMAT, tmp_path))
 
 
 def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(whole, monkeypatch):

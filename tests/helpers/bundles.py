@@ -1,10 +1,13 @@
 """Bundles whose model predicts the brightest channel of an image."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from scanbook import bundle
+from scanbook.store import file_digest, write_json
 
 CLASSES = ("red", "green", "blue")
 NAMES = {"pt": ("vermelho", "verde", "azul"), "ko": ("빨강", "초록", "파랑")}
@@ -48,7 +51,7 @@ def write(
     return bundle.write(bundle.Bundle(folder, **values | changes), models, dataset_card=dataset_card, packages=packages)
 
 
-def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC", swap=False) -> Path:
+def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, layout="NHWC", swap=False, gain=5) -> Path:
     """Write an OpenVINO graph that predicts the brightest channel; swapping RGB and BGR changes its prediction.
 
     Args:
@@ -59,6 +62,7 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
         kind: Type of the input.
         layout: "NHWC" or "NCHW".
         swap: Whether the heat maps come first.
+        gain: Factor of the logits: with a smaller one the classes are the same and the probabilities are not.
     """
     import openvino as ov  # after scanbook, which turns off its telemetry
     from openvino import opset13 as ops
@@ -68,7 +72,7 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
     shares = ops.divide(ops.convert(source, "f32"), ops.constant(np.float32(255)))
     axes = [1, 2] if layout == "NHWC" else [2, 3]
     mean = ops.reduce_mean(shares, ops.constant(np.array(axes)), False)
-    weights = np.eye(3, max(width, 3), dtype=np.float32)[:, :width] * 5
+    weights = np.eye(3, max(width, 3), dtype=np.float32)[:, :width] * gain
     probabilities = ops.softmax(ops.matmul(mean, ops.constant(weights), False, False), 1)
     outputs = [probabilities]
     if map_width:
@@ -77,6 +81,17 @@ def colour_graph(path: Path, size=SIZE, width=3, map_width=3, kind=np.uint8, lay
         outputs.reverse()
     ov.save_model(ov.Model(outputs, [source], "colours"), path, compress_to_fp16=False)
     return path
+
+
+def exchange_model(folder: Path, graph: Path, name: str = "model") -> None:
+    """Put another OpenVINO model into a bundle, with its checksums; the test table remains that of the former model."""
+    path = folder / "checksums.json"
+    sums = json.loads(path.read_text())
+    for suffix in (".xml", ".bin"):
+        model = folder / f"{name}{suffix}"
+        shutil.copyfile(graph.with_suffix(suffix), model)
+        sums[model.name] = file_digest(model)
+    write_json(path, sums)
 
 
 def write_all_formats(folder: Path, **int8) -> dict[str, Path]:

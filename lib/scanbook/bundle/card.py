@@ -1,12 +1,17 @@
-"""The model card: Markdown and HTML for people, and the YAML that Hugging Face's hub reads above it."""
+"""The model card: Markdown for people, below the YAML that Hugging Face's hub reads, and cards as HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from scanbook.bundle.description import REQUIREMENTS, Bundle
+
+if TYPE_CHECKING:  # neither is a package of the service, which shows cards as the export rendered them
+    from huggingface_hub import ModelCardData
+    from markdown_it.token import Token
 
 INTENDED_USE = "Research and teaching, not a diagnosis."
 
@@ -22,6 +27,11 @@ FORMAT_NAMES = {
 """Name of each format in tables and cards."""
 # names in https://huggingface.co/metrics of the metrics that scanbook names otherwise
 _METRICS = {"macro_f1": "f1", "auroc": "roc_auc", "brier": "brier_score"}
+# order of the metadata, in which the results come last
+_FRONT = (
+    *("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "tags", "datasets"),
+    "metrics",
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Section:
 
 
 def card(bundle: Bundle) -> list[Section]:
-    """Return the sections of the model card, for Markdown and HTML."""
+    """Return the sections of the model card."""
     height, width = bundle.image_size
     about = dict(bundle.about)
     introduction = [text for text in (about.pop("title", ""), about.pop("question", "")) if text]
@@ -78,10 +88,7 @@ def card(bundle: Bundle) -> list[Section]:
 
 def card_markdown(bundle: Bundle) -> str:
     """Return the model card as Markdown, below the YAML that Hugging Face's hub reads."""
-    import yaml  # not a package of the service, which shows only the sections
-
-    front = yaml.safe_dump(front_matter(bundle), sort_keys=False, allow_unicode=True)
-    lines = ["---", front.strip(), "---", "", f"# {bundle.name}", ""]
+    lines = ["---", front_matter(bundle).to_yaml(original_order=list(_FRONT)), "---", "", f"# {bundle.name}", ""]
     for section in card(bundle):
         lines += [f"## {section.heading}", ""]
         for paragraph in section.paragraphs:
@@ -95,46 +102,85 @@ def card_markdown(bundle: Bundle) -> str:
     return "\n".join(lines)
 
 
-def front_matter(bundle: Bundle) -> dict[str, Any]:
+def front_matter(bundle: Bundle) -> ModelCardData:
     """Return the metadata that Hugging Face's hub reads (https://huggingface.co/docs/hub/model-cards).
 
-    Returns:
-        `license`, `language` (of the class names), `library_name`, `pipeline_tag`, `tags`, `datasets`, `metrics` and
-        `model-index` with every defined test metric.
+    The language is that of the class names. Every defined test metric is an evaluation result.
     """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    hub = {"license": "unknown", "tags": [], "datasets": [bundle.name]} | bundle.hub
     results = [
-        {
-            "type": _METRICS.get(name, name),
-            "value": round(metric["value"], 4),
-            "name": name.replace("_", " ")
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification",
+            dataset_type=hub["datasets"][0],
+            dataset_name=bundle.about.get("title", bundle.name),
+            dataset_split="test",
+            metric_type=_METRICS.get(name, name),
+            metric_value=round(metric["value"], 4),
+            metric_name=name.replace("_", " ")
             + (f" (95 % interval {interval})" if (interval := _interval(metric)) else ""),
-        }
+        )
         for name, metric in bundle.metrics.items()
         if isinstance(metric, Mapping) and metric.get("value") is not None
     ]
-    hub = {"license": "unknown", "tags": [], "datasets": [bundle.name]} | bundle.hub
-    front: dict[str, Any] = {key: value for key, value in hub.items() if key.startswith("license")}
-    front |= {
-        "language": ["en", *bundle.names],
-        "library_name": "keras",
-        "pipeline_tag": "image-classification",
-        "tags": list(dict.fromkeys(["image-classification", *hub["tags"], "openvino", "scanbook"])),
-        "datasets": hub["datasets"],
-    }
-    if not results:
-        return front
-    task = {
-        "task": {"type": "image-classification", "name": "Image classification"},
-        "dataset": {
-            "type": hub["datasets"][0],
-            "name": bundle.about.get("title", bundle.name),
-            "split": "test",
-        },
-    }
-    return front | {
-        "metrics": list(dict.fromkeys(result["type"] for result in results)),
-        "model-index": [{"name": bundle.name, "results": [task | {"metrics": results}]}],
-    }
+    return ModelCardData(
+        **hub | {"tags": ["image-classification", *hub["tags"], "openvino", "scanbook"]},
+        language=["en", *bundle.names],
+        library_name="keras",
+        pipeline_tag="image-classification",
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        model_name=bundle.name if results else None,
+        eval_results=results or None,
+    )
+
+
+def render(markdown: str) -> str:
+    """Return a card as HTML for a page of the service: sections without the title, which the page has itself.
+
+    HTML in the card becomes text, and a picture, which would be loaded from elsewhere, becomes a link.
+
+    Args:
+        markdown: The card, with its metadata.
+    """
+    from huggingface_hub import RepoCard
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    parser.add_render_rule("table_open", _open_table)
+    parser.add_render_rule("table_close", lambda *_: "</table>\n</div>\n")
+    sections: list[list[Token]] = [[]]
+    for token in parser.parse(RepoCard(markdown).text):
+        if token.type == "heading_open" and token.tag in ("h1", "h2"):
+            sections.append([])
+        sections[-1].append(token)
+    parts = []
+    for tokens in filter(None, sections):
+        title = tokens[1].content if tokens[0].type == "heading_open" else ""
+        content = tokens[3:] if tokens[0].tag == "h1" else tokens
+        _name_headers(content)
+        if content:
+            text = parser.renderer.render(content, parser.options, {"title": title})
+            parts.append(f'<section class="card prose" lang="en">\n{text}</section>\n')
+    return "".join(parts)
+
+
+def _open_table(_renderer: Any, _tokens: Any, _index: int, _options: Any, environment: dict[str, str]) -> str:
+    """Return the start of a table that scrolls by itself, by keyboard too, where it is wider than a phone."""
+    return f'<div class="wide" role="group" aria-label="{escape(environment["title"])}" tabindex="0">\n<table>\n'
+
+
+def _name_headers(tokens: list[Token]) -> None:
+    """Mark the headers of columns and rows; the policy of the pages allows no style in a tag."""
+    for index, token in enumerate(tokens):
+        if token.type == "th_open":
+            token.attrs = {"scope": "col"}
+        elif token.type == "td_open":
+            token.attrs = {}
+            if tokens[index - 1].type == "tr_open":  # the first cell names its row
+                token.tag = tokens[index + 2].tag = "th"
+                token.attrs = {"scope": "row"}
 
 
 def _classes(bundle: Bundle) -> Section:

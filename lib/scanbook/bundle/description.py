@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,9 +15,14 @@ from scanbook import runtime
 from scanbook.errors import BundleError
 from scanbook.store import file_digest
 
-FORMAT = 2
+FORMAT = 3
+"""Version of the bundles that are written: a change of their files or keys raises it, as CONTRIBUTING.md says."""
+READ = (2, FORMAT)
+"""Versions of the bundles that are read. Version 2 has neither a test table nor cards in HTML."""
 DESCRIPTION, CHECKSUMS, REQUIREMENTS = "bundle.json", "checksums.json", "requirements.txt"
 CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
+HTML = {CARD: "MODEL_CARD.html", DATASET_CARD: "DATASET_CARD.html"}
+"""File that holds each card as the service shows it."""
 
 FILES = {
     "openvino": "model.xml",
@@ -60,6 +66,7 @@ class Bundle:
             and their `change` with `low` and `high`, as shares; empty where int8 was not tried.
         excluded: Why a format is not available, by format, one sentence each.
         hub: Metadata of the model card for Hugging Face's hub: `license`, `tags`, `datasets`.
+        format: Version of the bundle's files and keys, one of `READ`.
     """
 
     folder: Path
@@ -77,6 +84,7 @@ class Bundle:
     int8: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -121,20 +129,16 @@ def read(folder: Path) -> Bundle:
     A format that the service does not run may be missing as a whole, as in a container image.
 
     Raises:
-        BundleError: A file is missing, changed or unknown, or the description is not valid.
+        BundleError: A file is missing, changed or unknown, or the description is not valid or has an unknown format.
     """
     folder = Path(folder).resolve()
     if not (folder / DESCRIPTION).is_file():
         raise BundleError(
             f"{folder} is not a bundle: it has no {DESCRIPTION}; run notebook 07_export_flask or name another folder"
         )
-    absent = _verify(folder)
     values = _read_json(folder / DESCRIPTION)
-    version = values.pop("format", None)
-    if version != FORMAT:
-        raise BundleError(
-            f"{folder / DESCRIPTION} has format {version!r}, expected {FORMAT}; run notebook 07_export_flask again"
-        )
+    _check_format(folder / DESCRIPTION, values)  # before the files: another format may have others
+    absent = _verify(folder)
     bundle = parse(folder, values)
     for style in absent:
         bundle.models.pop(style, None)
@@ -144,6 +148,24 @@ def read(folder: Path) -> Bundle:
                 f"{folder / DESCRIPTION} names the {style} model {name!r}, which the bundle lacks; {REMEDY}"
             )
     return bundle
+
+
+def _check_format(path: Path, values: dict[str, Any]) -> None:
+    version = values.get("format")
+    if type(version) is int and version in READ:
+        return
+    advice = "update scanbook"
+    if type(version) is not int or version < FORMAT:
+        about = values.get("about")
+        profile = about.get("profile") if isinstance(about, dict) else None
+        advice = f"export it again: {export_command(values.get('name'), profile)}"
+    raise BundleError(f"{path} has format {version!r}, this scanbook reads {', '.join(map(str, READ))}; {advice}")
+
+
+def export_command(name: object, profile: object) -> str:
+    """Return the command that exports a study's bundle again, in one line whatever its description says."""
+    words = ["scanbook", "export", "--study", name, *(["--profile", profile] if profile else [])]
+    return shlex.join(" ".join(str(word).split()) for word in words)
 
 
 def parse(folder: Path, values: dict[str, Any]) -> Bundle:
@@ -177,9 +199,18 @@ def load(folder: Path) -> Bundle:
         BundleError: A file is missing, changed or unknown, or description and models do not match.
     """
     bundle = read(folder)
+    check_models(bundle)
+    return bundle
+
+
+def check_models(bundle: Bundle) -> None:
+    """Check that labels and image size match every OpenVINO model.
+
+    Raises:
+        BundleError: The message names the model and what it takes or gives.
+    """
     for precision in bundle.precisions:
         _check_model(bundle, bundle.model_path(precision))
-    return bundle
 
 
 def _verify(folder: Path) -> set[str]:

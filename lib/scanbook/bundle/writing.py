@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scanbook.bundle.card import card_markdown
+from scanbook.bundle.card import card_markdown, render
+from scanbook.bundle.checking import write_table
 from scanbook.bundle.container import DOCKERFILE, IGNORED, dockerfile, dockerignore, requirements
 from scanbook.bundle.description import (
     CARD,
@@ -20,12 +21,14 @@ from scanbook.bundle.description import (
     DESCRIPTION,
     FILES,
     FORMAT,
+    HTML,
     REQUIREMENTS,
     UNWANTED,
     Bundle,
+    check_models,
     list_files,
-    load,
     parse,
+    read,
 )
 from scanbook.errors import BundleError
 from scanbook.store import PACKAGE, atomic_write, file_digest, write_json
@@ -80,7 +83,7 @@ def write(
     """
     folder = description.folder
     check_target(folder)
-    values = _as_json(asdict(description))
+    values = {"format": FORMAT} | _as_json(asdict(replace(description, format=FORMAT)))
     del values["folder"]
     values["models"] = {style: FILES.get(style, path.name) for style, path in models.items()}
     bundle = parse(folder, values)
@@ -90,19 +93,22 @@ def write(
         for style, path in models.items():
             _copy_model(path, work / FILES[style])
         _copy_code(work)
-        write_json(work / DESCRIPTION, {"format": FORMAT, **values})
+        write_json(work / DESCRIPTION, values)
+        placed = replace(bundle, folder=work)
+        check_models(placed)
+        write_table(placed)
+        cards = {CARD: card_markdown(bundle)} | ({DATASET_CARD: dataset_card} if dataset_card else {})
         texts = {
-            CARD: card_markdown(bundle),
-            DATASET_CARD: dataset_card,
+            **cards,
+            **{HTML[name]: render(text) for name, text in cards.items()},
             REQUIREMENTS: requirements(packages),
             DOCKERFILE: dockerfile(bundle),
             IGNORED: dockerignore(),
         }
         for name, text in texts.items():
-            if text:
-                atomic_write(work / name, text)
+            atomic_write(work / name, text)
         write_json(work / CHECKSUMS, {name: file_digest(work / name) for name in list_files(work)})
-        load(work)
+        read(work)
         _set_permissions(work)
         _replace_folder(work, folder)
     finally:

@@ -1,4 +1,4 @@
-"""`python -m scanbook.serving [serve] [bundle]`: serve a bundle, also in a container."""
+"""`python -m scanbook.serving [serve|check] [bundle]`: serve or check a bundle, also in a container."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from scanbook.serving.settings import add_options, find_bundle, from_options
 
 
 def main() -> None:
-    """Read the command line and serve a bundle."""
+    """Read the command line, and serve or check a bundle."""
     parser = argparse.ArgumentParser(
         prog="python -m scanbook.serving",
-        description="Serve an exported bundle. A variable can replace each option, such as SCANBOOK_PORT.",
+        description="Serve an exported bundle, or check it and its answers (check, as the first word). "
+        "A variable can replace each option, such as SCANBOOK_PORT.",
     )
     parser.add_argument(
         "bundle",
@@ -23,8 +24,13 @@ def main() -> None:
     )
     add_options(parser)
     words = sys.argv[1:]
-    options = parser.parse_args(words[1:] if words[:1] == ["serve"] else words)  # SageMaker adds `serve`
+    options = parser.parse_args(words[1:] if words[:1] in (["serve"], ["check"]) else words)  # SageMaker adds `serve`
     try:
+        if words[:1] == ["check"]:
+            from scanbook.bundle.checking import check
+
+            print(check(find_bundle(options.bundle)))
+            return
         from scanbook.serving.server import serve
 
         serve(find_bundle(options.bundle), from_options(options))

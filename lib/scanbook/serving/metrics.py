@@ -90,9 +90,10 @@ def create_folder() -> None:
 
 def remove_worker(process: int) -> None:
     """Remove the queue of a worker that ended; its other counts remain."""
-    from prometheus_client.multiprocess import mark_process_dead
+    if os.environ.get(FOLDER):
+        from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(process)
+        mark_process_dead(process)
 
 
 def remove_folder() -> None:

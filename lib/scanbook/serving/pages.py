@@ -10,10 +10,9 @@ from flask_babel import gettext as _
 from werkzeug.exceptions import BadRequest
 
 from scanbook.bundle import Bundle
-from scanbook.bundle.card import card
-from scanbook.bundle.description import DATASET_CARD
+from scanbook.bundle.description import CARD, DATASET_CARD, HTML
 from scanbook.errors import ImageError
-from scanbook.serving import markdown, uploads
+from scanbook.serving import uploads
 from scanbook.serving.languages import language
 from scanbook.serving.predictor import Prediction
 from scanbook.serving.problems import REASONS
@@ -71,7 +70,7 @@ def classify() -> str | tuple[str, int]:
 @pages.get("/model-card")
 def model_card() -> str:
     """Return the model card."""
-    return render_template("card.html", heading=_("Model card"), sections=card(service().predictor.bundle))
+    return _card(CARD, _("Model card"))
 
 
 @pages.get("/dataset-card")
@@ -79,8 +78,15 @@ def dataset_card() -> str:
     """Return the card of the dataset on which the model was trained."""
     if not has_dataset_card(service().predictor.bundle):
         abort(404)
-    text = (service().predictor.bundle.folder / DATASET_CARD).read_text("utf-8")
-    return render_template("card.html", heading=_("Dataset card"), sections=markdown.sections(text))
+    return _card(DATASET_CARD, _("Dataset card"))
+
+
+def _card(name: str, heading: str) -> str:
+    """Return the page of a card: the HTML that the export made of it or, of an older bundle, its text."""
+    folder = service().predictor.bundle.folder
+    rendered = (folder / HTML[name]).is_file()
+    text = (folder / (HTML[name] if rendered else name)).read_text("utf-8")
+    return render_template("card.html", heading=heading, text=text, rendered=rendered)
 
 
 def has_dataset_card(bundle: Bundle) -> bool:

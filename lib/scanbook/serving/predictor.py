@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.bundle import Bundle
+from scanbook.bundle.checking import compare, read_table
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError, ScanbookError
 from scanbook.models.engines import Mode, OpenVinoEngine
@@ -70,7 +72,8 @@ class Predictor:
         max_images: Most images in one call.
 
     Raises:
-        BundleError: The model does not give probabilities, or the bundle has no model of that precision.
+        BundleError: The model does not give probabilities or answers otherwise than when it was exported, or the bundle
+            has no model of that precision.
     """
 
     def __init__(
@@ -91,12 +94,17 @@ class Predictor:
         graph = read_openvino(path)
         self._queues = {mode: OpenVinoQueue(OpenVinoEngine(graph, mode, cores)) for mode in (ALONE, TOGETHER)}
         # the first inference of each request is slow, and a service whose model does not work must not start
-        blank = np.zeros((1, *bundle.image_size, 3), np.uint8)
+        table = read_table(bundle)
+        pixels = table.pixels if table else np.zeros((1, *bundle.image_size, 3), np.uint8)
+        turn = itertools.cycle(range(len(pixels)))
         for queue in self._queues.values():
-            for inference in [queue.submit(blank) for _ in range(queue.requests)]:
-                total = inference.result(MAX_SECONDS)[0].sum()
-                if not np.isclose(total, 1, atol=1e-3):
-                    raise BundleError(f"{path} gives outputs that sum to {total:.4g}, expected 1; export it again")
+            rows = list(itertools.islice(turn, queue.requests))
+            inferences = [queue.submit(pixels[[row]]) for row in rows]
+            answers = np.concatenate([inference.result(MAX_SECONDS)[0] for inference in inferences])
+            if not np.allclose(totals := answers.sum(1), 1, atol=1e-3):
+                raise BundleError(f"{path} gives outputs that sum to {totals.max():.4g}, expected 1; export it again")
+            if table and settings.precision in table.answers:
+                compare(bundle, settings.precision, table, answers, rows)
         self._metrics.describe_service(bundle.name, settings.precision, settings.queue)
 
     @property

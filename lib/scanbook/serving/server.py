@@ -18,7 +18,7 @@ from gunicorn.errors import AppImportError
 
 from scanbook import bundle, runtime
 from scanbook.errors import RunError, ScanbookError
-from scanbook.serving import metrics
+from scanbook.serving import metrics, trial
 from scanbook.serving.app import create_app
 from scanbook.serving.settings import Settings
 
@@ -96,6 +96,13 @@ class _Application(BaseApplication):
 
 
 class _Arbiter(Arbiter):
+    def reload(self) -> None:
+        """Replace the workers on SIGHUP, unless the bundle as it is now cannot be served."""
+        if reason := trial.failure_reason(self.app.load):
+            self.log.error("not reloaded, the workers go on with the bundle that they have: %s", reason)
+        else:
+            super().reload()
+
     def stop(self, graceful: bool = True) -> None:
         """Reject new connections, then stop; each worker accepts the connections that wait and closes its listener."""
         for listener in self.LISTENERS:

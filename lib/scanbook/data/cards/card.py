@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scanbook.config import Study
@@ -77,7 +76,7 @@ def dataset_card(
     bias = quality.difference_sentences(differing), quality.tint_sentences(tints), quality.shortcut_sentences(shortcuts)
     layout = f", in the layout of {source.source}" if source.source else ""
     values = {
-        "front": yaml.safe_dump(_front_matter(study, len(frame)), sort_keys=False, allow_unicode=True).strip(),
+        "front": _front_matter(study, len(frame)),
         "name": _name(study),
         "study": study,
         "source": f"synthetic, by scanbook{layout}" if study.on_stand_in else source.source or "not stated",
@@ -121,17 +120,19 @@ def dataset_card(
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _front_matter(study: Study, images: int) -> dict[str, object]:
-    """Return the metadata that Hugging Face reads."""
-    size = next((name for most, name in _SIZES if images < most), "n>10M")
-    return {
+def _front_matter(study: Study, images: int) -> str:
+    """Return the metadata that Hugging Face reads, as YAML."""
+    from huggingface_hub import DatasetCardData
+
+    values = {
         "pretty_name": _name(study),
         **licence(study),
         "task_categories": ["image-classification"],
         "task_ids": ["multi-class-image-classification"],
-        "size_categories": [size],
+        "size_categories": [next((name for most, name in _SIZES if images < most), "n>10M")],
         "tags": tags(study),
     }
+    return DatasetCardData(**values).to_yaml(original_order=list(values))
 
 
 def licence(study: Study) -> dict[str, object]:
