@@ -18,7 +18,7 @@ MEASURED_PACKAGES = ("nncf", "onnxruntime")
 """Packages that only measurements use: reports name them, stages do not depend on them."""
 _DISTRIBUTIONS = {
     **{"bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "gdcm": "python-gdcm", "PIL": "pillow"},
-    **{"sklearn": "scikit-learn", "yaml": "pyyaml"},
+    **{"markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "pyyaml"},
 }
 """Packages that are imported by another name than they are installed by; "-" and "_" do not count."""
 
