@@ -123,6 +123,7 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (replaced("## 2. ", "## "), "sections are numbered in turn: ## 2. …"),
         (replaced("## ", "### "), "has fewer than two sections"),
         (replaced("## 2. ", "# "), "has a second title"),
+        (replaced("session.answer(", "session.say("), ": gives no answer, with which its page would open"),
         (replaced("session.finish()", "session.study"), "does not end the notebook with session.finish()"),
         (at(4, 'x = "/home/me/images"'), "cell 4: holds the absolute path /home…; give it as DATA"),
         (at(4, "x = 'C:\\\\data'"), "cell 4: holds the absolute path C:\\…"),

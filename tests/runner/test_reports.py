@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 from helpers import pages
 from helpers.studies import check_all_classes, keras_home, results, run, unpack_images
 from scanbook.reporting.suite import BENCHMARK, NOTEBOOKS
+from scanbook.store import PACKAGE
 
 pytestmark = pytest.mark.slow
 MAKE = ("make", "--no-print-directory", "reports")
@@ -61,6 +64,35 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     again = run(*words, folder=tmp_path)
     assert again.returncode == 0 and "starts:" not in again.stdout and "all 7 reports are fresh" in again.stderr
     assert modification_times(tmp_path / "reports") == before, "a fresh report is left alone"
+    check_what_changes_of_the_library_cost(tmp_path, words)
+
+
+def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> None:
+    """A comment costs nothing, a style sheet no kernel, and a metric that reports show no network."""
+    lib = folder / "lib"
+    shutil.copytree(PACKAGE, lib / "scanbook", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in lib.rglob("*.py"):
+        path.write_text(f"# a comment\n{path.read_text()}")
+    status = [*words[:2], "status", *words[3:]]
+    assert "synthetic/quick: 7 fresh" in run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
+
+    style = lib / "scanbook" / "reporting" / "templates" / "page.css"
+    style.write_text(f"{style.read_text()}\n.planted {{ color: red; }}\n")
+    executed = {path: path.stat().st_mtime_ns for path in (folder / "reports").glob("*/*/*/notebook.ipynb")}
+    done = run(*words, folder=folder, PYTHONPATH=str(lib))
+    assert done.returncode == 0 and done.stdout.count("rendered again from its executed notebook") == 7, done.stderr
+    assert all(".planted" in path.with_name("report.html").read_text() for path in executed)
+    assert {path: path.stat().st_mtime_ns for path in executed} == executed, "no notebook was run"
+
+    metrics = lib / "scanbook" / "evaluation" / "metrics.py"
+    metrics.write_text(f"{metrics.read_text()}\nPLANTED = 1\n")
+    stages = {path.name for path in (folder / "store").glob("*/*")}
+    tuning = "05_fine_tuning"
+    assert f"{tuning}        stale    changed since: library" in run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
+    scanbook = [sys.executable, "-m", "scanbook.cli", "run", tuning, "--if-stale", "--profile", "quick"]
+    done = run(*scanbook, "--set", SHORTER, folder=folder, PYTHONPATH=str(lib))
+    assert done.returncode == 0 and "11. Results" in done.stdout, done.stdout + done.stderr
+    assert {path.name for path in (folder / "store").glob("*/*")} == stages, "no network is trained again"
 
 
 def check_planted_faults(faults: pd.DataFrame) -> None:

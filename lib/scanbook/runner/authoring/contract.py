@@ -262,6 +262,12 @@ def _records_its_results_last(notebook: Notebook) -> Violations:
         yield len(notebook.cells), "does not end the notebook with session.finish(), which records its results"
 
 
+def _answers_its_question(notebook: Notebook) -> Violations:
+    calls = (node for cell in notebook.of("code") for node in cell.nodes if isinstance(node, ast.Call))
+    if not any(ast.unparse(call.func) == "session.answer" for call in calls):
+        yield 0, "gives no answer, with which its page would open; call session.answer([sentences], figure)"
+
+
 def _holds_no_path(notebook: Notebook) -> Violations:
     for cell in notebook.of("code"):
         if match := ABSOLUTE.search(cell.source):
@@ -281,6 +287,7 @@ RULES: tuple[Callable[[Notebook], Violations], ...] = (
     _has_parameters,
     _names_itself,
     _is_in_numbered_sections,
+    _answers_its_question,
     _records_its_results_last,
     _holds_no_path,
 )

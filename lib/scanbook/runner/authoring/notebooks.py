@@ -58,7 +58,9 @@ counts = splits.image_counts(manifest)
 session.table("images", counts, "Images by class and split")"""
 
 _RECORD = """\
-session.result("headline", f"{len(manifest.frame)} images of {len(manifest.classes)} classes")
+headline = f"{len(manifest.frame)} images of {len(manifest.classes)} classes"
+session.answer([f"The dataset has {headline}."])
+session.result("headline", headline)
 session.finish()"""
 
 
