@@ -184,6 +184,7 @@ def test_code_is_followed_through_imports_and_lists_of_exports(small: Path) -> N
 def test_a_package_used_as_a_whole_counts_with_all_that_it_exports(small: Path) -> None:
     modules = store.Library().code_of_script("from scanbook import parts\nuse(parts)\n").modules
     assert {"scanbook.parts.first", "scanbook.parts.second"} <= modules.keys()
+    assert store.Library().code_of_script("from scanbook.parts import *\n").modules == modules
     modules = store.Library().code_of_script("from scanbook import parts\nparts.second()\n").modules
     assert "scanbook.parts.first" not in modules and "scanbook.parts.second" in modules
 

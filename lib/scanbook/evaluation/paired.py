@@ -65,10 +65,10 @@ class Difference:
         if math.isnan(value):
             return f"{name_a} and {name_b} cannot be compared: {metric.title} is not defined on these images"
         if math.isnan(low):
-            return f"{name_a} and {name_b} cannot be told apart by {metric.title}: all images are of one group"
+            return f"{name_a} and {name_b} cannot be compared by {metric.title}: all images are of one group"
         if not self.clear:
             return (
-                f"{name_a} and {name_b} are not told apart by {metric.title}: the difference of {_signed(value)} "
+                f"{name_a} and {name_b} do not differ clearly in {metric.title}: the difference of {_signed(value)} "
                 f"is within noise (95 % interval {_signed(low)} to {_signed(high)})"
             )
         if value < 0:

@@ -85,10 +85,16 @@ class Session:
         self._warnings.append(sentence)
         _display({"text/html": f'<p class="warning">{_inline(sentence)}</p>', "text/plain": f"Note: {sentence}"})
 
-    def table(self, name: str, frame: pd.DataFrame, caption: str) -> None:
+    def table(self, name: str, frame: pd.DataFrame, caption: str, *, ends: str = "95 % intervals") -> None:
         """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`.
 
         Names are shown in words, and a value in one cell with its interval, as `tables.readable` has them.
+
+        Args:
+            name: Name of the file.
+            frame: The table.
+            caption: What it shows.
+            ends: What the ends of its intervals are, where it has any; added to the caption.
         """
         file = f"tables/{name}.csv"
         atomic_write(self.folder / file, frame.to_csv())
@@ -97,7 +103,7 @@ class Session:
             return
         flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
         visible, intervals = tables.readable(flat.head(ROWS))
-        caption += ", with 95 % intervals" if intervals and "interval" not in caption else ""
+        caption += f", with {ends}" if intervals and "interval" not in caption else ""
         visible = visible.round(4).rename_axis(index=None, columns=flat.index.name and tables.words(flat.index.name))
         remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
         opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'

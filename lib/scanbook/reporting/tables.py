@@ -9,13 +9,18 @@ from scanbook.evaluation import METRICS
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
-    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV", "p_value": "p", "H": "H"},
+    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV", "p_value": "p"},
     **{"width_px": "width (pixels)", "height_px": "height (pixels)", "hd95": "95 % Hausdorff distance (pixels)"},
-    **{"seconds": "time (s)", "milliseconds": "time (ms)", "usd_per_hour": "USD per hour"},
+    **{"seconds": "time (s)", "milliseconds": "time (ms)", "p50": "p50 (ms)", "p95": "p95 (ms)", "p99": "p99 (ms)"},
+    **{"load": "loading (s)", "first": "first call (s)", "cold_start": "cold start (s)", "speedup": "speed-up"},
+    **{"memory": "peak memory (MiB)", "size": "size (MiB)", "mib": "size (MiB)", "memory_gb": "memory (GB)"},
+    **{"vcpus": "vCPUs", "gpu": "GPU", "gpus": "GPUs", "isa": "instruction set", "usd_per_hour": "USD per hour"},
     **{"usd_per_million": "USD per million predictions", "images_per_second": "images per second"},
     **{"image_id": "image", "iou": "intersection over union", "dice": "Dice"},
 }
 """Names that are not their own words with spaces in place of underscores."""
+_NAMED = ("metric", "comparison", "property", "column")
+"""Indexes whose values are names of columns elsewhere."""
 _CHANGES = ("difference", "gain", "change", "gap")
 """First words of columns whose values have a sign."""
 
@@ -39,8 +44,8 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
             shown[words(name)] = pd.Series(texts, frame.index, dtype=object)
         elif name not in consumed:
             shown[words(name)] = frame[name]
-    table = pd.DataFrame(shown, index=frame.index).rename(index=lambda value: NAMES.get(value, value))
-    return table, bool(consumed)
+    table = pd.DataFrame(shown, index=frame.index)
+    return table.rename(index=words) if frame.index.name in _NAMED else table, bool(consumed)
 
 
 def words(name: str) -> str:

@@ -235,6 +235,9 @@ def analyse(content: bytes) -> Source:
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=str(module)) if module.split(".")[0] == ROOT:
+                if node.names[0].name == "*":
+                    uses[module, ""] = None
+                    continue
                 names = {alias.asname or alias.name: alias.name for alias in node.names}
                 used = {local: name for local, name in names.items() if local in whole or local in attributes}
                 uses |= {
