@@ -1,4 +1,4 @@
-"""Starts a service and sends image files to it over HTTP, as any program does."""
+"""The HTTP client of the library: it starts a service, or talks to one that runs anywhere, as any program does."""
 
 from __future__ import annotations
 
@@ -9,19 +9,107 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import urllib3
+from urllib3.connection import HTTPConnection
 
 from scanbook.errors import RunError
 from scanbook.runtime.processes import MALLOC
 from scanbook.serving.settings import VARIABLES
 
-# without a proxy that the environment names, which cannot reach this machine's own address
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+TIMEOUT = 60.0
+"""Seconds after which a request counts as failed."""
+_IDLE = 1.0  # seconds after which a service may close an idle connection at any moment
+
+
+class Answer(NamedTuple):
+    """An answer of a service, and the seconds from the request to the last byte of the answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The content on one line, shortened."""
+        return one_line(self.content.decode(errors="replace"))
+
+
+class Client:
+    """Sends requests over one connection, which is open before the time of a request starts.
+
+    No proxy is used, no redirection followed, and no request repeated.
+
+    Args:
+        url: Address of a service.
+        timeout: Seconds after which a request counts as failed.
+
+    Attributes:
+        connections: Number of connections opened so far.
+    """
+
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+        self.connections = 0
+        self._started = self._used = 0.0
+        self._pool = urllib3.connection_from_url(url, maxsize=1, timeout=timeout, retries=False)
+        self._pool.ConnectionCls = self._timed(self._pool.ConnectionCls)
+
+    def _timed(self, kind: type[HTTPConnection]) -> type[HTTPConnection]:
+        client = self
+
+        class Connection(kind):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                super().connect()
+                client.connections += 1
+                client._used = time.perf_counter()
+
+            def request(self, *args: Any, **options: Any) -> None:
+                if time.perf_counter() - client._used > _IDLE:
+                    self.close()
+                if self.is_closed:
+                    self.connect()
+                client._started = time.perf_counter()
+                super().request(*args, **options)
+
+        return Connection
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request and return the answer, whatever its status.
+
+        Raises:
+            urllib3.exceptions.HTTPError: No service listens, or it does not answer.
+        """
+        response = self._pool.urlopen(method, path, body, headers, redirect=False)
+        self._used = time.perf_counter()
+        return Answer(response.status, response.headers, response.data, self._used - self._started)
+
+    def check(self) -> None:
+        """Open a connection and close it.
+
+        Raises:
+            OSError: No service listens.
+            urllib3.exceptions.HTTPError: No service listens, or its certificate is wrong.
+        """
+        connection = self._pool.ConnectionCls(self._pool.host, self._pool.port, timeout=TIMEOUT)
+        connection.connect()
+        connection.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.close()
+
+
+def one_line(message: object) -> str:
+    """Return a message on one line, shortened."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 @contextmanager
@@ -48,7 +136,7 @@ def run_service(bundle: Path, timeout: float = 60, options: Sequence[str] = ()) 
         process = subprocess.Popen(command, stdout=log, stderr=log, env=plain_environment())
         try:
             deadline = time.monotonic() + timeout
-            while not _is_ready(address):
+            while not is_ready(address):
                 stopped = process.poll() is not None
                 if stopped or time.monotonic() > deadline:
                     log.seek(0)
@@ -71,11 +159,12 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES and MALLOC.get(name) != value}
 
 
-def _is_ready(address: str) -> bool:
+def is_ready(address: str, path: str = "/readyz") -> bool:
+    """Return whether a service answers with status 200."""
     try:
-        with _open(f"{address}/readyz", timeout=5) as response:
-            return response.status == 200
-    except OSError:
+        with closing(Client(address, timeout=5)) as client:
+            return client.send("GET", path).status == 200
+    except urllib3.exceptions.HTTPError:
         return False
 
 
@@ -93,24 +182,19 @@ def classify(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         RunError: The service refused a file, or does not answer.
     """
-    predictions = []
-    for number, path in enumerate(paths, 1):
-        request = urllib.request.Request(
-            f"{address}/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"}
-        )
-        started = time.perf_counter()
-        try:
-            with _open(request, timeout=60) as response:
-                [prediction] = json.load(response)["predictions"]
-        except urllib.error.HTTPError as error:
-            message = error.read().decode(errors="replace")
-            with suppress(ValueError):  # a proxy may have sent something else than problem details
-                message = json.loads(message)["detail"]
-            raise RunError(
-                f"the service refused image {number} of {len(paths)} with status {error.code}: {message[:500]}"
-            ) from error
-        except OSError as error:
-            reason = getattr(error, "reason", None) or error
-            raise RunError(f"no service answers at {address} ({reason}); start it, or correct the address") from error
-        predictions.append(prediction | {"seconds": time.perf_counter() - started})
-    return predictions
+    with closing(Client(address)) as client:
+        return [_classify(client, path, f"{number} of {len(paths)}") for number, path in enumerate(paths, 1)]
+
+
+def _classify(client: Client, path: Path, position: str) -> dict[str, Any]:
+    try:
+        answer = client.send("POST", "/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"})
+    except urllib3.exceptions.HTTPError as error:
+        raise RunError(f"no service answers ({one_line(error)}); start it, or correct the address") from error
+    if answer.status != 200:
+        message = answer.text
+        with suppress(ValueError):  # a proxy may have sent something else than problem details
+            message = one_line(json.loads(answer.content)["detail"])
+        raise RunError(f"the service refused image {position} with status {answer.status}: {message}")
+    [prediction] = json.loads(answer.content)["predictions"]
+    return prediction | {"seconds": answer.seconds}
