@@ -50,11 +50,12 @@ class Client:
         timeout: Seconds after which a request counts as failed.
 
     Attributes:
+        url: The address.
         connections: Number of connections opened so far.
     """
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
-        self.connections = 0
+        self.url, self.connections = url, 0
         self._started = self._used = 0.0
         self._pool = urllib3.connection_from_url(url, maxsize=1, timeout=timeout, retries=False)
         self._pool.ConnectionCls = self._timed(self._pool.ConnectionCls)
@@ -190,7 +191,9 @@ def _classify(client: Client, path: Path, position: str) -> dict[str, Any]:
     try:
         answer = client.send("POST", "/predict", path.read_bytes(), {"Content-Type": "application/octet-stream"})
     except urllib3.exceptions.HTTPError as error:
-        raise RunError(f"no service answers ({one_line(error)}); start it, or correct the address") from error
+        raise RunError(
+            f"no service answers at {client.url} ({one_line(error)}); start it, or correct the address"
+        ) from error
     if answer.status != 200:
         message = answer.text
         with suppress(ValueError):  # a proxy may have sent something else than problem details
