@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import inputs, requests
 from benchmarks.inputs import BATCH
+from scanbook.benchmark import client
 from scanbook.errors import RunError
 
 _APPLICATIONS = {
@@ -210,21 +211,21 @@ def flask(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    numbers = [str(size), str(classes), str(port)]
+    address, numbers = f"http://127.0.0.1:{port}", [str(size), str(classes), str(port)]
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as uploads:
         command = [sys.executable, "-m", "benchmarks.baseline", backbone, weights, uploads, *numbers]
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 180
-            while not requests.is_ready(port):
+            while not client.is_ready(address, "/"):
                 if server.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
                     raise RunError(f"the Flask application did not start: {last}")
                 time.sleep(0.1)
             picture = Path(photograph).read_bytes()
-            requests.median_seconds(port, "/predict", "file", picture, requests.WARM_UP)
-            yield lambda: requests.median_seconds(port, "/predict", "file", picture, count)
+            requests.median_seconds(address, "file", picture, requests.WARM_UP)
+            yield lambda: requests.median_seconds(address, "file", picture, count)
         finally:
             server.kill()
             server.wait()

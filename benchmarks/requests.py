@@ -1,12 +1,14 @@
-"""Posts images to a service one after the other, as a browser's form does, each over a new connection."""
+"""Posts a form with an image to a service again and again, as a browser does, by the library's own client."""
 
 from __future__ import annotations
 
-import http.client
-import time
+from contextlib import closing
 
 import numpy as np
 import urllib3
+
+from scanbook.benchmark.client import Client
+from scanbook.errors import RunError
 
 WARM_UP = 10
 """Number of requests that warm up and do not count."""
@@ -18,41 +20,17 @@ def form(field: str, picture: bytes) -> tuple[bytes, dict[str, str]]:
     return body, {"Content-Type": kind}
 
 
-def send(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-    """Send a request to a service of this machine and return the answer.
+def median_seconds(address: str, field: str, picture: bytes, count: int) -> float:
+    """Return the median time of `count` predictions, from request to answer, in seconds.
 
     Raises:
-        OSError: The service does not answer, or not with status 200.
+        RunError: The service answers with another status than 200.
+        urllib3.exceptions.HTTPError: The service does not answer.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        content = response.read()
-    except http.client.HTTPException as error:
-        raise OSError(f"the service on port {port} broke off: {type(error).__name__}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise OSError(f"the service on port {port} answered {method} {path} with status {response.status}")
-    return content
-
-
-def is_ready(port: int) -> bool:
-    """Return whether a service answers."""
-    try:
-        send(port, "GET", "/")
-    except OSError:
-        return False
-    return True
-
-
-def median_seconds(port: int, path: str, field: str, picture: bytes, count: int) -> float:
-    """Return the median time of `count` requests, from request to answer, in seconds."""
     body, headers = form(field, picture)
-    seconds = []
-    for _ in range(count):
-        started = time.perf_counter()
-        send(port, "POST", path, body, headers)
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))
+    with closing(Client(address)) as client:
+        answers = [client.send("POST", "/predict", body, headers) for _ in range(count)]
+    for answer in answers:
+        if answer.status != 200:
+            raise RunError(f"the service at {address} answered with status {answer.status}: {answer.text}")
+    return float(np.median([answer.seconds for answer in answers]))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,12 @@ from benchmarks.inputs import BATCH
 from benchmarks.studies import find_weights, make_manifest, make_study
 from scanbook import bundle, runtime, training
 from scanbook.augmentation import Augmenter
+from scanbook.benchmark import client
 from scanbook.config import Training
 from scanbook.data import pixels
 from scanbook.data.adapters.synthetic import dermoscopy
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.models import backbones, engines, features, heads
-from scanbook.serving import client
 from scanbook.serving.uploads import FIELD
 from scanbook.training.head import Rows, fit_head
 
@@ -276,10 +275,8 @@ def service(folder: str, photograph: str, count: int) -> Iterator[Callable[[], f
     """Measure requests to scanbook's service, in seconds: the median."""
     picture = Path(photograph).read_bytes()
     with client.run_service(Path(folder)) as address:
-        port = urlsplit(address).port
-        assert port
-        requests.median_seconds(port, "/predict", FIELD, picture, requests.WARM_UP)
-        yield lambda: requests.median_seconds(port, "/predict", FIELD, picture, count)
+        requests.median_seconds(address, FIELD, picture, requests.WARM_UP)
+        yield lambda: requests.median_seconds(address, FIELD, picture, count)
 
 
 @contextmanager

@@ -401,7 +401,7 @@ def _http(location: _Location) -> Comparison:
     }
     what = f"one HTTP prediction, {_NAMES[LARGE]} {size} px, JPEG of 640 × 480 pixels, p50"
     rest: tuple[Any, ...] = ("s", sizes.requests, "scanbook / baseline")
-    note = "A form with one file over a new connection. " + _RANDOM
+    note = "A form with one file; the time does not include a connection. " + _RANDOM
     rows = (
         Row("http", what, SCANBOOK, BASELINE, *rest, 1 / 6, "≤", note=note),
         Row("http-engine", what, SCANBOOK, alone, *rest, 2.0, "≤", note=note),

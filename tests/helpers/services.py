@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from scanbook.serving.client import plain_environment
+from scanbook.benchmark.client import plain_environment
 
 
 @dataclass

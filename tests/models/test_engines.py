@@ -18,12 +18,12 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers import planted
 from scanbook import runtime
+from scanbook.benchmark import client
 from scanbook.data import images
 from scanbook.errors import ModelError, RunError
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines
 from scanbook.models.engines import KerasEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
-from scanbook.serving import client
 
 TEMPERATURE = 1.7
 FLOAT32 = 2e-4

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from helpers.processes import has_ended
+from scanbook.benchmark.client import plain_environment
 from scanbook.errors import RunError
 from scanbook.runner import execute
 from scanbook.runtime.processes import MALLOC, Child
-from scanbook.serving.client import plain_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = """

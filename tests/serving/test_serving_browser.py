@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, FileChooser, Page, expect
 from helpers import pages
 from helpers.bundles import NAMES, write
 from helpers.uploads import BAD, BLUE, GREEN, GREY, RED
-from scanbook.serving import client
+from scanbook.benchmark import client
 
 pytestmark = [pytest.mark.slow, pages.needs_chromium]
 

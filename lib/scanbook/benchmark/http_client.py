@@ -1,8 +1,7 @@
-"""A client of any service that takes an image over HTTP; it records latencies and failures."""
+"""Requests to any service that takes an image over HTTP, and the record of their latencies and failures."""
 
 from __future__ import annotations
 
-import http.client
 import re
 import time
 from collections import Counter
@@ -12,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from scanbook.benchmark import client
+from scanbook.benchmark.client import one_line
 from scanbook.errors import RunError
 
 ANSWERED = "answered"
 BUSY = "refused, busy"
-TIMEOUT = 60.0
+TIMEOUT = client.TIMEOUT
 """Seconds after which a request counts as failed."""
-_FAILURES = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
-# seconds after which the service may close an idle connection at any moment
-_IDLE = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,6 @@ class Target:
 
     url: str
     bodies: tuple[tuple[dict[str, str], bytes], ...]
-
-    def connect(self) -> HTTPConnection:
-        """Open a connection, without a proxy.
-
-        Raises:
-            OSError: No service listens.
-            urllib3.exceptions.HTTPError: No service listens, or its certificate is wrong.
-        """
-        parts = urllib3.util.parse_url(self.url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = kind((parts.host or "").strip("[]"), parts.port, timeout=TIMEOUT)
-        connection.connect()
-        return connection
 
     @property
     def path(self) -> str:
@@ -136,22 +120,35 @@ class RequestLog:
 
 
 class Client:
-    """Sends requests over one connection; a closed one is opened again before the time of a request starts."""
+    """Posts the bodies of a target in turn over one connection, and records the results."""
 
     def __init__(self, target: Target, first: int = 0) -> None:
         self.log = RequestLog()
         self.ends: list[float] = []
-        self._target, self._path, self._turn = target, target.path, first
-        self._connection: HTTPConnection | None = None
-        self._used = 0.0
+        self._target, self._turn = target, first
+        self._client = client.Client(target.url, TIMEOUT)
 
     def send(self) -> str:
         """Post the next body; record and return the outcome."""
-        outcome, seconds = self._post()
+        headers, body = self._target.bodies[self._turn % len(self._target.bodies)]
+        self._turn += 1
+        opened = self._client.connections
+        try:
+            answer = self._client.send("POST", self._target.path, body, headers)
+        except urllib3.exceptions.HTTPError as error:
+            timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
+            outcome, reason = f"no answer in {TIMEOUT:g} s" if timed_out else "no connection, or one that broke", error
+        else:
+            busy = answer.status == 503 and "Retry-After" in answer.headers
+            outcome = ANSWERED if 200 <= answer.status < 300 else BUSY if busy else f"status {answer.status}"
+            reason = answer.text
+        self.log.connections += self._client.connections - opened
         self.log.outcomes[outcome] += 1
         if outcome == ANSWERED:
-            self.log.seconds.append(seconds)
+            self.log.seconds.append(answer.seconds)
             self.ends.append(time.perf_counter())
+        else:
+            self.log.problem = self.log.problem or f"{outcome}: {one_line(reason)}"
         return outcome
 
     def reset(self) -> None:
@@ -160,57 +157,18 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection:
-            self._connection.close()
-            self._connection = None
-
-    def _post(self) -> tuple[str, float]:
-        headers, body = self._target.bodies[self._turn % len(self._target.bodies)]
-        self._turn += 1
-        try:
-            connection = self._connected()
-            started = time.perf_counter()
-            connection.request("POST", self._path, body=body, headers=headers)
-            response = connection.getresponse()
-            content = response.data
-            seconds = time.perf_counter() - started
-        except _FAILURES as error:
-            self.close()
-            timed_out = isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
-            outcome = f"no answer in {TIMEOUT:g} s" if timed_out else "no connection, or one that broke"
-            self.log.problem = self.log.problem or f"{outcome}: {_line(error)}"
-            return outcome, 0.0
-        self._used = time.perf_counter()
-        if 200 <= response.status < 300:
-            return ANSWERED, seconds
-        busy = response.status == 503 and "Retry-After" in response.headers
-        outcome = BUSY if busy else f"status {response.status}"
-        self.log.problem = self.log.problem or f"{outcome}: {_line(content.decode(errors='replace'))}"
-        return outcome, seconds
-
-    def _connected(self) -> HTTPConnection:
-        connection = self._connection
-        if connection is None or time.perf_counter() - self._used > _IDLE or not connection.is_connected:
-            self.close()
-            connection = self._connection = self._target.connect()
-            self.log.connections += 1
-        return connection
-
-
-def _line(message: object) -> str:
-    text = " ".join(str(message).split())
-    return text if len(text) <= 160 else f"{text[:160]} …"
+        self._client.close()
 
 
 def check_service(target: Target) -> None:
     """Connect to the service once.
 
     Raises:
-        RunError: No service listens.
+        RunError: No service listens, or its certificate is wrong.
     """
     try:
-        target.connect().close()
-    except _FAILURES as error:
+        client.Client(target.url, TIMEOUT).check()
+    except (OSError, urllib3.exceptions.HTTPError) as error:
         raise RunError(
-            f"no service answers at {target.url} ({_line(error)}); start it, or correct the address"
+            f"no service answers at {target.url} ({one_line(error)}); start it, or correct the address"
         ) from error

@@ -4,8 +4,8 @@
 shows a service in use: several clients, each of which sends again as soon as it has its answer (a closed loop), in
 windows that are repeated until they agree. Connections are open before the time starts.
 
-Clients are threads of one process and share its interpreter. A request costs them 0.2 to 0.3 ms of a processor (images
-of 40 kB, a server that does nothing), so they reach about 3,000 requests per second; a faster service needs several of
+Clients are threads of one process and share its interpreter. A request costs them 0.1 to 0.2 ms of a processor (images
+of 40 kB, a server that does nothing), so they reach about 4,000 requests per second; a faster service needs several of
 these commands. On the machine of the service they use that much of its processor too.
 """
 

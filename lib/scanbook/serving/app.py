@@ -6,9 +6,11 @@ read; the log has only the identifier, route, status and duration of a request.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +26,7 @@ from scanbook.serving.pages import has_dataset_card, pages
 from scanbook.serving.predictor import Predictor
 from scanbook.serving.programs import programs
 from scanbook.serving.settings import Settings, find_bundle
-from scanbook.serving.state import EXTENSION, Service, service
+from scanbook.serving.state import EXTENSION, RETRY_AFTER, Service, service
 from scanbook.serving.uploads import FIELD, MAX_BYTES, MAX_IMAGES, InMemoryRequest
 
 HEADERS = {
@@ -114,6 +116,23 @@ def _log_to_gunicorn() -> None:
     if handlers := logging.getLogger("gunicorn.error").handlers:
         log.handlers, log.propagate = handlers, False
         log.setLevel(logging.INFO)
+
+
+def refusal(status: int, detail: str) -> bytes:
+    """Return a whole response for a request that does not reach the application; the connection closes after it."""
+    request_id, title = uuid.uuid4().hex, HTTPStatus(status).phrase
+    body = json.dumps(problems.details(status, title, detail, request_id)).encode()
+    fields = HEADERS | {
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+        "Content-Type": problems.PROBLEM,
+        "X-Request-Id": request_id,
+    }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        fields["Retry-After"] = str(RETRY_AFTER)
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} {title}\r\n{head}\r\n".encode() + body
 
 
 def _start() -> None:

@@ -16,6 +16,7 @@ MAX_CHUNKS = 2**14
 """Most chunks of a body: 1 KB each in the largest body; clients send 8 KB or more."""
 _LENGTH = re.compile(rb"\d{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
+_LONE_FEED = re.compile(rb"(?<!\r)\n")
 _LINE = 4096
 
 
@@ -86,11 +87,8 @@ class Arrival:
     def _find_head(self) -> None:
         start = 2 if self.data.startswith(b"\r\n") else 0  # one empty line may come first (RFC 9112, 2.2)
         end = self.data.find(b"\r\n\r\n", max(start, self._seen - 3))
-        feed = self.data.find(b"\n", self._seen, end if end >= 0 else len(self.data))
-        while feed >= 0:
-            if feed == 0 or self.data[feed - 1] != 13:
-                return self._hand_over()
-            feed = self.data.find(b"\n", feed + 1, end if end >= 0 else len(self.data))
+        if _LONE_FEED.search(self.data, self._seen, end if end >= 0 else len(self.data)):
+            return self._hand_over()
         if max(end, self._seen) > MAX_HEAD or (end < 0 and len(self.data) > MAX_HEAD):
             self.state = State.LARGE_HEAD
         elif end >= 0:

@@ -57,27 +57,26 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
     Args:
         table: Counts `(k, k)`, true classes as rows, predicted ones as columns, as `evaluation.confusion` gives.
     """
-    counts, k = table.to_numpy(), len(table)
+    import seaborn as sns  # slow to import
+
+    counts, k, few = table.to_numpy(), len(table), len(table) <= _MOST_COUNTS
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cells = zip(counts.flat, shares.flat, strict=True)
+    texts = [f"{count:,}\n{share:.0%}" if few else f"{count:,}" if count else "" for count, share in cells]
     names = [style.readable(name) for name in table.columns]
     side, margin = float(np.clip(0.85 * k, 2.2, 8)), 0.08 * max(map(len, names))
-    figure, axis = plt.subplots(figsize=(side + margin + 1.6, side + margin + 0.7))
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        share, text = shares[row, column], f"{count:,}"
-        if k <= _MOST_COUNTS:
-            text = f"{count:,}\n{share:.0%}"
-        elif count == 0:
-            continue
-        ink = "white" if share > 0.55 else style.INK if count else style.QUIET
-        axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=9 if k <= _MOST_COUNTS else 7)
-    axis.set_xticks(range(k), names, rotation=40 if k > 2 else 0, ha="right" if k > 2 else "center")
-    axis.set_yticks(range(k), [f"{name} (n = {n:,})" for name, n in zip(names, counts.sum(axis=1), strict=True)])
-    axis.grid(visible=False)
+    figure, axis = plt.subplots(figsize=(side + margin + 2, side + margin + 0.7))
+    scale = {"label": "share of the true class", "format": PercentFormatter(1), "shrink": 0.6}
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "square": True, "cbar": not few, "cbar_kws": scale}
+    letters = {"annot": np.reshape(texts, counts.shape), "fmt": "", "annot_kws": {"fontsize": 9 if few else 7}}
+    # as many squares as vectors would make a large file
+    sns.heatmap(shares, ax=axis, **look, **letters, rasterized=not few)
+    places = np.arange(k) + 0.5
+    axis.set_xticks(places, names, rotation=40 if k > 2 else 0, ha="right" if k > 2 else "center")
+    rows = [f"{name} (n = {n:,})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
+    axis.set_yticks(places, rows, rotation=0)
     axis.set(xlabel="predicted class", ylabel="true class")
     axis.set_title(f"Confusion matrix ({style.count_of(int(counts.sum()), 'image')})")
-    if k > _MOST_COUNTS:
-        figure.colorbar(image, label="share of the true class", format=PercentFormatter(1), shrink=0.6)
     return figure
 
 
