@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from helpers.projects import make_project
@@ -14,6 +15,10 @@ from scanbook import runtime
 
 if TYPE_CHECKING:
     from helpers.cluster import Cluster
+
+# no clock decides: an example may take long on a busy machine
+hypothesis.settings.register_profile("scanbook", deadline=None)
+hypothesis.settings.load_profile("scanbook")
 
 FIRST = (
     *("test_reports.py", "test_studies.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -88,7 +89,8 @@ def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> No
     metrics.write_text(f"{metrics.read_text()}\nPLANTED = 1\n")
     stages = {path.name for path in (folder / "store").glob("*/*")}
     tuning = "05_fine_tuning"
-    assert f"{tuning}        stale    changed since: library" in run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
+    states = run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
+    assert re.search(rf"{tuning} +stale +changed since: library$", states, re.MULTILINE), states
     scanbook = [sys.executable, "-m", "scanbook.cli", "run", tuning, "--if-stale", "--profile", "quick"]
     done = run(*scanbook, "--set", SHORTER, folder=folder, PYTHONPATH=str(lib))
     assert done.returncode == 0 and "11. Results" in done.stdout, done.stdout + done.stderr

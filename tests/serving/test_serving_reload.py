@@ -16,8 +16,8 @@ from helpers import services
 from helpers.bundles import colour_graph, exchange_model, write
 from helpers.connections import connect_to_workers
 from helpers.uploads import RED
+from scanbook.benchmark.client import plain_environment
 from scanbook.serving import trial
-from scanbook.serving.client import plain_environment
 
 
 def predict(served: services.Service) -> dict:

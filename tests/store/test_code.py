@@ -341,7 +341,7 @@ def test_the_decoder_concerns_all_that_sees_pixels() -> None:
         assert "scanbook.data.images" in code.stage_code(f"scanbook.data.{name}").modules
     assert (
         "scanbook.serving.predictor"
-        in store.Library().code_of_script("from scanbook.serving import client\nclient.x").modules
+        in store.Library().code_of_script("from scanbook.benchmark import client\nclient.x").modules
     )
 
 
