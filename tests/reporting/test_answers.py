@@ -100,7 +100,7 @@ def test_the_final_model_is_described_with_intervals_and_noise() -> None:
     sentences = answers.describe_final_model(manifest, models, summary, {"accuracy": NOISE}, abstention)
     assert 4 <= len(sentences) <= 5
     accuracy = tables.with_interval(*summary.loc["accuracy"])
-    assert f"the model small, fine-tuned reaches: accuracy {accuracy}" in sentences[0]
+    assert f"test images small (fine-tuned) reaches: accuracy {accuracy}" in sentences[0]
     assert "within noise" in sentences[2]
     assert tables.with_interval(*summary.loc["ece"]) in sentences[3]
     assert len(answers.describe_final_model(manifest, models, summary, {}, abstention)) == 4
@@ -121,9 +121,14 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     parity = pd.DataFrame(
         {"difference": [2e-5, 0.3, 1e-6], "agrees": [True, False, True]}, index=["ONNX", "OpenVINO int8", "HTTP"]
     )
-    first, formats, service = answers.describe_export(parity, "Formats: ONNX.", 0.4321, 12.34)
+    written = SimpleNamespace(models=("onnx", "keras"), abstain_below=0.4321)
+    first, formats, service = answers.describe_export(parity, written, 12.34)
     assert first == (
         "2 of 3 places give the same answers as the notebook: in float32, logits differ by at most 2e-05 of their "
         "spread. It does not: OpenVINO int8."
     )
-    assert formats == "Formats: ONNX." and "in 12.3 ms" in service and "confidence of 0.43" in service
+    assert (
+        formats == "The bundle has the model as Keras, saved, ONNX."
+        and "in 12.3 ms" in service
+        and "confidence of 0.43" in service
+    )

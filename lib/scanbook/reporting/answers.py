@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from scanbook import bundle
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import METRICS, Difference
 from scanbook.reporting.tables import with_interval
@@ -115,7 +116,7 @@ def describe_model(name: str, summary: pd.DataFrame, images: int, references: Ma
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
     known = ", ".join(f"{key} {value:.3f}" for key, value in references.items())
     return [
-        f"On {images:,} test images the model {name} reaches: {', '.join(values)}.",
+        f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
         f"Accuracies to compare with: {known}.",
     ]
 
@@ -177,23 +178,28 @@ def _describe_cost(costs: pd.DataFrame) -> list[str]:
     return [f"At the prices of the table a million predictions, one at a time, cost {low:.3g} to {high:.3g} USD."]
 
 
-def describe_export(parity: pd.DataFrame, formats: str, abstain_below: float, milliseconds: float) -> list[str]:
+def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: float) -> list[str]:
     """Return whether every place gives the probabilities of the notebook, and how the service answers.
 
     Args:
         parity: `Export.parity`.
-        formats: `export.summarise_formats`.
-        abstain_below: Confidence below which the service abstains.
+        written: The bundle.
         milliseconds: Median time of a request.
     """
     agreeing = parity["agrees"].astype(bool)
     others = f" It does not: {', '.join(parity.index[~agreeing])}." if not agreeing.all() else ""
-    exact = parity.loc[agreeing, "difference"].astype(float)
-    largest: Any = exact[[name for name in exact.index if "int8" not in name]].max()
+    exact = [name for name in parity.index[agreeing] if "int8" not in name]
+    formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
-        f"at most {largest:.1g} of their spread.{others}",
-        formats,
+        f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread.{others}",
+        f"The bundle has the model as {formats}.",
         f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
-        f"confidence of {abstain_below:.2f}.",
+        f"confidence of {written.abstain_below:.2f}.",
     ]
+
+
+def _in_words(name: str) -> str:
+    """Return the name of a network as a sentence has it: "ResNet18, fine-tuned" is "ResNet18 (fine-tuned)"."""
+    backbone, _, training = name.partition(", ")
+    return f"{backbone} ({training})" if training else backbone

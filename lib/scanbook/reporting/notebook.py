@@ -251,9 +251,10 @@ def _of_images(study: config.Study) -> str:
 
 
 def _inline(sentence: str) -> str:
-    """Return a sentence as HTML; code in backticks and words in pairs of asterisks are marked."""
+    """Return a sentence as HTML; code in backticks and words in asterisks are marked."""
     marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(sentence, quote=False))
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
+    marked = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
+    return re.sub(r"\*(.+?)\*", r"<em>\1</em>", marked)
 
 
 def _display(forms: dict[str, str]) -> None:

@@ -45,6 +45,13 @@ const stop = () => frames.forEach((frame) => { frame.tabIndex = frame.scrollWidt
 addEventListener("load", stop);
 addEventListener("resize", stop);
 
+// the contents are beside the page where there is room, and folded above it elsewhere
+const contents = document.querySelector(".contents details");
+const wide = matchMedia("(min-width: 1100px)");
+const unfold = () => { if (contents) contents.open = wide.matches; };
+wide.addEventListener("change", unfold);
+unfold();
+
 // what is folded is printed too, but for the code
 const folded = () => document.querySelectorAll("footer details");
 addEventListener("beforeprint", () => folded().forEach((details) => { details.open = true; }));
