@@ -40,6 +40,7 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
     assert intervals and list(shown) == ["sensitivity", "difference", "high water", "USD per million predictions"]
     assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "–"]
     assert list(shown["difference"]) == ["−0.020 (−0.100 to +0.060)", "+0.500"]
+    assert tables.with_interval(-0.0001, -0.25, 0.25) == "0.000 (−0.250 to 0.250)"
     pd.testing.assert_frame_equal(
         tables.readable(frame[["high_water"]])[0], frame[["high_water"]].set_axis(["high water"], axis=1)
     )

@@ -77,7 +77,8 @@ def with_interval(value: float, low: float, high: float, signed: bool = False) -
     digits = 3 if largest < 10 else 1 if largest < 1000 else 0
 
     def text(number: float) -> str:
-        return f"{number:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+        rounded = round(number, digits) + 0.0  # no negative zero
+        return f"{rounded:{'+' if signed else ''},.{digits}f}".replace("-", "−")
 
     if np.isnan(low) or np.isnan(high):
         return text(value)
