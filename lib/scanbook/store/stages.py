@@ -27,6 +27,7 @@ from scanbook import runtime
 from scanbook.errors import StoreError
 from scanbook.store.code import stage_code
 from scanbook.store.fingerprints import file_digest, fingerprint
+from scanbook.store.locking import lock_file
 from scanbook.store.writing import write_json
 
 INPUTS = "inputs.json"
@@ -107,7 +108,7 @@ def building(folder: Path) -> Iterator[None]:
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with FileLock(lock_file(Path(f"{folder}.lock"))):
         yield
 
 
@@ -136,7 +137,8 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
         duration = time.perf_counter() - started
         times = {"seconds": round(duration, 3), "own_seconds": round(duration - sum(inner), 3)}
         write_json(work / INPUTS, {"inputs": inputs} | times | {"files": _describe_files(work)})
-        os.chmod(work, 0o755)
+        with contextlib.suppress(OSError):  # a file system without permissions
+            os.chmod(work, 0o755)
         os.replace(work, folder)
         shutil.rmtree(checkpoint(work), ignore_errors=True)
     finally:
