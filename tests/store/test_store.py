@@ -372,6 +372,16 @@ def test_a_store_that_cannot_be_written_is_one_line(
     assert os.strerror(number) in message and "SCANBOOK_STORE" in message
 
 
+def test_a_store_whose_files_cannot_be_mapped_into_memory_is_one_line(own_store: Path) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))  # mmap names no file
+
+    with pytest.raises(
+        StoreError, match=rf"cannot write the store at {own_store}.*{os.strerror(errno.ENODEV)}.*set SCANBOOK_STORE"
+    ):
+        store.stage("demo", {}, refuse, "scanbook.errors")
+
+
 def test_a_store_below_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "file" / "store"))

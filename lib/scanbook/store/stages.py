@@ -34,7 +34,8 @@ INPUTS = "inputs.json"
 """File of a stage with its inputs, the times of its build and the digests of its files."""
 CHECKPOINT = "-checkpoint"
 """Suffix of the folder from which an interrupted build resumes."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENODEV)
+"""Errors of a disk that is full, and of a file system whose files cannot be mapped into memory."""
 _DISK_FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written")
 """NumPy's message for a full disk, which lacks the system's error number."""
 _visited: dict[Path, tuple[str, bool, BinaryIO]] = {}
@@ -86,8 +87,8 @@ def _store_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         in_store = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
-        full = error.errno in _DISK_FULL or _DISK_FULL_IN_NUMPY.search(str(error))
-        if not in_store and not full:
+        unusable = error.errno in _UNUSABLE or _DISK_FULL_IN_NUMPY.search(str(error))
+        if not in_store and not unusable:
             raise  # it concerns a file that `build` reads
         raise StoreError(
             f"cannot write the store at {error.filename or folder.parent} ({error.strerror or error}); "
