@@ -109,7 +109,8 @@ def test_what_was_trained_before_drive_was_mounted_moves_there_and_a_new_clone_f
     store = trained(tmp_path / "clone")
     drive.mkdir(parents=True)
     for _ in range(2):  # the cell may run again
-        assert f"kept in {drive / 'scanbook' / 'store'}, reports in {drive}" in colab.keep(tmp_path / "clone")
+        sentence = colab.keep(tmp_path / "clone")
+        assert f"kept in {drive / 'scanbook' / 'store'};" in sentence and f"Reports are kept in {drive}" in sentence
     assert (drive / "scanbook" / "store" / "fine_tuning" / "0123" / "file").read_text() == "fine_tuning"
     assert (store / "pixels").is_dir() and not (store / "pixels").is_symlink()
     assert os.environ["SCANBOOK_REPORTS"] == str(drive / "scanbook" / "reports")
@@ -154,7 +155,7 @@ def test_drive_is_mounted_only_when_the_cell_says_so(
         return
     for _ in range(2):
         colab.prepare(tmp_path / "clone", drive=True)
-    assert asked == [str(drive.parent)] and "A new runtime continues from there." in capsys.readouterr().out
+    assert asked == [str(drive.parent)] and "a new runtime continues from there." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -366,7 +367,7 @@ def test_a_training_of_a_lost_runtime_continues_in_a_new_one(tmp_path: Path) -> 
                 first.kill()  # SIGKILL
                 break
     assert first.returncode == -signal.SIGKILL, "".join(printed)
-    assert "A new runtime continues from there." in "".join(printed)
+    assert "a new runtime continues from there." in "".join(printed)
     shutil.rmtree(tmp_path / "first")
     kept = tmp_path / "cloud" / "scanbook"
     for path in kept.rglob("*"):  # Drive keeps other times

@@ -68,7 +68,7 @@ def mount() -> None:
 
 
 def keep(project: Path) -> str:
-    """Put trained networks and reports on Drive where it is mounted; return a sentence that says where they are.
+    """Put trained networks and reports on Drive where it is mounted; return a sentence about it.
 
     Folders that the variables `SCANBOOK_STORE` and `SCANBOOK_REPORTS` name stay as they are.
 
@@ -92,7 +92,8 @@ def keep(project: Path) -> str:
             shutil.rmtree(link)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
-    return f"Trained networks are kept in {folder / 'store'}, reports in {reports}. A new runtime continues from there."
+    networks = f"Trained networks are kept in {folder / 'store'};\na new runtime continues from there."
+    return f"{networks} Reports are kept in {reports}."
 
 
 def describe_gpu() -> str:
