@@ -19,6 +19,7 @@ import json, os, pathlib, sys
 folder = pathlib.Path(os.environ["SCANBOOK_REPORTS"]) / STUDY / PROFILE / "{name}"
 (folder / "results.json").write_text(json.dumps({{"headline": "answer <42>", "set": SET}}))
 measured = {{"prefix": sys.prefix, "cwd": os.getcwd(), "headless": os.environ["SCANBOOK_HEADLESS"]}}
+measured["networks were trained on"] = ["CPU", "GPU: Tesla T4"]
 (folder / "measurements.json").write_text(json.dumps(measured))
 """
 

@@ -4,10 +4,11 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import planted
-from scanbook import runtime
+from scanbook import runtime, store
 from scanbook.errors import DataError, NotebookError
 from scanbook.reporting import notebook, sections
 
@@ -24,6 +25,25 @@ def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
     session.finish()
     results = json.loads((session.folder / "results.json").read_text())
     assert results == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
+
+
+def test_a_notebook_names_the_devices_that_trained_its_networks(tmp_path, monkeypatch, capsys):
+    """Now, or in an earlier run, whose network the store holds."""
+    for variable in ("SCANBOOK_REPORTS", "SCANBOOK_STORE"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setattr(store.stages, "_visited", {})
+    devices = {"seed 0": ["CPU", "GPU: Tesla T4"], "seed 1": ["GPU: Tesla T4"]}  # the first was resumed elsewhere
+    for name, device in devices.items():
+        rows = pd.DataFrame({"epoch": range(1, len(device) + 1), "device": device})
+        store.stage(
+            "scratch", {"name": name}, lambda work, rows=rows: rows.to_csv(work / "history.csv"), "scanbook.errors"
+        )
+    session = notebook.Session("05_fine_tuning", planted.study())
+    session.finish()
+    assert "The networks were trained on: CPU; GPU: Tesla T4." in capsys.readouterr().out
+    measured = json.loads((session.folder / "measurements.json").read_text())
+    assert measured == {"networks were trained on": ["CPU", "GPU: Tesla T4"]}
+    assert json.loads((session.folder / "results.json").read_text()) == {}, "they may differ between two equal runs"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def test_metrics_have_the_run_and_its_machine(whole) -> None:
     assert metrics["study"]["seed"] == 3 and metrics["study"]["profile"] == "smoke"
     assert metrics["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert metrics["hardware"]["cores"] >= 1
+    assert metrics["hardware"]["networks were trained on"] == "CPU; GPU: Tesla T4"
+    assert "<dt>Networks were trained on</dt><dd>CPU; GPU: Tesla T4</dd>" in report.read_text()
     assert 0.5 < metrics["seconds"] < 60
     assert 0.15 < metrics["peak memory (GiB)"] < 2
     assert report.with_name("notebook.ipynb").is_file()

@@ -64,6 +64,7 @@ def test_it_learns_a_planted_disc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert test > 0.85
     best = network.history["validation_dice"].max()
     assert network.history["epoch"].tolist() == [1, 2, 3, 4, 5] and network.images == 32 and best > 0.85
+    assert set(network.history["device"]) == {"CPU"}
     assert validation == pytest.approx(best, abs=2e-3), "the best epoch is the one that is kept"
 
 

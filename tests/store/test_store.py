@@ -150,6 +150,56 @@ def test_two_processes_at_once_build_a_stage_once(own_store: Path, tmp_path: Pat
     assert log.read_text() == "built\n"
 
 
+LOCKLESS = """
+import fcntl, os, sys, time
+from pathlib import Path
+
+flock = fcntl.flock
+
+def refuse(file, operation):
+    if os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}").startswith(sys.argv[1]):
+        raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))
+    flock(file, operation)
+
+fcntl.flock = refuse
+from scanbook import store
+"""
+"""Starts a program with a folder without locks and the error that it answers with."""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the stand-in for FUSE needs /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK])
+def test_a_folder_without_locks_has_them_on_the_machine_and_none_outlives_a_process(
+    number: int, own_store: Path, tmp_path: Path
+) -> None:
+    """As on FUSE file systems: two at once build a stage once, and one that was killed blocks nobody."""
+    log = tmp_path / "log.txt"
+    build = (
+        "def build(folder):\n"
+        f"    open({str(log)!r}, 'a').write('built\\n'); time.sleep(0.4); (folder / 'out.txt').write_text('x')\n"
+        "store.stage('demo', {}, build, 'scanbook.errors')"
+    )
+    die = "store.stage('demo', {}, lambda folder: os.kill(os.getpid(), 9), 'scanbook.errors')"
+
+    def start(program: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", LOCKLESS + program, str(own_store), str(number)])
+
+    assert start(die).wait(60) == -9
+    running = [start(build) for _ in range(2)]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert log.read_text() == "built\n" and not list(own_store.rglob("*.lock"))
+    assert start("assert len(store.prune(0)) == 1").wait(60) == 0
+
+
+def test_a_file_system_without_permissions_holds_a_store(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    assert (store.stage("demo", {}, writes("x"), "scanbook.errors") / "out.txt").read_text() == "x"
+
+
 def test_atomic_write_never_shows_halves(tmp_path: Path) -> None:
     path, size, stop = tmp_path / "deep" / "file.txt", 400_000, threading.Event()
     store.atomic_write(path, "a" * size)
@@ -320,6 +370,16 @@ def test_a_store_that_cannot_be_written_is_one_line(
     message = str(caught.value)
     assert "\n" not in message and str(own_store) in message
     assert os.strerror(number) in message and "SCANBOOK_STORE" in message
+
+
+def test_a_store_whose_files_cannot_be_mapped_into_memory_is_one_line(own_store: Path) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))  # mmap names no file
+
+    with pytest.raises(
+        StoreError, match=rf"cannot write the store at {own_store}.*{os.strerror(errno.ENODEV)}.*set SCANBOOK_STORE"
+    ):
+        store.stage("demo", {}, refuse, "scanbook.errors")
 
 
 def test_a_store_below_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from scanbook.training import comparisons, end_to_end, fitting, head, model_sele
 from scanbook.training.batches import class_weights
 
 keras = fitting.keras
-HISTORY = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]
+HISTORY = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds", "device"]
 NETWORK = "small_cnn"
 PIXELS = planted.pixels()[:, ::2, ::2].copy()
 """Half the side of the planted images: what is trained here is known by its colour."""
@@ -99,7 +99,7 @@ def test_history_has_one_row_per_epoch(arm):
     epochs = {"scratch": study().scratch.epochs, "transfer": study().head.epochs, "fine_tune": 1 + 1 + 2}[arm]
     history = ARMS[arm]().history
     assert list(history[HISTORY]) == HISTORY and set(history) - set(HISTORY) <= {"l2", "stage"}
-    assert history["epoch"].tolist() == list(range(1, epochs + 1))
+    assert history["epoch"].tolist() == list(range(1, epochs + 1)) and set(history["device"]) == {"CPU"}
     assert (np.diff(history["seconds"]) > 0).all() and history.notna().all(axis=None)
     if arm != "fine_tune":  # which starts from what the frozen backbone's head has learnt
         assert history["loss"].iloc[-1] < history["loss"].iloc[0]

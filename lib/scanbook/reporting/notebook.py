@@ -24,7 +24,8 @@ from scanbook.errors import NotebookError
 from scanbook.evaluation import Predictions
 from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
-from scanbook.store import atomic_write, write_json
+from scanbook.reporting.records import TRAINED_ON
+from scanbook.store import atomic_write, visited, write_json
 
 if TYPE_CHECKING:
     from scanbook.training import TrainedModel  # which imports Keras
@@ -131,8 +132,9 @@ class Session:
         _display({"text/html": page, "text/plain": f"{alt} ({file})"})
 
     def machine(self) -> None:
-        """Show processor, memory and versions of the machine."""
-        values = pd.Series(runtime.describe_machine() | runtime.versions(), name="value")
+        """Show processor, memory and versions of the machine, and on which device its networks are trained."""
+        trains = {"networks are trained on": runtime.device()}
+        values = pd.Series(runtime.describe_machine() | trains | runtime.versions(), name="value")
         self.table("machine", values.to_frame(), "Machine and versions")
 
     def document(self, name: str, text: str, caption: str) -> None:
@@ -211,6 +213,9 @@ class Session:
     def finish(self) -> None:
         """Write `results.json` and `measurements.json`."""
         counts = {"test_evaluations": dict(self._test_evaluations)} if self._test_evaluations else {}
+        if devices := _training_devices():
+            self.measure(TRAINED_ON, devices)
+            self.say(f"The networks were trained on: {'; '.join(devices)}.")
         write_json(self.folder / "results.json", self._results | counts)
         warnings = {"warnings": self._warnings} if self._warnings else {}
         write_json(self.folder / "measurements.json", self._measurements | warnings)
@@ -255,6 +260,13 @@ def _inline(sentence: str) -> str:
     marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(sentence, quote=False))
     marked = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
     return re.sub(r"\*(.+?)\*", r"<em>\1</em>", marked)
+
+
+def _training_devices() -> list[str]:
+    """Return the devices on which the networks that this process requested were trained, now or in an earlier run."""
+    histories = [visit.folder / "history.csv" for visit in visited()]
+    columns = [pd.read_csv(path).get("device", pd.Series(dtype=str)) for path in histories if path.is_file()]
+    return sorted(set().union(*columns))
 
 
 def _display(forms: dict[str, str]) -> None:

@@ -20,6 +20,9 @@ REPORT = "report.html"
 NOTEBOOK = "notebook.ipynb"
 """The executed notebook; a run that was stopped leaves only this file."""
 
+TRAINED_ON = "networks were trained on"
+"""Key of the devices in the measurements, and their name in the foot of a report."""
+
 REQUIRED = {"title", "study", "fingerprints", "finished"}
 """Keys that the runner writes for every run; a file without them is ignored."""
 

@@ -24,7 +24,7 @@ from scanbook.config import Study
 from scanbook.errors import RunError
 from scanbook.reporting import report, suite
 from scanbook.reporting.failure import Failure
-from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
+from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, TRAINED_ON, read_json
 from scanbook.runner import index, kernel, locks, memory
 from scanbook.runner.freshness import Batch
 from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress, screen
@@ -163,12 +163,13 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
         failure = follower.failure("RunError", "the notebook recorded no results; its last cell must call finish()")
     if failure:
         facts |= {"failure": asdict(failure), "sentence": failure.sentence}
+    results = {key: read_json(folder / f"{key}.json") for key in ("results", "measurements")}
+    facts["hardware"] |= {TRAINED_ON: "; ".join(results["measurements"].get(TRAINED_ON, []))}
     store.atomic_write(folder / REPORT, report.render(folder / NOTEBOOK, facts, failure))
     if failure:
         store.write_json(folder / FAILURE, facts)
         index.write()
         raise RunError(_error_line(batch, name, failure, folder))
-    results = {key: read_json(folder / f"{key}.json") for key in ("results", "measurements")}
     store.write_json(folder / METRICS, facts | results)
     index.write()
     report_line(f"done, peak memory {peak:.1f} GiB: {folder / REPORT}")

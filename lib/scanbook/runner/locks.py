@@ -1,6 +1,7 @@
 """Locks between processes: one run per report folder, and the machine for the benchmark alone.
 
-The operating system holds them, so the locks of a killed process are free at once.
+The operating system holds them, so the locks of a killed process are free at once. Where the folder of the reports has
+no locks, files on this machine are locked in their place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from scanbook import runtime
 from scanbook.errors import RunError
+from scanbook.store import lock_file
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that is full or may not be written."""
@@ -53,9 +55,9 @@ def hold(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[b
     Raises:
         RunError: The folder cannot be written.
     """
-    lock = FileLock(path)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_file(path))
         waited = False
         try:
             lock.acquire(blocking=False)
@@ -79,7 +81,7 @@ def machine(alone: bool, on_wait: Callable[[], object] = lambda: None) -> Iterat
     folder, name = runtime.reports_dir(), platform.node()
     with ExitStack() as locks:
         with hold(folder / f".turn-{name}.lock", on_wait=on_wait):
-            file = locks.enter_context((folder / f".machine-{name}.lock").open("a"))
+            file = locks.enter_context(lock_file(folder / f".machine-{name}.lock").open("a"))
             # on the descriptor itself: notebooks share this lock, and FileLock has no lock that is shared
             kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
             try:

@@ -125,6 +125,20 @@ def gpus() -> int:
         return 0
 
 
+def device() -> str:
+    """Return the device on which Keras's backend trains: "CPU", or "GPU: " and its model."""
+    if not gpus():
+        return "CPU"
+    if keras().backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        first = tf.config.list_physical_devices("GPU")[0]
+        return f"GPU: {tf.config.experimental.get_device_details(first).get('device_name', 'unknown model')}"
+    import jax
+
+    return f"GPU: {jax.local_devices(backend='gpu')[0].device_kind}"
+
+
 def training_precision() -> str:
     """Return Keras's name of the precision to train in: "mixed_float16" on a GPU, else "float32"."""
     return "mixed_float16" if gpus() else "float32"

@@ -36,7 +36,8 @@ class UNet:
 
     Attributes:
         folder: Its stage.
-        history: One row per epoch: `epoch`, `loss`, `dice`, `validation_loss`, `validation_dice` and `seconds`.
+        history: One row per epoch: `epoch`, `loss`, `dice`, `validation_loss`, `validation_dice`, `seconds` and
+            `device`.
         images: Number of training images.
     """
 
@@ -186,7 +187,7 @@ def train(
             )
         history = pd.DataFrame(result.history).rename(columns=lambda key: key.replace("val_", "validation_"))
         history.insert(0, "epoch", np.arange(1, len(history) + 1))
-        history["seconds"] = clock.times
+        history["seconds"], history["device"] = clock.times, runtime.device()
         store.atomic_write(folder / "history.csv", history.to_csv(index=False))
         engines.save_openvino(engines.to_openvino(model), folder / "unet.xml")
 

@@ -2,6 +2,7 @@
 
 from scanbook.store.code import NUMBERLESS, PACKAGE, Code, Library
 from scanbook.store.fingerprints import file_digest, fingerprint, tree_fingerprint
+from scanbook.store.locking import lock_file
 from scanbook.store.pruning import entries, prune
 from scanbook.store.stages import INPUTS, Visit, address, building, checkpoint, seconds, stage, visited
 from scanbook.store.writing import atomic_write, write_json

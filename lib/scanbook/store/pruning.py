@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scanbook import runtime
+from scanbook.store.locking import lock_file
 from scanbook.store.stages import CHECKPOINT, size, unused
 
 
@@ -75,8 +76,8 @@ def _remove(entry: Entry) -> bool:
     """Remove a folder of the store and return True; return False where a process uses or builds it."""
     from filelock import FileLock, Timeout
 
-    lock = Path(f"{entry.folder.with_name(entry.key)}.lock")
     try:
+        lock = lock_file(Path(f"{entry.folder.with_name(entry.key)}.lock"))
         with FileLock(lock, blocking=False):
             folder = entry.folder
             if entry.whole:

@@ -27,13 +27,15 @@ from scanbook import runtime
 from scanbook.errors import StoreError
 from scanbook.store.code import stage_code
 from scanbook.store.fingerprints import file_digest, fingerprint
+from scanbook.store.locking import lock_file
 from scanbook.store.writing import write_json
 
 INPUTS = "inputs.json"
 """File of a stage with its inputs, the times of its build and the digests of its files."""
 CHECKPOINT = "-checkpoint"
 """Suffix of the folder from which an interrupted build resumes."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.ENODEV)
+"""Errors of a disk that is full, and of a file system whose files cannot be mapped into memory."""
 _DISK_FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written")
 """NumPy's message for a full disk, which lacks the system's error number."""
 _visited: dict[Path, tuple[str, bool, BinaryIO]] = {}
@@ -85,8 +87,8 @@ def _store_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         in_store = isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(runtime.store_dir())
-        full = error.errno in _DISK_FULL or _DISK_FULL_IN_NUMPY.search(str(error))
-        if not in_store and not full:
+        unusable = error.errno in _UNUSABLE or _DISK_FULL_IN_NUMPY.search(str(error))
+        if not in_store and not unusable:
             raise  # it concerns a file that `build` reads
         raise StoreError(
             f"cannot write the store at {error.filename or folder.parent} ({error.strerror or error}); "
@@ -107,7 +109,7 @@ def building(folder: Path) -> Iterator[None]:
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with FileLock(lock_file(Path(f"{folder}.lock"))):
         yield
 
 
@@ -136,7 +138,8 @@ def _build(folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None
         duration = time.perf_counter() - started
         times = {"seconds": round(duration, 3), "own_seconds": round(duration - sum(inner), 3)}
         write_json(work / INPUTS, {"inputs": inputs} | times | {"files": _describe_files(work)})
-        os.chmod(work, 0o755)
+        with contextlib.suppress(OSError):  # a file system without permissions
+            os.chmod(work, 0o755)
         os.replace(work, folder)
         shutil.rmtree(checkpoint(work), ignore_errors=True)
     finally:

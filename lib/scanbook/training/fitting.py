@@ -82,7 +82,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, path: Path | None, clock: Clock, callbacks: list[Any]) -> None:
         super().__init__()
         self.path, self.clock, self.callbacks = path, clock, callbacks
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         self.stopped = False
         self._arrays: dict[str, np.ndarray] = {}
         self._states: list[dict[str, Any]] = []
@@ -128,7 +128,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add the epoch's row to the history and write the file."""
-        self.rows.append({key: float(value) for key, value in (logs or {}).items()} | {"seconds": self.clock.times[-1]})
+        place = {"seconds": self.clock.times[-1], "device": runtime.device()}
+        self.rows.append({key: float(value) for key, value in (logs or {}).items()} | place)
         if self.path is None or not distribution.first_process():
             return
         arrays = {f"variable{i}": np.asarray(variable) for i, variable in enumerate(self._variables())}
@@ -274,8 +275,9 @@ def fit(
         checkpoint: File from which a killed training is resumed; None writes none.
 
     Returns:
-        One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, and `seconds`
-        since the start of training. Losses are cross-entropy without penalty or smoothing: trainings can be compared.
+        One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, `seconds` since the
+        start of training, and the `device` that trained. Losses are cross-entropy without penalty or smoothing, by
+        which trainings can be compared.
 
     Raises:
         ModelError: The loss is not finite, or memory ran out.
@@ -316,4 +318,4 @@ def fit(
     frame = pd.DataFrame(saved.rows).drop(columns=["loss", "val_loss"])
     frame = frame.rename(columns=lambda key: key.replace(_MONITORED, "loss").replace("val_", "validation_"))
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
-    return frame[["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]]
+    return frame[["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds", "device"]]

@@ -30,8 +30,8 @@ class TrainedModel:
     Attributes:
         name: Backbone and kind of training, for reports.
         folder: Folder of the stage that holds it.
-        history: One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`, and
-            `seconds` since the start of training.
+        history: One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`,
+            `seconds` since the start of training, and the `device` that trained.
         classes: Class names, in the order of the logits.
         policy: Augmentation policy of its training images.
         seed: Seed of its training.

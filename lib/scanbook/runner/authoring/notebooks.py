@@ -14,16 +14,17 @@ COLAB = "https://colab.research.google.com"
 
 _BOOTSTRAP = """\
 # Colab alone: fetch scanbook and install what is missing; Colab's own packages stay as they are.
+# DRIVE = True keeps trained networks and reports in your Google Drive; after a disconnect, run the notebook again.
+DRIVE = False
+
 import sys
 
 if "google.colab" in sys.modules:
-    import os
     import runpy
-    import subprocess
+    from subprocess import run
 
-    if not os.path.isdir("scanbook"):
-        subprocess.run(["git", "clone", "--depth=1", "{repository}", "scanbook"], check=True)
-    runpy.run_path("scanbook/lib/scanbook/runtime/colab.py", run_name="__main__")"""
+    run("test -d scanbook || git clone --depth=1 {repository}", shell=True, check=True)
+    runpy.run_path("scanbook/lib/scanbook/runtime/colab.py")["prepare"](drive=DRIVE)"""
 
 _OPENING = """\
 # {title}
