@@ -25,7 +25,7 @@ from scanbook.store.writing import atomic_write
 ROOT = "scanbook"
 PACKAGE = Path(__file__).parents[1]
 """Folder of the library's code."""
-NUMBERLESS = (
+NOT_COUNTED = (
     # the values of a study and the registry's entries that a stage uses are among its inputs
     *("config", "registry"),
     # messages, files and progress change no number; pages and the service come after the numbers
@@ -194,7 +194,7 @@ class Library:
 @cache
 def stage_code(module: str) -> Code:
     """Return the code of a module that can change what its stages hold, as it was when the process first asked."""
-    return Library().code_of(module, excluded=NUMBERLESS)
+    return Library().code_of(module, excluded=NOT_COUNTED)
 
 
 def _module_file(name: str) -> Path | None:

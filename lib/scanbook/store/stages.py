@@ -198,7 +198,10 @@ def _open_if_whole(folder: Path) -> BinaryIO | None:
 
 
 def _open(folder: Path) -> BinaryIO:
-    """Return a stage's open file, with a shared lock on it, which `unused` sees."""
+    """Return a stage's open file, with a lock on it, which `unused` sees.
+
+    The lock is on the descriptor itself: any number of processes share it, which those of filelock do not allow.
+    """
     # imported here, since a bundle takes this file to systems without `fcntl`, where no stage is built
     import fcntl
 

@@ -74,7 +74,7 @@ class Grid:
 
     def __init__(self, batch: Batch) -> None:
         self.batch, self.folder = batch, batch.folder / SWEEP
-        self._shared = batch.shared | code_fingerprints(batch.library.code_of(_TRAINING, store.NUMBERLESS))
+        self._shared = batch.shared | code_fingerprints(batch.library.code_of(_TRAINING, store.NOT_COUNTED))
         self.records = {trial: self._record(trial) for trial in trials(batch.study)}
 
     def _record(self, trial: Trial) -> Path:
