@@ -50,10 +50,10 @@ def check_line(project: Path, status: int, output: str, errors: str) -> str:
 
 
 WRONG = {
-    "a value": (("plan", "--set", "image_size=huge"), ("image_size", "'huge'", "integer")),
-    "an override": (("plan", "--set", "epochs"), ("'epochs'", "key=value")),
+    "a value": (("status", "--set", "image_size=huge"), ("image_size", "'huge'", "integer")),
+    "an override": (("status", "--set", "epochs"), ("'epochs'", "key=value")),
     "a missing dataset": (
-        ("plan", "--study", "ham10000"),
+        ("reports", "--study", "ham10000"),
         ("ham10000", "no data at", "DATA=path", "https://doi.org"),
     ),
     "a backbone to train": (
@@ -86,7 +86,7 @@ def run(project: Path, *arguments: str) -> str:
 
 def test_the_command_exits_with_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANBOOK_PROFILE", "tiny")
-    assert "'tiny'" in run(project, "plan")
+    assert "'tiny'" in run(project, "status")
 
 
 # --- errors inside a notebook

@@ -23,7 +23,6 @@ from scanbook.reporting import suite
 from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
 from scanbook.runner.freshness import Batch, check_data, data_available
-from scanbook.runtime import steps
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
 
@@ -166,7 +165,7 @@ def _train(options: argparse.Namespace) -> None:
         if options.prepare:
             train.prepare_networks(study, request)
         else:
-            with nullcontext() if runtime.interactive() else steps.logged(lambda line: print(line, flush=True)):
+            with train.logged_steps():
                 train.train_networks(study, request, _path(options.record) if options.record else None)
         return
     command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]

@@ -8,17 +8,17 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanbook import store
+from scanbook import runtime, store
 from scanbook.config import Study
 from scanbook.config.block import check_name
 from scanbook.data.manifest import TRAIN, VALIDATION
 from scanbook.errors import RunError, ScanbookError, StudyError
-from scanbook.runtime import distribution
+from scanbook.runtime import distribution, steps
 
 if TYPE_CHECKING:
     from scanbook.training import TrainedModel  # which imports Keras, whose backend is chosen first
@@ -113,6 +113,11 @@ def prepare_networks(study: Study, request: Request) -> list[EndToEndTraining]:
     ]
 
 
+def logged_steps() -> AbstractContextManager[None]:
+    """Return a context that prints every few seconds how far this process is, where nobody sees its progress bar."""
+    return nullcontext() if runtime.interactive() else steps.logged(lambda line: print(line, flush=True))
+
+
 def train_networks(study: Study, request: Request, record: Path | None = None) -> None:
     """Train a study's networks in this process, and print a line for each.
 
@@ -168,7 +173,7 @@ def train_together(
     if share.process == 0:
         print(f"processes that train together: {share.processes}; devices: {share.devices}", flush=True)
     try:
-        with ExitStack() as locks:
+        with ExitStack() as locks, logged_steps() if share.process == 0 else nullcontext():
             for network in prepare_networks(study, request):
                 network.run_distributed(locks)
             distribution.leave()

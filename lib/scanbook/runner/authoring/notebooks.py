@@ -14,10 +14,10 @@ COLAB = "https://colab.research.google.com"
 
 _BOOTSTRAP = """\
 # Colab alone: fetch scanbook and install what is missing; Colab's own packages stay as they are.
-# DRIVE = True keeps trained networks and reports in your Google Drive; after a disconnect, run the notebook again.
-DRIVE = False
-
 import sys
+
+# True keeps trained networks and reports in your Google Drive; after a disconnect, run the notebook again.
+DRIVE = False
 
 if "google.colab" in sys.modules:
     import runpy
