@@ -104,9 +104,10 @@ def _commands() -> str:
         _table("variable", [(f"`{name}`", text) for text, name in variables]),
         "## scanbook\n\nIn a clone the command is `.venv/bin/scanbook`.\n",
     ]
-    subparsers = next(each for each in cli._parser()._actions if isinstance(each, argparse._SubParsersAction))
+    subparsers = next(action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
     for choice in subparsers._choices_actions:
-        options = [each for each in subparsers.choices[choice.dest]._actions if each.dest not in ("help", "traceback")]
+        actions = subparsers.choices[choice.dest]._actions
+        options = [action for action in actions if action.dest not in ("help", "traceback")]
         rows = [(f"`{_written(option)}`", option.help) for option in options]
         sections.append(f"### scanbook {choice.dest}\n\n{_sentence(choice.help)}\n")
         sections += [_table("option", rows)] if rows else []

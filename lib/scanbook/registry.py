@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from scanbook import runtime
+
 Scaling = Literal["-1..1", "0..255", "caffe", "imagenet"]
 Pooling = Literal["mean", "max", "token"]
 
@@ -82,6 +84,12 @@ BACKBONES: dict[str, BackboneSpec] = {
         ),
     )
 }
+
+
+def describe_backbone(name: str) -> dict[str, Any]:
+    """Return the entry of a backbone and the version of its builder's package, for the keys of stages and reports."""
+    spec = BACKBONES[name]
+    return {"backbone": spec, "builder": runtime.versions_of([spec.builder.split(".")[0]] if spec.builder else [])}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,26 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
     assert not tables.readable(frame[["low", "high"]])[1], "ends of nothing"
 
 
+def test_tables_of_any_kind_are_shown_whole() -> None:
+    texts = pd.DataFrame([["a", "b", "c", 1, 2, 3, 4]], columns=["note", "low", "high", "size", "mib", "a_b", "a b"])
+    shown, intervals = tables.readable(texts)
+    assert not intervals and list(shown) == ["note", "low", "high", "size (MiB)", "size (MiB)", "a b", "a b"]
+    assert shown.iloc[0].tolist() == ["a", "b", "c", 1, 2, 3, 4]
+    several = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "low"), ("a", "high")]))
+    assert tables.readable(several)[0] is several
+    missing = pd.DataFrame({"value": pd.array([1, None], "Int64"), "low": [0.5, 1.0], "high": [2.0, 3.0]})
+    assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "–"]
+    assert tables.with_interval(0.0001, 0.00005, 0.0002) == "0.00010 (0.00005–0.00020)"
+
+
+def test_of_many_differences_the_largest_are_said_and_the_others_counted() -> None:
+    gaps = {f"net{n}": Difference("accuracy", n / 100, 0.001, 0.9, 0.5) for n in range(6)}
+    sentences = answers.describe_differences(gaps, "dihedral", "none")
+    assert [sentence.split(":")[0] for sentence in sentences[:4]] == ["net2", "net3", "net4", "net5"]
+    assert sentences[4] == "2 smaller differences are in the table."
+    assert len(answers.describe_differences(dict(list(gaps.items())[:5]), "dihedral", "none")) == 5
+
+
 @given(*[st.floats(-1e6, 1e6)] * 3, st.booleans())
 def test_a_value_with_its_interval_is_a_number_of_the_page(value: float, low: float, high: float, signed: bool) -> None:
     text = tables.with_interval(value, min(low, high), max(low, high), signed)
@@ -126,7 +146,7 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     first, formats, service = answers.describe_export(parity, written, 12.34)
     assert first == (
         "2 of 3 places give the same answers as the notebook: in float32, logits differ by at most 2e-05 of their "
-        "spread. It does not: OpenVINO int8."
+        "spread; other answers: OpenVINO int8."
     )
     assert (
         formats == "The bundle has the model as Keras, saved, ONNX."

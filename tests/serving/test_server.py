@@ -109,11 +109,12 @@ def check_application() -> None:
 
 
 def check_arbiter() -> None:
-    """The main process stops by `stop`, and holds its listeners, each with a socket."""
+    """The main process stops by `stop`, holds its listeners, each with a socket, and queues the signals that it gets."""
     from gunicorn import config, sock
     from gunicorn.arbiter import Arbiter
 
     assert Arbiter.LISTENERS == [] and isinstance(inspect.signature(Arbiter.stop).parameters["graceful"].default, bool)
+    assert "self.SIG_QUEUE.put_nowait(sig)" in inspect.getsource(Arbiter.signal)
     listener = sock.TCPSocket(("127.0.0.1", 0), config.Config(), logging.getLogger("test"))
     assert isinstance(listener.sock, socket.socket)
     listener.close()

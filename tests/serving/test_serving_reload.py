@@ -103,3 +103,13 @@ def test_a_trial_tells_why_it_failed_in_one_line(create, expected: str) -> None:
 def test_a_trial_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "SECONDS", 1)
     assert trial.failure_reason(lambda: time.sleep(600)) == "it was not ready within 1 s"
+
+
+def test_a_service_that_is_to_stop_does_not_wait_for_a_trial() -> None:
+    asked: list[bool] = []
+
+    def is_to_stop() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    assert trial.failure_reason(lambda: time.sleep(600), is_to_stop) == "the service is stopping"

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from helpers import documents
-from scanbook import config, store
+from scanbook import config, registry, store
 from scanbook.reporting.suite import NOTEBOOKS
+from scanbook.runner import freshness
 from scanbook.runner.freshness import Batch
 from scanbook.runtime import machine
 from scanbook.store import code
@@ -205,7 +206,28 @@ def test_files_beside_the_code_count_without_their_comments(small: Path) -> None
     assert resources() == before
     (small / "folder" / "template.css").write_text("b {}\n")
     assert resources() != before
+    (small / "folder" / "template.css").write_text(FILES["folder/template.css"])
+    for name in (".template.css.swp", ".DS_Store", "template.css~"):
+        (small / "folder" / name).write_text("left by an editor")
+    assert resources() == before
     assert store.Library().code_of("scanbook.folder.work").resources(["scanbook.folder"]) == {}
+
+
+def test_code_that_changed_while_a_process_ran_is_of_no_known_code(small: Path) -> None:
+    """The process may have imported the code before or after the change, so that no other one may find its results."""
+    imported = {"scanbook.deep": store.file_digest(small / "deep.py")}
+
+    def running() -> str:
+        return store.Library(imported).code_of("scanbook.folder.work").fingerprint
+
+    before = key()
+    assert running() == before
+    text = (small / "deep.py").read_text()
+    (small / "deep.py").write_text(f"# a comment\n{text}")
+    assert running() == before == key()
+    (small / "deep.py").write_text(f"{text}ADDED = 1\n")
+    changed = key()
+    assert running() not in (before, changed) and running() != running()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"analyser": 1}'])
@@ -278,6 +300,9 @@ def test_a_comment_in_any_file_makes_nothing_stale(copy: Copy) -> None:
         ".js": "{}\n// why\n".format,
         ".j2": "{}{{# why #}}".format,
         ".html": "{}{{# why #}}".format,
+        ".svg": "{}<!-- why -->".format,
+        ".cfg": "# why\n{}".format,
+        ".po": "# why\n{}".format,
     }
     changed = 0
     for path in copy.lib.rglob("*"):
@@ -353,6 +378,22 @@ def test_every_package_that_is_imported_has_a_version() -> None:
         for name in code.analyse(path.read_bytes()).packages:
             if name not in known:
                 assert machine.versions_of([name]), f"{path.name} imports {name}, of {installed.get(name)}"
+
+
+def test_a_report_and_a_sweep_depend_on_the_builders_of_their_backbones_and_on_policies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def prints() -> list[str]:
+        sets = ("backbones=[resnet18]", "backbones=[baseline_cnn]", "augmentation=dermoscopy+mixup")
+        return [freshness.study_fingerprint(config.load("synthetic", "smoke", overrides=values)) for values in sets]
+
+    before = prints()
+    version = machine.version
+    monkeypatch.setattr(machine, "version", lambda name: "0" if name == "keras-hub" else version(name))
+    assert [now == then for now, then in zip(prints(), before, strict=True)] == [False, True, True]
+    monkeypatch.undo()
+    monkeypatch.setattr(registry, "policy", lambda name: registry.Policy(mixup=0.9 if "+" in name else 0.1))
+    assert prints()[2] != before[2]
 
 
 def test_packages_that_matter_are_those_that_a_stage_imports() -> None:

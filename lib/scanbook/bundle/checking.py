@@ -44,35 +44,35 @@ class Table:
     Attributes:
         pixels: The pictures, decoded as an upload is, uint8 `(n, h, w, 3)`.
         answers: Probabilities by precision, float64 `(n, k)`, of the precisions that can be compared here.
+        decided: Whether the model decides all of them clearly, so that its classes and abstentions can be compared.
+        missing: Why int8 is not compared; "" where it is, or where the bundle has none.
     """
 
     pixels: np.ndarray
     answers: Mapping[str, np.ndarray]
+    decided: bool = True
+    missing: str = ""
 
 
 def write_table(bundle: Bundle) -> None:
     """Write the test table of a bundle, with the answers of its models.
 
-    A picture that a model finds hard to decide is not used, or, where int8 decides none clearly, one that float32 finds
-    hard to decide: a small difference would give it another class.
-
-    Raises:
-        BundleError: The model is undecided on all of them.
+    A picture that a model finds hard to decide is not used: a small difference would give it another class. Where int8
+    decides none clearly, the table is of float32 alone; where float32 decides none, only its logits are compared.
     """
     pixels = _pictures(bundle.image_size)
     answers = {name: engines.OpenVinoEngine(bundle.model_path(name)).predict(pixels)[0] for name in bundle.precisions}
     clear = {precision: _is_clear(bundle, precision, values) for precision, values in answers.items()}
     everywhere = np.all(list(clear.values()), axis=0)
-    rows = np.flatnonzero(everywhere if everywhere.any() else clear["fp32"])[:PICTURES]
-    if not len(rows):
-        raise BundleError(
-            f"bundle {bundle.name!r}: its model is undecided on all {len(pixels)} test pictures; train it for longer"
-        )
+    if not everywhere.any():
+        answers, everywhere = {"fp32": answers["fp32"]}, clear["fp32"]
+    decided = bool(everywhere.any())
+    rows = np.flatnonzero(everywhere)[:PICTURES] if decided else np.arange(PICTURES)
     (bundle.folder / FOLDER).mkdir()
     for number, row in enumerate(rows):
         (bundle.folder / FOLDER / f"{number}.png").write_bytes(images.encode_png(pixels[row]))
     stored = {name: values[rows].tolist() for name, values in answers.items()}
-    write_json(bundle.folder / ANSWERS, {"processor": _processor(), "answers": stored})
+    write_json(bundle.folder / ANSWERS, {"processor": _processor(), "decided": decided, "answers": stored})
 
 
 def read_table(bundle: Bundle) -> Table | None:
@@ -86,15 +86,20 @@ def read_table(bundle: Bundle) -> Table | None:
     folder = bundle.folder / FOLDER
     try:
         stored = json.loads((bundle.folder / ANSWERS).read_bytes())
-        answers = {name: np.array(stored["answers"][name], np.float64) for name in bundle.precisions}
+        known = ["fp32", *(name for name in bundle.precisions if name in stored["answers"] and name != "fp32")]
+        answers = {name: np.array(stored["answers"][name], np.float64) for name in known}
         pixels = np.stack([images.load(path, bundle.image_size) for path in sorted(folder.glob("*.png"))])
         if any(values.shape != (len(pixels), len(bundle.classes)) for values in answers.values()):
             raise ValueError("it does not have an answer for each picture and class")
-        if stored["processor"] != _processor():
-            answers.pop("int8", None)
+        missing = ""
+        if "int8" in answers and stored["processor"] != _processor():
+            del answers["int8"]
+            missing = "int8 was exported on another kind of processor"
+        elif "int8" in bundle.precisions and "int8" not in answers:
+            missing = "int8 decides no test picture clearly"
     except (OSError, ValueError, LookupError, TypeError, ImageError) as error:
         raise BundleError(f"{folder} is not the test table of this bundle ({error}); {REMEDY}") from error
-    return Table(pixels, answers)
+    return Table(pixels, answers, bool(stored.get("decided", True)), missing)
 
 
 def compare(
@@ -118,8 +123,12 @@ def compare(
     stored = table.answers[precision]
     answers = stored.copy()
     answers[rows] = probabilities
-    difference = engines.parity(engines.centred_log(stored), engines.centred_log(answers))
-    other = int((_decisions(bundle, stored) != _decisions(bundle, answers)).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = engines.parity(engines.centred_log(stored), engines.centred_log(answers))
+    if np.isnan(difference):  # the logits of a network that gives every class the same probability have no spread
+        difference = float(np.abs(answers - stored).max())
+    changed = _decisions(bundle, stored) != _decisions(bundle, answers)
+    other = int(changed.sum()) if table.decided else 0
     if difference <= TOLERANCES[precision] and not other:
         return difference
     advice = "; or this processor computes int8 otherwise: serve fp32" if precision == "int8" else ""
@@ -152,11 +161,11 @@ def check(folder: Path) -> str:
         for precision in table.answers
     }
     largest = ", ".join(f"{value:.1g} ({precision})" for precision, value in differences.items())
-    skipped = sorted(set(bundle.precisions) - set(table.answers))
-    other = f"; {skipped[0]} was exported on another kind of processor, so it was not compared" if skipped else ""
+    other = f"; {table.missing}, so it was not compared" if table.missing else ""
+    decisions = "the classes and abstentions of the export, and " if table.decided else ""
     return (
-        f"{files}; {len(table.pixels)} test pictures get the classes and abstentions of the export, and logits that "
-        f"differ by at most {largest} of their spread{other}"
+        f"{files}; {len(table.pixels)} test pictures get {decisions}logits that differ by at most {largest} of their "
+        f"spread{other}"
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from scanbook import bundle
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import METRICS, Difference
+from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
 if TYPE_CHECKING:
@@ -90,17 +91,26 @@ def reference_accuracies(manifest: Manifest) -> dict[str, float]:
     return {"most frequent class": manifest.majority_accuracy()} | bayes
 
 
-def describe_differences(differences: Mapping[str, Difference], name: str, other: str = "") -> list[str]:
-    """Return a sentence for each of the first four differences.
+def describe_differences(
+    differences: Mapping[str, Difference], name: str, other: str = "", most: int = MOST_SENTENCES
+) -> list[str]:
+    """Return a sentence for each difference; of many, for the largest ones, and one for the others.
 
     Args:
         differences: By the name of the network, or of what it is compared with.
         name: What is compared.
         other: What it is compared with; "" for the names of the differences.
+        most: Most sentences.
     """
-    if not other:
-        return [f"{gap.sentence(name, key)}." for key, gap in list(differences.items())[:4]]
-    return [f"{key}: {gap.sentence(name, other)}." for key, gap in list(differences.items())[:4]]
+    sentences = {
+        key: f"{key}: {gap.sentence(name, other)}." if other else f"{gap.sentence(name, key)}."
+        for key, gap in differences.items()
+    }
+    if len(sentences) <= most:
+        return list(sentences.values())
+    largest = sorted(differences, key=lambda key: -abs(differences[key].value))[: most - 1]
+    others = f"{len(differences) - len(largest)} smaller differences are in the table."
+    return [*(text for key, text in sentences.items() if key in largest), others]
 
 
 def describe_model(name: str, summary: pd.DataFrame, images: int, references: Mapping[str, float]) -> list[str]:
@@ -187,12 +197,12 @@ def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: 
         milliseconds: Median time of a request.
     """
     agreeing = parity["agrees"].astype(bool)
-    others = f" It does not: {', '.join(parity.index[~agreeing])}." if not agreeing.all() else ""
-    exact = [name for name in parity.index[agreeing] if "int8" not in name]
+    others = f"; other answers: {', '.join(parity.index[~agreeing])}" if not agreeing.all() else ""
+    exact = [name for name in parity.index if "int8" not in name]
     formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
-        f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread.{others}",
+        f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread{others}.",
         f"The bundle has the model as {formats}.",
         f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
         f"confidence of {written.abstain_below:.2f}.",

@@ -266,7 +266,7 @@ def _training_devices() -> list[str]:
     """Return the devices on which the networks that this process requested were trained, now or in an earlier run."""
     histories = [visit.folder / "history.csv" for visit in visited()]
     columns = [pd.read_csv(path).get("device", pd.Series(dtype=str)) for path in histories if path.is_file()]
-    return sorted(set().union(*columns))
+    return sorted(set().union(*(column.dropna().astype(str) for column in columns)))
 
 
 def _display(forms: dict[str, str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from scanbook.evaluation import METRICS
 
@@ -32,20 +35,25 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     as "0.673 (0.559–0.770)".
 
     Args:
-        frame: One level of columns and of the index.
+        frame: A table; one with several levels of columns is returned as it is.
     """
-    frame = frame.rename(columns=str)
-    shown: dict[str, pd.Series] = {}
-    ends = {name: _ends(frame, position) for position, name in enumerate(frame.columns)}
-    consumed = {end for pair in ends.values() for end in pair}
-    for name, pair in ends.items():
-        if pair:
-            texts = [with_interval(*row, signed=name.startswith(_CHANGES)) for row in frame[[name, *pair]].to_numpy()]
-            shown[words(name)] = pd.Series(texts, frame.index, dtype=object)
-        elif name not in consumed:
-            shown[words(name)] = frame[name]
-    table = pd.DataFrame(shown, index=frame.index)
-    return table.rename(index=words) if frame.index.name in _NAMED else table, bool(consumed)
+    if frame.columns.nlevels > 1:
+        return frame, False
+    names, columns, intervals = [], [], False
+    position = 0
+    while position < frame.shape[1]:
+        name = str(frame.columns[position])
+        column = frame.iloc[:, position]
+        if _has_ends(frame, position):
+            rows = frame.iloc[:, position : position + 3].to_numpy(float)
+            texts = [with_interval(*row, signed=name.startswith(_CHANGES)) for row in rows]
+            column, intervals = pd.Series(texts, frame.index, dtype=object), True
+            position += 2
+        names.append(words(name))
+        columns.append(column)
+        position += 1
+    table = pd.concat(columns, axis=1).set_axis(names, axis=1) if columns else frame
+    return table.rename(index=words) if frame.index.name in _NAMED else table, intervals
 
 
 def words(name: str) -> str:
@@ -53,13 +61,11 @@ def words(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def _ends(frame: pd.DataFrame, position: int) -> tuple[str, ...]:
-    """Return the columns with the ends of the intervals of a column; none where it has none."""
+def _has_ends(frame: pd.DataFrame, position: int) -> bool:
+    """Return whether a column of numbers is followed by the ends of its intervals."""
     name, following = frame.columns[position], list(frame.columns[position + 1 : position + 3])
-    for pair in (["low", "high"], [f"{name}_low", f"{name}_high"]):
-        if following == pair and all(np.issubdtype(frame[end].dtype, np.number) for end in (name, *pair)):
-            return tuple(pair)
-    return ()
+    named = following in (["low", "high"], [f"{name}_low", f"{name}_high"])
+    return named and all(is_numeric_dtype(dtype) for dtype in frame.dtypes.iloc[position : position + 3])
 
 
 def with_interval(value: float, low: float, high: float, signed: bool = False) -> str:
@@ -75,6 +81,9 @@ def with_interval(value: float, low: float, high: float, signed: bool = False) -
         return "–"
     largest = np.nanmax(np.abs([value, low, high]))
     digits = 3 if largest < 10 else 1 if largest < 1000 else 0
+    if 0 < largest < 0.1:  # two digits that count
+        digits = min(12, 1 - math.floor(math.log10(largest)))
+        digits = max(digits, 3)
 
     def text(number: float) -> str:
         rounded = round(number, digits) + 0.0  # no negative zero

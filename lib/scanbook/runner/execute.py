@@ -26,7 +26,7 @@ from scanbook.reporting import report, suite
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, TRAINED_ON, read_json
 from scanbook.runner import index, kernel, locks, memory
-from scanbook.runner.freshness import Batch
+from scanbook.runner.freshness import PAGE, Batch
 from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress, screen
 from scanbook.runner.progress import read as read_progress
 from scanbook.runtime import steps
@@ -117,11 +117,12 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
     with interruptible(), locks.writing(folder), screen([folder], quiet=quiet) as terminal:
         lock = locks.hold(folder / ".lock", on_wait=lambda: report_line("waiting for another run of this notebook"))
         with lock as waited:
-            if (waited or if_stale) and (batch := batch.refreshed()).fresh(name):
+            batch = batch.refreshed()
+            if (waited or if_stale) and batch.fresh(name):
                 report_line("another run left a fresh report; nothing to do")
                 return folder / REPORT
-            if if_stale and batch.refreshed().only_page_changed(name):
-                _render_again(batch.refreshed(), name, folder)
+            if if_stale and batch.only_page_changed(name):
+                _render_again(batch, name, folder)
                 report_line(f"rendered again from its executed notebook: {folder / REPORT}")
                 return folder / REPORT
             # smoke measures too little for meaningful times, so other notebooks may run beside the benchmark
@@ -179,7 +180,7 @@ def _render_again(batch: Batch, name: str, folder: Path) -> None:
     """Write the page of a whole run again; what it recorded stays."""
     facts = read_json(folder / METRICS)
     store.atomic_write(folder / REPORT, report.render(folder / NOTEBOOK, facts, None))
-    store.write_json(folder / METRICS, facts | {"fingerprints": batch.fingerprints(name)})
+    store.write_json(folder / METRICS, facts | {"fingerprints": facts["fingerprints"] | {PAGE: batch.page}})
     index.write()
 
 

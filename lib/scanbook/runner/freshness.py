@@ -6,7 +6,6 @@ comment. A report whose page alone would look different is rendered again from i
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,11 +49,24 @@ def notebook_fingerprint(name: str) -> str:
 
 
 def study_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's values, and of the registry's entries that they name."""
+    """Return the fingerprint of a study's values, and of the registry's backbones and policies that they name."""
     values = study.resolved()
-    text = json.dumps(values, default=str)
-    backbones = {name: entry for name, entry in registry.BACKBONES.items() if f'"{name}"' in text}
-    return store.fingerprint(values, backbones, registry.POLICIES)
+    words = set(_strings(values))
+    backbones = {name: registry.describe_backbone(name) for name in sorted(words & registry.BACKBONES.keys())}
+    combined = {word for word in words if {*word.split("+")} <= registry.POLICIES.keys()}
+    policies = {name: registry.policy(name) for name in sorted(combined | registry.POLICIES.keys())}
+    return store.fingerprint(values, backbones, policies)
+
+
+def _strings(values: Any) -> Iterator[str]:
+    """Yield every text in a study's values."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict):
+        yield from _strings(list(values.values()))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _strings(value)
 
 
 def data_available(study: Study) -> bool:
@@ -94,13 +106,16 @@ class Batch:
         folder: Folder of its reports.
         shared: Fingerprints of what all its reports depend on: study and data.
         library: The library's code as it was when the batch was made.
+        page: Fingerprint of what a page is rendered with, as it was when the first such batch was made: a process
+            renders with the code that it has imported.
     """
 
-    def __init__(self, study: Study, overrides: str = "") -> None:
+    def __init__(self, study: Study, overrides: str = "", page: str = "") -> None:
         self.study = study
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         self.library = store.Library()
+        self.page = page or self._page_fingerprint()
         # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
         defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
@@ -110,7 +125,7 @@ class Batch:
 
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""
-        return Batch(self.study, self.overrides)
+        return Batch(self.study, self.overrides, self.page)
 
     @property
     def label(self) -> str:
@@ -126,7 +141,7 @@ class Batch:
             **self.shared,
             **code_fingerprints(code, code.resources(_TEMPLATES)),
             **prices,
-            PAGE: self._page_fingerprint(),
+            PAGE: self.page,
         }
 
     def state(self, name: str) -> State:
@@ -135,7 +150,7 @@ class Batch:
         whole, failed = read_json(folder / METRICS), read_json(folder / FAILURE)
         if whole and (folder / REPORT).is_file():
             changed = self._changed(name, whole)
-            remark = " (rendered again, not run)" if changed == [PAGE] else ""
+            remark = " (will be rendered again, not run)" if changed == [PAGE] else ""
             return State("stale", f"changed since: {', '.join(changed)}{remark}") if changed else State("fresh")
         if failed:
             failure, changed = Failure(**failed["failure"]), self._changed(name, failed)

@@ -105,7 +105,7 @@ class Screen:
 
             self._console.print(Text(line), soft_wrap=True)
         else:
-            print(line, file=stream, flush=True)
+            print(f"{line}\n", end="", file=stream, flush=True)  # at once, so that lines of two runs do not mix
 
 
 @contextmanager

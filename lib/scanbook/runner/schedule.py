@@ -52,7 +52,7 @@ def run_stale(batches: Sequence[Batch], jobs: int, launch: str = "") -> bool:
     Raises:
         RunError: There are runs and `jobs` is below 1, or the reports folder cannot be written.
         StudyError: As `planning.launcher`.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; every kernel that was started has ended.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; every run has ended its kernel, or was killed after `TIMEOUT`.
     """
     runs = planning.plan(batches, launch)
     if not runs:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -120,10 +122,20 @@ class _Application(BaseApplication):
 class _Arbiter(Arbiter):
     def reload(self) -> None:
         """Replace the workers on SIGHUP, unless the bundle as it is now cannot be served."""
-        if reason := trial.failure_reason(self.app.load):
+        if reason := trial.failure_reason(self.app.load, self._is_to_stop):
             self.log.error("not reloaded, the workers go on with the bundle that they have: %s", reason)
         else:
             super().reload()
+
+    def _is_to_stop(self) -> bool:
+        """Return whether a signal to stop waits, which the main loop handles when it goes on."""
+        signals = []
+        with suppress(queue.Empty):
+            while True:
+                signals.append(self.SIG_QUEUE.get_nowait())
+        for number in signals:
+            self.SIG_QUEUE.put_nowait(number)
+        return not {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}.isdisjoint(signals)
 
     def stop(self, graceful: bool = True) -> None:
         """Reject new connections, then stop; each worker accepts the connections that wait and closes its listener."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ SECONDS = 120
 _READY = b"ready"
 
 
-def failure_reason(create: Callable[[], Any]) -> str:
+def failure_reason(create: Callable[[], Any], stopping: Callable[[], bool] = lambda: False) -> str:
     """Return why an application cannot be created, in one line; "" if it can.
 
     It is created in a fork, as in a worker: with the code of this process, also where the bundle that holds the code
@@ -23,23 +25,26 @@ def failure_reason(create: Callable[[], Any]) -> str:
 
     Args:
         create: Function that returns the application.
+        stopping: Whether the service is to stop, so that nobody waits for the application.
     """
     reader, writer = os.pipe()
-    process = os.fork()
-    if process == 0:
-        _answer(create, writer)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answers:
-        in_time = bool(select.select([answers], [], [], SECONDS)[0])
-        if not in_time:
-            os.kill(process, signal.SIGKILL)
-        answer = answers.read()
-    os.waitpid(process, 0)
-    metrics.remove_worker(process)
-    if answer == _READY:
-        return ""
-    missing = "it ended without an answer" if in_time else f"it was not ready within {SECONDS} s"
-    return " ".join(answer.decode(errors="replace").split()) or missing
+    missing = "it ended without an answer"
+    end = time.monotonic() + SECONDS
+    with tempfile.TemporaryDirectory() as folder:
+        process = os.fork()
+        if process == 0:
+            os.environ[metrics.FOLDER] = folder  # it is not a worker of the service, so its metrics are not of it
+            _answer(create, writer)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as answers:
+            while not select.select([answers], [], [], 0.2)[0]:
+                if stopping() or time.monotonic() > end:
+                    missing = "the service is stopping" if stopping() else f"it was not ready within {SECONDS} s"
+                    os.kill(process, signal.SIGKILL)
+                    break
+            answer = answers.read()
+        os.waitpid(process, 0)
+    return "" if answer == _READY else " ".join(answer.decode(errors="replace").split()) or missing
 
 
 def _answer(create: Callable[[], Any], writer: int) -> None:

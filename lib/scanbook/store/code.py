@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,15 @@ _COMMENTS = {
     ".js": re.compile(r"/\*.*?\*/|^[ \t]*//[^\n]*\n?", re.DOTALL | re.MULTILINE),
     ".j2": _MARKUP,
     ".html": _MARKUP,
-    ".yaml": re.compile(r"^[ \t]*#[^\n]*\n", re.MULTILINE),
+    ".svg": _MARKUP,
+    # not the first line of a script inside
+    ".yaml": re.compile(r"^[ \t]*#(?!!)[^\n]*\n", re.MULTILINE),
+    ".cfg": re.compile(r"^[ \t]*#[^\n]*\n", re.MULTILINE),
 }
+_NOT_READ = (".py", ".po")
+"""Suffixes of files that no program reads beside the code; of translations it reads the compiled ones."""
+_EDITORS = re.compile(r"\..*|.*~|#.*#")
+"""Names of files that editors and file managers leave."""
 _ENTRIES = 1000
 """Most files whose analysis the store keeps."""
 
@@ -104,9 +113,14 @@ class Library:
     """The library's files as they are now; each is read once.
 
     The store keeps the analysis of each file by its content, since parsing all of them takes half a second.
+
+    Args:
+        imported: Digests of the files as this process may have imported them, by their names. What it computes with a
+            file that was changed since is of no known code, and gets a key that no other process finds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Mapping[str, str] | None = None) -> None:
+        self._imported = imported or {}
         self._path = runtime.store_dir() / "code.json"
         self._analyser = fingerprint(file_digest(Path(__file__)), list(sys.version_info[:2]))
         self._stored, self._new = self._read(), False
@@ -126,9 +140,7 @@ class Library:
         try:
             script = analyse(text.encode())
         except SyntaxError:
-            paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
-            names = [".".join((ROOT, *path.parts)).removesuffix(".__init__") for path in paths]
-            return self._follow([(name, "", None) for name in names], (), excluded)
+            return self._follow([(name, "", None) for name in _module_files()], (), excluded)
         return self._follow(script.uses, script.packages, excluded)
 
     def _follow(self, uses: Iterable[Use], packages: Iterable[str], excluded: Iterable[str]) -> Code:
@@ -169,11 +181,15 @@ class Library:
             path = _module_file(name)
             assert path, f"no module {name}"
             digest = file_digest(path)
+            imported = self._imported.get(name, digest)
             try:
-                self._sources[name] = Source(**self._stored[digest])
+                source = Source(**self._stored[digest])
             except (KeyError, TypeError):
-                self._sources[name] = analyse(path.read_bytes())
-                self._stored[digest], self._new = asdict(self._sources[name]), True
+                source = analyse(path.read_bytes())
+                self._stored[digest], self._new = asdict(source), True
+            if imported != digest and not _is_equal(self._stored.get(imported), asdict(source)):
+                source = replace(source, tree=f"{source.tree}, or another: process {os.getpid()} at {time.time()}")
+            self._sources[name] = source
         return self._sources[name]
 
     def _read(self) -> dict[str, Any]:
@@ -193,8 +209,23 @@ class Library:
 
 @cache
 def stage_code(module: str) -> Code:
-    """Return the code of a module that can change what its stages hold, as it was when the process first asked."""
-    return Library().code_of(module, excluded=NOT_COUNTED)
+    """Return the code of a module that can change what its stages hold, as this process imported it."""
+    return Library(_IMPORTED).code_of(module, excluded=NOT_COUNTED)
+
+
+def _module_files() -> dict[str, Path]:
+    """Return the file of every module of the library."""
+    paths = {path.relative_to(PACKAGE).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
+    return {".".join((ROOT, *name.parts)).removesuffix(".__init__"): path for name, path in paths.items()}
+
+
+_IMPORTED = {name: file_digest(path) for name, path in _module_files().items()}
+"""Digests of all modules when this one was imported, which is before those that compute."""
+
+
+def _is_equal(first: Any, second: Any) -> bool:
+    """Return whether two analyses are the same, as JSON has them."""
+    return json.dumps(first) == json.dumps(second)
 
 
 def _module_file(name: str) -> Path | None:
@@ -212,7 +243,7 @@ def _resources(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").is_file():
             yield from _resources(path)
-        elif path.is_file() and path.suffix != ".py":
+        elif path.is_file() and path.suffix not in _NOT_READ and not _EDITORS.fullmatch(path.name):
             yield path
 
 

@@ -11,4 +11,4 @@ from scanbook.models.backbones.networks import (
     set_weights,
     summary,
 )
-from scanbook.models.backbones.sources import RANDOM, SHIPPED, Weights, describe, describe_entry, pretrained, resolve
+from scanbook.models.backbones.sources import RANDOM, SHIPPED, Weights, describe, pretrained, resolve

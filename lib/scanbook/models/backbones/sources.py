@@ -15,7 +15,7 @@ import numpy as np
 from scanbook import runtime
 from scanbook.config import Study
 from scanbook.errors import ModelError
-from scanbook.registry import BACKBONES, BackboneSpec
+from scanbook.registry import BACKBONES, BackboneSpec, describe_backbone
 from scanbook.store import file_digest, stage
 
 keras = runtime.keras()
@@ -64,7 +64,7 @@ def pretrained(name: str, policy: str) -> Weights:
         raise ModelError(f"backbone {name} has no pretrained weights; train it from scratch, or name another backbone")
     if policy in ("auto", "imagenet"):
         try:
-            folder = stage("imagenet", describe_entry(name), lambda work: _fetch_imagenet(spec, work), __name__)
+            folder = stage("imagenet", describe_backbone(name), lambda work: _fetch_imagenet(spec, work), __name__)
         except ModelError:
             if policy == "imagenet" or not spec.shipped:
                 raise
@@ -144,12 +144,6 @@ def spec_of(name: str) -> BackboneSpec:
     if name not in BACKBONES:
         raise ModelError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
-
-
-def describe_entry(name: str) -> dict[str, object]:
-    """Return the registry's entry of a backbone and the version of its builder's package, for the keys of stages."""
-    spec = spec_of(name)
-    return {"backbone": spec, "builder": runtime.versions_of([spec.builder.split(".")[0]] if spec.builder else [])}
 
 
 def attribute(path: str) -> Any:
