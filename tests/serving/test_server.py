@@ -109,7 +109,7 @@ def check_application() -> None:
 
 
 def check_arbiter() -> None:
-    """The main process stops by `stop`, holds its listeners, each with a socket, and queues the signals that it gets."""
+    """The main process stops by `stop`, holds its listeners, each with a socket, and queues its signals."""
     from gunicorn import config, sock
     from gunicorn.arbiter import Arbiter
 
