@@ -142,6 +142,7 @@ REACHED = {
     *(
         "deeper.py",
         "lazy.py",
+        "typed.py",
         "whole/inner.py",
         "parts/__init__.py",
         "parts/first.py",

@@ -1,8 +1,9 @@
 """The code that can have computed a result: modules of scanbook as syntax trees, their resources, and their packages.
 
 Comments, docstrings and annotations of functions do not count; annotations in the body of a class do, since pydantic
-and dataclasses read them. A module counts as a whole. An import from a package counts for the module where the name is
-defined, so that a package's list of exports connects nothing.
+and dataclasses read them. A module counts as a whole, and with it the modules of the classes that its annotations name.
+An import from a package counts for the module where the name is defined, so that a package's list of exports connects
+nothing.
 """
 
 from __future__ import annotations
@@ -258,8 +259,10 @@ def analyse(content: bytes) -> Source:
     Raises:
         SyntaxError: It is not plain Python.
     """
-    tree = _Counted().visit(ast.parse(content))
-    whole, attributes = _names_read(tree)
+    counted = _Counted()
+    tree = counted.visit(ast.parse(content))
+    in_code = set().union(*_names_read([tree]))
+    whole, attributes = _names_read([tree, *counted.annotations])
     uses: dict[tuple[str, str], list[str] | None] = {}
     exports: dict[str, tuple[str, str]] = {}
     packages: set[str] = set()
@@ -276,7 +279,7 @@ def analyse(content: bytes) -> Source:
                     for local, name in used.items()
                 }
                 exports |= {local: (module, name) for local, name in names.items() if local not in used}
-                node.names = [alias for alias in node.names if (alias.asname or alias.name) in used]
+                node.names = [alias for alias in node.names if (alias.asname or alias.name) in in_code]
             case ast.ImportFrom(module=str(module)):
                 packages.add(module.split(".")[0])
             case ast.Import(names=aliases):
@@ -292,15 +295,16 @@ def analyse(content: bytes) -> Source:
     )
 
 
-def _names_read(tree: ast.AST) -> tuple[set[str], dict[str, set[str]]]:
+def _names_read(trees: Iterable[ast.AST]) -> tuple[set[str], dict[str, set[str]]]:
     """Return the names that code reads as a whole, and the attributes that it reads of others."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
     attributes: dict[str, set[str]] = {}
     of_attributes = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             attributes.setdefault(node.value.id, set()).add(node.attr)
             of_attributes.add(node.value)
-    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    names = (node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
     return {node.id for node in names if node not in of_attributes}, attributes
 
 
@@ -313,9 +317,14 @@ class _Imports(ast.NodeTransformer):
 
 
 class _Counted(ast.NodeTransformer):
-    """Removes from a syntax tree what changes no result."""
+    """Removes from a syntax tree what changes no result.
+
+    Attributes:
+        annotations: Those of functions, which name the classes whose methods they may call.
+    """
 
     def __init__(self) -> None:
+        self.annotations: list[ast.AST] = []
         self._in_class = False
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
@@ -335,6 +344,7 @@ class _Counted(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         """Remove the annotation of the result."""
+        self._keep(node.returns)
         node.returns = None
         return self._visit_body(node, in_class=False)
 
@@ -342,8 +352,12 @@ class _Counted(ast.NodeTransformer):
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         """Remove the annotation of an argument."""
+        self._keep(node.annotation)
         node.annotation = None
         return node
+
+    def _keep(self, annotation: ast.AST | None) -> None:
+        self.annotations += [annotation] if annotation else []
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         """Remove the annotation of a variable, except in the body of a class."""
