@@ -80,6 +80,6 @@ def test_todays_format_passes_its_check(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_layout_tells_files_and_keys_apart(tmp_path: Path) -> None:
     old, new = (stored.layout(stored.unpack(version, tmp_path / str(version))) for version in (2, 3))
     assert new[0] - old[0] == {"MODEL_CARD.html", "DATASET_CARD.html", "check/*.png", "check/*.json"}
-    assert new[1] - old[1] == {"check/answers.json: processor", "check/answers.json: answers"}
+    assert new[1] - old[1] == {f"check/answers.json: {key}" for key in ("processor", "decided", "answers")}
     assert not old[0] - new[0] and not old[1] - new[1]
     assert {"classes", "int8.change", "parity.*.difference", "operating_points.*.sensitivity.value"} <= old[1]

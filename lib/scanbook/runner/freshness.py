@@ -106,8 +106,6 @@ class Batch:
         folder: Folder of its reports.
         shared: Fingerprints of what all its reports depend on: study and data.
         library: The library's code as it was when the batch was made.
-        page: Fingerprint of what a page is rendered with, as it was when the first such batch was made: a process
-            renders with the code that it has imported.
     """
 
     def __init__(self, study: Study, overrides: str = "", page: str = "") -> None:
@@ -115,7 +113,7 @@ class Batch:
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
         self.library = store.Library()
-        self.page = page or self._page_fingerprint()
+        self._page = page
         # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
         defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
@@ -126,6 +124,15 @@ class Batch:
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""
         return Batch(self.study, self.overrides, self.page)
+
+    @property
+    def page(self) -> str:
+        """Fingerprint of what a page is rendered with when it is first asked for, and of batches refreshed from this.
+
+        A process renders with the code that it has imported, whatever became of its files.
+        """
+        self._page = self._page or self._page_fingerprint()
+        return self._page
 
     @property
     def label(self) -> str:
