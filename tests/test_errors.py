@@ -39,13 +39,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+INDEXES = ("digests.json", "code.json")
+"""What the store knows of files that it has read: whole at any time."""
+
+
 def check_line(project: Path, status: int, output: str, errors: str) -> str:
     """Return the line of an error, after checking that it is one line and that nothing half-written is left."""
     assert status == 1, (status, output, errors)
     assert errors.count("\n") == 1 and errors.startswith("scanbook: "), errors
     assert "Traceback" not in output + errors
     files = [path for path in (project / "store").rglob("*") if path.is_file()]
-    assert all(path.suffix == ".lock" or path.name == "digests.json" for path in files), files
+    assert all(path.suffix == ".lock" or path.name in INDEXES for path in files), files
     return errors
 
 
