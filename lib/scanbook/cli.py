@@ -165,8 +165,7 @@ def _train(options: argparse.Namespace) -> None:
         if options.prepare:
             train.prepare_networks(study, request)
         else:
-            with train.logged_steps():
-                train.train_networks(study, request, _path(options.record) if options.record else None)
+            train.train_networks(study, request, _path(options.record) if options.record else None)
         return
     command = [sys.executable, "-m", "scanbook.cli", "train", options.study, "--distribute", "none"]
     for key in ("profile", "data", "set", "backbone", "policy", "seed", "record"):

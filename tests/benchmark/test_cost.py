@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.projects import shipped
-from scanbook import config, store
+from scanbook import config
 from scanbook.benchmark import cost
 from scanbook.config import Published
 from scanbook.config.prices import Price, prices, prices_file
 from scanbook.errors import StudyError
-from scanbook.runner.freshness import Batch
+from scanbook.runner.freshness import Batch, CodeState
 
 HERE = cost.Measurement("a network", "an engine", milliseconds=4.0, images_per_second=1000.0)
 POSITIVE = st.floats(1e-3, 1e3)
@@ -166,7 +166,7 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     assert prices() == {}
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
-    batch.shared, batch.library, batch._page = {}, store.Library(), ""
+    batch.shared, batch.code = {}, CodeState()
     monkeypatch.setattr("scanbook.reporting.suite.script", lambda name: "")
     fingerprints = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):

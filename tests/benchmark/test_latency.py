@@ -341,14 +341,14 @@ def test_a_service_that_refuses_all_is_an_error_with_its_reason(
 def test_what_was_measured_before_an_interruption_is_shown(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ask, left = http_client.Client.send, iter(range(4))
+    ask, left = http_client.Sender.send, iter(range(4))
 
-    def until(self: http_client.Client) -> str:
+    def until(self: http_client.Sender) -> str:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return ask(self)
 
-    monkeypatch.setattr(http_client.Client, "send", until)
+    monkeypatch.setattr(http_client.Sender, "send", until)
     output = tmp_path / "figures.json"
     with serving(fine) as url:
         words = ["--interval", "0", "--warm-up", "1", "--image", str(image), "--output", str(output)]

@@ -45,6 +45,10 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
         tables.readable(frame[["high_water"]])[0], frame[["high_water"]].set_axis(["high water"], axis=1)
     )
     assert not tables.readable(frame[["low", "high"]])[1], "ends of nothing"
+    nested = pd.json_normalize([{"threshold": 0.5, "sensitivity": {"value": 0.5, "low": 0.25, "high": 0.75}}])
+    assert tables.readable(nested)[0].iloc[0].to_dict() == {"threshold": 0.5, "sensitivity": "0.500 (0.250–0.750)"}
+    by_metric = pd.DataFrame({"metric": ["auroc"], "images": [3]})
+    assert tables.readable(by_metric)[0].iloc[0].to_dict() == {"metric": "macro AUROC", "images": 3}
 
 
 def test_tables_of_any_kind_are_shown_whole() -> None:

@@ -17,8 +17,8 @@ from helpers.projects import RECORD, make_project, write_notebook
 from scanbook import cli, config, runtime
 from scanbook.errors import DataError, RunError
 from scanbook.reporting import suite
-from scanbook.runner import execute, index, locks, planning, schedule
-from scanbook.runner.freshness import Batch, check_data
+from scanbook.runner import execute, freshness, index, locks, planning, schedule
+from scanbook.runner.freshness import Batch, CodeState, check_data
 from scanbook.runtime import machine
 
 
@@ -245,7 +245,7 @@ def test_the_check_is_a_quick_start(project: Path) -> None:
 def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, report, before = whole
     ran = report.with_name("notebook.ipynb").stat().st_mtime_ns
-    monkeypatch.setattr(Batch, "_page_fingerprint", lambda self: "other templates")
+    monkeypatch.setattr(freshness, "_RENDERING", "scanbook.reporting.failure")  # as if other code rendered pages
     reason = Batch(batch.study, batch.overrides).state("01_eda").reason
     assert reason == "changed since: page (will be rendered again, not run)"
     monkeypatch.setattr(execute, "_run", lambda *arguments: pytest.fail("a kernel is started"))
@@ -253,7 +253,7 @@ def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.Mo
     assert execute.run(Batch(batch.study, batch.overrides), "01_eda", if_stale=True) == report
     assert "answer &lt;42&gt;" in index.write().read_text() and "Title of 01_eda" in report.read_text()
     metrics = json.loads(report.with_name("metrics.json").read_text())
-    assert metrics == before | {"fingerprints": before["fingerprints"] | {"page": "other templates"}}
+    assert metrics == before | {"fingerprints": before["fingerprints"] | {"page": CodeState().page}}
     assert report.with_name("notebook.ipynb").stat().st_mtime_ns == ran
     assert Batch(batch.study, batch.overrides).fresh("01_eda")
     assert not batch.refreshed().fresh("01_eda"), "a process renders with the code that it has imported"

@@ -163,7 +163,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def key() -> str:
-    return store.Library().code_of("scanbook.folder.work").fingerprint
+    return store.SourceCode().code_of("scanbook.folder.work").fingerprint
 
 
 def test_code_is_followed_through_imports_and_lists_of_exports(small: Path) -> None:
@@ -180,26 +180,26 @@ def test_code_is_followed_through_imports_and_lists_of_exports(small: Path) -> N
         FILES["parts/__init__.py"] + "from scanbook.unrelated import anything\n"
     )
     assert key() == before, "another export connects nothing"
-    assert store.Library().code_of("scanbook.folder.work").packages == ("cv2",)
+    assert store.SourceCode().code_of("scanbook.folder.work").packages == ("cv2",)
 
 
 def test_a_package_used_as_a_whole_counts_with_all_that_it_exports(small: Path) -> None:
-    modules = store.Library().code_of_script("from scanbook import parts\nuse(parts)\n").modules
+    modules = store.SourceCode().code_of_script("from scanbook import parts\nuse(parts)\n").modules
     assert {"scanbook.parts.first", "scanbook.parts.second"} <= modules.keys()
-    assert store.Library().code_of_script("from scanbook.parts import *\n").modules == modules
-    modules = store.Library().code_of_script("from scanbook import parts\nparts.second()\n").modules
+    assert store.SourceCode().code_of_script("from scanbook.parts import *\n").modules == modules
+    modules = store.SourceCode().code_of_script("from scanbook import parts\nparts.second()\n").modules
     assert "scanbook.parts.first" not in modules and "scanbook.parts.second" in modules
 
 
 def test_a_script_that_is_not_plain_python_depends_on_all(small: Path) -> None:
-    modules = store.Library().code_of_script("%matplotlib inline\nfrom scanbook import named\n").modules
+    modules = store.SourceCode().code_of_script("%matplotlib inline\nfrom scanbook import named\n").modules
     assert len(modules) == len(FILES) - 1
-    assert store.Library().code_of_script("from scanbook.gone import x\nfrom scanbook import nothing\nx, nothing")
+    assert store.SourceCode().code_of_script("from scanbook.gone import x\nfrom scanbook import nothing\nx, nothing")
 
 
 def test_files_beside_the_code_count_without_their_comments(small: Path) -> None:
     def resources() -> dict[str, str]:
-        return store.Library().code_of("scanbook.folder.work").resources()
+        return store.SourceCode().code_of("scanbook.folder.work").resources()
 
     before = resources()
     assert list(before) == ["folder/template.css"]
@@ -211,7 +211,7 @@ def test_files_beside_the_code_count_without_their_comments(small: Path) -> None
     for name in (".template.css.swp", ".DS_Store", "template.css~"):
         (small / "folder" / name).write_text("left by an editor")
     assert resources() == before
-    assert store.Library().code_of("scanbook.folder.work").resources(["scanbook.folder"]) == {}
+    assert store.SourceCode().code_of("scanbook.folder.work").resources(["scanbook.folder"]) == {}
 
 
 def test_code_that_changed_while_a_process_ran_is_of_no_known_code(small: Path) -> None:
@@ -219,7 +219,7 @@ def test_code_that_changed_while_a_process_ran_is_of_no_known_code(small: Path) 
     imported = {"scanbook.deep": store.file_digest(small / "deep.py")}
 
     def running() -> str:
-        return store.Library(imported).code_of("scanbook.folder.work").fingerprint
+        return store.SourceCode(imported).code_of("scanbook.folder.work").fingerprint
 
     before = key()
     assert running() == before
@@ -367,7 +367,7 @@ def test_the_decoder_concerns_all_that_sees_pixels() -> None:
         assert "scanbook.data.images" in code.stage_code(f"scanbook.data.{name}").modules
     assert (
         "scanbook.serving.predictor"
-        in store.Library().code_of_script("from scanbook.benchmark import client\nclient.x").modules
+        in store.SourceCode().code_of_script("from scanbook.benchmark import client\nclient.x").modules
     )
 
 

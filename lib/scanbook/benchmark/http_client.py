@@ -12,14 +12,11 @@ from pathlib import Path
 import numpy as np
 import urllib3
 
-from scanbook.benchmark import client
-from scanbook.benchmark.client import one_line
+from scanbook.benchmark.client import TIMEOUT, Client, one_line
 from scanbook.errors import RunError
 
 ANSWERED = "answered"
 BUSY = "refused, busy"
-TIMEOUT = client.TIMEOUT
-"""Seconds after which a request counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +116,14 @@ class RequestLog:
         return {outcome: count for outcome, count in self.outcomes.most_common() if outcome != ANSWERED}
 
 
-class Client:
+class Sender:
     """Posts the bodies of a target in turn over one connection, and records the results."""
 
     def __init__(self, target: Target, first: int = 0) -> None:
         self.log = RequestLog()
         self.ends: list[float] = []
         self._target, self._turn = target, first
-        self._client = client.Client(target.url, TIMEOUT)
+        self._client = Client(target.url, TIMEOUT)
 
     def send(self) -> str:
         """Post the next body; record and return the outcome."""
@@ -167,7 +164,7 @@ def check_service(target: Target) -> None:
         RunError: No service listens, or its certificate is wrong.
     """
     try:
-        client.Client(target.url, TIMEOUT).check()
+        Client(target.url, TIMEOUT).check()
     except (OSError, urllib3.exceptions.HTTPError) as error:
         raise RunError(
             f"no service answers at {target.url} ({one_line(error)}); start it, or correct the address"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from scanbook import runtime
-from scanbook.benchmark.http_client import ANSWERED, Client, RequestLog, Target
+from scanbook.benchmark.http_client import ANSWERED, RequestLog, Sender, Target
 from scanbook.benchmark.worker import LAST, is_stable, percentile
 
 PAUSE = 0.1
@@ -41,7 +41,7 @@ def send_in_sequence(target: Target, requests: int, interval: float, warm_up: in
         warm_up: Number of requests before, without a pause.
         log: Record of the requests, filled one by one, so that an interruption leaves what was measured.
     """
-    client = Client(target)
+    client = Sender(target)
     for _ in range(warm_up):
         client.send()
     client.log = log
@@ -104,7 +104,7 @@ def measure_load(target: Target, clients: int, seconds: float, warm_up: int, win
         tenths of the windows), `p50`, `p95` and `p99` in ms, `errors` by outcome over all windows, `problem`, the first
         failure, and `connections`.
     """
-    every = [Client(target, first) for first in range(clients)]
+    every = [Sender(target, first) for first in range(clients)]
     ready, stop = threading.Barrier(clients + 1), threading.Event()
     threads = [
         threading.Thread(target=_send_repeatedly, args=(client, warm_up, ready, stop), daemon=True) for client in every
@@ -158,7 +158,7 @@ def measure_load(target: Target, clients: int, seconds: float, warm_up: int, win
     }
 
 
-def _send_repeatedly(client: Client, warm_up: int, ready: threading.Barrier, stop: threading.Event) -> None:
+def _send_repeatedly(client: Sender, warm_up: int, ready: threading.Barrier, stop: threading.Event) -> None:
     try:
         for _ in range(warm_up):
             client.send()

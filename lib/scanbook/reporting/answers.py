@@ -49,10 +49,9 @@ def describe_data(
         area = with_interval(row["auc"], row["low"], row["high"])
         verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
         sentences.append(f"A model that sees only {name} predicts the class with an AUC of {area}, {verdict}.")
-    share = manifest.majority_accuracy()
+    share, *bayes = reference_accuracies(manifest).values()
     majority = f"Always answering the most frequent class is right for {share:.1%} of the test images"
-    bayes = manifest.facts.get("bayes_accuracy")
-    return [*sentences, f"{majority}; at most {bayes:.1%} are possible." if bayes else f"{majority}."]
+    return [*sentences, f"{majority}; at most {bayes[0]:.1%} are possible." if bayes else f"{majority}."]
 
 
 def describe_segmentation(

@@ -53,7 +53,6 @@ class Session:
         (self.folder / "metrics.json").unlink(missing_ok=True)
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
-        self._warnings: list[str] = []
         self._test_evaluations: Counter[str] = Counter()
 
     def say(self, sentence: str) -> None:
@@ -83,7 +82,7 @@ class Session:
 
     def warning(self, sentence: str) -> None:
         """Show what a reader must know before using the figures; a page lists it below its answer."""
-        self._warnings.append(sentence)
+        self._measurements.setdefault("warnings", []).append(sentence)
         _display({"text/html": f'<p class="warning">{_inline(sentence)}</p>', "text/plain": f"Note: {sentence}"})
 
     def table(self, name: str, frame: pd.DataFrame, caption: str, *, ends: str = "95 % intervals") -> None:
@@ -152,14 +151,14 @@ class Session:
                 to the published tables whose rows and columns it shares, but not on synthetic stand-in images.
             backbone: Backbone of the values; "" where the rows are backbones.
         """
-        tables = {key: table for key, table in self.study.published.items() if table.notebook == self.name}
+        shown = {key: table for key, table in self.study.published.items() if table.notebook == self.name}
         comparisons: dict[str, Any] = {}
-        if tables and self.study.on_stand_in:
+        if shown and self.study.on_stand_in:
             self.say(
                 "Published values were measured on the real images, and this run uses synthetic ones. "
                 "The two are not compared."
             )
-        for key, published in tables.items():
+        for key, published in shown.items():
             table = pd.DataFrame(list(published.rows.values()), index=list(published.rows), dtype=object)
             if published.recompute:
                 from scanbook.benchmark import cost  # here, since few notebooks show such tables
@@ -217,8 +216,7 @@ class Session:
             self.measure(TRAINED_ON, devices)
             self.say(f"The networks were trained on: {'; '.join(devices)}.")
         write_json(self.folder / "results.json", self._results | counts)
-        warnings = {"warnings": self._warnings} if self._warnings else {}
-        write_json(self.folder / "measurements.json", self._measurements | warnings)
+        write_json(self.folder / "measurements.json", self._measurements)
         self.say(f"Results are in `{self.name}/results.json`, with tables and figures in the same folder.")
 
 

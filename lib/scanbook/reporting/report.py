@@ -116,10 +116,12 @@ def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
     for table in soup.select("table"):
         _prepare(soup, table)
     sections = _sections(soup)
-    for number, section in enumerate(sections):
-        if number == 0:
-            _open_with_answer(soup, section)
+    _open_with_answer(soup, sections[0])
+    for section in sections:
         _fold_code(soup, section)
+    for tag in soup.select(".output, .cell"):
+        if not tag.decomposed and not tag.get_text(strip=True) and not tag.find("img"):
+            tag.decompose()
     headings = soup.select("section.answer h2, .markdown :is(h2, h3)")
     for heading in headings:
         heading["id"] = anchor(heading.get_text())
@@ -156,9 +158,6 @@ def _open_with_answer(soup: BeautifulSoup, section: Tag) -> None:
             warning.name = "li"
             listed.append(warning.extract())
         section.append(listed)
-    for output in soup.select(".output"):
-        if not output.get_text(strip=True) and not output.find("img"):
-            output.decompose()
 
 
 def _fold_code(soup: BeautifulSoup, section: Tag) -> None:
@@ -175,9 +174,6 @@ def _fold_code(soup: BeautifulSoup, section: Tag) -> None:
         summary.string = f"Code of this section ({cells})" if numbers else "Code of this section"
         folded.insert(0, summary)
         section.append(folded)
-    for cell in section.select(".cell"):
-        if not cell.get_text(strip=True) and not cell.find("img"):
-            cell.decompose()
 
 
 def _prepare(soup: BeautifulSoup, table: Tag) -> None:

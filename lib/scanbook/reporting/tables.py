@@ -23,7 +23,7 @@ NAMES = {
 }
 """Names that are not their own words with spaces in place of underscores."""
 _NAMED = ("metric", "comparison", "property", "column")
-"""Indexes whose values are names of columns elsewhere."""
+"""Indexes and columns whose values are names of columns elsewhere."""
 _CHANGES = ("difference", "gain", "change", "gap")
 """First words of columns whose values have a sign."""
 
@@ -31,8 +31,8 @@ _CHANGES = ("difference", "gain", "change", "gap")
 def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Return a table as a page shows it, and whether it has intervals.
 
-    A column that is followed by its ends, `low` and `high` or `<name>_low` and `<name>_high`, becomes one of texts such
-    as "0.673 (0.559–0.770)".
+    A column that is followed by its ends, `low` and `high` or `<name>_low` and `<name>_high`, or `<name>.value` by
+    `<name>.low` and `<name>.high`, becomes one of texts such as "0.673 (0.559–0.770)".
 
     Args:
         frame: A table; one with several levels of columns is returned as it is.
@@ -48,7 +48,9 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
             rows = frame.iloc[:, position : position + 3].to_numpy(float)
             texts = [with_interval(*row, signed=name.startswith(_CHANGES)) for row in rows]
             column, intervals = pd.Series(texts, frame.index, dtype=object), True
-            position += 2
+            name, position = name.removesuffix(".value"), position + 2
+        elif name in _NAMED and not is_numeric_dtype(column):
+            column = column.map(words)
         names.append(words(name))
         columns.append(column)
         position += 1
@@ -64,7 +66,8 @@ def words(name: str) -> str:
 def _has_ends(frame: pd.DataFrame, position: int) -> bool:
     """Return whether a column of numbers is followed by the ends of its intervals."""
     name, following = frame.columns[position], list(frame.columns[position + 1 : position + 3])
-    named = following in (["low", "high"], [f"{name}_low", f"{name}_high"])
+    stem = str(name).removesuffix(".value")
+    named = following in (["low", "high"], [f"{name}_low", f"{name}_high"], [f"{stem}.low", f"{stem}.high"])
     return named and all(is_numeric_dtype(dtype) for dtype in frame.dtypes.iloc[position : position + 3])
 
 
@@ -81,9 +84,8 @@ def with_interval(value: float, low: float, high: float, signed: bool = False) -
         return "–"
     largest = np.nanmax(np.abs([value, low, high]))
     digits = 3 if largest < 10 else 1 if largest < 1000 else 0
-    if 0 < largest < 0.1:  # two digits that count
+    if 0 < largest < 0.01:  # two digits that count
         digits = min(12, 1 - math.floor(math.log10(largest)))
-        digits = max(digits, 3)
 
     def text(number: float) -> str:
         rounded = round(number, digits) + 0.0  # no negative zero

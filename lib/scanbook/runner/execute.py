@@ -180,7 +180,7 @@ def _render_again(batch: Batch, name: str, folder: Path) -> None:
     """Write the page of a whole run again; what it recorded stays."""
     facts = read_json(folder / METRICS)
     store.atomic_write(folder / REPORT, report.render(folder / NOTEBOOK, facts, None))
-    store.write_json(folder / METRICS, facts | {"fingerprints": facts["fingerprints"] | {PAGE: batch.page}})
+    store.write_json(folder / METRICS, facts | {"fingerprints": facts["fingerprints"] | {PAGE: batch.code.page}})
     index.write()
 
 

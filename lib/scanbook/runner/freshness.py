@@ -22,8 +22,10 @@ from scanbook.runner import progress
 
 PAGE = "page"
 """What a report's page is rendered with: templates, style sheet and code."""
-_RENDERING, _TEMPLATES = "scanbook.reporting.report", ("scanbook.reporting",)
-"""The module that renders pages, and the packages whose files are templates."""
+_RENDERING, _TRAINING = "scanbook.reporting.report", "scanbook.runner.train"
+"""The modules that render pages, and that train the network of a trial."""
+_TEMPLATES = ("scanbook.reporting",)
+"""Packages whose files are templates of pages."""
 _NOT_SHOWN = ("registry",)
 """Modules that a report does not depend on: of the registry, the entries of the study count."""
 
@@ -97,6 +99,45 @@ def check_data(study: Study) -> None:
         )
 
 
+class CodeState:
+    """The code of scanbook as it is now. What a notebook uses of it is looked up once, for all studies of a command.
+
+    Args:
+        page: Fingerprint of what pages are rendered with, from an earlier state of this process: it renders with the
+            code that it has imported, whatever became of the files.
+    """
+
+    def __init__(self, page: str = "") -> None:
+        self._source, self._page = store.SourceCode(), page
+        self._scripts: dict[str, dict[str, str]] = {}
+
+    def of_script(self, text: str) -> dict[str, str]:
+        """Return the fingerprints of what a script uses: the code with the files that it reads, and the packages."""
+        if text not in self._scripts:
+            code = self._source.code_of_script(text, _NOT_SHOWN)
+            self._scripts[text] = _code_fingerprints(code, code.resources(_TEMPLATES))
+        return self._scripts[text]
+
+    def of_trainings(self) -> dict[str, str]:
+        """Return the fingerprints of what trains the network of a sweep's trial."""
+        return _code_fingerprints(self._source.code_of(_TRAINING, store.NOT_COUNTED))
+
+    @property
+    def page(self) -> str:
+        """Fingerprint of what a page is rendered with: code, templates and packages."""
+        if not self._page:
+            code = self._source.code_of(_RENDERING, _NOT_SHOWN)
+            self._page = store.fingerprint(code.modules, code.resources(), runtime.versions_of(code.packages))
+        return self._page
+
+
+def _code_fingerprints(code: store.Code, resources: Any = None) -> dict[str, str]:
+    return {
+        "library": store.fingerprint(code.modules, resources),
+        "packages": store.fingerprint(runtime.versions(()), runtime.versions_of(code.packages)),
+    }
+
+
 class Batch:
     """The notebooks of one study, profile and dataset, as one command runs them.
 
@@ -105,15 +146,14 @@ class Batch:
         overrides: The `key=value` pairs that it was resolved with.
         folder: Folder of its reports.
         shared: Fingerprints of what all its reports depend on: study and data.
-        library: The library's code as it was when the batch was made.
+        code: The code of scanbook, as it was when the batch was made.
     """
 
-    def __init__(self, study: Study, overrides: str = "", page: str = "") -> None:
+    def __init__(self, study: Study, overrides: str = "", code: CodeState | None = None) -> None:
         self.study = study
         self.overrides = overrides
         self.folder = runtime.reports_dir() / study.study / study.profile
-        self.library = store.Library()
-        self._page = page
+        self.code = code or CodeState()
         # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
         defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
         self.shared = {
@@ -123,16 +163,7 @@ class Batch:
 
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""
-        return Batch(self.study, self.overrides, self.page)
-
-    @property
-    def page(self) -> str:
-        """Fingerprint of what a page is rendered with when it is first asked for, and of batches refreshed from this.
-
-        A process renders with the code that it has imported, whatever became of its files.
-        """
-        self._page = self._page or self._page_fingerprint()
-        return self._page
+        return Batch(self.study, self.overrides, CodeState(self.code.page))
 
     @property
     def label(self) -> str:
@@ -142,13 +173,12 @@ class Batch:
     def fingerprints(self, name: str) -> dict[str, str]:
         """Return the fingerprints of what the report of a notebook depends on."""
         prices = {"prices": _prices_fingerprint()} if name == suite.BENCHMARK else {}
-        code = self.library.code_of_script(suite.script(name), _NOT_SHOWN)
         return {
             "notebook": notebook_fingerprint(name),
             **self.shared,
-            **code_fingerprints(code, code.resources(_TEMPLATES)),
+            **self.code.of_script(suite.script(name)),
             **prices,
-            PAGE: self.page,
+            PAGE: self.code.page,
         }
 
     def state(self, name: str) -> State:
@@ -164,10 +194,6 @@ class Batch:
             since = f" (changed since: {', '.join(changed)})" if changed else ""
             return State("failed", f"{failure.place}: {failure.sentence}{since}")
         return State("missing", "its run was stopped, or overwritten since" if (folder / NOTEBOOK).is_file() else "")
-
-    def _page_fingerprint(self) -> str:
-        code = self.library.code_of(_RENDERING, _NOT_SHOWN)
-        return store.fingerprint(code.modules, code.resources(), runtime.versions_of(code.packages))
 
     def _changed(self, name: str, facts: dict[str, Any]) -> list[str]:
         recorded, now = facts.get("fingerprints", {}), self.fingerprints(name)
@@ -185,14 +211,6 @@ class Batch:
     def stale(self) -> list[str]:
         """Return the notebooks that must be run, in order."""
         return [name for name in suite.notebooks() if not self.fresh(name)]
-
-
-def code_fingerprints(code: store.Code, resources: Any = None) -> dict[str, str]:
-    """Return the fingerprints of code, with the resources that it reads, and of the packages that it imports."""
-    return {
-        "library": store.fingerprint(code.modules, resources),
-        "packages": store.fingerprint(runtime.versions(()), runtime.versions_of(code.packages)),
-    }
 
 
 def status(batch: Batch) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scanbook import config
 from scanbook.errors import StudyError
 from scanbook.reporting import suite
-from scanbook.runner.freshness import Batch, data_available
+from scanbook.runner.freshness import Batch, CodeState, data_available
 
 ALL = "all"
 """In place of a study's name: every study whose images are available or synthetic."""
@@ -37,8 +37,9 @@ def load_batches(
     requested = list(dict.fromkeys(name.strip() for name in names.split(",")))
     if data and (ALL in requested or len(requested) > 1):
         raise StudyError(f"DATA={data} is the data of one study, and STUDY={names} names several; name one of them")
+    code = CodeState()
     if requested != [ALL]:
-        return [Batch(config.load(name, profile, data, overrides), overrides) for name in requested], {}
+        return [Batch(config.load(name, profile, data, overrides), overrides, code) for name in requested], {}
     batches, excluded = [], {}
     for name in config.studies():
         try:
@@ -47,7 +48,7 @@ def load_batches(
             excluded[name] = str(error)
             continue
         if data_available(study):
-            batches.append(Batch(study, overrides))
+            batches.append(Batch(study, overrides, code))
         else:
             excluded[name] = f"no data at {study.location}"
     if not batches and excluded:  # the profile or an override is wrong, with every study

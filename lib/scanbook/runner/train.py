@@ -113,7 +113,7 @@ def prepare_networks(study: Study, request: Request) -> list[EndToEndTraining]:
     ]
 
 
-def logged_steps() -> AbstractContextManager[None]:
+def _logged_steps() -> AbstractContextManager[None]:
     """Return a context that prints every few seconds how far this process is, where nobody sees its progress bar."""
     return nullcontext() if runtime.interactive() else steps.logged(lambda line: print(line, flush=True))
 
@@ -134,11 +134,12 @@ def train_networks(study: Study, request: Request, record: Path | None = None) -
     if record and len(networks) > 1:
         count = len(networks)
         raise RunError(f"--record takes one network, and study {study.study} has {count} seeds; name one: --seed")
-    for network in networks:
-        trained = network.run()
-        print(_describe(trained, len(network.manifest.rows(TRAIN))))
-        if record:
-            _record(record, network, trained)
+    with _logged_steps():
+        for network in networks:
+            trained = network.run()
+            print(_describe(trained, len(network.manifest.rows(TRAIN))))
+            if record:
+                _record(record, network, trained)
 
 
 def train_together(
@@ -173,7 +174,7 @@ def train_together(
     if share.process == 0:
         print(f"processes that train together: {share.processes}; devices: {share.devices}", flush=True)
     try:
-        with ExitStack() as locks, logged_steps() if share.process == 0 else nullcontext():
+        with ExitStack() as locks, _logged_steps() if share.process == 0 else nullcontext():
             for network in prepare_networks(study, request):
                 network.run_distributed(locks)
             distribution.leave()

@@ -90,10 +90,9 @@ def create_folder() -> None:
 
 def remove_worker(process: int) -> None:
     """Remove the queue of a worker that ended; its other counts remain."""
-    if os.environ.get(FOLDER):
-        from prometheus_client.multiprocess import mark_process_dead
+    from prometheus_client.multiprocess import mark_process_dead
 
-        mark_process_dead(process)
+    mark_process_dead(process)
 
 
 def remove_folder() -> None:

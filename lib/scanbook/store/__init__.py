@@ -1,6 +1,6 @@
 """The store of cached stages: fingerprints of content and code, files that are never half-written, and pruning."""
 
-from scanbook.store.code import NOT_COUNTED, PACKAGE, Code, Library
+from scanbook.store.code import NOT_COUNTED, PACKAGE, Code, SourceCode
 from scanbook.store.fingerprints import file_digest, fingerprint, tree_fingerprint
 from scanbook.store.locking import lock_file
 from scanbook.store.pruning import entries, prune

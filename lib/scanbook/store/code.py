@@ -102,16 +102,16 @@ class Code:
         Args:
             excluded: Packages whose files do not count.
         """
-        packages = {name if _is_package(name) else name.rpartition(".")[0] for name in self.modules}
+        packages = {name if _folder(name).is_dir() else name.rpartition(".")[0] for name in self.modules}
         files = {}
         for package in sorted(packages - set(excluded)):
-            for path in _resources(_module_file(package).parent):
+            for path in _resources(_folder(package)):
                 files[path.relative_to(PACKAGE).as_posix()] = fingerprint(_without_comments(path))
         return files
 
 
-class Library:
-    """The library's files as they are now; each is read once.
+class SourceCode:
+    """The modules of scanbook as they are now; each is read once.
 
     The store keeps the analysis of each file by its content, since parsing all of them takes half a second.
 
@@ -122,6 +122,7 @@ class Library:
 
     def __init__(self, imported: Mapping[str, str] | None = None) -> None:
         self._imported = imported or {}
+        self._files = _module_files()
         self._path = runtime.store_dir() / "code.json"
         self._analyser = fingerprint(file_digest(Path(__file__)), list(sys.version_info[:2]))
         self._stored, self._new = self._read(), False
@@ -137,11 +138,11 @@ class Library:
         return self._follow([(module, "", None)], (), excluded)
 
     def code_of_script(self, text: str, excluded: Iterable[str] = ()) -> Code:
-        """Return the code that a script imports; the whole library where the script is not plain Python."""
+        """Return the code that a script imports; all of it where the script is not plain Python."""
         try:
             script = analyse(text.encode())
         except SyntaxError:
-            return self._follow([(name, "", None) for name in _module_files()], (), excluded)
+            return self._follow([(name, "", None) for name in self._files], (), excluded)
         return self._follow(script.uses, script.packages, excluded)
 
     def _follow(self, uses: Iterable[Use], packages: Iterable[str], excluded: Iterable[str]) -> Code:
@@ -162,25 +163,26 @@ class Library:
         return Code(dict(sorted(modules.items())), tuple(sorted(imported)))
 
     def _defining(self, module: str, name: str, attributes: list[str] | None) -> set[str]:
-        """Return the modules where what is used is defined; none for a name that is not of the library."""
-        if not _module_file(module):
+        """Return the modules where what is used is defined; none for a name that is not of scanbook."""
+        if module not in self._files:
             return set()
         exported = tuple(self._source(module).exports.get(name, (module, name)))
         if exported != (module, name):
             return self._defining(*exported, attributes)
         whole = f"{module}.{name}" if name else module
-        if not _is_package(whole):
-            return {whole if _module_file(whole) else module}
+        if whole not in self._files:
+            return {module}
+        if self._files[whole].name != "__init__.py":
+            return {whole}
         if attributes is not None:
             return {whole}.union(*(self._defining(whole, attribute, None) for attribute in attributes))
-        main = {f"{whole}.__main__"} if _module_file(f"{whole}.__main__") else set()
+        main = {f"{whole}.__main__"} & self._files.keys()
         exports = self._source(whole).exports.values()
         return {whole, *main}.union(*(self._defining(*export, None) for export in exports))
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
-            path = _module_file(name)
-            assert path, f"no module {name}"
+            path = self._files[name]
             digest = file_digest(path)
             imported = self._imported.get(name, digest)
             try:
@@ -211,7 +213,7 @@ class Library:
 @cache
 def stage_code(module: str) -> Code:
     """Return the code of a module that can change what its stages hold, as this process imported it."""
-    return Library(_IMPORTED).code_of(module, excluded=NOT_COUNTED)
+    return SourceCode(_IMPORTED).code_of(module, excluded=NOT_COUNTED)
 
 
 def _module_files() -> dict[str, Path]:
@@ -229,14 +231,8 @@ def _is_equal(first: Any, second: Any) -> bool:
     return json.dumps(first) == json.dumps(second)
 
 
-def _module_file(name: str) -> Path | None:
-    base = PACKAGE.joinpath(*name.split(".")[1:])
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
-
-
-def _is_package(name: str) -> bool:
-    path = _module_file(name)
-    return path is not None and path.name == "__init__.py"
+def _folder(package: str) -> Path:
+    return PACKAGE.joinpath(*package.split(".")[1:])
 
 
 def _resources(folder: Path) -> Iterator[Path]:

@@ -15,12 +15,9 @@ from scanbook.config import Study, Sweep
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.reporting.records import read_json
-from scanbook.runner.freshness import Batch, code_fingerprints, study_fingerprint
+from scanbook.runner.freshness import Batch, study_fingerprint
 from scanbook.runner.index import SWEEP
 from scanbook.runner.planning import options
-
-_TRAINING = "scanbook.runner.train"
-"""The module that trains the network of a trial."""
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +71,7 @@ class Grid:
 
     def __init__(self, batch: Batch) -> None:
         self.batch, self.folder = batch, batch.folder / SWEEP
-        self._shared = batch.shared | code_fingerprints(batch.library.code_of(_TRAINING, store.NOT_COUNTED))
+        self._shared = batch.shared | batch.code.of_trainings()
         self.records = {trial: self._record(trial) for trial in trials(batch.study)}
 
     def _record(self, trial: Trial) -> Path:
