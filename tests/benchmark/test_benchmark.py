@@ -221,6 +221,7 @@ def test_stages_add_up_by_kind():
 
 
 def test_steps_of_an_epoch_are_measured_on_training_images(monkeypatch):
+    images = planted.pixels()  # decoded once in a process, and here before anything watches the decoder
     seen = []
     load = stage_times.decoder.load
     monkeypatch.setattr(stage_times.decoder, "load", lambda path, size: seen.append((path, size)) or load(path, size))
@@ -228,9 +229,7 @@ def test_steps_of_an_epoch_are_measured_on_training_images(monkeypatch):
     times = training_times.TrainingTimes(
         "baseline_cnn", pd.DataFrame([row, row | {"arm": "GPU", "seconds": 0.001}]), pd.DataFrame()
     )
-    table = stage_times.epoch_times(
-        study(augmentation="dihedral+mixup"), planted.manifest(), planted.pixels(), times, count=10
-    )
+    table = stage_times.epoch_times(study(augmentation="dihedral+mixup"), planted.manifest(), images, times, count=10)
     assert table.index.tolist() == ["decode and resize", "augment", "train"]
     assert table.loc["train", "milliseconds"] == 5 and table.loc["train", "images_per_second"] == 200
     assert (table["milliseconds"] > 0).all() and table["share"].iloc[1:].sum() == pytest.approx(1)
