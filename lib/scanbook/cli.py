@@ -129,12 +129,10 @@ def _new_study(options: argparse.Namespace) -> None:
     created = studies.create(options.name, options.data)
     images = created.manifest.frame["label"].value_counts()
     counts = ", ".join(f"{label}: {images[label]}" for label in created.manifest.classes)
-    unread = f", none from {', '.join(created.unread)}" if created.unread else ""
     data = f" DATA={shlex.quote(options.data)}" if options.data else ""
-    print(
-        f"{created.path}: {len(created.manifest.frame)} images ({counts}){unread}; "
-        f"run it with make reports STUDY={options.name}{data}"
-    )
+    print(f"{created.path}: {len(created.manifest.frame)} images ({counts})")
+    print("".join(f"  {sentence}\n" for sentence in (created.reads, *created.notes)), end="")
+    print(f"run it with make reports STUDY={options.name}{data}")
 
 
 def _export(options: argparse.Namespace) -> None:

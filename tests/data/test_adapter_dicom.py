@@ -148,8 +148,8 @@ def test_dicom_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None
     assert manifest.facts["grouped"] and not identifying(shown(manifest))
 
 
-def test_a_lost_row_of_a_table_of_dicom_is_named_by_its_line(tmp_path: Path) -> None:
+def test_a_lost_row_of_a_table_of_dicom_is_named_by_its_row(tmp_path: Path) -> None:
     write(tmp_path / "scans" / "Mustermann.dcm", 1)
     (tmp_path / "labels.csv").write_text(f"file,kind\nMustermann.dcm,a\n{NAME},b\n")
     message = refusal(make_study(tmp_path, TABLE | {"image_folders": ["scans"]}))
-    assert "names 1 images" in message and "line 3;" in message and not identifying(message)
+    assert "names 1 images" in message and "row 3;" in message and not identifying(message)

@@ -142,6 +142,7 @@ def write_covid(root: Path) -> Path:
     (root / "README.md.txt").write_text("licence")
     (root / "Normal" / "masks" / "Normal-3.png").unlink()
     write_image(root / "Normal" / "preview.png")
+    write_mask(root / "COVID" / "masks" / "other.png")
     return root
 
 
@@ -161,7 +162,8 @@ def test_the_radiography_layout_and_data_may_point_at_either_folder(tmp_path: Pa
             assert images.read(Path(row.path)).shape == (8, 8, 3)
     direct = adapters.load(make_study(inner, COVID))
     assert direct.frame.equals(manifest.frame) and direct.fingerprint() == manifest.fingerprint()
-    assert manifest.facts["notes"] == []
+    unused = "Not used: 1 .png (masks of no image); 2 .png (they lie outside the folders that are read)."
+    assert manifest.facts["notes"] == [unused]
 
 
 def test_masks_beside_the_images_of_a_class(tmp_path: Path) -> None:
@@ -209,14 +211,15 @@ def test_folders_that_claim_counts_and_a_second_source(tmp_path: Path) -> None:
     assert [counts[name] for name in manifest.classes] == [3, 2, 2, 2, 2]
     extra = manifest.frame[manifest.frame["label"] == "normal skin"]
     assert extra["image_id"].tolist() == ["normal skin/normal_skin/arm/é ü.jpeg", "normal skin/normal_skin/hand.png"]
-    assert set(manifest.frame["split"]) == {""} and manifest.facts["notes"] == []
+    assert set(manifest.frame["split"]) == {""}
+    assert manifest.facts["notes"] == ["Not used: 1 .jpg (they lie outside the folders that are read)."]
     before = manifest.fingerprint()
     write_image(tmp_path / "normal_skin" / "hand.png", seed=9)
     assert adapters.load(make_study(tmp_path, SKIN11)).fingerprint() != before, "the second source counts"
     shutil.rmtree(tmp_path / "normal_skin")
     without = adapters.load(make_study(tmp_path, SKIN11))
     assert without.classes == manifest.classes[:4]
-    (note,) = without.facts["notes"]
+    note, _ = without.facts["notes"]
     assert "normal_skin is missing" in note and "normal skin is excluded" in note
 
 

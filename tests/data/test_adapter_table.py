@@ -144,7 +144,7 @@ def test_a_link_to_a_missing_image_is_not_an_image(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "gone.jpg")
     message = refusal(make_study(tmp_path, HAM))
     line = 2 + [row["image_id"] for row in rows].index(path.stem)
-    assert "names 1 images" in message and f"line {line};" in message
+    assert "names 1 images" in message and f"row {line};" in message
 
 
 def test_file_names_with_extension_or_folder_and_splits_of_the_source(tmp_path: Path) -> None:
@@ -158,17 +158,31 @@ def test_file_names_with_extension_or_folder_and_splits_of_the_source(tmp_path: 
     assert frame["image_id"].tolist() == frame["group"].tolist() == ["a", "b.x", "c", "d"]
     assert frame["split"].tolist() == ["train", "train", "validation", "test"]
     assert frame["score"].tolist()[::2] == [1, 3] and np.isnan(frame["score"][1])
-    (tmp_path / "labels.csv").write_text("file,kind,split,score\na,x,train,\nb.x,y,dev,\n")
+    (tmp_path / "labels.csv").write_text("file,kind,split,score\na,x,train,\nb.x,y,first half,\n")
     message = refusal(make_study(tmp_path, layout_of_it))
-    assert "labels.csv line 3" in message and "'dev'" in message and "validation" in message
+    assert "labels.csv row 3" in message and "'first half'" in message and "validation" in message
 
 
-def test_of_two_files_of_one_name_the_folder_named_first_wins(tmp_path: Path) -> None:
+def test_a_name_that_two_folders_have_is_refused_unless_the_files_are_the_same(tmp_path: Path) -> None:
     write_ham(tmp_path)
-    name = "ISIC_0024306"
-    write_image(tmp_path / "HAM10000_images_part_2" / f"{name}.jpg", 5)
-    path = adapters.load(make_study(tmp_path, HAM)).frame.set_index("image_id")["path"][name]
-    assert Path(path).parent.name == "HAM10000_images_part_1"
+    first, second = (tmp_path / f"HAM10000_images_part_{number}" / "ISIC_0024306.jpg" for number in (1, 2))
+    write_image(second, 5)
+    message = refusal(make_study(tmp_path, HAM))
+    assert "row 9: 2 different images" in message and "folder and the extension" in message
+    shutil.copy(first, second)
+    path = adapters.load(make_study(tmp_path, HAM)).frame.set_index("image_id")["path"]["ISIC_0024306"]
+    assert Path(path) == first
+
+
+def test_of_two_folders_with_all_images_the_one_named_first_counts(tmp_path: Path) -> None:
+    """As Kaggle's ISIC 2020: the images once as DICOM in train, once as JPEG in jpeg/train."""
+    write_isic(tmp_path, "train")
+    write_isic(tmp_path, "jpeg/train")
+    for path in (tmp_path / "train").iterdir():
+        write_image(path, 99)
+    for order in (["train", "jpeg/train"], ["jpeg/train", "train"]):
+        paths = adapters.load(make_study(tmp_path, ISIC | {"image_folders": order})).frame["path"]
+        assert {Path(path).parent for path in paths} == {tmp_path / order[0]}
 
 
 def spoil(root: Path, rows: list[dict[str, str]], how: str) -> None:
@@ -196,7 +210,7 @@ def spoil(root: Path, rows: list[dict[str, str]], how: str) -> None:
         case "no label":
             write_table(root, [*rows[:2], rows[2] | {"dx": ""}, *rows[3:]])
         case "twice":
-            write_table(root, [*rows, rows[0]])
+            write_table(root, [*rows, rows[0] | {"dx": "df"}])
 
 
 SPOILT = {
@@ -206,11 +220,11 @@ SPOILT = {
     "no rows": ("HAM10000_metadata.csv", "has no rows"),
     "not text": ("HAM10000_metadata.csv", "is not a CSV"),
     "ragged": ("HAM10000_metadata.csv", "is not a CSV", "line 10"),
-    "lost image": ("names 1 images", "the first on line 9;", "HAM10000_images_part_1"),
+    "lost image": ("names 1 images", "the first in row 9;", "HAM10000_images_part_1"),
     "no image folder": ("HAM10000_images_part_1, HAM10000_images_part_2", "has none", "image_folders"),
     "half the folders": ("names 4 images", "in no image folder", "HAM10000_images_part_2"),
-    "no label": ("HAM10000_metadata.csv line 4", "no dx"),
-    "twice": ("'ISIC_0024313'", "occurs twice"),
+    "no label": ("HAM10000_metadata.csv row 4", "no dx"),
+    "twice": ("HAM10000_metadata.csv rows 2 and 10", "the same image", "differ in dx"),
 }
 
 
@@ -237,11 +251,15 @@ def test_the_aptos_layout(tmp_path: Path) -> None:
     layout(tmp_path, *(f"train_images/{name}.png" for name, _ in rows), "test_images/xyz.png")
     manifest = adapters.load(make_study(tmp_path, APTOS))
     assert manifest.classes == tuple("01234") and manifest.frame["image_id"].tolist() == [name for name, _ in rows]
-    assert set(manifest.frame["mask_path"]) == {""} and not manifest.facts["grouped"] and manifest.facts["notes"] == []
+    assert (
+        set(manifest.frame["mask_path"]) == {""}
+        and not manifest.facts["grouped"]
+        and manifest.facts["notes"] == ["Not used: 1 .png (train.csv does not name them)."]
+    )
 
 
 def test_labels_are_renamed_and_others_excluded(tmp_path: Path) -> None:
-    layout(tmp_path, *(f"train_images/{n}.png" for n in range(6)))
+    layout(tmp_path, *(f"train_images/{n}.png" for n in (*range(6), "lost", "unnamed")))
     (tmp_path / "train.csv").write_text(
         "id_code,diagnosis\n" + "".join(f"{n},{n}\n" for n in range(5)) + "lost,9\n5, 4 \n"
     )
@@ -251,7 +269,8 @@ def test_labels_are_renamed_and_others_excluded(tmp_path: Path) -> None:
     assert manifest.classes == ("referable", "none") and manifest.frame["image_id"].tolist() == ["0", "3", "4", "5"]
     assert manifest.frame["label"].tolist() == ["none", "referable", "referable", "referable"]
     assert manifest.frame.index.tolist() == [0, 1, 2, 3] and manifest.facts["notes"] == [
-        "No image is of the class never."
+        "No image is of the class never.",
+        "Not used: 3 .png (of no class of the study); 1 .png (train.csv does not name them).",
     ]
     message = refusal(make_study(tmp_path, APTOS | {"classes": {"grade*": "some"}}))
     assert "none of the labels 0, 1, 2" in message and "grade*" in message

@@ -103,7 +103,8 @@ def test_a_study_of_class_folders(project: Path, tmp_path: Path, capsys: pytest.
     images = class_folders(tmp_path / "my images", 3, "10. ill", "2. well [x]")
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     out = capsys.readouterr().out
-    assert "6 images (2. well [x]: 3, 10. ill: 3); run it with make reports STUDY=mine DATA='" in out
+    assert "mine.yaml: 6 images (2. well [x]: 3, 10. ill: 3)\n  It reads class folders.\n" in out
+    assert "\nrun it with make reports STUDY=mine DATA='" in out
     assert str(tmp_path) not in (project / "notebooks" / "studies" / "mine.yaml").read_text(), "no path of this machine"
     resolved = config.load("mine", "smoke", str(images))
     assert list(resolved.dataset.classes.values()) == ["2. well [x]", "10. ill"]
@@ -159,7 +160,7 @@ def test_a_study_of_a_table(project: Path, tmp_path: Path) -> None:
         (lambda folder: folder / "gone", r"no folder of images at .*gone; put them there or name their place"),
         (lambda folder: table_folder(folder, "what"), r"no column is known to hold their class; .* are id, what"),
         (lambda folder: class_folders(folder, 2, "only"), r"only the class only in .*; expected at least two classes"),
-        (lambda folder: folder, r"holds no class folders; expected one folder of images for each class"),
+        (lambda folder: folder, r"holds no class folders, but nothing; expected one folder of images for each class"),
     ],
     ids=["no folder", "no label", "one class", "empty"],
 )  # fmt: skip
@@ -185,7 +186,9 @@ def test_of_several_tables_the_one_with_most_images_and_a_class_is_read(
     frame.iloc[:8].to_csv(images / "train.csv", index=False)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     out = capsys.readouterr().out
-    assert "8 images (0: 4, 1: 4), none from a_first_table.csv, sample_submission.csv, test.csv; run it" in out
+    assert "8 images (0: 4, 1: 4)\n  It reads train.csv (image: id_code; class: diagnosis).\n" in out
+    for name in ("a_first_table", "sample_submission", "test"):
+        assert f"  {name}.csv is not read: " in out
     dataset = yaml.safe_load((project / "notebooks" / "studies" / "mine.yaml").read_text())["dataset"]
     assert (dataset["csv"], dataset["image_folders"]) == ("train.csv", ["segmented"])
     assert "mask_folder" not in dataset, "the images were segmented, and have no masks"

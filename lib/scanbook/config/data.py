@@ -63,30 +63,39 @@ class FolderData(Folders):
 
 
 class TableData(Folders):
-    """A CSV with one row per image, beside folders of images and, where there are some, masks."""
+    """A table with one row per image, beside folders of images and, where there are some, masks.
+
+    Its separator (comma, semicolon, tab or |) and its encoding are found from its content. Rows of one image that agree
+    count once, as in a table of bounding boxes.
+    """
 
     adapter: Literal["table"]
     """Selects this block."""
     csv: str
     """Path of the table, below DATA."""
     image_column: str
-    """Column of the images' file names, with or without extension."""
+    """Column of the images' file names: where they have folders or an extension, these decide."""
+    path_prefix: str = ""
+    """Start of these names that is not below DATA, such as `CheXpert-v1.0-small/`."""
     label_column: str
     """Column of the class."""
     group_column: str = ""
     """Column of the patient or lesion; splits never share one. Empty: every image is a separate group."""
     split_column: str = ""
-    """Column of the split: train, val (or valid, validation) or test. Empty: scanbook makes the splits."""
+    """Column of the split: train, validation or test, or such a word as val or testing. Empty: scanbook makes the
+    splits."""
     image_folders: list[str] = ["."]
-    """Folders of images below DATA; where two hold an image of the same name, the first counts."""
+    """Folders of images below DATA; where two hold all images, the first counts."""
     mask_folder: str = ""
     """Folder of masks below DATA."""
     mask_suffix: str = ""
     """Suffix that follows the image's name in its mask's."""
     metadata: list[str] = []
     """Columns of patient metadata, for notebook 01 and for `evaluation.subgroups`."""
+    not_told: list[str] = []
+    """Further spellings of a patient or metadata that is not told, beside such as NA, unknown and ?."""
     duplicates_csv: str = ""
-    """A CSV with pairs of duplicate images in its first two columns; both images then belong to one group."""
+    """A table with pairs of duplicate images in its first two columns; both images then belong to one group."""
 
 
 class MedMnistData(Source):

@@ -17,6 +17,12 @@ from scanbook.store import fingerprint
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("image_id", "path", "label", "group", "mask_path", "split")
+_OWN = {*COLUMNS, "folder"}
+
+
+def metadata_name(column: str) -> str:
+    """Return the manifest's name of a source's column of metadata: another one where scanbook has a column so named."""
+    return f"{column} (source)" if column in _OWN else column
 
 
 @dataclass(frozen=True)

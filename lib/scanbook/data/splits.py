@@ -221,7 +221,7 @@ def image_counts(manifest: Manifest) -> pd.DataFrame:
 def remarks(manifest: Manifest) -> str:
     """Return what a reader must know before the counts: the adapter's notes, missing groups, class imbalance."""
     sentences = [*manifest.facts.get("notes", ())]
-    if not manifest.facts.get("grouped", False):
+    if not manifest.facts.get("names_groups", False):
         sentences.append(
             "This source names no patients: every image is a group of its own, and intervals may be too narrow."
         )

@@ -35,7 +35,9 @@ def describe_data(
     pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"
     independent = "No patient and no lesion is in two splits"
     if not manifest.facts.get("grouped", False):
-        independent = "The source names no patients, so that one may be in two splits"
+        some = manifest.facts.get("names_groups", False)
+        unnamed = "The source does not name the patient of every image" if some else "The source names no patients"
+        independent = f"{unnamed}, so that one may be in two splits"
     rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
     sentences = [
         f"The splits hold {images['all']:,} images{several} in {len(manifest.classes)} classes: "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scanbook import runtime
+from scanbook.store.walk import walk
 from scanbook.store.writing import atomic_write, plain
 
 _CLOCK_STEP = 2_000_000_000
@@ -52,14 +53,15 @@ def tree_fingerprint(path: Path) -> str:
     stamps = {name: [size, modified] for name, size, modified in sorted(_files(path))}
     changed = [name for name, stamp in stamps.items() if previous.get(name, [])[:2] != stamp]
     # in threads: hashlib releases the interpreter's lock
-    digests = runtime.in_threads(lambda name: file_digest(path / name if name else path), changed)
+    digests = runtime.in_threads(lambda name: _digest(path / name if name else path), changed)
     if changed:
         digests = runtime.progress(digests, f"reading {path.name}", len(changed))
     new = dict(zip(changed, digests, strict=True))
     files = {name: [*stamp, new[name] if name in new else previous[name][2]] for name, stamp in stamps.items()}
-    # a file that was just written may change again within a step of the clock, so its digest is not stored
+    # A file that was just written may change again within a step of the clock, and one that could not be read may be
+    # made readable, so their digests are not stored.
     settled = time.time_ns() - _CLOCK_STEP
-    stored = {name: entry for name, entry in files.items() if entry[1] < settled}
+    stored = {name: entry for name, entry in files.items() if entry[1] < settled and entry[2]}
     if stored != previous:
         with contextlib.suppress(OSError):  # a read-only store costs only speed here
             atomic_write(index_path, json.dumps(index | {str(path): stored}))
@@ -76,19 +78,21 @@ def _read_index(path: Path) -> dict[str, dict[str, list[Any]]]:
     return index if all(isinstance(entry, list) and len(entry) == 3 for entry in entries) else {}
 
 
+def _digest(path: Path) -> str:
+    """Return the digest of a file, "" where it cannot be read: it is then listed as unreadable."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""
+
+
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield name, size and modification time of every file that is not hidden; an empty name where `path` is a file."""
     if path.is_file():
         status = path.stat()
         yield "", status.st_size, status.st_mtime_ns
-    folders = [str(path)] if path.is_dir() else []
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.path)
-                elif entry.is_file():  # neither a broken link nor a pipe
-                    status = entry.stat()
-                    yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
+    elif path.is_dir():
+        for files in walk(path).files.values():
+            for entry in files:
+                status = entry.stat()
+                yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scanbook.config import KAGGLE, Study
-from scanbook.data.adapters import folder, kaggle, medmnist, stand_in, table
+from scanbook.data.adapters import files, folder, kaggle, medmnist, stand_in, table
 from scanbook.data.adapters.synthetic import dataset as synthetic
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
@@ -31,9 +31,10 @@ def load(study: Study) -> Manifest:
     adapter = _ADAPTERS[study.dataset.adapter]
     manifest = stand_in.load(study, adapter) if study.on_stand_in else adapter(study)
     if len(manifest.classes) < 2:
+        lower = files.folders_in_class(manifest) if study.dataset.adapter == "folder" else ""
         raise DataError(
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
-            "expected at least two classes"
+            f"expected at least two classes{lower}"
         )
     if not study.limit or study.limit >= len(manifest.frame):
         return manifest

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 
 from scanbook.config import FolderData, Study
-from scanbook.data.adapters import files
+from scanbook.data.adapters import files, layouts, listing, spelling, tables
 from scanbook.data.manifest import COLUMNS, Manifest
 from scanbook.errors import DataError
 
@@ -24,60 +24,81 @@ def load(study: Study) -> Manifest:
     train later.
 
     Raises:
-        DataError: The folder is missing, has no class folders, or a class folder holds no image.
+        DataError: The folder is missing, has no class folders, may be read in several ways, or a class folder holds no
+            image.
     """
     layout = study.dataset
     assert isinstance(layout, FolderData)
     location = files.require_folder(
         study, "class folders such as normal/ and ill/, or train/ and test/ with class folders in them"
     )
-    root = files.unwrap(location / layout.root if (location / layout.root).is_dir() else location)
+    tree = listing.Tree(location / layout.root if (location / layout.root).is_dir() else location)
+    if not layout.classes:
+        tables.refuse_guess(tree)
     extra = [(location / name).resolve() for name in layout.extra_classes.values()]
-    splits = files.split_folders(root, layout.classes, extra)
+    found = layouts.find_class_folders(tree, layout.classes, extra)
     rows: list[files.Row] = []
     claims: Counter[str] = Counter()
     skipped: list[str] = []
-    for parent, split in splits.items() or [(root, "")]:
-        for folder in files.subfolders(files.unwrap(parent) if split else parent):
-            label = files.class_of(folder.name, layout.classes)
-            if label is None or files.is_within(folder, extra):
-                skipped += [folder.name] if label is None else []
+    for parent, split in found.splits.items():
+        for folder in tree.folders(parent):
+            label = spelling.class_of(folder.name, layout.classes)
+            if folder in found.ignored or listing.is_within(folder, extra):
                 continue
-            images = files.images_of_class(folder)
+            if label is None:
+                skipped.append(listing.printable(folder.name))
+                continue
+            images = files.images_of_class(tree, folder)
             inside = [path for path in extra if path.is_relative_to(folder.resolve())]
             if inside:  # the images of an extra class are of that class alone
-                images = [(path, mask) for path, mask in images if not files.is_within(path.parent, inside)]
+                images = [(path, mask) for path, mask in images if not listing.is_within(path.parent, inside)]
                 if not images:
                     continue
             if not images:
                 raise DataError(
-                    f"class folder {folder} holds no image; expected {', '.join(sorted(files.EXTENSIONS))} files; "
-                    "add images or remove the folder"
+                    f"class folder {listing.printable(str(folder))} holds no image that scanbook reads: it holds "
+                    f"{tree.describe(folder)}; expected {', '.join(sorted(listing.EXTENSIONS))} files; "
+                    "save its images in one of these formats, or remove the folder"
                 )
-            name = folder.relative_to(root).as_posix()
+            name = folder.relative_to(found.root).as_posix()
             rows += [
-                (path.relative_to(root).as_posix(), str(path), label, "", mask, split, name) for path, mask in images
+                (path.relative_to(found.root).as_posix(), str(path), label, "", mask, split, name)
+                for path, mask in images
             ]
             claims[label] += claimed_in_name(folder.name) or 0
     if not rows and skipped:
         raise DataError(
-            f"{root}: none of the folders {', '.join(skipped)} is one of the study's classes; "
+            f"{found.root}: none of the folders {', '.join(skipped)} is one of the study's classes; "
             f"expected {', '.join(layout.classes)}; correct classes in the study, or DATA"
         )
     if not rows:
-        raise DataError(f"{root} holds no class folders; expected one folder of images for each class")
-    extra_rows, notes = files.extra_images(layout, location, bool(splits))
+        raise DataError(
+            f"{found.root} holds no class folders, but {tree.describe(found.root)}; expected one folder of images for "
+            "each class, or a table that names the images"
+        )
+    extra_rows, notes = files.extra_images(layout, location, found.splits != {found.root: ""})
     frame = pd.DataFrame(rows + extra_rows, columns=[*COLUMNS, files.FOLDER])
-    frame["group"] = frame["image_id"]
-    frame, dicom_notes = files.pseudonymise(frame)
-    facts: dict[str, Any] = {
-        "data": files.content_fingerprint(study, layout, root),
-        "grouped": bool((frame["group"] != frame["image_id"]).all()),
-        "notes": [*files.missing_class_notes(layout, frame), *notes, *dicom_notes],
-    }
+    frame["image_id"] = frame["image_id"].map(listing.printable)
+    if not layout.classes:
+        frame["label"], more = spelling.merge_case(frame["label"])
+        notes += more
+    frame, facts, patients = files.name_groups(frame)
+    facts["data"] = files.content_fingerprint(study, layout, tree.root)
+    facts["unused"] = listing.account(tree, frame, _reason)
+    notes = [*files.missing_class_notes(layout, frame), *found.notes, *notes, *patients]
+    facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
     if layout.claimed_in_names:
         facts["claimed_in_names"] = {label: count for label, count in claims.items() if count}
-    return Manifest(study.study, frame, files.class_order(layout, frame), facts)
+    return Manifest(study.study, frame[list(COLUMNS)], files.class_order(layout, frame), facts)
+
+
+def _reason(path: Path) -> str:
+    """Return why an image is not listed."""
+    return (
+        "masks of no image"
+        if path.parent.name.casefold() == files.MASKS
+        else "they lie outside the folders that are read"
+    )
 
 
 def claimed_in_name(name: str) -> int | None:

@@ -1,10 +1,10 @@
-"""A CSV with one row per image, beside folders of images and, optionally, of masks."""
+"""A table with one row per image, beside folders of images and, optionally, of masks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,82 +12,66 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scanbook.config import Study, TableData
-from scanbook.data.adapters import files
-from scanbook.data.manifest import COLUMNS, Manifest
+from scanbook.data.adapters import files, layouts, listing, spelling, tables
+from scanbook.data.adapters.lookup import ImageIndex, normalise
+from scanbook.data.manifest import COLUMNS, Manifest, metadata_name
 from scanbook.errors import DataError
 
 
 def load(study: Study) -> Manifest:
-    """Return the manifest of the images that a CSV names, in its order, then of the extra classes.
+    """Return the manifest of the images that a table names, in its order, then of the extra classes.
 
     Raises:
-        DataError: The folder, the CSV, a named column, every image folder or the image of a row is missing.
+        DataError: The folder, the table, a named column, every image folder or the image of a row is missing, a row may
+            name several images, or two rows of one image disagree.
     """
     layout = study.dataset
     assert isinstance(layout, TableData)
     root = files.require_folder(study, f"{layout.csv} and {', '.join(layout.image_folders)}")
-    source, labels = _read_csv(root / layout.csv, layout)
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
+    masks = [root / layout.mask_folder] if layout.mask_folder and (root / layout.mask_folder).is_dir() else []
+    tree, table = listing.Tree(root), tables.read(root / layout.csv)
+    frame, names, notes = _read_rows(table, layout)
     if not folders:
         raise DataError(
             f"{root} has none of the image folders {', '.join(layout.image_folders)}; "
             "correct image_folders in the study or unpack the images there"
         )
-    images = _by_stem(folders)
-    masks = _by_stem([root / layout.mask_folder]) if layout.mask_folder and (root / layout.mask_folder).is_dir() else {}
-    stems = source[layout.image_column].str.strip().map(files.stem)
-    missing = stems[~stems.isin(list(images))]
-    if len(missing):
-        raise DataError(
-            f"{layout.csv} names {len(missing)} images that are in no image folder, the first on line "
-            f"{missing.index[0] + 2}; "  # the line, since the name of a DICOM file may be the patient's
-            f"expected them in {', '.join(layout.image_folders)} below {root}"
-        )
-    frame = pd.DataFrame(
-        {
-            "image_id": stems,
-            "path": stems.map(images),
-            "label": labels,
-            "group": _groups(source, layout, stems),
-            "mask_path": stems.map(lambda stem: masks.get(stem + layout.mask_suffix, "")),
-            "split": _splits(source, layout),
-            files.FOLDER: Path(layout.csv).stem,
-        }
-    )
-    for column in layout.metadata:
-        frame[column] = _as_numbers(source[column])
-    extra_rows, notes = files.extra_images(layout, root, bool((frame["split"] != "").any()))
-    frame = frame.reset_index(drop=True)
+    index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders])
+    excluded = {path for name in names.drop(frame.index) for path in index.find(name)}
+    frame["path"] = _paths(names[frame.index], index, layout, root)
+    frame, repeated = _merge_rows(frame, layout)
+    frame["image_id"] = files.image_ids(frame["path"], root)
+    frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix)
+    frame[files.FOLDER] = Path(layout.csv).stem
+    extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
     if extra_rows:
+        text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
-        text = [column for column in layout.metadata if not pd.api.types.is_numeric_dtype(frame[column])]
-        frame = pd.concat([frame, extra.assign(group=extra["image_id"])], ignore_index=True)
-        frame = frame.fillna(dict.fromkeys(text, ""))
-    names = frame["image_id"]
-    frame, dicom_notes = files.pseudonymise(frame)
-    alone = frame["group"] == frame["image_id"]
-    if layout.group_column:  # a group may have the name of its image
-        alone &= ~np.append(source[layout.group_column].str.strip() != "", np.zeros(len(extra_rows), bool))
-    facts: dict[str, Any] = {"data": files.content_fingerprint(study, layout, root), "grouped": not alone.any()}
-    if alone.any() and (layout.group_column or not alone.all()):
-        notes.append(
-            f"{int(alone.sum())} of {len(frame)} images name no patient (group): each counts as a group of its own."
-        )
+        frame = pd.concat([frame, extra], ignore_index=True).fillna(dict.fromkeys(text, ""))
+    frame, facts, patients = files.name_groups(frame)
+    notes = [*files.missing_class_notes(layout, frame), *notes, *repeated, *more, *patients]
+    facts["data"] = files.content_fingerprint(study, layout, root)
     if layout.duplicates_csv and (root / layout.duplicates_csv).is_file():
-        pairs = _read_pairs(root / layout.duplicates_csv)
-        frame["group"], known = _merge_groups(frame["group"], names, pairs)
+        pairs = _read_pairs(root / layout.duplicates_csv, index)
+        frame["group"], known = _merge_groups(frame["group"], frame["path"], pairs)
         facts["listed_duplicates"] = len(pairs)
         if known < len(pairs):
             notes.append(
                 f"{len(pairs) - known} of {len(pairs)} listed pairs of duplicates name an image not listed here."
             )
-    facts["notes"] = [*files.missing_class_notes(layout, frame), *notes, *dicom_notes]
-    return Manifest(study.study, frame, files.class_order(layout, frame), facts)
+    facts["unused"] = listing.account(tree, frame, _reason(layout, masks, excluded))
+    facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
+    metadata = [metadata_name(name) for name in layout.metadata]
+    return Manifest(study.study, frame[[*COLUMNS, *metadata]], files.class_order(layout, frame), facts)
 
 
-def _read_csv(path: Path, layout: TableData) -> tuple[pd.DataFrame, pd.Series]:
-    """Return the rows of the study's classes, and the class of each."""
-    source = _read_table(path)
+def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd.Series, list[str]]:
+    """Return what the rows of the study's classes state, the name of the image of every row, and sentences.
+
+    The columns are label, group, split ("" where not told) and metadata; the index is the number of the row.
+    """
+    source, path = table.rows, table.path
     named = (layout.image_column, layout.label_column, layout.group_column, layout.split_column, *layout.metadata)
     for column in named:
         if column and column not in source:
@@ -97,37 +81,161 @@ def _read_csv(path: Path, layout: TableData) -> tuple[pd.DataFrame, pd.Series]:
             )
     if source.empty:
         raise DataError(f"{path} has no rows; expected one row per image")
-    empty = source.index[source[layout.label_column].str.strip() == ""]
-    if len(empty):
-        raise DataError(f"{path} line {empty[0] + 2} has no {layout.label_column}; fill it in or remove the row")
-    labels = source[layout.label_column].map(lambda label: files.class_of(label.strip(), layout.classes))
-    if labels.isna().all():
+    for column in (layout.image_column, layout.label_column):
+        empty = source.index[source[column].str.strip() == ""]
+        if len(empty):
+            raise DataError(f"{path} row {empty[0]} has no {column}; fill it in or remove the row")
+    names = source[layout.image_column].map(lambda name: normalise(name, layout.path_prefix))
+    given = source[layout.label_column].str.strip()
+    stated, notes = spelling.whole_numbers(given), list(table.notes)
+    if not layout.classes:
+        stated, more = spelling.merge_case(stated)
+        notes += more
+    labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
+    if layout.classes:  # the study may name the label as it is written, "1.0"
+        labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
+    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), names.str.casefold(), layout)
+    listed = labels.notna()
+    if not listed.any():
         raise DataError(
-            f"{path}: none of the labels {', '.join(source[layout.label_column].unique()[:5])} is one of the study's "
+            f"{path}: none of the labels {', '.join(stated.unique()[:5])} is one of the study's "
             f"classes; expected {', '.join(layout.classes)}; correct classes in the study, or label_column"
         )
-    return source[labels.notna()], labels[labels.notna()]
+    frame = pd.DataFrame({"label": labels, "group": "", "split": _splits(source, layout)})[listed]
+    source = source[listed]
+    if layout.group_column:
+        frame["group"], note = spelling.patients(source[layout.group_column], layout.not_told)
+        notes += [note] if note else []
+    for column in layout.metadata:
+        frame[metadata_name(column)] = spelling.metadata(source[column], layout.not_told, table.separator != ",")
+    return frame, names, notes
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; expected the table that the study names")
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+def _splits(source: pd.DataFrame, layout: TableData) -> pd.Series | str:
+    """Return the split of each row, "" without a column of splits."""
+    if not layout.split_column:
+        return ""
+    named = source[layout.split_column].str.strip()
+    splits = named.map(layouts.split_of)
+    unknown = named[splits == ""]
+    if len(unknown):
         raise DataError(
-            f"{path} is not a CSV: {str(error).splitlines()[0]}; expected a header and one row per image"
-        ) from error
+            f"{layout.csv} row {unknown.index[0]}: {layout.split_column} is {unknown.iloc[0]!r}; expected train, "
+            "validation or test (or such a word as val, training or testing); correct the file, or split_column in the "
+            "study"
+        )
+    return splits
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    table = _read_table(path)
+def _paths(names: pd.Series, index: ImageIndex, layout: TableData, root: Path) -> pd.Series:
+    """Return the path of the image of each row.
+
+    Raises:
+        DataError: A row names no image, or may name several. Names are not shown: that of a DICOM file may be the
+            patient's.
+    """
+    found = index.locate(names)
+    counts = found.map(len)
+    if (counts == 0).any():
+        row = counts.index[counts == 0][0]
+        others = index.other_extensions(names[row])
+        advice = "add them, or remove their rows"
+        if others:
+            advice = f"a file of that name is there as {others}: correct the extension in the table"
+        raise DataError(
+            f"{layout.csv} names {int((counts == 0).sum())} images that are in no image folder, the first in row "
+            f"{row}; expected them in {', '.join(layout.image_folders)} below {root}; {advice}"
+        )
+    if (counts > 1).any():
+        row = counts.index[counts > 1][0]
+        raise DataError(
+            f"{layout.csv} row {row}: {counts[row]} different images have the name that {layout.image_column} gives; "
+            "expected one; write the folder and the extension into the table"
+        )
+    return found.str[0]
+
+
+def _check_agreement(stated: pd.DataFrame, images: pd.Series, layout: TableData) -> None:
+    """Raise a `DataError` where two rows of one image state different things.
+
+    Args:
+        stated: Columns that must agree; values that are not told agree with any.
+        images: What identifies the image of each row.
+        layout: Names the table.
+    """
+    told = stated.replace("", np.nan)
+    differing = told.groupby(images).nunique() > 1
+    for column in told:
+        for image in differing.index[differing[column]][:1]:
+            values = told.loc[images == image, column].dropna()
+            other = values.index[(values != values.iloc[0])][0]
+            raise DataError(
+                f"{layout.csv} rows {values.index[0]} and {other} name the same image, and differ in {column}; "
+                "expected one value for each image; keep one of the rows, or correct it"
+            )
+
+
+def _merge_rows(frame: pd.DataFrame, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
+    """Return one row per image, and a sentence where rows were merged.
+
+    Raises:
+        DataError: Two rows of one image disagree.
+    """
+    copies = int(frame["path"].duplicated().sum())
+    if not copies:
+        return frame.reset_index(drop=True), []
+    named = {"label": layout.label_column, "group": layout.group_column, "split": layout.split_column}
+    stated = frame.drop(columns=["path", *(key for key, column in named.items() if not column)])
+    _check_agreement(stated.rename(columns=named), frame["path"], layout)
+    text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    merged = frame.replace("", np.nan).groupby("path", sort=False).first().reset_index()[list(frame)]
+    note = f"{copies} of {len(frame)} rows of {layout.csv} repeat the image of another row: each image is listed once."
+    return merged.fillna(dict.fromkeys(text, "")), [note]
+
+
+def _masks(paths: pd.Series, folders: list[Path], mask_folders: list[Path], suffix: str) -> pd.Series:
+    """Return the path of the mask of each image, "" where there is none.
+
+    A mask lies in the folder of its image, as seen from the image folder, or has a name that no other mask has.
+    """
+    if not mask_folders:
+        return pd.Series("", paths.index)
+    index = ImageIndex(mask_folders)
+
+    def mask_of(path: str) -> str:
+        base = listing.stem(path) + suffix
+        places = [
+            os.path.relpath(os.path.dirname(path), folder) for folder in folders if Path(path).is_relative_to(folder)
+        ]
+        found = [index.find(os.path.join(place, base)) for place in places if place != "."] + [index.find(base)]
+        return next((masks[0] for masks in found if len(masks) == 1), "")
+
+    return paths.map(mask_of)
+
+
+def _reason(layout: TableData, masks: list[Path], excluded: set[str]) -> Callable[[Path], str]:
+    """Return a function that tells why an image is not listed."""
+    inside = [folder.resolve() for folder in masks]
+
+    def reason(path: Path) -> str:
+        if str(path) in excluded:
+            return "of no class of the study"
+        return "masks of no image" if listing.is_within(path, inside) else f"{layout.csv} does not name them"
+
+    return reason
+
+
+def _read_pairs(path: Path, index: ImageIndex) -> list[tuple[str, str]]:
+    """Return the paths of the images of each pair; its name where an image is not found."""
+    table = tables.read(path).rows
     if table.shape[1] < 2:
         raise DataError(
             f"{path} has {table.shape[1]} columns; expected two, the names of two images that are duplicates"
         )
-    first, second = (table[column].str.strip().map(files.stem) for column in table.columns[:2])
-    return [pair for pair in zip(first, second, strict=True) if all(pair)]
+    names = table.iloc[:, :2].map(normalise)
+    names = names[(names != "").all(axis=1)]
+    first, second = (index.locate(names[column]).str[0].fillna(names[column]) for column in names)
+    return list(zip(first, second, strict=True))
 
 
 def _merge_groups(groups: pd.Series, names: pd.Series, pairs: list[tuple[str, str]]) -> tuple[pd.Series, int]:
@@ -143,40 +251,3 @@ def _merge_groups(groups: pd.Series, names: pd.Series, pairs: list[tuple[str, st
     component = connected_components(links, directed=False)[1]
     names_of = pd.Series(values).groupby(component).first().to_numpy()
     return pd.Series(names_of[component[codes]], index=groups.index), len(known)
-
-
-def _groups(source: pd.DataFrame, layout: TableData, stems: pd.Series) -> pd.Series:
-    """Return the group of each image; an image without one is a group of its own."""
-    if not layout.group_column:
-        return stems
-    named = source[layout.group_column].str.strip()
-    return named.where(named != "", stems)
-
-
-def _splits(source: pd.DataFrame, layout: TableData) -> pd.Series | str:
-    if not layout.split_column:
-        return ""
-    named = source[layout.split_column].str.strip().str.lower()
-    unknown = named[(named != "") & ~named.isin(list(files.SPLIT_NAMES))]
-    if len(unknown):
-        raise DataError(
-            f"{layout.csv} line {unknown.index[0] + 2}: {layout.split_column} is {unknown.iloc[0]!r}; "
-            f"expected one of {', '.join(files.SPLIT_NAMES)}; correct the file, or split_column in the study"
-        )
-    return named.map(files.SPLIT_NAMES).fillna("")
-
-
-def _by_stem(folders: list[Path]) -> dict[str, str]:
-    """Return the path of each image by its name without extension; the first folder takes precedence."""
-    paths: dict[str, str] = {}
-    for folder in folders:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_file() and files.is_image(entry.path):
-                paths.setdefault(files.stem(entry.name), entry.path)
-    return paths
-
-
-def _as_numbers(column: pd.Series) -> pd.Series:
-    """Return a column as numbers where every value that is not empty is one, else unchanged."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if numbers.notna().any() and (numbers.notna() | (column == "")).all() else column

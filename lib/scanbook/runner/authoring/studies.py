@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,32 @@ import yaml
 
 from scanbook import config, runtime, store
 from scanbook.data import adapters
-from scanbook.data.adapters import files
+from scanbook.data.adapters import layouts, spelling, tables
+from scanbook.data.adapters.listing import Tree, stem
+from scanbook.data.adapters.lookup import ImageIndex, normalise
+from scanbook.data.adapters.tables import ImageTable
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError, StudyError
 
 LABELS = (
     *("label", "class", "diagnosis", "dx", "benign_malignant", "target", "category", "grade", "level", "disease"),
-    "finding",
+    *("finding", "labels", "finding_labels", "pathology", "class_name", "retinopathy_grade", "type"),
 )
 """Names of columns with the class of an image, the likeliest first."""
-GROUPS = ("patient_id", "patient", "subject_id", "subject", "lesion_id", "case_id", "person_id")
+GROUPS = (
+    *("patient_id", "patient", "patientid", "subject_id", "subject", "subjectid", "participant_id", "person_id", "pid"),
+    *("lesion_id", "case_id"),
+)
 """Names of columns with the patient or lesion; a patient before a lesion, of which a patient may have several."""
-SPLITS = ("split", "part", "set", "subset", "partition")
-SUBGROUPS = ("sex", "gender", "age", "age_approx")
+SPLITS = ("split", "part", "set", "subset", "partition", "fold", "usage", "data_set", "dataset")
+SUBGROUPS = ("sex", "gender", "patient_sex", "patient_gender", "age", "age_approx", "patient_age")
 _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""
-_MASKS = re.compile("mask|segment", re.IGNORECASE)
-_NAMING, _CLASSES = 0.9, 100
-"""Share of a column's values that must name images, and the most classes that a column can hold."""
+_MASKS = re.compile("mask|segment|annotation", re.IGNORECASE)
+_CLASSES = 100
+"""The most classes that a column can hold."""
+_FOLDERS = 6
+"""The most image folders that a study names one by one."""
 
 
 @dataclass(frozen=True)
@@ -41,44 +49,14 @@ class Scaffold:
     Attributes:
         path: Its file.
         manifest: Its images.
-        unread: Other tables that name images, which it does not read.
+        reads: What it reads: the table and its columns, or class folders.
+        notes: What it does not read, and why.
     """
 
     path: Path
     manifest: Manifest
-    unread: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table that names images: its path, the column with the names, the images named, and the other columns."""
-
-    path: Path
-    image_column: str
-    named: set[str]
-    columns: pd.DataFrame
-
-    @property
-    def candidates(self) -> list[str]:
-        """Columns whose names are those of a class column, the likeliest first."""
-        return _named(self.columns, LABELS)
-
-    @property
-    def label_column(self) -> str:
-        """The column with the class; "" without one."""
-        return next((name for name in self.candidates if 1 < self.columns[name].nunique() <= _CLASSES), "")
-
-    @property
-    def refusal(self) -> str:
-        """Reason why it has no column with the class."""
-        if self.candidates:
-            counts = ", ".join(f"{name} has {self.columns[name].nunique()} values" for name in self.candidates)
-            return f"{self.path} names the images, but {counts}; expected 2 to {_CLASSES} classes in that column"
-        others = f"its other columns are {', '.join(self.columns)}" if len(self.columns.columns) else "it has no other"
-        return (
-            f"{self.path} names the images, but no column is known to hold their class; {others}; "
-            "rename the one with the class to label"
-        )
+    reads: str
+    notes: tuple[str, ...]
 
 
 def create(name: str, data: str = "") -> Scaffold:
@@ -110,7 +88,8 @@ def create(name: str, data: str = "") -> Scaffold:
         "title": words.capitalize(),
         "question": f"How well can the classes of {words} be told apart?",
     }
-    values["dataset"], unread = _layout(folder)
+    tree = Tree(folder)
+    values["dataset"], ignored = _layout(tree)
     subgroups = values["dataset"].get("metadata", [])
     if subgroups:
         values["evaluation"] = {"subgroups": [*subgroups]}
@@ -130,86 +109,127 @@ def create(name: str, data: str = "") -> Scaffold:
     except StudyError:
         path.unlink()
         raise
-    return Scaffold(path, manifest, unread)
+    notes = (*ignored, *manifest.facts["notes"])
+    return Scaffold(path, manifest, _describe(values["dataset"], manifest), notes)
 
 
-def _layout(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
     """Return the block `dataset` for the images in a folder: of a table if one names them, else of class folders.
 
     Of several tables it reads the one that names the most images and has their class.
 
     Returns:
-        The block, and the other tables that name images.
+        The block, and a sentence for each table that it does not read.
 
     Raises:
         DataError: Tables name the images, and none has a column that is known to hold the class.
     """
     own = {"source": "own images", "licence": "unknown"}
-    tables = list(_tables(folder))
-    if not tables:
-        return {"adapter": "folder", **own}, ()
-    largest = max(tables, key=lambda table: (bool(table.label_column), len(table.named)))
-    if not largest.label_column:
-        raise DataError(largest.refusal)
+    found, notes = tables.image_tables(tree)
+    if not found:
+        return {"adapter": "folder", **own}, notes
+    refusals = {table.path: _refusal(table) for table in found}
+    largest = max(found, key=lambda table: (not refusals[table.path], table.named))
+    if refusals[largest.path]:
+        raise DataError(refusals[largest.path])
+    for table in found:
+        if table is not largest:
+            reason = (refusals[table.path] and "its class is not known") or f"{largest.path.name} names more images"
+            notes.append(f"{table.path.relative_to(tree.root).as_posix()} is not read: {reason}.")
     block = {
-        **{"adapter": "table", "csv": largest.path.name, "image_column": largest.image_column},
-        **_columns(largest),
-        **_folders(folder, largest.named),
+        "adapter": "table",
+        "csv": largest.path.relative_to(tree.root).as_posix(),
+        "image_column": largest.column,
+        **({"path_prefix": largest.prefix} if largest.prefix else {}),
+        **_columns(largest.others),
+        **_folders(tree, largest),
         **own,
     }
-    return block, tuple(table.path.name for table in tables if table is not largest)
+    return block, notes
 
 
-def _tables(folder: Path) -> Iterator[_Table]:
-    """Yield the tables of a folder that name its images."""
-    paths = sorted(folder.glob("*.csv"))
-    stems = {files.stem(path.name) for path in files.images_below(folder)} if paths else set()
-    for path in paths:
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-            continue  # not a table
-        for column in table:
-            names = table[column].str.strip().map(files.stem)
-            if names.isin(stems).mean() >= _NAMING:
-                yield _Table(path, column, set(names), table.drop(columns=column))
-                break
+def _label_column(columns: pd.DataFrame) -> str:
+    """Return the column with the class; "" without one."""
+    return next((name for name in _named(columns, LABELS) if 1 < columns[name].nunique() <= _CLASSES), "")
 
 
-def _columns(table: _Table) -> dict[str, Any]:
+def _refusal(table: ImageTable) -> str:
+    """Return the reason why a table that names images is not read; "" where it has a column with the class."""
+    if not table.column:
+        return (
+            f"the first row of {table.path} names an image, so the table has no header; expected names of columns; "
+            "add a first row such as image,label"
+        )
+    columns = table.others
+    if _label_column(columns):
+        return ""
+    names = f"{table.path} names images"
+    leave = "or move the table away if class folders hold the class"
+    candidates = _named(columns, LABELS)
+    if candidates:
+        counts = ", ".join(f"{name} has {columns[name].nunique()} values" for name in candidates)
+        return f"{names}, but {counts}; expected 2 to {_CLASSES} classes in that column; correct it, {leave}"
+    others = f"its other columns are {', '.join(columns)}" if len(columns.columns) else "it has no other"
+    return (
+        f"{names}, but no column is known to hold their class; {others}; "
+        f"rename the one with the class to label, {leave}"
+    )
+
+
+def _columns(columns: pd.DataFrame) -> dict[str, Any]:
     """Return the keys of a study that name a table's columns, except the one with the images."""
-    keys: dict[str, Any] = {"label_column": table.label_column}
-    if groups := _named(table.columns, GROUPS):
+    keys: dict[str, Any] = {"label_column": _label_column(columns)}
+    columns = columns.drop(columns=keys["label_column"])
+    groups = [name for name in _named(columns, GROUPS) if not spelling.is_not_told(columns[name]).all()]
+    if groups:
         keys["group_column"] = groups[0]
-    for name in _named(table.columns, SPLITS):
-        if table.columns[name].str.strip().str.lower().isin(list(files.SPLIT_NAMES)).all():
+    for name in _named(columns, SPLITS):
+        if set(columns[name].map(layouts.split_of)) > {"train"} and (columns[name].map(layouts.split_of) != "").all():
             keys["split_column"] = name
             break
-    if subgroups := _named(table.columns, SUBGROUPS):
+    if subgroups := _named(columns, SUBGROUPS):
         keys["metadata"] = subgroups
     return keys
 
 
 def _named(columns: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Return the columns of a table that have some of the names, in the order of the names."""
-    by_name = {column.strip().lower(): column for column in columns}
+    """Return the columns of a table that have some of the names, in their order; "Patient ID" is patient_id."""
+    by_name = {re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in columns}
     return [by_name[name] for name in names if name in by_name]
 
 
-def _folders(folder: Path, named: set[str]) -> dict[str, Any]:
+def _folders(tree: Tree, table: ImageTable) -> dict[str, Any]:
     """Return the folders of the images that a table names and, if there is one, of their masks."""
+    root = tree.root
     inside: dict[str, list[str]] = {}
-    for path in files.images_below(folder):
-        inside.setdefault(path.parent.relative_to(folder).as_posix(), []).append(files.stem(path.name))
+    for path in tree.images(root):
+        inside.setdefault(path.parent.relative_to(root).as_posix(), []).append(str(path))
     masks = [place for place in inside if _MASKS.search(place)]
-    images = [place for place, stems in inside.items() if named & set(stems)]
-    others = [place for place in images if place not in masks]
+    index = ImageIndex([root], [(root / place).resolve() for place in masks])
+    names = [normalise(name, table.prefix) for name in table.table.rows[table.column].unique()]
+    places = {path.rsplit("/", 1)[0] for name in names for path in index.find(name)}
+    others = [place for place in inside if str(root / place) in places or (place == "." and str(root) in places)]
     if not others:  # the images themselves were segmented
-        return {"image_folders": images}
+        return {"image_folders": masks or ["."]}
+    if len(others) > _FOLDERS or any("/" in name for name in names):
+        others = ["."]
     keys: dict[str, Any] = {"image_folders": others}
     if masks:
-        first = inside[masks[0]][0]
+        first = stem(inside[masks[0]][0])
         # the name of a mask may be that of its image and a suffix
-        suffix = min((first.removeprefix(stem) for stem in named if first.startswith(stem)), key=len, default="")
+        stems = {stem(name) for name in names}
+        suffix = min((first.removeprefix(name) for name in stems if first.startswith(name)), key=len, default="")
         keys |= {"mask_folder": masks[0]} | ({"mask_suffix": suffix} if suffix else {})
     return keys
+
+
+def _describe(block: dict[str, Any], manifest: Manifest) -> str:
+    """Return what a study reads, and the splits of the source."""
+    counts = manifest.frame["split"].value_counts().drop("", errors="ignore")
+    splits = "; splits of the source: " + ", ".join(f"{split} {count}" for split, count in counts.items())
+    if block["adapter"] == "folder":
+        return f"It reads class folders{splits if len(counts) else ''}."
+    keys = {"image": "image_column", "class": "label_column", "patient": "group_column", "split": "split_column"}
+    columns = [f"{word}: {block[key]}" for word, key in keys.items() if key in block]
+    columns += [f"metadata: {', '.join(block['metadata'])}"] if "metadata" in block else []
+    return f"It reads {block['csv']} ({'; '.join(columns)}){splits if len(counts) else ''}."

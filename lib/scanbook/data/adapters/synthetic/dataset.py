@@ -89,7 +89,7 @@ def load(study: Study) -> Manifest:
     )
     frame = frame.join(source[["lesion_id", "age", "sex", "site"]])
     facts = {name: truth[name] for name in ("bayes_accuracy", "faults", "near_duplicate_kinds")}
-    facts |= {"data": fingerprint(inputs, folder.name), "grouped": True}
+    facts |= {"data": fingerprint(inputs, folder.name), "grouped": True, "names_groups": True}
     return Manifest(study.study, frame, dermoscopy.CLASSES, facts)
 
 

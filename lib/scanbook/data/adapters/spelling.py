@@ -1,0 +1,109 @@
+"""Spellings of the same value: of a class, of a number, and of "not told"."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+
+import pandas as pd
+
+from scanbook.data.adapters.listing import printable
+
+NOT_TOLD = frozenset(
+    [
+        *("", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nan", "nat", "null", "nil", "none", "unknown", "unk"),
+        *("not known", "unspecified", "not specified", "not available", "not recorded", "not reported", "not provided"),
+        *("missing", "undefined", "-", "--", "–", "—", "?", "??", "."),
+    ]
+)
+"""Spellings of a value that is not told, small, for patients and their metadata."""
+_NO_PATIENT = frozenset(
+    {"anonymous", "anonymized", "anonymised", "anonymous patient", "anon", "deidentified", "de-identified", "no id"}
+)
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+
+
+def class_of(name: str, classes: Mapping[str, str]) -> str | None:
+    """Return the class of a folder or label: that of the first pattern that matches, or None.
+
+    Case and Unicode's form of an accent are ignored. Without patterns the name is the class.
+    """
+    normal = unicodedata.normalize("NFC", printable(name))
+    if not classes:
+        return normal
+    for pattern, label in classes.items():
+        if fnmatchcase(normal.casefold(), unicodedata.normalize("NFC", pattern).casefold()):
+            return label
+    return None
+
+
+def merge_case(labels: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Return labels of which those that differ in case alone are one, spelt as most of them, and a sentence on each."""
+    counts = labels.value_counts()
+    spellings: dict[str, list[str]] = {}
+    for label in sorted(counts.index, key=lambda label: (-counts[label], label)):
+        spellings.setdefault(label.casefold(), []).append(label)
+    several = {names[0]: names for names in spellings.values() if len(names) > 1}
+    spelt = {name: first for first, names in several.items() for name in names}
+    notes = [
+        f"{' and '.join(names)} differ in case alone: they are one class, {first}." for first, names in several.items()
+    ]
+    return labels.map(lambda label: spelt.get(label, label)), notes
+
+
+def whole_numbers(labels: pd.Series) -> pd.Series:
+    """Return labels without the zeros after the point, "1" for "1.0", where all are numbers; else unchanged."""
+    numbers = pd.to_numeric(labels, errors="coerce")
+    if numbers.isna().any():
+        return labels
+    return labels.map(lambda label: match[1] if (match := _WHOLE.fullmatch(label)) else label)
+
+
+def is_not_told(values: pd.Series, more: Collection[str] = ()) -> pd.Series:
+    """Return which values are not told, bool `(n,)`.
+
+    Args:
+        values: Text.
+        more: Further spellings of the study.
+    """
+    return values.str.strip().str.casefold().isin(NOT_TOLD | {word.strip().casefold() for word in more})
+
+
+def patients(names: pd.Series, more: Collection[str] = ()) -> tuple[pd.Series, str]:
+    """Return the identifiers of patients, "" where none is told, and a sentence where one stands for all images.
+
+    Args:
+        names: Identifiers as a source gives them.
+        more: Further spellings of "not told".
+    """
+    stripped = names.str.strip()
+    told = stripped.mask(is_not_told(stripped, {*more, *_NO_PATIENT}), "")
+    if len(told) > 1 and (told != "").all() and told.nunique() == 1:
+        return told.where(told == "", ""), "All images have the same identifier of a patient, so it identifies none."
+    return told, ""
+
+
+def metadata(values: pd.Series, more: Collection[str] = (), decimal_comma: bool = False) -> pd.Series:
+    """Return a column of metadata: numbers where all told values are numbers, else text, "" where not told.
+
+    Ages may be written as DICOM does (PS3.5, 6.2: 058Y); they are then in years.
+
+    Args:
+        values: Text.
+        more: Further spellings of "not told".
+        decimal_comma: Whether numbers have a decimal comma.
+    """
+    stripped = values.str.strip()
+    text = stripped.mask(is_not_told(stripped, more), "")
+    told = text != ""
+    if not told.any():
+        return text
+    if text[told].str.fullmatch(_AGE).all():
+        parts = text.str.extract(_AGE)
+        return parts[0].astype(float) * parts[1].map(_YEARS)
+    numbers = pd.to_numeric(text.str.replace(",", ".", regex=False) if decimal_comma else text, errors="coerce")
+    return numbers if numbers[told].notna().all() else merge_case(text)[0]

@@ -1,0 +1,205 @@
+"""Tables as people save them: any separator and encoding, and which of them name the images of a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import charset_normalizer
+import pandas as pd
+
+from scanbook.data.adapters.listing import Tree, printable
+from scanbook.data.adapters.lookup import ImageIndex, normalise
+from scanbook.errors import DataError
+
+EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
+"""Extensions of tables that are read."""
+_WORKBOOKS = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".sav", ".dta", ".sas7bdat", ".rds")
+_SEPARATORS = ",;\t|"
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+# encodings of the programs that write tables, for charset_normalizer
+_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "gb18030", "big5", "shift_jis", "euc_kr"]
+_SIGNS = "°µ±²–—‘’“”…€§\xa0"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        path: Its file.
+        rows: Its rows, all values as text; the index is the number of the row, where the header is row 1.
+        separator: Character between its columns.
+        encoding: Its encoding.
+    """
+
+    path: Path
+    rows: pd.DataFrame
+    separator: str
+    encoding: str
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on how it was read, where a reader could err."""
+        if self.encoding.startswith("utf"):
+            return []
+        return [f"{self.path.name} is not UTF-8 and was read as {self.encoding}: check its letters with accents."]
+
+
+def read(path: Path) -> Table:
+    """Read a table of text. Its encoding and its separator (comma, semicolon, tab or |) are found from its content.
+
+    Raises:
+        DataError: The file is missing or is no table.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected the table that the study names")
+    try:
+        encoding, text = _decode(path.read_bytes())
+        separator, text = _separator(text)
+        rows = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+        )
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}); give read access to it") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise DataError(
+            f"{path} is not a CSV: {str(error).splitlines()[0]}; expected a header and one row per image"
+        ) from error
+    rows = rows.fillna("")
+    rows.index += 2
+    return Table(path, rows[(rows != "").any(axis=1)], separator, encoding)
+
+
+def _decode(data: bytes) -> tuple[str, str]:
+    """Return the encoding and the text of a table."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            text = data.decode(encoding)
+            if not any(character.isascii() and character.isprintable() for character in text):
+                raise ValueError("it holds no text")
+            return encoding, text
+    try:
+        return "utf-8", data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise
+        match = charset_normalizer.from_bytes(data, cp_isolation=_ENCODINGS).best()
+        if match is None:
+            raise error from None
+        # Central European and Turkish share most letters with Western, which is far more frequent.
+        western = data.decode("cp1252", "replace")
+        if match.encoding in ("cp1250", "cp1254") and all(c.isascii() or c.isalpha() or c in _SIGNS for c in western):
+            return "cp1252", western
+        return match.encoding, data.decode(match.encoding)
+
+
+def _separator(text: str) -> tuple[str, str]:
+    """Return the separator of a table, and its text without Excel's line that names it."""
+    if named := re.match(r"sep=(.)\r?\n", text):
+        return named[1], text[named.end() :]
+
+    def quality(separator: str) -> tuple[float, int]:
+        """Share of the first rows that have as many columns as the header, and that number."""
+        lines = [
+            row for row, _ in zip(csv.reader(io.StringIO(text), delimiter=separator), range(100), strict=False) if row
+        ]
+        columns = len(lines[0]) if lines else 0
+        return (sum(len(row) == columns for row in lines) / len(lines) if columns > 1 else 0.0), columns
+
+    return max(_SEPARATORS, key=quality), text
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """A table that names images of a folder.
+
+    Attributes:
+        table: The table.
+        column: The column that names them; "" where the table has no header.
+        named: Number of distinct names in it that are those of images, or differ from them in folder or extension.
+        prefix: Start of the names that is not below the folder.
+    """
+
+    table: Table
+    column: str
+    named: int
+    prefix: str
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.table.path
+
+    @property
+    def others(self) -> pd.DataFrame:
+        """Its other columns."""
+        return self.table.rows.drop(columns=self.column)
+
+
+def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
+    """Return the tables of a folder, at any depth, that name its images, and a sentence for each of the others."""
+    found, notes = [], []
+    index = ImageIndex([tree.root])
+    for path in tree.below(tree.root):
+        name = printable(path.relative_to(tree.root).as_posix())
+        if path.suffix.lower() in _WORKBOOKS:
+            notes.append(f"{name} is not read: save it as CSV if it names the images.")
+        if path.suffix.lower() not in EXTENSIONS:
+            continue
+        try:
+            table = read(path)
+        except DataError:
+            notes.append(f"{name} is not read: it is no table with a header.")
+            continue
+        if sum(bool(index.find(normalise(cell))) for cell in table.rows.columns if cell.strip()) > 0:
+            found.append(ImageTable(table, "", len(table.rows) + 1, ""))
+        elif best := _naming_column(table.rows, index):
+            found.append(ImageTable(table, *best, _prefix(table.rows[best[0]], index, tree.root)))
+        else:
+            notes.append(f"{name} is not read: it names no image of the folder.")
+    return found, notes
+
+
+def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int] | None:
+    """Return the column that names most images, and how many; None where no column names any."""
+    counts = {}
+    for column in rows:
+        names = rows[column].str.strip()
+        distinct = names[names != ""].unique()
+        named = sum(index.resembles(normalise(name)) for name in distinct)
+        numeric = all(re.fullmatch(r"[\d.+-]*", name) for name in distinct)
+        if numeric and (2 * named < len(distinct) or len(distinct) < 0.9 * len(names)):
+            continue  # numbers that happen to be names of images, such as ages
+        counts[column] = named
+    best = max(counts, key=counts.__getitem__, default="")
+    return (best, counts[best]) if counts.get(best) else None
+
+
+def _prefix(names: pd.Series, index: ImageIndex, root: Path) -> str:
+    """Return the folders that all names start with and that are not below `root`, where the rest of the names is."""
+    normal = names.map(normalise)
+    if normal.map(index.find).map(bool).any():
+        return ""
+    parts = normal.iloc[0].split("/")
+    for depth in range(1, len(parts)):
+        prefix = "/".join(parts[:depth]) + "/"
+        if not normal.str.startswith(prefix).all():
+            return ""
+        if (root / normal.iloc[0].removeprefix(prefix)).is_file():
+            return prefix
+    return ""
+
+
+def refuse_guess(tree: Tree) -> None:
+    """Raise a `DataError` where a table names images of a folder: classes are then not guessed from its folders."""
+    found, _ = image_tables(tree)
+    if found:
+        raise DataError(
+            f"{found[0].path} names images of {tree.root}, so their classes are not guessed from the names of folders; "
+            f"write a study that reads the table: scanbook new-study my_images --data {tree.root}; or move the table "
+            "away"
+        )
