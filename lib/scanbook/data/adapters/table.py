@@ -94,7 +94,7 @@ def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd
     labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
     if layout.classes:  # the study may name the label as it is written, "1.0"
         labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
-    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), names.str.casefold(), layout)
+    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), names, layout)
     listed = labels.notna()
     if not listed.any():
         raise DataError(

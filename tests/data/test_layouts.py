@@ -1,0 +1,259 @@
+"""Folders as people unpack them: which are splits, which are classes, and what is refused because it may be either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.layouts import layout, make_study, refusal, splits_of, write_image
+from scanbook.data import adapters
+from scanbook.data.adapters import layouts, listing
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path_factory.mktemp("store")))
+
+
+def class_folders(root: Path, *parents: str, classes: str = "ab", count: int = 2) -> Path:
+    return layout(root, *(f"{parent}/{label}/{n}.png" for parent in parents for label in classes for n in range(count)))
+
+
+# --- names of splits
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        (
+            "train",
+            "train Training TRAIN seg_train train_data Train-Set trainset train_images TrainingSet train2 data_train",
+        ),
+        ("validation", "val valid Validate validation valid_set val_data seg_val dev VAL"),
+        ("test", "test Testing TEST seg_test test_set Test_Data testset test1 test-images ISIC_Test_Input"),
+        ("", "normal trained attest contest valve traintest test_train benign_test devices '' 1 ISIC_Test_Malignant"),
+    ],
+)
+def test_a_name_is_that_of_a_split(split: str, names: str) -> None:
+    expected = {name: "" if name.startswith("ISIC") else split for name in names.split()}
+    assert {name: layouts.split_of(name) for name in names.split()} == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("seg_train", "", "seg_test"),
+        ("Training", "", "Testing"),
+        ("train_set", "valid_set", "test_set"),
+        ("TRAIN", "Validate", "TEST"),
+        ("TrainData", "ValData", "TestData"),
+        ("train/images", "val/images", "test/images"),
+        ("data/train", "data/val", "data/test"),
+        ("seg_train/seg_train", "", "seg_test/seg_test"),
+    ],
+)
+def test_splits_have_many_names(train: str, validation: str, test: str, tmp_path: Path) -> None:
+    places = {"train": train, "validation": validation, "test": test}
+    for split, place in places.items():
+        if place:
+            layout(tmp_path, *(f"{place}/{label}/{split}{label}.png" for label in "ab"))
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("a", "b")
+    stems = {Path(name).stem: split for name, split in splits_of(manifest).items()}
+    assert stems == {f"{split}{label}": split for split, place in places.items() if place for label in "ab"}
+
+
+# --- what is no class, or may be several layouts
+
+
+REFUSED = {
+    "a split without classes": (["train/a/1.png", "train/b/1.png", "test/1.png"], "test holds 1 images without class"),
+    "a split and a class": (["train/a/1.png", "train/b/1.png", "b/1.png"], "mixes split folders with 'b'"),
+    "classes with the split in their names": (["a_train/1.png", "b_train/1.png", "a_test/1.png"], "look like splits"),
+    "parts of one set": (["images_001/1.png", "images_002/2.png"], "images_001, images_002 look like parts of one set"),
+    "folds": (["fold 1/1.png", "fold 2/2.png"], "look like parts of one set"),
+    "masks beside images": (["images/1.png", "masks/1.png"], "masks looks like one of masks"),
+    "masks beside classes": (["a/1.png", "b/1.png", "Segmentation_Masks/1.png"], "looks like one of masks"),
+    "masks in a split": (["train/images/1.png", "train/masks/1.png", "test/images/1.png"], "looks like one of masks"),
+    "splits in the classes": (
+        [f"{label}/{split}/1.png" for label in "ab" for split in ("train", "test")],
+        "each of the folders a, b holds test, train; expected the splits outside",
+    ),
+    "classes one level lower": (
+        [f"{site}/{label}/1.png" for site in ("north", "south") for label in ("ill", "well")],
+        "north, south holds folders of the same names (ill, well)",
+    ),
+    "one folder of classes": (["brain/yes/1.png", "brain/no/1.png"], "brain holds the folders no, yes: if these are"),
+    "another dataset inside": (
+        ["yes/1.png", "no/1.png", "more/yes/2.png", "more/no/3.png"],
+        "more holds folders of the same names with other files",
+    ),
+    "only formats that are not read": (["a/1.png", "b/1.gif"], "b holds no image that scanbook reads: it holds 1 .gif"),
+    "an empty class": (["a/1.png", "b/1.png", "c/notes.txt"], "holds 1 .txt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_may_be_another_layout_is_refused_with_its_cause(kind: str, tmp_path: Path) -> None:
+    names, cause = REFUSED[kind]
+    layout(tmp_path, *names)
+    message = refusal(make_study(tmp_path))
+    assert cause in message and "add images" not in message, message
+
+
+def test_a_study_that_names_its_classes_may_have_any_folders(tmp_path: Path) -> None:
+    layout(tmp_path, "fold 1/1.png", "fold 2/2.png", "part 3/3.png")
+    named = {"adapter": "folder", "classes": {"fold 1": "one", "fold 2": "two"}}
+    manifest = adapters.load(make_study(tmp_path, named))
+    assert manifest.classes == ("one", "two")
+    assert manifest.facts["unused"] == {"they lie outside the folders that are read": {".png": 1}}
+
+
+@pytest.mark.parametrize("parents", [(".",), ("train", "test", "val")], ids=["classes", "splits"])
+def test_a_copy_of_the_dataset_inside_itself_is_ignored(parents: tuple[str, ...], tmp_path: Path) -> None:
+    """As the two largest sets of their kind on Kaggle are unpacked: chest X-rays and brain tumours."""
+    class_folders(tmp_path, *parents)
+    before = adapters.load(make_study(tmp_path)).frame
+    shutil.copytree(tmp_path, tmp_path / "again")
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.frame.equals(before)
+    assert manifest.facts["notes"][0].startswith("The folder again is ignored: it is a copy of ")
+    assert manifest.facts["unused"] == {"they lie outside the folders that are read": {".png": len(before)}}
+
+
+def test_folders_without_images_beside_splits_are_ignored(tmp_path: Path) -> None:
+    class_folders(tmp_path, "train", "test")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text("<a/>")
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    manifest = adapters.load(make_study(tmp_path))
+    assert set(splits_of(manifest).values()) == {"train", "test"}
+    assert manifest.facts["notes"] == ["Folders without images are ignored: val, annotations."]
+
+
+def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
+    layout(tmp_path, *(f"train/{name}/{n}.png" for name in ("COVID", "Normal") for n in range(3)))
+    layout(tmp_path, *(f"test/{name}/{n}.png" for name in ("covid", "NORMAL") for n in range(2)))
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("COVID", "Normal") and len(manifest.frame) == 10
+    assert "COVID and covid differ in case alone: they are one class, COVID." in manifest.facts["notes"]
+
+
+# --- every file is accounted for
+
+
+def test_files_that_are_not_read_are_counted_by_extension(tmp_path: Path) -> None:
+    layout(tmp_path, "a/1.png", "b/2.png", "a/3.jfif", "b/4.jpe", "loose.png", "b/deep/5.JPEG")
+    for name in ("a/6.gif", "b/7.HEIC", "b/8.heic", "c.zip", "a/notes.txt", ".hidden.gif", "__MACOSX/x.gif", "a/scan"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    manifest = adapters.load(make_study(tmp_path))
+    assert sorted(Path(path).name for path in manifest.frame["path"]) == ["1.png", "2.png", "3.jfif", "4.jpe", "5.JPEG"]
+    assert manifest.facts["unused"] == {
+        "format that is not read": {".gif": 1, ".heic": 2, ".zip": 1, "no extension": 1},
+        "no image": {".txt": 1},
+        "they lie outside the folders that are read": {".png": 1},
+    }
+    assert manifest.facts["notes"] == [
+        "Not used: 2 .heic, 1 .gif, 1 .zip, 1 no extension (formats that are not read; convert images among them, for "
+        "example to PNG); 1 .png (they lie outside the folders that are read)."
+    ]
+
+
+PLACES = ("a", "b", "a/masks", "b/images", "b/deep/er", "docs", "", "train", "loose")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(PLACES), st.sampled_from("xyzéß"), st.sampled_from([".png", ".JPG", ".gif", ".txt", ""])
+        ),
+        unique=True,
+        max_size=25,
+    )
+)
+def test_every_file_is_used_or_counted(files: list[tuple[str, str, str]]) -> None:
+    classes = {"adapter": "folder", "classes": {"a": "a", "b": "b"}}
+    with tempfile.TemporaryDirectory() as place:
+        root = layout(Path(place), "a/first.png", "b/images/first.png")
+        for folder, name, extension in files:
+            if folder not in ("train", "loose"):
+                write_image(root / folder / f"{name}{extension}")
+        manifest = adapters.load(make_study(root, classes))
+        listed = Counter(
+            os.path.realpath(path) for path in (*manifest.frame["path"], *manifest.frame["mask_path"]) if path
+        )
+        everything = [
+            os.path.join(parent, name) for parent, _, names in os.walk(os.path.realpath(root)) for name in names
+        ]
+    assert max(listed.values()) == 1
+    unused = Counter(listing.kind_of(path) for path in everything if path not in listed)
+    counted: Counter[str] = Counter()
+    for kinds in manifest.facts["unused"].values():
+        counted.update(kinds)
+    assert counted == unused
+
+
+# --- links, permissions, names
+
+
+def test_links_are_followed_once_and_never_in_a_circle(tmp_path: Path) -> None:
+    root = layout(tmp_path / "data", "a/1.png", "b/2.png")
+    expected = adapters.load(make_study(root)).frame
+    (root / "a" / "again").symlink_to(".")
+    (root / "a" / "up").symlink_to("..")
+    (root / "a" / "b").symlink_to("../b")
+    (root / "b" / "a").symlink_to("../a")
+    (root / "b" / "self").symlink_to("self")
+    (root / "b" / "outside").symlink_to("../..")
+    manifest = adapters.load(make_study(root))
+    assert manifest.frame.equals(expected) and "5 links to folders are not followed" in manifest.facts["notes"][0]
+    layout(tmp_path / "store", "3.png", "more/4.png")
+    (root / "c").symlink_to(tmp_path / "store")
+    (root / "a" / "more").symlink_to(tmp_path / "store" / "more")
+    manifest = adapters.load(make_study(root))
+    ids = manifest.frame["image_id"].tolist()
+    assert manifest.classes == ("a", "b", "c") and ids == ["a/1.png", "b/2.png", "c/3.png", "c/more/4.png"]
+
+
+def test_a_folder_without_permission_is_named() -> None:
+    """As another user than root, whom no permission stops."""
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from scanbook.data.adapters.listing import Tree\n"
+        "from scanbook.errors import DataError\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "try: Tree(Path(sys.argv[1])).below(Path(sys.argv[1]))\n"
+        "except DataError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        locked = class_folders(Path(place), ".") / "b" / "locked"
+        locked.mkdir(mode=0)
+        done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=True)
+        locked.chmod(0o700)
+    assert f"cannot read the folder {locked} (permission denied)" in done.stdout
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    class_folders(tmp_path, ".")
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(tmp_path / "a" / "0.png", tmp_path / "a" / name)
+    (tmp_path / os.fsdecode(b"c\xe9")).mkdir()
+    write_image(tmp_path / os.fsdecode(b"c\xe9") / "0.png")
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("a", "b", r"c\xe9")
+    assert r"a/caf\xe9.png" in set(manifest.frame["image_id"])
+    assert manifest.frame.drop(columns="path").to_csv().encode()
+    assert any(path.endswith(name) for path in manifest.frame["path"]), "the path is the file's own"
