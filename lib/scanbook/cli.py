@@ -22,6 +22,7 @@ from scanbook.errors import NotebookError, RunError, ScanbookError
 from scanbook.reporting import suite
 from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
+from scanbook.runner.checking import check_images
 from scanbook.runner.freshness import Batch, check_data, data_available
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
@@ -44,7 +45,7 @@ def _batches(options: argparse.Namespace) -> list[Batch]:
 
 
 def _planned(options: argparse.Namespace) -> list[Batch]:
-    """Return the studies that a command names, their data checked; print which notebooks will run."""
+    """Return the studies that a command names, their images checked; print which notebooks will run."""
     from scanbook.runner import schedule
 
     batches = _batches(options)
@@ -52,6 +53,8 @@ def _planned(options: argparse.Namespace) -> list[Batch]:
         check_data(batch.study)
     if options.data == KAGGLE:  # the data that were just downloaded count
         batches = _batches(options)
+    for batch in batches:
+        check_images(batch)
     schedule.announce(batches)
     return batches
 

@@ -9,8 +9,8 @@ import pytest
 
 from helpers import planted
 from scanbook import runtime, store
-from scanbook.errors import DataError, NotebookError
-from scanbook.reporting import notebook, sections
+from scanbook.errors import NotebookError
+from scanbook.reporting import notebook
 
 
 def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
@@ -44,21 +44,6 @@ def test_a_notebook_names_the_devices_that_trained_its_networks(tmp_path, monkey
     measured = json.loads((session.folder / "measurements.json").read_text())
     assert measured == {"networks were trained on": ["CPU", "GPU: Tesla T4"]}
     assert json.loads((session.folder / "results.json").read_text()) == {}, "they may differ between two equal runs"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"targets": {"ill": ["fog"]}}, "target 'ill' has class 'fog'"),
-        ({"prevalence": {"fog": 0.1}}, "prevalence names 'fog'"),
-        ({"subgroups": ["agee"]}, "no metadata 'agee' for subgroups"),
-    ],
-)
-def test_options_without_a_column_are_refused_before_training(options, message, tmp_path, monkeypatch):
-    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
-    session = notebook.Session("05_fine_tuning", planted.study(evaluation=options))
-    with pytest.raises(DataError, match=message):
-        sections.check(session, planted.manifest())
 
 
 def test_a_copy_of_a_notebook_does_not_overwrite_its_reports(tmp_path, monkeypatch):

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from scanbook import evaluation
 from scanbook.config import Splits, Study
 from scanbook.data import adapters, quality
-from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
 from scanbook.errors import DataError
-from scanbook.evaluation import group_folds
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,27 @@ def prepare(study: Study) -> Manifest:
 
 
 def split_study(study: Study) -> SplitDataset:
-    """Return the study's images with their splits, cleaned and limited as the study says."""
+    """Return the study's images with their splits, cleaned and limited as the study says.
+
+    Raises:
+        DataError: As `adapters.load` and `assign`, or a target, a prevalence or a subgroup of the study names no class
+            or column of the dataset.
+        StudyError: The study's `class_names` name a class that the dataset does not have.
+    """
     manifest = adapters.load(study)
+    _check_options(study, manifest)
     drop = study.quality.drop
     near = quality.near_copies(manifest) if "near_duplicates" in drop else None
     options = {"drop": drop, "near": near, "max_per_class": study.max_per_class, "seed": study.seed}
     return assign(manifest, quality.scan(manifest), study.splits, **options)
+
+
+def _check_options(study: Study, manifest: Manifest) -> None:
+    options = study.evaluation
+    evaluation.check_targets(manifest.classes, options.targets, options.prevalence)
+    for column in options.subgroups:
+        evaluation.attribute(manifest.frame, metadata_name(column))
+    study.names_of(manifest.classes)
 
 
 def assign(
@@ -177,7 +192,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
     if unique == len(groups):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
-        splits = group_folds(y, groups, folds, seed)
+        splits = evaluation.group_folds(y, groups, folds, seed)
     return rows[next(splits)[1]]
 
 

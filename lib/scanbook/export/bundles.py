@@ -86,7 +86,6 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     """
     bundle.check_target(folder)
     manifest = segmentation.prepare(study)
-    study.names_of(manifest.classes)  # before minutes of training
     images = pixels.load(manifest, study.size)
     tuned = training.train_final_model(study, manifest, images)
     logits = tuned.logits(VALIDATION)

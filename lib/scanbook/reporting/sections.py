@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import TEST, Manifest
+from scanbook.data.manifest import TEST, Manifest, metadata_name
 from scanbook.evaluation import Predictions
 from scanbook.inspection import robustness
 from scanbook.models import engines
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 
 _EXPLAINED, _FAILURES = 5, 18
 """Numbers of correct and of wrong answers with a heat map, and of wrong answers in the montage."""
-
-
-def check(session: Session, manifest: Manifest) -> None:
-    """Check the report's options against the dataset before anything is trained.
-
-    Raises:
-        DataError: A target, a prevalence or a subgroup names no class or column of the dataset.
-    """
-    options = session.study.evaluation
-    evaluation.check_targets(manifest.classes, options.targets, options.prevalence)
-    for column in options.subgroups:
-        evaluation.attribute(manifest.frame, column)
 
 
 def compare_with_frozen(
@@ -140,7 +128,7 @@ def show_subgroups(session: Session, manifest: Manifest, test: Predictions, summ
     """
     columns = session.study.evaluation.subgroups
     for column in columns:
-        values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], column)
+        values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], metadata_name(column))
         table = evaluation.subgroups(test, values, **_options(session))
         session.table(f"subgroups_{column}", table.round(3), f"Metrics by {column}")
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from scanbook.config import KAGGLE, Study
 from scanbook.data.adapters import files, folder, kaggle, medmnist, stand_in, table
@@ -44,6 +45,16 @@ def load(study: Study) -> Manifest:
     note = f"{len(sample.frame)} of {len(manifest.frame)} images were taken (limit {study.limit}), {shares}."
     notes = [*sample.facts.get("notes", ()), note]
     return replace(sample, facts={**sample.facts, "sampled": True, "notes": notes})
+
+
+def unused_files(manifest: Manifest) -> pd.DataFrame:
+    """Return how many files of the dataset's folder are not listed, by reason (index) and extension."""
+    rows = [
+        (reason, kind, count)
+        for reason, kinds in manifest.facts.get("unused", {}).items()
+        for kind, count in kinds.items()
+    ]
+    return pd.DataFrame(rows, columns=["reason", "extension", "files"]).set_index("reason")
 
 
 def _sample(manifest: Manifest, study: Study) -> Manifest:
