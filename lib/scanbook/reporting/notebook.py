@@ -238,6 +238,7 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     if running != name:  # before anything of the other report is overwritten
         raise NotebookError(f"{running} starts the session of {name}; write notebook.start({running!r}, …) in it")
     resolved = config.load(study_name, profile, data, overrides)
+    _show_figures()
     session = Session(name, resolved)
     session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
     session.warning(_of_images(resolved))
@@ -265,6 +266,16 @@ def _training_devices() -> list[str]:
     histories = [visit.folder / "history.csv" for visit in visited()]
     columns = [pd.read_csv(path).get("device", pd.Series(dtype=str)) for path in histories if path.is_file()]
     return sorted(set().union(*(column.dropna().astype(str) for column in columns)))
+
+
+def _show_figures() -> None:
+    """Show a figure that is a cell's value as an image, as with `%matplotlib inline`, unless the user has chosen how."""
+    from IPython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+
+    shell = get_ipython()
+    if shell and not any(Figure in known.type_printers for known in shell.display_formatter.formatters.values()):
+        select_figure_formats(shell, {"png"})
 
 
 def _display(forms: dict[str, str]) -> None:
