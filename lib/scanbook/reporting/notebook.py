@@ -269,12 +269,13 @@ def _training_devices() -> list[str]:
 
 
 def _show_figures() -> None:
-    """Show a figure that is a cell's value as an image, as with `%matplotlib inline`, unless the user has chosen how."""
+    """Show a figure that is a cell's value as an image, as `%matplotlib inline` does, unless another way is chosen."""
     from IPython import get_ipython
     from IPython.core.pylabtools import select_figure_formats
 
     shell = get_ipython()
-    if shell and not any(Figure in known.type_printers for known in shell.display_formatter.formatters.values()):
+    formatters = shell.display_formatter.formatters.values() if shell else ()
+    if shell and not any(Figure in formatter.type_printers for formatter in formatters):
         select_figure_formats(shell, {"png"})
 
 

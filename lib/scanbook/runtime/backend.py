@@ -122,7 +122,7 @@ def keras() -> ModuleType:
 def _import_without_user_file() -> None:
     """Import what reads `keras.json`, the user's own settings, from an empty folder in the place of Keras's own.
 
-    Keras stops at a value that it does not know. Its own folder holds the weights that it downloads, so it stays in use.
+    Keras stops at a value that it does not know. Its own folder stays in use: it holds weights that were downloaded.
     """
     if "keras" in sys.modules:
         return
