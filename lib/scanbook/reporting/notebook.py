@@ -34,6 +34,8 @@ ROWS = 60
 """Most rows of a table that a page shows."""
 MOST_SENTENCES = 5
 """Most sentences of an answer."""
+_PANDAS = ("display.float_format", None, "display.precision", 6, "display.max_colwidth", None)
+"""pandas' own settings of what a table shows; a user of JupyterLab may have others."""
 
 
 class Session:
@@ -107,8 +109,9 @@ class Session:
         visible = visible.round(4).rename_axis(index=None, columns=flat.index.name and tables.words(flat.index.name))
         remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
         opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'
-        page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
-        _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
+        with pd.option_context(*_PANDAS):
+            page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
+            _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
         """Show a figure and keep it as `figures/<name>.svg`, or as `.png` where that is smaller.
