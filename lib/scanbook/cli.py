@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import scanbook
 from scanbook import config, runtime
 from scanbook.config import KAGGLE, Study
 from scanbook.errors import NotebookError, RunError, ScanbookError
@@ -24,6 +25,7 @@ from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
 from scanbook.runner.checking import check_images
 from scanbook.runner.freshness import Batch, check_data, data_available
+from scanbook.runtime import environment
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
 
@@ -229,6 +231,8 @@ def _latency(options: argparse.Namespace) -> None:
     latency.run(target, plan, Path(options.output) if options.output else None)
 
 
+_COMPUTE = (_reports, _run, _export, _train, _sweep)
+"""Subcommands that need Keras."""
 _Option = tuple[str, dict[str, Any]]
 """Name of an option or argument, and what argparse takes for it."""
 
@@ -360,7 +364,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if arguments is None and options.do is _train:
         restart_with_malloc()
+    if arguments is None:
+        environment.restart_if(scanbook.STARTED_OTHERWISE)
     try:
+        if options.do in _COMPUTE:
+            runtime.check_backend()
         return options.do(options) or 0
     except KeyboardInterrupt:
         print("scanbook: interrupted", file=sys.stderr)

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from helpers import figures
+from helpers import figures, settings
 from scanbook import evaluation
 from scanbook.inspection import robustness
 from scanbook.reporting import plots
-from scanbook.reporting.plots import style
+from scanbook.reporting.plots import style, writing
 
 CLASSES = ("naevus", "melanoma", "basal cell carcinoma")
 RANDOM = np.random.default_rng(0)
@@ -243,6 +243,24 @@ def test_style_leaves_settings_and_backend_alone():
     assert FIGURES["class_counts"]().get_layout_engine() is not None
     assert dict(mpl.rcParams) == before
     assert mpl.get_backend() == backend
+
+
+OF_EACH_KIND = (
+    *("class_counts", "numeric_by_class", "confusion_matrix", "montage_none", "heat_maps", "learning_curves"),
+    *("image_statistics", "reliability_diagram", "difference_plot", "standings"),
+)
+
+
+@pytest.mark.parametrize("name", OF_EACH_KIND)
+def test_a_users_settings_of_matplotlib_change_no_figure(name, tmp_path, monkeypatch):
+    """Settings that are read when a figure is made, and those that are read only when it is written; a backend, too."""
+    before = writing.write(FIGURES[name]())
+    (tmp_path / "matplotlibrc").write_text(settings.MATPLOTLIBRC)
+    monkeypatch.setitem(mpl.rcParams, "backend", "module://backend_interagg")
+    with mpl.rc_context(fname=tmp_path / "matplotlibrc"):
+        written = writing.write(FIGURES[name]())
+        assert mpl.rcParams["text.usetex"] is True
+    assert (written.suffix, written.file) == (before.suffix, before.file)
 
 
 def test_series_differ_without_colour():

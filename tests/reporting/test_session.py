@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
 
 from helpers import planted
 from scanbook import runtime, store
 from scanbook.errors import NotebookError
 from scanbook.reporting import notebook
+from scanbook.reporting.plots import style
 
 
 def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
@@ -66,3 +69,30 @@ def test_a_name_from_the_data_is_not_html(tmp_path, monkeypatch):
     monkeypatch.setattr(notebook, "_display", outputs.append)
     notebook.Session("01_eda", planted.study()).say("nevus <img src=x onerror=alert(1)>: **3** in `a<b`")
     assert outputs[0]["text/markdown"] == "nevus &lt;img src=x onerror=alert(1)>: **3** in `a<b`"
+
+
+def test_a_users_settings_of_pandas_change_no_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(notebook, "_display", shown.append)
+    session = notebook.Session("05_fine_tuning", planted.study())
+    frame = pd.DataFrame({"share": [0.1234], "text": ["a long sentence " * 10]}, index=["a"])
+    session.table("shares", frame, "Shares")
+    theirs = ("display.float_format", "{:.1f}".format, "display.precision", 1, "display.max_colwidth", 8)
+    with pd.option_context(*theirs):
+        session.table("shares", frame, "Shares")
+        assert pd.get_option("display.precision") == 1
+    assert shown[0] == shown[1] and "0.1234" in shown[0]["text/html"]
+
+
+def test_a_figure_that_is_a_cells_value_is_shown_as_an_image(tmp_path, monkeypatch):
+    """Without pyplot, which would choose the user's backend; a way that the user chose stays."""
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    notebook.start("05_fine_tuning", "synthetic", "smoke")
+    forms, _ = shell.display_formatter.format(style.note("1 line"))
+    assert {"text/plain", "image/png"} == forms.keys()
+    select_figure_formats(shell, {"svg"})
+    notebook.start("05_fine_tuning", "synthetic", "smoke")
+    assert "image/svg+xml" in shell.display_formatter.format(style.note("1 line"))[0]

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 import psutil
 import pytest
 
-from helpers import pages
+from helpers import pages, settings
 from helpers.studies import (
     ROOT,
     Done,
@@ -86,6 +86,17 @@ ON_A_TABLE = ("01_eda", "05_fine_tuning")
 """Notebooks that see what a table has and class folders have not: groups and metadata; test_ham10000.py sees masks."""
 
 
+DEFAULT, OTHER_SETTINGS = "synthetic", "synthetic with settings"
+SENSITIVE = ("04_transfer_learning",)
+"""Notebooks of the default study that a user with settings of nearly every library runs, too."""
+
+
+def run_with_settings(folder: Path, core: int) -> Done:
+    """Run what trains and draws in the home of such a user."""
+    variables = settings.all_at_once(folder / "home")
+    return run_in_turn(notebooks(SENSITIVE, DEFAULT), folder, core, **variables)
+
+
 def run_alone(folder: Path, core: int) -> Done:
     """Run a copy of notebook 07 in another folder, with an empty store, as Jupyter does; then the other notebooks."""
     elsewhere = folder / "elsewhere"
@@ -126,6 +137,8 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
     """Every published study on its stand-in, what one of them trains again, and a real dataset where there is one.
 
+    And the default study, with and without settings of a user.
+
     The folder of each, and how its last command ended.
     """
     jobs: dict[str, Job] = {}
@@ -133,6 +146,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pa
         options = SIX_EPOCHS if study == REPEATED else ()
         jobs[study] = partial(run_in_turn, notebooks(names, study, *options))
     jobs |= {ALONE: run_alone, AGAIN: run_again}
+    jobs |= {DEFAULT: partial(run_in_turn, notebooks(SENSITIVE, DEFAULT)), OTHER_SETTINGS: run_with_settings}
     folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
     if os.environ.get("SCANBOOK_REAL_DATA"):
         images = unpack_images("ham10000_200x150.zip", folders[TABLE] / "images")
@@ -178,6 +192,19 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     folders = [side_by_side[name][0] / "reports" / REPEATED / "smoke" / TRAINS for name in (REPEATED, AGAIN)]
     first, second = ((run_folder / "results.json").read_bytes() for run_folder in folders)
     assert first == second
+
+
+def test_no_setting_of_a_user_changes_a_result(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    """Nor a figure, where it shows no measured time."""
+    for name in (DEFAULT, OTHER_SETTINGS):
+        assert side_by_side[name][1].returncode == 0, side_by_side[name][1].stdout + side_by_side[name][1].stderr
+    first, second = (side_by_side[name][0] / "reports" / DEFAULT / "smoke" for name in (DEFAULT, OTHER_SETTINGS))
+    for name in SENSITIVE:
+        files = ["results.json", *(f"figures/{path.name}" for path in (first / name / "figures").iterdir())]
+        assert len(files) > 3
+        for file in files:
+            same = (first / name / file).read_bytes() == (second / name / file).read_bytes()
+            assert same or file == "figures/by_time.svg", file
 
 
 @pytest.mark.usefixtures("real_data")

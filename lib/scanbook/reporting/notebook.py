@@ -34,6 +34,8 @@ ROWS = 60
 """Most rows of a table that a page shows."""
 MOST_SENTENCES = 5
 """Most sentences of an answer."""
+_PANDAS = ("display.float_format", None, "display.precision", 6, "display.max_colwidth", None)
+"""pandas' own settings of what a table shows; a user of JupyterLab may have others."""
 
 
 class Session:
@@ -107,8 +109,9 @@ class Session:
         visible = visible.round(4).rename_axis(index=None, columns=flat.index.name and tables.words(flat.index.name))
         remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
         opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'
-        page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
-        _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
+        with pd.option_context(*_PANDAS):
+            page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
+            _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
         """Show a figure and keep it as `figures/<name>.svg`, or as `.png` where that is smaller.
@@ -238,6 +241,7 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     if running != name:  # before anything of the other report is overwritten
         raise NotebookError(f"{running} starts the session of {name}; write notebook.start({running!r}, …) in it")
     resolved = config.load(study_name, profile, data, overrides)
+    _show_figures()
     session = Session(name, resolved)
     session.say(f"**{resolved.title}**, profile `{resolved.profile}`, on {resolved.runs_on}. {resolved.question}")
     session.warning(_of_images(resolved))
@@ -265,6 +269,17 @@ def _training_devices() -> list[str]:
     histories = [visit.folder / "history.csv" for visit in visited()]
     columns = [pd.read_csv(path).get("device", pd.Series(dtype=str)) for path in histories if path.is_file()]
     return sorted(set().union(*(column.dropna().astype(str) for column in columns)))
+
+
+def _show_figures() -> None:
+    """Show a figure that is a cell's value as an image, as `%matplotlib inline` does, unless another way is chosen."""
+    from IPython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+
+    shell = get_ipython()
+    formatters = shell.display_formatter.formatters.values() if shell else ()
+    if shell and not any(Figure in formatter.type_printers for formatter in formatters):
+        select_figure_formats(shell, {"png"})
 
 
 def _display(forms: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from copy import copy
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,7 @@ def _body(notebook: Path, failure: Failure | None) -> tuple[str, list[dict[str, 
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 output.traceback = _last_lines(output)
-    exporter = HTMLExporter(
+    exporter = _Exporter(
         template_name="cells",
         extra_template_basedirs=[str(TEMPLATES)],
         config=Config(
@@ -82,6 +83,15 @@ def _body(notebook: Path, failure: Failure | None) -> tuple[str, list[dict[str, 
     )
     html, _ = exporter.from_notebook_node(content)
     return _for_reading(html)
+
+
+class _Exporter(HTMLExporter):
+    """Renders cells with the templates that come with nbconvert, whatever the user's own folders of Jupyter hold."""
+
+    def get_prefix_root_dirs(self) -> list[str]:
+        """Return the folders in which templates are looked up."""
+        own = Path(sys.prefix) / "share" / "jupyter"
+        return [str(own)] if (own / "nbconvert" / "templates" / "base").is_dir() else super().get_prefix_root_dirs()
 
 
 def _up_to_failure(cells: list[Any], failure: Failure) -> list[Any]:

@@ -3,7 +3,16 @@
 Callers write `runtime.configure(...)`. Importing it imports neither Keras nor any other heavy package.
 """
 
-from scanbook.runtime.backend import configure, device, gpus, keras, training_precision, without_garbage_collection
+from scanbook.runtime.backend import (
+    check_backend,
+    choose_jax,
+    configure,
+    device,
+    gpus,
+    keras,
+    training_precision,
+    without_garbage_collection,
+)
 from scanbook.runtime.folders import NOTEBOOK, data_dir, project_root, reports_dir, store_dir, store_limit
 from scanbook.runtime.iteration import in_threads, interactive, progress
 from scanbook.runtime.machine import (

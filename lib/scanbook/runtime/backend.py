@@ -10,9 +10,11 @@ import gc
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 
 from scanbook.errors import ScanbookError
@@ -20,6 +22,32 @@ from scanbook.errors import ScanbookError
 # `import openvino` reports itself to Google Analytics and leaves an identifier in the home folder; where this package
 # cannot be imported it does neither
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+_chosen = ["tensorflow"]
+"""Backend of Keras in this process, whatever `KERAS_BACKEND` and the user's `keras.json` say."""
+
+
+def check_backend() -> None:
+    """Refuse a `KERAS_BACKEND` whose package is not installed; one that is installed is not used, either.
+
+    Raises:
+        ScanbookError: The package is missing, or its name is misspelt.
+    """
+    name = os.environ.get("KERAS_BACKEND", "")
+    try:
+        known = not name or find_spec(name) is not None
+    except (ImportError, ValueError):  # no name of a package
+        known = False
+    if not known:
+        raise ScanbookError(
+            f"KERAS_BACKEND={name} names a package that is not installed; notebooks run on tensorflow: "
+            "unset the variable, or set it to tensorflow"
+        )
+
+
+def choose_jax() -> None:
+    """Let Keras compute with JAX in this process; call it before Keras is imported."""
+    _chosen[:] = ["jax"]
 
 
 def configure(seed: int = 0, threads: int | None = None) -> None:
@@ -53,22 +81,65 @@ def configure(seed: int = 0, threads: int | None = None) -> None:
 
 @cache
 def keras() -> ModuleType:
-    """Return Keras, imported after its backend was chosen, with results that repeat from one run to the next."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    """Return Keras, imported after its backend was chosen, with results that repeat from one run to the next.
+
+    Raises:
+        ScanbookError: As `check_backend`; or Keras was imported before, with another backend.
+    """
+    check_backend()
+    [name] = _chosen
+    os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
-    tensorflow = os.environ["KERAS_BACKEND"] == "tensorflow"
     # TensorFlow imports JAX, where it is installed, for a converter that is not used here
-    with without_garbage_collection(), _without_native_messages(), _without("jax") if tensorflow else nullcontext():
+    with (
+        without_garbage_collection(),
+        _without_native_messages(),
+        _without("jax") if name == "tensorflow" else nullcontext(),
+    ):
+        _import_without_user_file()
         import keras as module
 
-        if module.backend.backend() == "tensorflow":
+        if module.backend.backend() != name:
+            raise ScanbookError(
+                f"Keras runs on {module.backend.backend()} already; expected {name}: "
+                "restart the kernel, and import scanbook before Keras"
+            )
+        if name == "tensorflow":
             import tensorflow as tf
 
             # some gradients have no deterministic kernel on a GPU, and would stop training there
             if not tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.enable_op_determinism()
+    # of a Keras that the user imported before
+    module.config.set_floatx("float32")
+    module.config.set_epsilon(1e-7)
+    module.config.set_image_data_format("channels_last")
+    module.config.set_dtype_policy("float32")
     return module
+
+
+def _import_without_user_file() -> None:
+    """Import what reads `keras.json`, the user's own settings, from an empty folder in the place of Keras's own.
+
+    Keras stops at a value that it does not know. Its own folder stays in use: it holds weights that were downloaded.
+    """
+    if "keras" in sys.modules:
+        return
+    before = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["KERAS_HOME"] = empty
+        try:
+            from keras.src.backend import config
+        finally:
+            if before is None:
+                del os.environ["KERAS_HOME"]
+            else:
+                os.environ["KERAS_HOME"] = before
+    home = os.path.expanduser("~")
+    config._KERAS_DIR = before or os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(), ".keras")
+    with suppress(OSError):  # as Keras does, which otherwise caches weights elsewhere
+        os.makedirs(os.path.expanduser(config._KERAS_DIR), exist_ok=True)
 
 
 @contextmanager

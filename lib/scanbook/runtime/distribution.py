@@ -77,7 +77,7 @@ def join(addresses: Sequence[str] = (), process: int | None = None) -> Share:
     imported = sys.modules.get("keras")
     if imported and imported.backend.backend() != "jax":
         raise RunError(f"Keras runs on {imported.backend.backend()} already; train together in a fresh process")
-    os.environ["KERAS_BACKEND"] = "jax"
+    runtime.choose_jax()
     keras = runtime.keras()
     if addresses or slurm_tasks() > 1:
         os.environ |= {**_slurm_settings(), **os.environ}

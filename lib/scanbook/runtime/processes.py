@@ -74,8 +74,8 @@ class Child:
         patience: float = 0.0,
     ) -> None:
         self.name, self._hint, self._limit, self._patience = name, hint, limit, patience
-        # without steps of its own: those of this process are reported
-        variables = {**with_malloc(), "SCANBOOK_HEADLESS": "1", steps.FILE: None, **environment}
+        # without steps of its own: those of this process are reported; and without colours in its last line
+        variables = {**with_malloc(), "SCANBOOK_HEADLESS": "1", "NO_COLOR": "1", steps.FILE: None, **environment}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  the process writes to it as long as it lives
         self.process = subprocess.Popen(
             [sys.executable, *arguments],

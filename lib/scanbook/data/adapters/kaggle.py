@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scanbook.config import Study
 from scanbook.errors import DataError
+from scanbook.runtime import downloads
 
 _COMPETITION = "competitions/"
 _CREDENTIALS = (
@@ -77,9 +78,10 @@ def _download(name: str, folder: Path) -> str:
     competition = name.startswith(_COMPETITION)
     page = f"https://www.kaggle.com/{name if competition else f'datasets/{name}'}"
     try:
-        if competition:
-            return kagglehub.competition_download(name.removeprefix(_COMPETITION), output_dir=str(folder))
-        return kagglehub.dataset_download(name, output_dir=str(folder))
+        with downloads.limited():
+            if competition:
+                return kagglehub.competition_download(name.removeprefix(_COMPETITION), output_dir=str(folder))
+            return kagglehub.dataset_download(name, output_dir=str(folder))
     except UnauthenticatedError:
         raise DataError(f"Kaggle needs credentials for {name}; {_CREDENTIALS}") from None
     except KaggleApiHTTPError as error:
@@ -100,8 +102,10 @@ def _download(name: str, folder: Path) -> str:
     except DataCorruptionError:
         raise DataError(f"the download of {name} from Kaggle was damaged in transfer; try again") from None
     except RequestException as error:
+        silent = downloads.silent(error)
+        reason = f"no answer within {downloads.SILENCE:g} s" if silent else type(error).__name__
         raise DataError(
-            f"cannot reach Kaggle for {name} ({type(error).__name__}); connect, or get it at {page} and pass DATA=path"
+            f"cannot reach Kaggle for {name} ({reason}); connect, or get it at {page} and pass DATA=path"
         ) from None
     except ValueError:
         raise DataError(

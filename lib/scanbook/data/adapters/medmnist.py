@@ -20,6 +20,7 @@ from scanbook.config import MedMnistData, Study
 from scanbook.data.images import encode_png
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import DataError
+from scanbook.runtime import downloads
 from scanbook.store import atomic_write, stage, tree_fingerprint
 
 ZENODO = "https://zenodo.org/records/10519652/files/{file}"
@@ -98,29 +99,26 @@ def _fetch(flag: str, size: int) -> Path:
     for source in (ZENODO, *MIRRORS.get(size, ()), SAME_HOST):
         address = source.format(file=file)
         try:
-            return Path(
-                pooch.retrieve(
-                    address,
-                    f"md5:{md5}",
-                    file,
-                    runtime.data_dir() / "medmnist",
-                    downloader=pooch.HTTPDownloader(timeout=60, progressbar=runtime.interactive()),
-                )
-            )
-        except ValueError:
-            failures.append(f"{address} (another MD5 than the official {md5})")
-        except OSError as error:
+            with downloads.limited():
+                downloader = pooch.HTTPDownloader(timeout=downloads.SILENCE, progressbar=runtime.interactive())
+                folder = runtime.data_dir() / "medmnist"
+                return Path(pooch.retrieve(address, f"md5:{md5}", file, folder, downloader=downloader))
+        except OSError as error:  # first: some of the network's errors are a ValueError, too
             if isinstance(error.filename, str | Path):  # an error of the disk (full or read-only), not of the network
                 raise DataError(
                     f"cannot write {error.filename} ({error.strerror}); make room or set SCANBOOK_DATA"
                 ) from error
             failures.append(f"{address} ({_reason(error)})")
+        except ValueError:
+            failures.append(f"{address} (another MD5 than the official {md5})")
     raise DataError(
         f"cannot download {file}: {', '.join(failures)}; connect, try again later, or pass DATA=path/to/{file}"
     )
 
 
 def _reason(error: OSError) -> str:
+    if downloads.silent(error):
+        return f"no answer within {downloads.SILENCE:g} s"
     status = getattr(getattr(error, "response", None), "status_code", None)
     return f"HTTP {status}" if status else type(error).__name__
 

@@ -16,6 +16,7 @@ from scanbook import runtime
 from scanbook.config import Study
 from scanbook.errors import ModelError
 from scanbook.registry import BACKBONES, BackboneSpec, describe_backbone
+from scanbook.runtime import downloads
 from scanbook.store import file_digest, stage
 
 keras = runtime.keras()
@@ -40,6 +41,9 @@ class Weights:
 
 
 RANDOM = Weights("none")
+_patience = [downloads.SILENCE]
+"""Seconds that the next download waits for an answer: fewer after one that got none, since others hardly will."""
+_LITTLE = 5.0
 POLICIES = ("auto", "imagenet", "scanbook", "none")
 """Values of a study's `weights`."""
 
@@ -100,22 +104,30 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
 
 def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:
     """Save ImageNet weights as arrays; the source network takes any image size, so one file serves all."""
+    [patience] = _patience
     try:
-        if spec.builder.startswith("keras_hub"):
-            source = attribute(spec.builder).from_preset(spec.arguments["preset"])
-        else:
-            with warnings.catch_warnings():
-                # MobileNet's builders warn that they take the weights of 224 pixels; without a top they fit any size
-                warnings.filterwarnings("ignore", message="`input_shape` is undefined")
-                source = attribute(spec.builder)(
-                    include_top=False, weights="imagenet", input_shape=(None, None, 3), **spec.arguments
-                )
+        with downloads.limited(patience):
+            source = _download(spec)
     except Exception as error:  # each source fails in its own way: URLError, OSError, Kaggle's and Keras's own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if downloads.silent(error):
+            reason = f"no answer within {patience:g} s"
+            _patience[:] = [_LITTLE]
         raise ModelError(
             f"no ImageNet weights for {spec.name}: not in the Keras cache and not downloadable ({reason})"
         ) from error
     np.savez(folder / "weights.npz", *_arrays(source))
+
+
+def _download(spec: BackboneSpec) -> Any:
+    """Return a network with ImageNet weights, from the Keras cache or its server."""
+    if spec.builder.startswith("keras_hub"):
+        return attribute(spec.builder).from_preset(spec.arguments["preset"])
+    with warnings.catch_warnings():
+        # MobileNet's builders warn that they take the weights of 224 pixels; without a top they fit any size
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+        shape = (None, None, 3)
+        return attribute(spec.builder)(include_top=False, weights="imagenet", input_shape=shape, **spec.arguments)
 
 
 def _arrays(source: Any) -> list[np.ndarray]:

@@ -130,7 +130,7 @@ def write_whole(path: Path, write: Callable[[Path], None], name: str, *, alterna
     """
     backend = runtime.keras().backend.backend()
     if backend != "tensorflow":
-        raise ModelError(f"{name} is written by TensorFlow, and Keras runs on {backend}; set KERAS_BACKEND=tensorflow")
+        raise ModelError(f"{name} is written by TensorFlow, and Keras runs on {backend}; write it in another process")
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with _quiet():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,7 +42,7 @@ def cost_of_prediction(table: pd.DataFrame, title: str, pair: tuple[str, str] | 
     if not panels:
         return style.note("No price is known: nothing to show.")
     size = (style.WIDTH + 4 * (len(panels) - 1), 5)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+    figure, axes = style.subplots(1, len(panels), figsize=size, squeeze=False)
     handles = {}
     for axis, (name, of_panel) in zip(axes.flat, panels, strict=True):
         _set_limits(axis, of_panel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     counts = pd.crosstab(frame["label"], frame["split"]).reindex(index=list(classes), fill_value=0)
     splits = [split for split in _SPLITS if split in counts.columns]
     height = 0.8 / max(len(splits), 1)
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
     for index, split in enumerate(splits):
         rows = np.arange(len(classes)) - 0.4 + height * (index + 0.5)
         label = f"{split or 'in no split'} ({counts[split].sum():,})"
@@ -100,7 +99,7 @@ def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -
         column: What to show; its name ends with its unit, "age_years".
         classes: Class names in their order.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(classes)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(classes)))
     rows = frame[frame[column].notna()]
     _violins(axis, rows, column, classes)
     counts = rows["label"].value_counts()
@@ -124,7 +123,7 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     counts = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
     totals = counts.sum(axis=1)
     shares = counts.div(totals.clip(lower=1), axis=0) * 100
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(classes)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(classes)))
     left = np.zeros(len(classes))
     for index, value in enumerate(counts.columns):
         bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **style.bar(index))
@@ -164,7 +163,7 @@ def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     if distinct == 1:
         width, height = frame[["width_px", "height_px"]].iloc[0]
         return style.note(f"All {len(frame):,} images: {width:.0f} × {height:.0f} pixels")
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 4))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 4))
     series = {name: frame[frame["label"] == name] for name in classes}
     if len(classes) > _MOST_CLASSES:
         series = {"all classes": frame}
@@ -194,7 +193,7 @@ def shortcut_bars(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         return style.note("Shortcuts: too few images")
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.5 * len(table)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.2 + 0.5 * len(table)))
     rows = np.arange(len(table))
     above = table["above chance"].to_numpy(bool)
     for index, (chosen, label) in enumerate(((above, "above chance"), (~above, "not above chance"))):

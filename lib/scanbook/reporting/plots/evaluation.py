@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ def metric_bars(
         unit: Name of the value's axis.
         references: Values to mark with a line, such as {"majority class": 0.67, "Bayes": 0.93}.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.34 * len(table)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.2 + 0.34 * len(table)))
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
     for row, (value, low, high) in enumerate(table[["value", "low", "high"]].to_numpy(float)):
@@ -65,7 +65,7 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
     texts = [f"{count:,}\n{share:.0%}" if few else f"{count:,}" if count else "" for count, share in cells]
     names = [style.readable(name) for name in table.columns]
     side, margin = float(np.clip(0.85 * k, 2.2, 8)), 0.08 * max(map(len, names))
-    figure, axis = plt.subplots(figsize=(side + margin + 2, side + margin + 0.7))
+    figure, axis = style.subplots(figsize=(side + margin + 2, side + margin + 0.7))
     scale = {"label": "share of the true class", "format": PercentFormatter(1), "shrink": 0.6}
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "square": True, "cbar": not few, "cbar_kws": scale}
     letters = {"annot": np.reshape(texts, counts.shape), "fmt": "", "annot_kws": {"fontsize": 9 if few else 7}}
@@ -92,7 +92,7 @@ def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> F
         rounds: Bootstrap resamples for the intervals.
         seed: Of the resamples.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH + 1.5, 4.6))
+    figure, axis = style.subplots(figsize=(style.WIDTH + 1.5, 4.6))
     _roc(axis, predictions, rounds, seed, len(predictions.classes))
     axis.set_ylabel("sensitivity")
     axis.set_title(f"ROC curves, each class against the rest ({style.count_of(len(predictions), 'image')})")
@@ -112,7 +112,7 @@ def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0)
         rounds: Bootstrap resamples for the intervals.
         seed: Of the resamples.
     """
-    figure, axes = plt.subplots(1, len(arms), figsize=(4.4 * len(arms), 4.8), sharey=True, squeeze=False)
+    figure, axes = style.subplots(1, len(arms), figsize=(4.4 * len(arms), 4.8), sharey=True, squeeze=False)
     for axis, (name, predictions) in zip(axes.flat, arms.items(), strict=True):
         _roc(axis, predictions, rounds, seed, _MOST_CURVES)
         axis.set_title(name)
@@ -156,7 +156,7 @@ def reliability_diagram(before: Predictions, after: Predictions) -> Figure:
         before: The model's own probabilities.
         after: Calibrated ones, of the same images.
     """
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(style.WIDTH * 0.7, 5.8), height_ratios=(3, 1), sharex=True)
+    figure, (axis, below) = style.subplots(2, 1, figsize=(style.WIDTH * 0.7, 5.8), height_ratios=(3, 1), sharex=True)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1.2, label="perfectly calibrated")
     edges = np.linspace(0, 1, 11)
     for index, (name, predictions) in enumerate({"before": before, "after": after}.items()):
@@ -201,7 +201,7 @@ def heat_maps(
         overlay = below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.asarray(heat, dtype=float))
         if np.min(heat) < 0.5 < np.max(heat):
             below.contour(heat, levels=[0.5], colors="white", linewidths=1, linestyles="dashed")
-    opaque = plt.cm.ScalarMappable(norm=overlay.norm, cmap=overlay.cmap)
+    opaque = ScalarMappable(norm=overlay.norm, cmap=overlay.cmap)
     figure.colorbar(opaque, ax=grid, label="relative importance (dashed: half)", shrink=0.6, aspect=30)
     style.headline(figure, f"Regions that determined the prediction ({style.count_of(len(images), 'image')})")
     return figure
@@ -224,7 +224,7 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
             metric.title if name == metric.name else f"{name}: {metric.title}"
             for name, metric in zip(differences, metrics, strict=True)
         ]
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.3 + 0.34 * len(table)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.3 + 0.34 * len(table)))
     axis.axvline(0, color=style.INK, linewidth=1.2)
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     for row, difference in enumerate(differences.values()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ def training_bars(strong: pd.DataFrame, title: str) -> Figure:
             `speedup` over the first.
         title: What was trained, on which machine, how often.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.5 + 0.45 * len(strong)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.5 + 0.45 * len(strong)))
     positions = np.arange(len(strong))
     for index, (arm, rows) in enumerate(strong.assign(position=positions).groupby("arm", sort=False)):
         axis.barh(rows["position"], rows["seconds"], 0.6, **style.bar(index), label=arm)
@@ -58,7 +57,7 @@ def scaling_curves(strong: pd.DataFrame, weak: pd.DataFrame, law: pd.DataFrame |
     most = int(strong["threads"].max())
     if most == 1:
         return style.note("one thread: nothing to scale")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH + 1, 3.8))
+    figure, (left, right) = style.subplots(1, 2, figsize=(style.WIDTH + 1, 3.8))
     ideal = {"color": style.INK, "linestyle": "--", "linewidth": 1.2, "label": "ideal"}
     left.plot([1, most], [1, most], **ideal)
     look = style.line(0)
@@ -106,7 +105,7 @@ def throughput_by_batch(table: pd.DataFrame, title: str) -> Figure:
             95 % interval, NaN where there is none) and refused ("" where the engine is admitted).
         title: Which model, on which machine.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH + 1, 4.4))
+    figure, axis = style.subplots(figsize=(style.WIDTH + 1, 4.4))
     looks = _looks(table)
     names = [table.apply(name, axis=1) for name in (_engine, _mode)]
     for (engine, mode), rows in table.sort_values("batch", kind="stable").groupby(names, sort=False):
@@ -137,7 +136,7 @@ def latency_percentiles(table: pd.DataFrame, title: str) -> Figure:
     """
     smallest = table["batch"].min()
     rows = table[table["batch"] == smallest].sort_values("p50", kind="stable").reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(style.WIDTH + 1, 1.4 + 0.32 * len(rows)))
+    figure, axis = style.subplots(figsize=(style.WIDTH + 1, 1.4 + 0.32 * len(rows)))
     looks = _looks(table)
     for index, row in rows.iterrows():
         look = looks[_engine(row)]
@@ -176,7 +175,7 @@ def layer_times(types: pd.DataFrame, layers: pd.DataFrame, title: str) -> Figure
         title: Which model, on which machine, how often.
     """
     heights = [len(types) + 0.8, len(layers) + 0.8]
-    figure, axes = plt.subplots(2, 1, figsize=(style.WIDTH, 1.6 + 0.36 * sum(heights)), height_ratios=heights)
+    figure, axes = style.subplots(2, 1, figsize=(style.WIDTH, 1.6 + 0.36 * sum(heights)), height_ratios=heights)
     for axis, table, name in zip(axes, (types, layers), ("type of layer", "layer"), strict=True):
         for index, precision in enumerate(("fp32", "int8")):
             times, shares = table[f"{precision} milliseconds"], table[f"{precision} share"]
@@ -210,7 +209,7 @@ def stage_bars(
     """
     if table.empty:
         return style.note("no stage was used")
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.3 + 0.36 * len(table)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.3 + 0.36 * len(table)))
     rows, values = np.arange(len(table)), table[column].to_numpy(float)
     once = table["share"].isna().to_numpy()
     for index, chosen in enumerate((~once, once)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,7 +30,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
     names = [f"{name} ({style.count_of(len(history), 'epoch')})" for name, history in histories.items()]
     columns = 2 if max(map(len, names), default=0) <= _LEGEND else 1
     rows = -(-(len(names) + 2) // columns)
-    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH + 1, 3.1 + 0.2 * rows))
+    figure, axes = style.subplots(1, 2, figsize=(style.WIDTH + 1, 3.1 + 0.2 * rows))
     for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of images"), strict=True):
         for index, history in enumerate(histories.values()):
             look = style.line(index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
@@ -97,7 +96,7 @@ def unet_curves(history: pd.DataFrame, images: int) -> Figure:
         history: One row per epoch: epoch (from 1), loss, dice, validation_loss, validation_dice.
         images: Number of training images.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.1))
+    figure, axes = style.subplots(1, 2, figsize=(style.WIDTH, 3.1))
     best = history.loc[history["validation_dice"].idxmax()]
     for axis, measure, unit in zip(axes, ("loss", "dice"), ("cross-entropy + 1 − Dice", "mean of images"), strict=True):
         for index, (split, column) in enumerate({"training": measure, "validation": f"validation_{measure}"}.items()):

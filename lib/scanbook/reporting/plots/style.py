@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -57,20 +57,39 @@ _SETTINGS: dict[str, Any] = {
 Arguments = ParamSpec("Arguments")
 
 
-def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Return `draw` with this style and a closed figure, so that a notebook shows it once: as the cell's value.
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Draw in the block with this style on Matplotlib's own defaults, whatever the user's `matplotlibrc` says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
 
-    Matplotlib's settings and backend are as before afterwards.
-    """
+
+def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Return `draw` with this style; Matplotlib's settings are as before afterwards."""
 
     @functools.wraps(draw)
     def styled_draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
-        with mpl.rc_context(_SETTINGS):
-            figure = draw(*args, **kwargs)
-            plt.close(figure)
-        return figure
+        with own_settings():
+            return draw(*args, **kwargs)
 
     return styled_draw
+
+
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **options: Any
+) -> tuple[Figure, Any]:
+    """Return a figure and its axes, as `pyplot.subplots` does, without a window or the user's backend.
+
+    Args:
+        rows: Rows of axes.
+        columns: Columns of axes.
+        figsize: Width and height, inches.
+        options: Of `Figure.subplots`.
+    """
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def line(index: int) -> dict[str, Any]:
@@ -159,12 +178,12 @@ def panels(
         columns: Most panels per row.
         width: Of a panel, inches.
         height: Of a panel, inches.
-        options: Of `pyplot.subplots`.
+        options: Of `Figure.subplots`.
     """
     columns = min(columns, count)
     rows = -(-count // columns)
     size = (max(columns * width, 4.5), rows * height + 0.4)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    figure, grid = subplots(rows, columns, figsize=size, squeeze=False, **options)
     for axis in grid.flat[count:]:
         axis.set_visible(False)
     return figure, grid, list(grid.flat[:count])
@@ -211,7 +230,7 @@ def image_table(
 
 def note(text: str) -> Figure:
     """Return a figure that states why there is nothing to show."""
-    figure, axis = plt.subplots(figsize=(WIDTH / 2, 0.8))
+    figure, axis = subplots(figsize=(WIDTH / 2, 0.8))
     axis.axis("off")
     axis.text(0.5, 0.5, text, ha="center", va="center", color=INK)
     return figure

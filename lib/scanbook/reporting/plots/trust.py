@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,7 +27,7 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
         stated: Prevalence where the model is to be used, to be marked; None marks none. Beyond the table's prevalences
             the values there read "not known".
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 4.2))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 4.2))
     shares = table.index.to_numpy(np.float64)
     labels = {
         "ppv": "PPV: share of positive answers that are correct",
@@ -71,7 +70,7 @@ def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None 
         chosen: Rows coverage and accuracy, columns value, low, high, as `evaluation.abstention` gives; marked with
             the intervals of both.
     """
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(style.WIDTH * 0.8, 5.4), height_ratios=(3, 1.2), sharex=True)
+    figure, (axis, below) = style.subplots(2, 1, figsize=(style.WIDTH * 0.8, 5.4), height_ratios=(3, 1.2), sharex=True)
     shares = table["answered"].to_numpy()
     style.band(axis, shares, table["low"], table["high"], style.COLOURS[0])
     axis.plot(shares, table["value"], **style.line(0), label="most confident answers (band: 95 % interval)")
@@ -105,7 +104,7 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
     """
     names, metrics = table.index.unique("subgroup"), table.index.unique("metric")
     size = (max(style.WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names))
-    figure, grid = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
+    figure, grid = style.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
     for index, (axis, metric) in enumerate(zip(grid.flat, metrics, strict=True)):
         rows = table.xs(metric, level="metric").loc[names]
         if overall is not None and metric in overall.index:
@@ -137,7 +136,7 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
         title: Of which model, and on how many images.
     """
     seeds = [name for name in table.columns if str(name).startswith("seed ")]
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 1.5 + 0.4 * len(table)))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.5 + 0.4 * len(table)))
     rows = np.arange(len(table))
     axis.axvline(0, color=style.INK, linewidth=1.2, label="mean")
     axis.hlines(rows, table["min"] - table["mean"], table["max"] - table["mean"], color=style.QUIET, linewidth=1)
@@ -165,7 +164,7 @@ def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
         values: Of each seed, by configuration, the first one on top.
         metric: Title of the metric.
     """
-    figure, axis = plt.subplots(figsize=(style.WIDTH, 0.36 * len(values) + 1.3))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 0.36 * len(values) + 1.3))
     for row, of_seeds in enumerate(values.values()):
         look = {"color": style.COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
         axis.plot(of_seeds, row + _spread(len(of_seeds), 0.5), **look, label="" if row else "one seed")
@@ -204,7 +203,7 @@ def robustness_curves(frame: pd.DataFrame) -> Figure:
         frame: One row per kind and severity: kind, severity (from 0), accuracy, low, high, images.
     """
     kinds = frame["kind"].unique()
-    figure, axes = plt.subplots(1, len(kinds), figsize=(style.WIDTH + 1.5, 2.9), sharey=True, squeeze=False)
+    figure, axes = style.subplots(1, len(kinds), figsize=(style.WIDTH + 1.5, 2.9), sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds, strict=True):
         rows = frame[frame["kind"] == kind].sort_values("severity")
         style.band(axis, rows["severity"], rows["low"], rows["high"], style.COLOURS[0])

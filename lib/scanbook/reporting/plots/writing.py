@@ -11,6 +11,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 
+from scanbook.reporting.plots import style
+
 LARGEST_SVG = 150_000
 """Bytes beyond which a figure is written as pixels."""
 DPI = 150
@@ -45,13 +47,13 @@ class Written:
 
 def write(figure: Figure) -> Written:
     """Return a figure as SVG or, if that is larger than `LARGEST_SVG`, as pixels."""
-    vectors = io.BytesIO()
-    with mpl.rc_context(_SVG):
+    vectors, pixels, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with style.own_settings():  # some are read only as a figure is written
+        mpl.rcParams.update(_SVG)
         figure.savefig(vectors, format="svg", metadata={"Date": None})
-    if vectors.tell() <= LARGEST_SVG:
-        return Written(vectors.getvalue(), "svg", vectors.getvalue(), "image/svg+xml")
-    pixels, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=DPI)
+        if vectors.tell() <= LARGEST_SVG:
+            return Written(vectors.getvalue(), "svg", vectors.getvalue(), "image/svg+xml")
+        figure.savefig(pixels, format="png", dpi=DPI)
     with Image.open(pixels) as image:
         image.convert("RGB").save(small, "webp", quality=QUALITY)
     return Written(pixels.getvalue(), "png", small.getvalue(), "image/webp")
