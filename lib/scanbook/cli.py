@@ -356,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 for success, 1 after a line on stderr that says what went wrong, 130 when interrupted.
     """
+    runtime.print_every_character()
     options = _parser().parse_args(arguments)
     if arguments is None and options.do is _train:
         restart_with_malloc()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from scanbook import runtime
 from scanbook.errors import DataError
 from scanbook.evaluation.predictions import Predictions
 from scanbook.store import fingerprint
@@ -94,7 +95,7 @@ class Manifest:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
-        return fingerprint(table.encode(), self.classes, self.facts.get("data", ""))
+        return fingerprint(runtime.encode(table), self.classes, self.facts.get("data", ""))
 
 
 def _short_path(path: str) -> str:

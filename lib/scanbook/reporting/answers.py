@@ -29,7 +29,7 @@ def describe_data(
         near: `quality.across_splits`.
         shortcuts: `quality.shortcuts`.
     """
-    images, groups = counts.loc["all"], counts.loc["groups"]
+    images, groups = counts.iloc[-2], counts.iloc[-1]  # a class may be called "all"
     several = f" of {groups['all']:,} patients or lesions" if groups["all"] < images["all"] else ""
     across = int(near["across"].sum())
     pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"

@@ -184,7 +184,10 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
         caption = table.caption.extract()
         caption.name, caption["class"], caption["id"] = "p", "caption", f"table-{table['data-name']}"
         caption.append(_link_to_file(soup, table))
-        table.insert_before(caption)
+        folded = table.parent if table.parent.name == "details" else None
+        (folded or table).insert_before(caption)
+        if folded:
+            folded.summary.string = f"All {len(table.select('tbody tr')):,} rows"
         named = {"aria-labelledby": caption["id"]}
         table["aria-labelledby"] = caption["id"]
     for corner in (cell for cell in table.select("thead th") if not cell.get_text().strip()):

@@ -16,3 +16,4 @@ from scanbook.runtime.machine import (
     versions_of,
 )
 from scanbook.runtime.steps import duration, step
+from scanbook.runtime.text import encode, legible, print_every_character

@@ -10,6 +10,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from scanbook import runtime
+
 
 def plain(value: Any) -> Any:
     """Return the JSON equivalent of a value that is none itself.
@@ -31,12 +33,15 @@ def plain(value: Any) -> Any:
 
 
 def atomic_write(path: Path, data: str | bytes) -> None:
-    """Write a file under a temporary name, then rename it: readers see the old content or the new, never half of it."""
+    r"""Write a file under a temporary name, then rename it: readers see the old content or the new, never half of it.
+
+    Text is written as UTF-8; a byte of a file's name that is not UTF-8 becomes `\xe9`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(runtime.encode(data) if isinstance(data, str) else data)
         with contextlib.suppress(OSError):  # a file system without permissions
             os.chmod(name, 0o644)
         os.replace(name, path)

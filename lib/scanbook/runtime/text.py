@@ -1,0 +1,34 @@
+"""Text from the file system, whose names may hold bytes that are not UTF-8."""
+
+from __future__ import annotations
+
+import sys
+
+
+def legible(text: str) -> str:
+    r"""Return a text as UTF-8 can hold it.
+
+    Python reads a byte of a file's name that is not UTF-8 as a lone surrogate (PEP 383), with which the file is opened
+    again. Whatever is shown or written has `\xe9` in its place.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as JSON can hold
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def encode(text: str) -> bytes:
+    """Return a text as UTF-8, `legible` where it has to be."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return legible(text).encode()
+
+
+def print_every_character() -> None:
+    r"""Let this process print what its terminal cannot show as `\u2026`, instead of ending it with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's is not a file
+            stream.reconfigure(errors="backslashreplace")
