@@ -15,6 +15,9 @@ from scanbook.errors import DataError
 from scanbook.evaluation.predictions import Predictions
 from scanbook.store import fingerprint
 
+# Arrow's strings, which pandas takes where pyarrow is installed, cannot hold a path whose bytes are not UTF-8.
+pd.options.mode.string_storage = "python"
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("image_id", "path", "label", "group", "mask_path", "split")
@@ -91,11 +94,24 @@ class Manifest:
         """Return the same dataset with another table."""
         return replace(self, frame=frame.reset_index(drop=True))
 
+    def legible(self) -> Manifest:
+        r"""Return the same dataset with names that UTF-8 can hold: a byte that is not UTF-8 is shown as `\xe9`.
+
+        The paths stay as they are, since they open the files.
+        """
+        text = self.frame.select_dtypes(["object", "string"]).columns.difference(["path", "mask_path"])
+        clean = {name: self.frame[name].map(_legible) for name in text}
+        return replace(self, frame=self.frame.assign(**clean), classes=tuple(map(runtime.legible, self.classes)))
+
     def fingerprint(self) -> str:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
         return fingerprint(runtime.encode(table), self.classes, self.facts.get("data", ""))
+
+
+def _legible(value: Any) -> Any:
+    return runtime.legible(value) if isinstance(value, str) else value
 
 
 def _short_path(path: str) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+_ADDRESS = "file://"
 
 
 def legible(text: str) -> str:
@@ -25,6 +30,19 @@ def encode(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return legible(text).encode()
+
+
+def path_as_text(path: Path) -> str:
+    """Return a path as a text that UTF-8 can hold: one with other bytes as an address, "file:///data/caf%E9"."""
+    text = str(path)
+    return text if legible(text) == text else path.absolute().as_uri()
+
+
+def path_from_text(text: str) -> Path:
+    """Return the path that `path_as_text` wrote, or the path itself."""
+    if text.startswith(_ADDRESS):
+        return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_ADDRESS))))
+    return Path(text)
 
 
 def print_every_character() -> None:
