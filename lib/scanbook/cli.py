@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ScanbookError, OSError) as error:  # an OSError is the machine's: disk full, port taken, folder read-only
         if options.traceback or os.environ.get("SCANBOOK_TRACEBACK"):
             traceback.print_exc()
-        print(f"scanbook: {error}", file=sys.stderr)
+        print(f"scanbook: {runtime.legible(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -99,19 +99,21 @@ class Manifest:
 
         The paths stay as they are, since they open the files.
         """
-        text = self.frame.select_dtypes(["object", "string"]).columns.difference(["path", "mask_path"])
-        clean = {name: self.frame[name].map(_legible) for name in text}
-        return replace(self, frame=self.frame.assign(**clean), classes=tuple(map(runtime.legible, self.classes)))
+        shown = {
+            name: [runtime.legible(value) if isinstance(value, str) else value for value in column]
+            for name, column in self.frame.drop(columns=["path", "mask_path"])
+            .select_dtypes(["object", "string"])
+            .items()
+            if any(isinstance(value, str) and runtime.legible(value) != value for value in column)
+        }
+        frame = self.frame.assign(**shown) if shown else self.frame
+        return replace(self, frame=frame, classes=tuple(map(runtime.legible, self.classes)))
 
     def fingerprint(self) -> str:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
         return fingerprint(runtime.encode(table), self.classes, self.facts.get("data", ""))
-
-
-def _legible(value: Any) -> Any:
-    return runtime.legible(value) if isinstance(value, str) else value
 
 
 def _short_path(path: str) -> str:

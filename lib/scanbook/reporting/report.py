@@ -206,8 +206,8 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
     for column in zip(*rows, strict=False):
         texts = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
         numbers = bool(texts) and all(map(NUMBER.fullmatch, texts))
-        for cell in column:
-            long = cell.name == "td" and len(cell.get_text()) > LONG_CELL
+        for row, cell in enumerate(column):
+            long = (cell.name == "td" or row >= heads) and len(cell.get_text()) > LONG_CELL
             cell["class"] = "number" if numbers else "long" if long else "word"
     table.wrap(_scrolling(soup, named))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 _ADDRESS = "file://"
+_MARKUP = re.compile(r"([\\`*_\[\]<>&|$~#])")
 
 
 def legible(text: str) -> str:
@@ -22,6 +24,11 @@ def legible(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte, as JSON can hold
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_markdown(name: str) -> str:
+    """Return a name from the data so that Markdown shows it as it is, in a sentence and in the cell of a table."""
+    return _MARKUP.sub(r"\\\1", " ".join(legible(name).split()))
 
 
 def encode(text: str) -> bytes:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from scanbook import runtime
+
+_LONE = re.compile("[\ud800-\udfff]")
+"""What UTF-8 cannot hold."""
 
 
 def plain(value: Any) -> Any:
@@ -51,5 +55,6 @@ def atomic_write(path: Path, data: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON with its keys in their order, atomically."""
-    atomic_write(path, json.dumps(value, indent=2, default=plain, ensure_ascii=False) + "\n")
+    """Write readable JSON with its keys in their order, atomically; its text is `legible`."""
+    text = json.dumps(value, indent=2, default=plain, ensure_ascii=False) + "\n"
+    atomic_write(path, _LONE.sub(lambda match: json.dumps(runtime.legible(match[0]))[1:-1], text))

@@ -76,7 +76,7 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells = zip(counts.flat, shares.flat, strict=True)
     texts = [f"{count:,}\n{share:.0%}" if few else f"{count:,}" if count else "" for count, share in cells]
-    names = [name_of(name) for name in table.columns]
+    names = [name_of(name, 40 if few else 24) for name in table.columns]
     side, margin = float(np.clip(0.85 * k, 2.2, max(8, 0.3 * k))), 0.08 * max(map(len, names))
     figure, axis = plt.subplots(figsize=(side + margin + 2, side + margin + 0.7))
     scale = {"label": "share of the true class", "format": PercentFormatter(1), "shrink": 0.6}

@@ -26,7 +26,7 @@ QUIET = "#8C8C8C"
 WIDTH = 8.0
 MOST_ROWS = 30
 """Rows of a chart beyond which it shows the extremes alone."""
-_EXTREMES = 12
+_EXTREMES = 10
 """Number of rows that it then shows of each end."""
 _LONGEST_WORD, _LONGEST_LINE = 64, 120
 """Most characters of a word and of a line of a caption."""
