@@ -33,6 +33,8 @@ _SURELY_FITS = 40
 # letters that are joined, reordered or written from the right, which matplotlib does since 3.11
 _SHAPED = re.compile("[\u0590-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _SHAPES = mpl.__version_info__ >= (3, 11)
+_FOREIGN = "[^\\x00-\\x7f\\s“”…–—−→×]"
+"""A character that may belong to a word of another script."""
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -124,12 +126,9 @@ def _drawn(text: str, numbers: dict[str, int], key: dict[str, str]) -> str:
     text = unicodedata.normalize("NFC", _CONTROL.sub(" ", legible(text)))
     missing = {character for character in text if not character.isspace() and not _font_of(character)}
     if missing:
-        others = f"[{re.escape(''.join(missing))}]"
-        text = re.sub(
-            rf"{others}(?:(?:{others}|\s|[\u200b-\u200f\u2060-\u2069\ufe0f])*{others})?",
-            lambda match: _number(match[0], numbers, key),
-            text,
-        )
+        # the whole word: half of it could not be read either
+        word = f"{_FOREIGN}*[{re.escape(''.join(missing))}]{_FOREIGN}*"
+        text = re.sub(rf"{word}(?:\s*{word})*", lambda match: _number(match[0], numbers, key), text)
     # what is left of marks without a shape, such as those of direction, would be drawn as boxes
     return "".join(character for character in text if unicodedata.category(character) != "Cf" and character != "\ufe0f")
 
