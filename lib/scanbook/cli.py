@@ -361,6 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 for success, 1 after a line on stderr that says what went wrong, 130 when interrupted.
     """
+    runtime.print_every_character()
     options = _parser().parse_args(arguments)
     if arguments is None and options.do is _train:
         restart_with_malloc()
@@ -379,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ScanbookError, OSError) as error:  # an OSError is the machine's: disk full, port taken, folder read-only
         if options.traceback or os.environ.get("SCANBOOK_TRACEBACK"):
             traceback.print_exc()
-        print(f"scanbook: {error}", file=sys.stderr)
+        print(f"scanbook: {runtime.legible(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from huggingface_hub import EvalResult, ModelCard
 
 from helpers import planted
@@ -99,6 +100,16 @@ def test_a_person_reads_classes_decisions_and_formats(text: str) -> None:
     assert "-2.0 to +1.0" in text
     assert 'ONNX is not available: ONNX needs onnx: pip install "scanbook[onnx]".' in text
     assert "python -m scanbook.serving serve" in text
+
+
+def test_a_class_of_any_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    classes = ("$x_1$ *a*|b", "<b>bold\nline", "cost $\\frac$")
+    points = {name: POINTS["blue"] | {"classes": [name]} for name in classes}
+    card = card_of(tmp_path, classes=classes, operating_points=points)
+    html = BeautifulSoup(render(card), "html.parser")
+    shown = [cell.get_text() for cell in html.select("section table tbody th")]
+    assert {"$x_1$ *a*|b", "<b>bold line", "cost $\\frac$"} <= set(shown)
+    assert "In the order of the probabilities: $x_1$ *a*|b, <b>bold line, cost $\\frac$." in html.get_text()
 
 
 def test_every_table_of_the_card_is_one(text: str) -> None:

@@ -124,3 +124,17 @@ def test_a_manifests_fingerprint_changes_with_all_but_the_place() -> None:
         Manifest("mini", frame, ("a", "b"), {"data": "2"}),
     ]
     assert len({manifest.fingerprint() for manifest in (whole, *others)}) == 7
+
+
+def test_names_that_are_not_utf8_are_shown_and_their_paths_still_open() -> None:
+    name = "caf\udce9"
+    row = {"image_id": f"{name}/1.png", "path": f"/data/{name}/1.png", "label": name, "group": name, "site": name}
+    other = {"image_id": "b", "path": "/data/b", "label": "b", "group": "b", "site": None}
+    frame = pd.DataFrame([row, other], dtype=object).assign(mask_path="", split="", age=[1.5, None])
+    manifest = Manifest("odd", frame, (name, "b")).legible()
+    assert manifest.classes == (r"caf\xe9", "b")
+    columns = ["image_id", "label", "group", "site"]
+    assert manifest.frame.loc[0, columns].tolist() == [r"caf\xe9/1.png", *[r"caf\xe9"] * 3]
+    assert manifest.frame["path"].tolist() == frame["path"].tolist()
+    assert manifest.frame["site"].isna().tolist() == [False, True] and manifest.frame["age"].dtype == float
+    assert manifest.fingerprint() != manifest.with_frame(manifest.frame.assign(path="/data/b")).fingerprint()

@@ -138,8 +138,8 @@ def test_formats_and_missing_values_are_counted_by_class() -> None:
     ages = np.where(np.arange(60) < 7, np.nan, 50.0)
     sexes = np.where(np.arange(60) % 10 == 0, "unknown", "female")
     table = quality.missing_values(manifest.with_frame(manifest.frame.assign(age=ages, sex=sexes)))
-    assert table.loc["age", "all"] == 7 and table.loc["sex", "all"] == 6
-    assert table.loc["age", list(CLASSES)].sum() == 7
+    assert table.loc["all", "age"] == 7 and table.loc["all", "sex"] == 6
+    assert table.loc[list(CLASSES), "age"].sum() == 7
 
 
 def test_a_tint_of_a_part_of_one_class_is_reported() -> None:

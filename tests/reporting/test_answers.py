@@ -98,6 +98,8 @@ def test_data_are_described_with_what_could_mislead() -> None:
     assert sentences[0].startswith("The splits hold 100 images of 50 patients or lesions in 3 classes: train 60")
     assert "one may be in two splits; 2 pairs of near-duplicates are" in sentences[1], "no patients are named"
     assert sentences[2] == "2 images have a fault (blank 2, dark 1)."
+    of_class = counts.head(1) - 1  # of a class that is called as the total, and comes before it
+    assert answers.describe_data(manifest, pd.concat([of_class, counts]), flagged, near, shortcuts) == sentences
     assert "sees only size predicts the class with an AUC of 0.800 (0.700–0.900), better than chance" in sentences[3]
     share = manifest.majority_accuracy()
     assert sentences[4] == f"Always answering the most frequent class is right for {share:.1%} of the test images."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from scanbook.bundle.description import REQUIREMENTS, Bundle
+from scanbook.runtime import as_markdown
 
 if TYPE_CHECKING:  # neither is a package of the service, which shows cards as the export rendered them
     from huggingface_hub import ModelCardData
@@ -32,6 +34,9 @@ _FRONT = (
     *("license", "license_name", "license_link", "language", "library_name", "pipeline_tag", "tags", "datasets"),
     "metrics",
 )
+
+
+_BARE_PIPE = re.compile(r"(?<!\\)\|")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def card_markdown(bundle: Bundle) -> str:
         for paragraph in section.paragraphs:
             lines += [paragraph, ""]
         if section.rows:
-            rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in section.rows]
+            rows = ["| " + " | ".join(_BARE_PIPE.sub(r"\\|", cell) for cell in row) + " |" for row in section.rows]
             lines += [rows[0], "|" + " --- |" * len(section.rows[0]), *rows[1:], ""]
     run = f"pip install -r {REQUIREMENTS}\npython -m scanbook.serving serve"
     lines += ["## Run it", "", "In this folder:", "", "```sh", run, "```", ""]
@@ -186,8 +191,11 @@ def _name_headers(tokens: list[Token]) -> None:
 def _classes(bundle: Bundle) -> Section:
     languages = {code: LANGUAGES.get(code, (code,))[0] for code in bundle.names}
     rows = [("Class", *languages.values())]
-    rows += [(name, *(bundle.label(index, code) for code in languages)) for index, name in enumerate(bundle.classes)]
-    order = "In the order of the probabilities: " + ", ".join(bundle.classes) + "."
+    names = [as_markdown(name) for name in bundle.classes]
+    rows += [
+        (name, *(as_markdown(bundle.label(index, code)) for code in languages)) for index, name in enumerate(names)
+    ]
+    order = "In the order of the probabilities: " + ", ".join(names) + "."
     return Section("Classes", (order,), tuple(rows) if languages else ())
 
 
@@ -196,7 +204,8 @@ def _operating_points(bundle: Bundle) -> list[Section]:
         return []
     rows = [("Target", "Threshold", "Sensitivity", "Specificity")]
     for target, point in bundle.operating_points.items():
-        name = target if point["classes"] == [target] else f"{target} ({' + '.join(point['classes'])})"
+        members = " + ".join(map(as_markdown, point["classes"]))
+        name = members if point["classes"] == [target] else f"{as_markdown(target)} ({members})"
         threshold = "no threshold" if point["threshold"] is None else f"{point['threshold']:.3f}"
         rows.append((name, threshold, *(_with_interval(point[rate]) for rate in ("sensitivity", "specificity"))))
     note = (

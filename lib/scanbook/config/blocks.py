@@ -126,7 +126,7 @@ class Study(Block):
     @property
     def location(self) -> Path:
         """Place of the dataset, which need not exist: `data`, else its folder in `data/`."""
-        return Path(self.data) if self.data not in ("", KAGGLE) else runtime.data_dir() / self.study
+        return runtime.path_from_text(self.data) if self.data not in ("", KAGGLE) else runtime.data_dir() / self.study
 
     @property
     def sources(self) -> list[Path]:

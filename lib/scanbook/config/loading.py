@@ -93,7 +93,9 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
         variable = NOT_KEYS[key]
         advice = f"pass it as {variable}={values[key]} instead" if variable else "remove it: it follows from DATA"
         raise StudyError(f"study {name}: {key} is set to {values[key]!r}, and is not a key; {advice}")
-    place = data if data in ("", KAGGLE) else str(Path(data).expanduser().resolve())
+    place = data
+    if data not in ("", KAGGLE):  # a notebook's parameters and JSON are UTF-8
+        place = runtime.path_as_text(runtime.path_from_text(data).expanduser().resolve())
     try:
         study = Study.model_validate(values | {"profile": profile, "data": place})
     except ValidationError as error:

@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from scanbook import runtime
 from scanbook.errors import DataError
 from scanbook.evaluation.predictions import Predictions
 from scanbook.store import fingerprint
+
+# Arrow's strings, which pandas takes where pyarrow is installed, cannot hold a path whose bytes are not UTF-8.
+pd.options.mode.string_storage = "python"
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -96,11 +100,26 @@ class Manifest:
         """Return the same dataset with another table."""
         return replace(self, frame=frame.reset_index(drop=True))
 
+    def legible(self) -> Manifest:
+        r"""Return the same dataset with names that UTF-8 can hold: a byte that is not UTF-8 is shown as `\xe9`.
+
+        The paths stay as they are, since they open the files.
+        """
+        shown = {
+            name: [runtime.legible(value) if isinstance(value, str) else value for value in column]
+            for name, column in self.frame.drop(columns=["path", "mask_path"])
+            .select_dtypes(["object", "string"])
+            .items()
+            if any(isinstance(value, str) and runtime.legible(value) != value for value in column)
+        }
+        frame = self.frame.assign(**shown) if shown else self.frame
+        return replace(self, frame=frame, classes=tuple(map(runtime.legible, self.classes)))
+
     def fingerprint(self) -> str:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
-        return fingerprint(table.encode(), self.classes, self.facts.get("data", ""))
+        return fingerprint(runtime.encode(table), self.classes, self.facts.get("data", ""))
 
 
 def _short_path(path: str) -> str:

@@ -29,7 +29,8 @@ def describe_data(
         near: `quality.across_splits`.
         shortcuts: `quality.shortcuts`.
     """
-    images, groups = counts.loc["all"], counts.loc["groups"]
+    # a class may have the name of a total, which comes after it
+    images, groups = (counts[counts.index == total].iloc[-1] for total in ("all", "groups"))
     several = f" of {groups['all']:,} patients or lesions" if groups["all"] < images["all"] else ""
     across = int(near["across"].sum())
     pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"

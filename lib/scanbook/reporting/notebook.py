@@ -25,13 +25,21 @@ from scanbook.evaluation import Predictions
 from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
 from scanbook.reporting.records import TRAINED_ON
-from scanbook.store import atomic_write, visited, write_json
+from scanbook.store import atomic_write, fingerprint, visited, write_json
 
 if TYPE_CHECKING:
     from scanbook.training import TrainedModel  # which imports Keras
 
 ROWS = 60
-"""Most rows of a table that a page shows."""
+"""Most rows of a table that a page shows at once."""
+FOLDED_ROWS, FOLDED_CELLS = 1200, 15_000
+"""Most rows and cells of a table of classes that a page shows folded, so that none is missing."""
+_OF_CLASSES = ("class", "true class", "target", "subgroup", "comparison")
+"""Names of the index of such tables."""
+_LONGEST_NAME = 80
+"""Most characters of the name of a file."""
+_NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
+"""Classes of HTML in which Jupyter looks for no formula: a name may hold two dollars."""
 MOST_SENTENCES = 5
 """Most sentences of an answer."""
 _PANDAS = ("display.float_format", None, "display.precision", 6, "display.max_colwidth", None)
@@ -56,10 +64,15 @@ class Session:
         self._results: dict[str, Any] = {}
         self._measurements: dict[str, Any] = {}
         self._test_evaluations: Counter[str] = Counter()
+        self._numbers: dict[str, int] = {}  # that stand for texts in figures
 
     def say(self, sentence: str) -> None:
-        """Show a sentence under the cell, in Markdown; HTML in a name from the data has no effect."""
-        escaped = re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", sentence)
+        """Show a sentence under the cell, with Markdown's `code`, **strong** and *emphasis*.
+
+        HTML, formulas, links and other Markdown in a name from the data have no effect.
+        """
+        sentence = runtime.legible(sentence)
+        escaped = re.sub(r"(`[^`]*`)|([&<_$\[|~\\])", lambda match: match[1] or _entity(match[2]), sentence)
         _display({"text/markdown": escaped, "text/plain": sentence})
 
     def answer(self, sentences: Sequence[str], figure: str = "") -> None:
@@ -79,58 +92,77 @@ class Session:
             )
         self.measure("answer", list(sentences))
         paragraphs = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
-        page = f'<section class="answer" data-figure="{escape(figure)}">{paragraphs}</section>'
+        page = f'<section class="answer {_NO_FORMULAS}" data-figure="{escape(figure)}">{paragraphs}</section>'
         _display({"text/html": page, "text/plain": "\n".join(sentences)})
 
     def warning(self, sentence: str) -> None:
         """Show what a reader must know before using the figures; a page lists it below its answer."""
         self._measurements.setdefault("warnings", []).append(sentence)
-        _display({"text/html": f'<p class="warning">{_inline(sentence)}</p>', "text/plain": f"Note: {sentence}"})
+        _display(
+            {
+                "text/html": f'<p class="warning {_NO_FORMULAS}">{_inline(sentence)}</p>',
+                "text/plain": f"Note: {sentence}",
+            }
+        )
 
     def table(self, name: str, frame: pd.DataFrame, caption: str, *, ends: str = "95 % intervals") -> None:
         """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`.
 
+        A long table of classes is shown whole, but folded.
+
         Names are shown in words, and a value in one cell with its interval, as `tables.readable` has them.
 
         Args:
-            name: Name of the file.
+            name: Name of the file; characters that no file may have are replaced.
             frame: The table.
             caption: What it shows.
             ends: What the ends of its intervals are, where it has any; added to the caption.
         """
+        name = _file_name(name)
         file = f"tables/{name}.csv"
         atomic_write(self.folder / file, frame.to_csv())
         if frame.empty:
             self.say(f"{caption}: none.")
             return
         flat = frame.reset_index(level=list(range(1, frame.index.nlevels))) if frame.index.nlevels > 1 else frame
-        visible, intervals = tables.readable(flat.head(ROWS))
+        of_classes = flat.index.name in _OF_CLASSES and len(flat) <= FOLDED_ROWS and flat.size <= FOLDED_CELLS
+        folded = of_classes and len(flat) > ROWS
+        visible, intervals = tables.readable(flat if folded else flat.head(ROWS))
         caption += f", with {ends}" if intervals and "interval" not in caption else ""
         visible = visible.round(4).rename_axis(index=None, columns=flat.index.name and tables.words(flat.index.name))
-        remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > ROWS else ""
-        opening = f'<table data-name="{name}" data-file="{file}"><caption>{escape(caption + remark)}</caption>'
+        remark = f" (the first {ROWS} of {len(flat):,} rows; all of them: {file})" if len(flat) > len(visible) else ""
+        opening = f'<table class="{_NO_FORMULAS}" data-name="{name}" data-file="{file}">'
+        opening += f"<caption>{escape(caption + remark)}</caption>"
         with pd.option_context(*_PANDAS):
-            page = re.sub("<table[^>]*>", lambda _: opening, visible.to_html(na_rep="–"), count=1)
-            _display({"text/html": page, "text/plain": f"{caption}{remark}\n{visible}"})
+            shown, plain = visible.to_html(na_rep="–"), f"{caption}{remark}\n{visible}"
+        page = re.sub("<table[^>]*>", lambda _: opening, runtime.legible(shown), count=1)
+        if folded:
+            page = f'<details class="rows"><summary>{escape(caption)}: all {len(flat):,} rows</summary>{page}</details>'
+        _display({"text/html": page, "text/plain": plain})
 
     def figure(self, name: str, figure: Figure, alt: str) -> None:
         """Show a figure and keep it as `figures/<name>.svg`, or as `.png` where that is smaller.
 
         Args:
-            name: Name of the file.
+            name: Name of the file; characters that no file may have are replaced.
             figure: A figure of `scanbook.reporting.plots`.
             alt: Its caption; with the figure's title, also the text for readers who cannot see it.
         """
-        written = writing.write(figure)
+        name, title = _file_name(name), writing.title(figure)
+        written = writing.write(figure, self._numbers)
         file = f"figures/{name}.{written.suffix}"
         for suffix in ("svg", "png"):  # an earlier run may have written the other
             (self.folder / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
         atomic_write(self.folder / file, written.file)
-        title = writing.title(figure)
         text = escape(f"{alt}. {title}" if title not in alt else alt)
         width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS pixels
         image = f'<img src="{written.uri}" alt="{text}" width="{width}" height="{height}">'
-        page = f'<figure data-name="{name}" data-file="{file}">{image}<figcaption>{escape(alt)}</figcaption></figure>'
+        caption = escape(alt)
+        if written.key:
+            texts = ", ".join(f"{number} <bdi>{escape(text)}</bdi>" for number, text in written.key.items())
+            caption += f' <span class="key">No font of this machine draws what stands for these numbers: {texts}</span>'
+        page = f'<figure class="{_NO_FORMULAS}" data-name="{name}" data-file="{file}">'
+        page = runtime.legible(f"{page}{image}<figcaption>{caption}</figcaption></figure>")
         _display({"text/html": page, "text/plain": f"{alt} ({file})"})
 
     def machine(self) -> None:
@@ -257,8 +289,19 @@ def _of_images(study: config.Study) -> str:
     return f"The images are real: {study.runs_on}."
 
 
+def _file_name(name: str) -> str:
+    """Return a name as that of a file on every system; one that had to be changed ends with its fingerprint."""
+    possible = re.sub(r"[^\w .+-]", "_", name)[:_LONGEST_NAME].strip()
+    return possible if possible == name else f"{possible}-{fingerprint(name)[:6]}"
+
+
+def _entity(character: str) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(character, f"&#{ord(character)};")
+
+
 def _inline(sentence: str) -> str:
     """Return a sentence as HTML; code in backticks and words in asterisks are marked."""
+    sentence = runtime.legible(sentence)
     marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(sentence, quote=False))
     marked = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
     return re.sub(r"\*(.+?)\*", r"<em>\1</em>", marked)
@@ -289,10 +332,19 @@ def _display(forms: dict[str, str]) -> None:
     display(forms, raw=True)
 
 
+def _distinct(names: pd.Index) -> pd.Index:
+    """Return the names of rows, each once: a class that is called as a total, "all", becomes "all (1)"."""
+    repeated = names.duplicated(keep="last")
+    if not repeated.any():
+        return names
+    rows = zip(names, repeated, pd.Series(names).groupby(names).cumcount() + 1, strict=True)
+    return pd.Index([f"{name} ({count})" if others else name for name, others, count in rows])
+
+
 def _plain(value: Any) -> Any:
     """Return a value for JSON: tables as mappings by row, arrays as lists, floats with 6 digits, and NaN as null."""
     if isinstance(value, pd.DataFrame):
-        return json.loads(value.round(6).to_json(orient="index"))
+        return json.loads(value.round(6).set_axis(_distinct(value.index)).to_json(orient="index"))
     if isinstance(value, pd.Series | dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

@@ -194,7 +194,10 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
         caption = table.caption.extract()
         caption.name, caption["class"], caption["id"] = "p", "caption", f"table-{table['data-name']}"
         caption.append(_link_to_file(soup, table))
-        table.insert_before(caption)
+        folded = table.parent if table.parent.name == "details" else None
+        (folded or table).insert_before(caption)
+        if folded:
+            folded.summary.string = f"All {len(table.select('tbody tr')):,} rows"
         named = {"aria-labelledby": caption["id"]}
         table["aria-labelledby"] = caption["id"]
     for corner in (cell for cell in table.select("thead th") if not cell.get_text().strip()):
@@ -213,8 +216,8 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
     for column in zip(*rows, strict=False):
         texts = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
         numbers = bool(texts) and all(map(NUMBER.fullmatch, texts))
-        for cell in column:
-            long = cell.name == "td" and len(cell.get_text()) > LONG_CELL
+        for row, cell in enumerate(column):
+            long = (cell.name == "td" or row >= heads) and len(cell.get_text()) > LONG_CELL
             cell["class"] = "number" if numbers else "long" if long else "word"
     table.wrap(_scrolling(soup, named))
 

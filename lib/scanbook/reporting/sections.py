@@ -66,6 +66,22 @@ def show_seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
         session.figure("seeds", figure, "Distance of each seed's metrics from their mean")
 
 
+def show_confusion(session: Session, test: Predictions) -> None:
+    """Show which class is predicted for which; of very many classes, the pairs that are confused.
+
+    Args:
+        session: Shows and keeps the results.
+        test: Predictions for the test images.
+    """
+    table = evaluation.confusion(test)
+    many = len(table) > plots.MOST_SQUARES
+    caption = "Most frequent confusions" if many else "Confusion matrix"
+    session.figure("confusion", plots.confusion_matrix(table), f"{caption} of the test images")
+    if many:
+        pairs = plots.confusions(table).round(4).set_index("true").rename_axis("true class")
+        session.table("confusions", pairs, "Classes that are confused, with the share of the true class's images")
+
+
 def show_operating_points(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
     """Show thresholds chosen on validation and applied to test, and predictive values by prevalence.
 

@@ -25,3 +25,4 @@ from scanbook.runtime.machine import (
     versions_of,
 )
 from scanbook.runtime.steps import duration, step
+from scanbook.runtime.text import as_markdown, encode, legible, path_as_text, path_from_text, print_every_character

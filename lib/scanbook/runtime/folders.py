@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from scanbook.errors import ScanbookError
+from scanbook.runtime.text import legible
 
 NOTEBOOK = "SCANBOOK_NOTEBOOK"
 """Variable in which the runner tells a kernel which notebook it runs."""
@@ -33,7 +34,13 @@ def project_root() -> Path:
 
 def _folder(variable: str, default: str) -> Path:
     value = os.environ.get(variable)
-    return Path(value).resolve() if value else project_root() / default
+    folder = Path(value).resolve() if value else project_root() / default
+    if (name := legible(str(folder))) != str(folder):
+        raise ScanbookError(
+            f"{name} is a path whose bytes are not UTF-8, which a notebook cannot hold; rename the folder, or set "
+            f"{variable} to another one"
+        )
+    return folder
 
 
 def data_dir() -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from scanbook import runtime
 from scanbook.config import Study
 from scanbook.data import adapters, quality, splits
 from scanbook.data.cards.claims import claimed_splits, claims, comparison_note
@@ -83,7 +84,7 @@ def dataset_card(
         "licence": study.licence or "not stated",
         "synthetic": study.on_stand_in or source.adapter == "synthetic",
         "images": len(frame),
-        "classes": manifest.classes,
+        "classes": list(map(runtime.as_markdown, manifest.classes)),
         "grouped": manifest.facts.get("grouped", False),
         "groups": frame["group"].nunique(),
         "notes": manifest.facts.get("notes", ()),
@@ -176,9 +177,10 @@ def _markdown(table: pd.DataFrame) -> str:
     """Return a table of counts in Markdown; "" where it has no row."""
     if table.empty:
         return ""
-    head = [str(table.index.name or ""), *map(str, table.columns)]
+    head = [runtime.as_markdown(str(name)) for name in (table.index.name or "", *table.columns)]
     rows = [
-        [str(name), *("" if pd.isna(cell) else f"{cell:,.0f}" for cell in row)] for name, *row in table.itertuples()
+        [runtime.as_markdown(str(name)), *("" if pd.isna(cell) else f"{cell:,.0f}" for cell in row)]
+        for name, *row in table.itertuples()
     ]
     rule = ["---", *("---:" for _ in table.columns)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in [head, rule, *rows])
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])

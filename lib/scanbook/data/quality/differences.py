@@ -163,14 +163,14 @@ def tint_sentences(table: pd.DataFrame) -> str:
 
 
 def missing_values(manifest: Manifest) -> pd.DataFrame:
-    """Return the number of images without a value, per column of metadata (rows), for each class and for all."""
+    """Return the number of images without a value, per class (rows, in class order, then all) and column."""
     frame = manifest.frame
     columns = {}
     for name in manifest.metadata:
         unknown = frame[name].isna() | frame[name].astype(str).str.strip().str.lower().isin(["", "unknown", "nan"])
         counts = unknown.groupby(frame["label"]).sum().reindex(list(manifest.classes), fill_value=0)
         columns[name] = [*counts, int(unknown.sum())]
-    return pd.DataFrame.from_dict(columns, orient="index", columns=[*manifest.classes, "all"]).rename_axis("column")
+    return pd.DataFrame(columns, index=pd.Index([*manifest.classes, "all"], name="class"))
 
 
 def _holm(p: np.ndarray) -> np.ndarray:

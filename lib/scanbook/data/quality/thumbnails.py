@@ -29,11 +29,31 @@ def thumbnails(manifest: Manifest, ids: Sequence[str], side: int = 128) -> list[
     return pictures
 
 
+_MOST_EXAMPLES = 72
+"""Training images that stand for the classes, over all of them."""
+
+
 def class_examples(manifest: Manifest, count: int = 6) -> tuple[list[np.ndarray], list[str]]:
-    """Return the first training images of every class, in class order, as `thumbnails`, and the class of each."""
+    """Return the first training images of every class, in class order, as `thumbnails`, and the class of each.
+
+    Of many classes there are fewer images than `count` of each; of more than 72, one image of each of the largest and
+    of the smallest classes.
+    """
     frame = manifest.frame[manifest.frame["split"] == TRAIN]
-    rows = pd.concat([frame[frame["label"] == name].head(count) for name in manifest.classes])
+    sizes = frame["label"].value_counts().reindex(list(manifest.classes), fill_value=0)
+    names, by_size = list(manifest.classes), sizes.sort_values(ascending=False, kind="stable").index
+    if len(names) > _MOST_EXAMPLES:
+        names = [*by_size[: _MOST_EXAMPLES // 2], *by_size[-(_MOST_EXAMPLES // 2) :]]
+    count = min(count, max(1, _MOST_EXAMPLES // len(names)))
+    rows = pd.concat([frame[frame["label"] == name].head(count) for name in names])
     return thumbnails(manifest, rows["image_id"]), rows["label"].tolist()
+
+
+def examples_title(manifest: Manifest) -> str:
+    """Return which classes `class_examples` shows."""
+    count, each = len(manifest.classes), _MOST_EXAMPLES // 2
+    which = f" of the {each} largest and the {each} smallest of {count:,} classes" if count > _MOST_EXAMPLES else ""
+    return f"Training images{which}"
 
 
 def flagged_examples(manifest: Manifest, flagged: pd.DataFrame, count: int = 6) -> tuple[list[np.ndarray], list[str]]:

@@ -11,7 +11,9 @@ from scanbook.reporting.plots.data import (
     shortcut_bars,
 )
 from scanbook.reporting.plots.evaluation import (
+    MOST_SQUARES,
     confusion_matrix,
+    confusions,
     difference_plot,
     heat_maps,
     metric_bars,

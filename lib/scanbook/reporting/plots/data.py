@@ -11,17 +11,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.names import name_of
 
 _SPLITS = ("train", "validation", "test", "")
 _LEVELS = ", levels of 0 to 255"
 _UNITS = dict.fromkeys(("brightness", "contrast", "saturation", "red_minus_blue", "green_minus_magenta"), _LEVELS)
 _UNITS["sharpness"] = ", log10 of the Laplacian's variance"
 _MOST_CLASSES = 12
+_MOST_VIOLINS = 20
+"""Classes beyond which a panel of `image_statistics` shows those with the extreme medians."""
+_EXTREME_VIOLINS = 8
+"""Number of classes that it then shows of each end."""
+_MOST_IMAGES = 72
+"""Images beyond which a montage shows the first ones."""
 
 
 @style.styled
 def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Draw the number of images of each class in each split.
+    """Draw the number of images of each class in each split; of many classes, of the largest and the smallest.
 
     Args:
         frame: A manifest's frame: one row per image, with columns label, split and group.
@@ -29,20 +36,26 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """
     counts = pd.crosstab(frame["label"], frame["split"]).reindex(index=list(classes), fill_value=0)
     splits = [split for split in _SPLITS if split in counts.columns]
+    totals = {split: counts[split].sum() for split in splits}
+    shown, note = style.extremes(counts.sum(axis=1), "classes", ("largest", "smallest"))
+    counts = counts.loc[shown]
     height = 0.8 / max(len(splits), 1)
-    figure, axis = style.subplots(figsize=(style.WIDTH, 0.8 + len(classes) * max(0.34, 0.22 * len(splits))))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 0.8 + len(shown) * max(0.34, 0.22 * len(splits))))
     for index, split in enumerate(splits):
-        rows = np.arange(len(classes)) - 0.4 + height * (index + 0.5)
-        label = f"{split or 'in no split'} ({counts[split].sum():,})"
+        rows = np.arange(len(shown)) - 0.4 + height * (index + 0.5)
+        label = f"{split or 'in no split'} ({totals[split]:,})"
         bars = axis.barh(rows, counts[split], height, label=label, **style.bar(index))
         axis.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    style.row_labels(axis, classes)
+    style.row_labels(axis, [name_of(label) for label in shown])
+    style.split_extremes(axis, len(shown), note)
     axis.margins(x=0.1)
     axis.set(xlabel="images", ylabel="class")
     groups = style.count_of(frame["group"].nunique(), "group")
-    axis.set_title(f"Images per class and split ({style.count_of(len(frame), 'image')} in {groups})")
+    title = f"Images per class and split ({style.count_of(len(frame), 'image')} in {groups})"
+    axis.set_title(f"{title}\n{note}".strip())
     if splits != [""]:
-        axis.legend(title="split", loc="best")
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}  # no part of a long chart is free
+        axis.legend(title="split", **(beside if len(shown) > _MOST_CLASSES else {"loc": "best"}))
     return figure
 
 
@@ -50,7 +63,7 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
 def montage(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int = 6, title: str = "Examples"
 ) -> Figure:
-    """Draw images side by side, each with its caption.
+    """Draw images side by side, each with its caption; of many, the first ones.
 
     Args:
         images: RGB images `(h, w, 3)`, uint8.
@@ -60,13 +73,15 @@ def montage(
     """
     if len(images) == 0:
         return style.note(f"{title}: no image")
-    figure, axes = style.image_grid(
-        len(images), columns, extra=0.16 + 0.1 * max(len(text) // 24 + 1 for text in titles)
-    )
+    count = f"{f'the first {_MOST_IMAGES} of ' if len(images) > _MOST_IMAGES else ''}"
+    count += style.count_of(len(images), "image")
+    images, titles = images[:_MOST_IMAGES], titles[:_MOST_IMAGES]
+    lines = max(len(style.in_brief(text)) // 24 + 1 for text in titles)
+    figure, axes = style.image_grid(len(images), columns, extra=0.16 + 0.1 * lines)
     for axis, image, text in zip(axes, images, titles, strict=True):
         axis.imshow(image)
         style.caption(axis, text)
-    style.headline(figure, f"{title} ({style.count_of(len(images), 'image')})")
+    style.headline(figure, f"{title} ({count})")
     return figure
 
 
@@ -74,19 +89,27 @@ def montage(
 def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]) -> Figure:
     """Draw the distributions of measured properties of the images by class, one panel per property.
 
+    Of many classes each panel shows those with the highest and the lowest medians of its property.
+
     Args:
         frame: One row per image, with column label and the numeric `columns`; a name ends with its unit, "width_px".
         columns: Properties to show.
         classes: Class names in their order.
     """
-    height = 0.9 + 0.32 * len(classes)
-    figure, grid, axes = style.panels(len(columns), 2, style.WIDTH / 2 + 0.5, height, sharey=True)
-    for axis, column in zip(axes, columns, strict=True):
-        _violins(axis, frame, column, classes)
+    shown = {column: _extreme_medians(frame, column, classes, _MOST_VIOLINS, _EXTREME_VIOLINS) for column in columns}
+    height = 0.9 + 0.32 * max(len(names) for names, _ in shown.values())
+    alike = len(classes) <= _MOST_VIOLINS
+    figure, grid, axes = style.panels(len(columns), 2, style.WIDTH / 2 + 0.5, height, sharey=alike)
+    for axis, (column, (names, note)) in zip(axes, shown.items(), strict=True):
+        _violins(axis, frame, column, names)
+        style.row_labels(axis, [name_of(label, 40 if alike else 24) for label in names])
+        style.split_extremes(axis, len(names), note)
         axis.set_xlabel(style.readable(column) + _UNITS.get(column, ""))
     for axis in grid[:, 1:].flat:
         axis.set_ylabel("")
-    style.headline(figure, f"Image statistics by class ({style.count_of(len(frame), 'image')}; dashes: quartiles)")
+    title = f"Image statistics by class ({style.count_of(len(frame), 'image')}; dashes: quartiles)"
+    note = next((f"\nin each panel {note.split(';')[0]}" for _, note in shown.values() if note), "")
+    style.headline(figure, title + note)
     return figure
 
 
@@ -94,24 +117,31 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
 def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
     """Draw the distribution of one number, such as age, in each class, with how many images have it.
 
+    Of many classes, those with the highest and the lowest medians are shown.
+
     Args:
         frame: One row per image, with columns label and `column` (numeric, NaN where missing).
         column: What to show; its name ends with its unit, "age_years".
         classes: Class names in their order.
     """
-    figure, axis = style.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(classes)))
     rows = frame[frame[column].notna()]
-    _violins(axis, rows, column, classes)
+    shown, note = _extreme_medians(rows, column, classes)
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(shown)))
+    _violins(axis, rows, column, shown)
     counts = rows["label"].value_counts()
-    style.row_labels(axis, [f"{name} (n = {counts.get(name, 0):,})" for name in classes])
+    style.row_labels(axis, [f"{name_of(label)} (n = {counts.get(label, 0):,})" for label in shown])
+    style.split_extremes(axis, len(shown), note)
     recorded = f"recorded: {len(rows):,} of {style.count_of(len(frame), 'image')}"
-    axis.set_title(f"{style.readable(column).capitalize()} by class ({recorded}; dashes: quartiles)")
+    title = f"{_capital(column)} by class ({recorded}; dashes: quartiles)"
+    axis.set_title(f"{title}\n{note.split(';')[0]}".strip())
     return figure
 
 
 @style.styled
 def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
     """Draw the shares of the values of one attribute, such as sex or camera, in each class.
+
+    Of many classes, those with the most and the least of the most frequent value are shown.
 
     Args:
         frame: One row per image, with columns label and `column`; a missing value is shown as "not recorded".
@@ -123,20 +153,38 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     counts = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
     totals = counts.sum(axis=1)
     shares = counts.div(totals.clip(lower=1), axis=0) * 100
-    figure, axis = style.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(classes)))
-    left = np.zeros(len(classes))
+    most = name_of(shares.columns[0])
+    first = shares.iloc[:, 0].where(totals > 0)
+    shown, note = style.extremes(first, "classes", (f"with the most “{most}”", "with the least"))
+    shares = shares.loc[shown]
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(shown)))
+    left = np.zeros(len(shown))
     for index, value in enumerate(counts.columns):
-        bars = axis.barh(range(len(classes)), shares[value], left=left, height=0.7, label=value, **style.bar(index))
+        bars = axis.barh(range(len(shown)), shares[value], left=left, height=0.7, **style.bar(index))
+        bars.set_label(name_of(value))
         labels = [f"{share:.0f}" if share >= 6 else "" for share in shares[value]]
         for text in axis.bar_label(bars, labels, label_type="center", fontsize=8):
             if text.get_text():
                 text.set_bbox(style.WHITE)
         left += shares[value].to_numpy()
-    style.row_labels(axis, [f"{name} (n = {totals[name]:,})" for name in classes])
+    style.row_labels(axis, [f"{name_of(label)} (n = {totals[label]:,})" for label in shown])
+    style.split_extremes(axis, len(shown), note)
     axis.set(xlabel="share of the class's images, %", ylabel="class", xlim=(0, 100))
-    axis.set_title(f"{style.readable(column).capitalize()} by class ({style.count_of(len(frame), 'image')})")
-    axis.legend(title=style.readable(column), loc="center left", bbox_to_anchor=(1, 0.5))
+    title = f"{_capital(column)} by class ({style.count_of(len(frame), 'image')})"
+    axis.set_title(f"{title}\n{note.split(';')[0]}".strip())
+    axis.legend(title=name_of(column), loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _extreme_medians(frame: pd.DataFrame, column: str, classes: Sequence[str], *limits: int) -> tuple[list[str], str]:
+    """Return the classes that a chart of one number shows, and a line of its title that says so."""
+    medians = frame.groupby("label")[column].median().reindex(list(classes))
+    return style.extremes(medians, "classes", ("with the highest", "with the lowest medians"), *limits)
+
+
+def _capital(column: str) -> str:
+    text = name_of(column)
+    return text[:1].upper() + text[1:]
 
 
 def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str]) -> None:
@@ -145,8 +193,8 @@ def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str
     shape = {"orient": "h", "cut": 0, "density_norm": "width", "inner": "quart"}
     look = {"color": style.COLOURS[5], "linecolor": style.INK, "linewidth": 1}
     sns.violinplot(frame, x=column, y="label", order=list(classes), ax=axis, **shape, **look)
-    style.row_labels(axis, classes)
-    axis.set(xlabel=style.readable(column), ylabel="class")
+    style.row_labels(axis, [name_of(label) for label in classes])
+    axis.set(xlabel=name_of(column), ylabel="class")
 
 
 @style.styled
@@ -167,12 +215,12 @@ def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     series = {name: frame[frame["label"] == name] for name in classes}
     if len(classes) > _MOST_CLASSES:
         series = {"all classes": frame}
-    for index, (name, rows) in enumerate(series.items()):
+    for index, (label, rows) in enumerate(series.items()):
         sizes = rows.groupby(["width_px", "height_px"]).size().reset_index(name="images")
         areas = 24 + 260 * sizes["images"] / len(frame)
         look = {"marker": style.line(index)["marker"], "edgecolors": style.line(index)["color"], "facecolors": "none"}
-        label = f"{name} ({len(sizes):,})"
-        axis.scatter(sizes["width_px"], sizes["height_px"], areas, linewidths=1.4, label=label, **look)
+        text = f"{name_of(label)} ({len(sizes):,})"
+        axis.scatter(sizes["width_px"], sizes["height_px"], areas, linewidths=1.4, label=text, **look)
     for values, set_limits in ((frame["width_px"], axis.set_xlim), (frame["height_px"], axis.set_ylim)):
         low, high = float(values.min()), float(values.max())
         margin = max(0.08 * (high - low), 0.05 * high)

@@ -15,11 +15,20 @@ from sklearn.metrics import roc_curve
 
 from scanbook.evaluation import METRICS, Difference, Predictions, per_class, reliability, summary
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.names import name_of
 
 _MOST_COUNTS = 12
 """Classes beyond which a confusion matrix shows counts alone, in small letters."""
+MOST_SQUARES = 40
+"""Classes beyond which their most frequent confusions are drawn instead of the matrix."""
+_MOST_PAIRS = 24
+"""Pairs of classes that are shown where there are too many classes for a matrix."""
 _MOST_CURVES = 4
 """Classes beyond which the ROC figure of several arms shows the mean curve alone."""
+_MOST_CLASS_CURVES = 20
+"""Classes beyond which the ROC figure shows the curves of the extremes, and their mean."""
+_EXTREME_CURVES = 5
+"""Number of curves that it then shows of each end."""
 
 
 @style.styled
@@ -54,17 +63,21 @@ def metric_bars(
 def confusion_matrix(table: pd.DataFrame) -> Figure:
     """Draw which class is predicted for which: counts, and shares of each true class.
 
+    Of more than 40 classes, whose squares would be too small, the most frequent confusions are drawn.
+
     Args:
         table: Counts `(k, k)`, true classes as rows, predicted ones as columns, as `evaluation.confusion` gives.
     """
+    if len(table) > MOST_SQUARES:
+        return _confusions(table)
     import seaborn as sns  # slow to import
 
     counts, k, few = table.to_numpy(), len(table), len(table) <= _MOST_COUNTS
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells = zip(counts.flat, shares.flat, strict=True)
     texts = [f"{count:,}\n{share:.0%}" if few else f"{count:,}" if count else "" for count, share in cells]
-    names = [style.readable(name) for name in table.columns]
-    side, margin = float(np.clip(0.85 * k, 2.2, 8)), 0.08 * max(map(len, names))
+    names = [name_of(name, 40 if few else 24) for name in table.columns]
+    side, margin = float(np.clip(0.85 * k, 2.2, max(8, 0.3 * k))), 0.08 * max(map(len, names))
     figure, axis = style.subplots(figsize=(side + margin + 2, side + margin + 0.7))
     scale = {"label": "share of the true class", "format": PercentFormatter(1), "shrink": 0.6}
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "square": True, "cbar": not few, "cbar_kws": scale}
@@ -80,12 +93,50 @@ def confusion_matrix(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _confusions(table: pd.DataFrame) -> Figure:
+    """Draw the most frequent confusions of a matrix of counts."""
+    pairs, images = confusions(table), style.count_of(int(table.to_numpy().sum()), "image")
+    if pairs.empty:
+        return style.note(f"Confusions of {len(table):,} classes: none in {images}")
+    shown = pairs.head(_MOST_PAIRS)
+    figure, axis = style.subplots(figsize=(style.WIDTH + 1, 1.4 + 0.3 * len(shown)))
+    axis.barh(range(len(shown)), shown["images"], 0.7, **style.bar(0))
+    for row, (count, share) in enumerate(shown[["images", "share"]].to_numpy(float)):
+        style.label_bar(axis, f"{count:,.0f} ({share:.0%})", count, row)
+    names = shown[["true", "predicted"]].map(lambda name: name_of(name, 28))
+    style.row_labels(axis, [f"{true} → {predicted}" for true, predicted in names.to_numpy()])
+    axis.margins(x=0.14)
+    axis.set(xlabel="images (share of the true class's)", ylabel="true → predicted class")
+    title = f"Most frequent confusions of {len(table):,} classes ({images}, {int(pairs['images'].sum()):,} wrong)"
+    axis.set_title(f"{title}\nthe first {len(shown)} of {style.count_of(len(pairs), 'pair')}; all are in the table")
+    return figure
+
+
+def confusions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of classes that are confused, the most frequent first.
+
+    Args:
+        table: Counts `(k, k)`, as `evaluation.confusion` gives.
+
+    Returns:
+        One row per pair: `true`, `predicted`, `images`, and their `share` of the true class's images.
+    """
+    counts = table.to_numpy()
+    true, predicted = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
+    images = counts[true, predicted]
+    names = np.array(table.columns, dtype=object)
+    pairs = pd.DataFrame({"true": names[true], "predicted": names[predicted], "images": images})
+    pairs["share"] = images / counts.sum(axis=1)[true]
+    return pairs.sort_values(["images", "share"], ascending=False, kind="stable", ignore_index=True)
+
+
 @style.styled
 def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> Figure:
     """Draw one-vs-rest ROC curves and their mean, with AUROC and its 95 % interval over patients.
 
     Of two classes, whose curves mirror each other, only the second is shown. The mean is over sensitivities at equal
-    false-positive rates. Classes without images have no curve.
+    false-positive rates. Classes without images have no curve. Of more than 20 classes, those with the highest and
+    lowest areas have one.
 
     Args:
         predictions: Of n images.
@@ -93,9 +144,10 @@ def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> F
         seed: Of the resamples.
     """
     figure, axis = style.subplots(figsize=(style.WIDTH + 1.5, 4.6))
-    _roc(axis, predictions, rounds, seed, len(predictions.classes))
+    note = _roc(axis, predictions, rounds, seed, _MOST_CLASS_CURVES, ends=_EXTREME_CURVES)
     axis.set_ylabel("sensitivity")
-    axis.set_title(f"ROC curves, each class against the rest ({style.count_of(len(predictions), 'image')})")
+    title = f"ROC curves, each class against the rest ({style.count_of(len(predictions), 'image')})"
+    axis.set_title(f"{title}\n{note}".strip())
     axis.legend(title="AUROC (95 % interval)", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
     return figure
 
@@ -125,27 +177,37 @@ def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0)
     return figure
 
 
-def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int) -> None:
-    """Draw the curve of each class where there are at most `most`, their mean, and the line of chance."""
+def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int, *, ends: int = 0) -> str:
+    """Draw the curve of each class where there are at most `most`, their mean, and the line of chance.
+
+    Of more classes, draw those of the `ends` highest and lowest areas, and return a line of the title that says so.
+    """
     table = per_class(predictions, rounds, seed)
     classes = table.index[1:] if len(table) == 2 else table.index
     classes = [name for name in classes if np.isfinite(table.loc[name, "auroc"])]
+    drawn, note = list(classes) if len(classes) <= most else [], ""
+    if len(classes) > most and ends:
+        kinds = ("with the highest", "with the lowest areas")
+        drawn, note = style.extremes(table.loc[classes, "auroc"], "classes", kinds, most, ends)
     steps = np.linspace(0, 1, 201)
-    curves = []
+    curves = {}
     for name in classes:
-        index, row = predictions.classes.index(name), table.loc[name]
+        index = predictions.classes.index(name)
         false, true, _ = roc_curve(predictions.y_true == index, predictions.probabilities[:, index])
-        curves.append(np.r_[0, np.interp(steps[1:], false, true)])
-        if len(classes) <= most:
-            area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
-            label = f"{style.readable(name)} (n = {row['support']:,.0f}): {area}"
-            axis.plot(false, true, **style.line(index), markevery=0.1, linewidth=1.3, label=label)
+        curves[name] = false, true
+    for index, name in enumerate(drawn):
+        row = table.loc[name]
+        area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
+        label = f"{name_of(name)} (n = {row['support']:,.0f}): {area}"
+        axis.plot(*curves[name], **style.line(index), markevery=0.1, linewidth=1.3, label=label)
     if len(curves) > 1:
         row = summary(predictions, ("auroc",), rounds, seed).loc["auroc"]
         label = f"mean of {len(curves)} classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        axis.plot(steps, np.mean(curves, axis=0), color=style.INK, linewidth=3.5, label=label)
+        mean = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
+        axis.plot(steps, mean, color=style.INK, linewidth=3.5, label=label)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
+    return note
 
 
 @style.styled

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.names import name_of
 
 _LEGEND = 44
 """Most characters of a name of which two fit side by side below a figure."""
@@ -92,9 +93,7 @@ def mixed_batch(
     for axis, image, row in zip(axes, images, shares, strict=True):
         order = np.argsort(-row, kind="stable")
         axis.imshow(image)
-        style.caption(
-            axis, " + ".join(f"{row[k]:.2f} {style.readable(classes[k])}" for k in order if row[k] >= 0.005), 20
-        )
+        style.caption(axis, " + ".join(f"{row[k]:.2f} {name_of(classes[k])}" for k in order if row[k] >= 0.005), 20)
     style.headline(
         figure, f"{title} ({style.count_of(len(images), 'image')} of one batch, with the shares of their labels)"
     )

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import functools
 import itertools
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import Locator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from scanbook.reporting.plots.names import FONT, readable, shorten, wrap
+
 # Okabe and Ito's palette (2008) is distinct with every common colour blindness; yellow, weak on white, comes last.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 INK = "#333333"
 QUIET = "#8C8C8C"
 WIDTH = 8.0
+MOST_ROWS = 30
+"""Rows of a chart beyond which it shows the extremes alone."""
+_EXTREMES = 10
+"""Number of rows that it then shows of each end."""
+_LONGEST_WORD, _LONGEST_LINE = 64, 120
+"""Most characters of a word and of a line of a caption."""
 # Background of a text on a hatched bar.
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -42,6 +50,7 @@ _SETTINGS: dict[str, Any] = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
     "figure.titlesize": 11,
+    "font.family": [FONT],
     "font.size": 9.5,
     "grid.alpha": 0.5,
     "grid.color": "#CCCCCC",
@@ -52,6 +61,9 @@ _SETTINGS: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "savefig.dpi": 110,
+    # a name from the data is no formula: "$\\frac$" would end the figure, and "5$ to 10$" lose its signs
+    "text.parse_math": False,
+    "text.usetex": False,
 }
 
 Arguments = ParamSpec("Arguments")
@@ -111,16 +123,39 @@ def bar(index: int) -> dict[str, Any]:
     }
 
 
-def readable(name: object) -> str:
-    """Return a column or metric name as words: "blood_pressure" → "blood pressure", a tuple of them joined."""
-    if isinstance(name, tuple):
-        return ", ".join(map(readable, name))
-    return str(name).replace("_", " ")
-
-
 def count_of(count: int, noun: str) -> str:
     """Return a number and its noun: `count_of(2000, "image")` is "2,000 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def extremes(
+    values: pd.Series, kind: str, ends: tuple[str, str], most: int = MOST_ROWS, each: int = _EXTREMES
+) -> tuple[list[Any], str]:
+    """Return which rows a chart shows, and a line of its title that says so; "" where it shows all of them.
+
+    Args:
+        values: A number per row, by the row's name, in the order of a chart that has room for all.
+        kind: What the rows are, in the plural.
+        ends: What the rows with the highest and with the lowest numbers are, such as ("largest", "smallest").
+        most: Rows of which the chart has room for all.
+        each: Rows that it shows of each end, where there are more.
+
+    Returns:
+        The names of the rows, in the order of `values`; of more than `most` those with the highest numbers, then those
+        with the lowest, in descending order. A row without a number counts as none of them.
+    """
+    if len(values) <= most:
+        return list(values.index), ""
+    order = values.dropna().sort_values(ascending=False, kind="stable")
+    count = min(each, len(order) // 2)
+    text = f"the {count} {ends[0]} and the {count} {ends[1]} of {len(values):,} {kind}; all are in the table"
+    return [*order.index[:count], *order.index[len(order) - count :]], text
+
+
+def split_extremes(axis: Axes, rows: int, text: str) -> None:
+    """Draw a line between the two halves of a chart of `extremes`, where `text` says that it is one."""
+    if text:
+        axis.axhline(rows / 2 - 0.5, color=QUIET, linestyle=(0, (6, 4)), linewidth=1)
 
 
 def whiskers(
@@ -237,13 +272,19 @@ def note(text: str) -> Figure:
 
 
 def caption(axis: Axes, text: str, width: int = 24) -> None:
-    """Write a small wrapped caption above an image."""
-    axis.set_title(textwrap.fill(text, width), fontsize=8, loc="center")
+    """Write a small wrapped caption above an image; a line that is very long loses its middle."""
+    axis.set_title(wrap(in_brief(text), width), fontsize=8, loc="center")
+
+
+def in_brief(text: str) -> str:
+    """Return a caption in one line; a word or a line of it that is very long loses its middle."""
+    lines = [[shorten(word, _LONGEST_WORD) for word in line.split()] for line in text.splitlines()]
+    return " ".join(shorten(" ".join(words), _LONGEST_LINE) for words in lines)
 
 
 def row_labels(axis: Axes, names: Sequence[object]) -> None:
     """Name the rows of a horizontal chart, the first on top."""
-    axis.set_yticks(range(len(names)), [readable(name) for name in names])
+    axis.set_yticks(range(len(names)), [readable(row) for row in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from scanbook.evaluation import LEAST_IMAGES, METRICS
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.names import name_of
 
 _PREVALENCES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -97,12 +99,16 @@ def coverage_curve(table: pd.DataFrame, title: str, chosen: pd.DataFrame | None 
 def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None = None) -> Figure:
     """Draw metrics of each subgroup with their 95 % intervals, one panel per metric, with the number of images.
 
+    Of more than 30 subgroups, those with the highest and the lowest values of the first metric are shown.
+
     Args:
         table: Index subgroup and metric, columns images, groups, value, low, high, as `evaluation.subgroups` gives.
         title: By which attribute, and on how many images.
         overall: Index metric, column value, as `evaluation.summary` gives: the value of all images, drawn as a line.
     """
-    names, metrics = table.index.unique("subgroup"), table.index.unique("metric")
+    metrics = table.index.unique("metric")
+    values = table["value"].xs(metrics[0], level="metric")
+    names, note = style.extremes(values, "subgroups", ("with the highest", "with the lowest values"))
     size = (max(style.WIDTH, 3.6 * len(metrics)), 1.4 + 0.38 * len(names))
     figure, grid = style.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
     for index, (axis, metric) in enumerate(zip(grid.flat, metrics, strict=True)):
@@ -117,13 +123,14 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
             look = {"ha": "center", "va": "center", "color": style.INK, "bbox": style.WHITE}
             text = "too few images" if rows["images"].iloc[row] < LEAST_IMAGES else "not defined"
             axis.text(0.5, row, text, transform=axis.get_yaxis_transform(), **look)
-        style.row_labels(axis, [f"{style.readable(name)} (n = {rows.loc[name, 'images']:,})" for name in names])
+        style.row_labels(axis, [f"{name_of(name)} (n = {rows.loc[name, 'images']:,})" for name in names])
+        style.split_extremes(axis, len(names), note)
         axis.set_xlabel(
             f"{METRICS[metric].title if metric in METRICS else style.readable(metric)} (whiskers: 95 % interval)"
         )
         axis.xaxis.set_major_locator(MaxNLocator(5))
     grid[0, 0].set_ylabel("subgroup")
-    style.headline(figure, title)
+    style.headline(figure, f"{title}\n{note}".strip())
     return figure
 
 
@@ -158,20 +165,22 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
 
 @style.styled
 def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
-    """Draw the value of each seed, and their mean, of each configuration of a sweep.
+    """Draw the value of each seed, and their mean, of each configuration of a sweep; of many, of the first 30.
 
     Args:
         values: Of each seed, by configuration, the first one on top.
         metric: Title of the metric.
     """
-    figure, axis = style.subplots(figsize=(style.WIDTH, 0.36 * len(values) + 1.3))
-    for row, of_seeds in enumerate(values.values()):
+    shown = dict(itertools.islice(values.items(), style.MOST_ROWS))
+    figure, axis = style.subplots(figsize=(style.WIDTH, 0.36 * len(shown) + 1.3))
+    for row, of_seeds in enumerate(shown.values()):
         look = {"color": style.COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
         axis.plot(of_seeds, row + _spread(len(of_seeds), 0.5), **look, label="" if row else "one seed")
         look = {"color": style.INK, "marker": "|", "linestyle": "none", "markersize": 16, "markeredgewidth": 2.2}
         axis.plot([np.mean(of_seeds)], [row], **look, label="" if row else "mean of the seeds")
-    style.row_labels(axis, list(values))
-    axis.set(xlabel=f"{metric}, validation images")
+    style.row_labels(axis, list(shown))
+    first = f"; the first {len(shown)} of {len(values):,} configurations" if len(shown) < len(values) else ""
+    axis.set(xlabel=f"{metric}, validation images{first}")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

@@ -53,5 +53,5 @@ wide.addEventListener("change", unfold);
 unfold();
 
 // what is folded is printed too, but for the code
-const folded = () => document.querySelectorAll("footer details");
+const folded = () => document.querySelectorAll("footer details, details.rows");
 addEventListener("beforeprint", () => folded().forEach((details) => { details.open = true; }));
