@@ -90,6 +90,13 @@ def test_figures_of_many_classes_stay_small_and_show_the_extremes() -> None:
     assert len(figures["montage"].axes) == 72
 
 
+def test_where_nothing_is_known_of_many_rows_the_first_are_shown() -> None:
+    table = subgroups_of([f"site {number}" for number in range(50)])
+    figure = plots.subgroup_bars(table.assign(value=np.nan, images=3), "By site (150 images)")
+    assert labels(figure)[0] == "site 0 (n = 3)" and len(labels(figure)) == 20
+    assert "the first 20 of 50 subgroups" in writing.title(figure)
+
+
 def test_very_many_classes_take_no_more_room() -> None:
     classes = [f"species {number}" for number in range(1000)]
     figure = plots.confusion_matrix(evaluation.confusion(predicted(classes, 1)))
