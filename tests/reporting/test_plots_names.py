@@ -174,6 +174,16 @@ def test_a_fallback_font_is_used_where_it_has_the_characters(monkeypatch) -> Non
     names._font_of.cache_clear()
 
 
+def test_letters_that_would_not_be_joined_have_a_number(monkeypatch) -> None:
+    """Matplotlib before 3.11 draws Arabic from the left, letter by letter."""
+    monkeypatch.setattr(names, "_SHAPES", False)
+    names._font_of.cache_clear()
+    figure = Figure()
+    text = figure.text(0, 0, "ورم خبيث (n = 3)")
+    assert names.fit(figure, {}) == {"[1]": "ورم خبيث"} and text.get_text() == "[1] (n = 3)"
+    names._font_of.cache_clear()
+
+
 def test_titles_do_not_leave_the_figure() -> None:
     long = "class with a long name " * 4
     figure = plots.class_counts(frame_of([long]), [long])
