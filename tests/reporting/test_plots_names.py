@@ -90,6 +90,13 @@ def test_figures_of_many_classes_stay_small_and_show_the_extremes() -> None:
     assert len(figures["montage"].axes) == 72
 
 
+def test_where_nothing_is_known_of_many_rows_the_first_are_shown() -> None:
+    table = subgroups_of([f"site {number}" for number in range(50)])
+    figure = plots.subgroup_bars(table.assign(value=np.nan, images=3), "By site (150 images)")
+    assert labels(figure)[0] == "site 0 (n = 3)" and len(labels(figure)) == 20
+    assert "the first 20 of 50 subgroups" in writing.title(figure)
+
+
 def test_very_many_classes_take_no_more_room() -> None:
     classes = [f"species {number}" for number in range(1000)]
     figure = plots.confusion_matrix(evaluation.confusion(predicted(classes, 1)))
@@ -164,6 +171,16 @@ def test_a_fallback_font_is_used_where_it_has_the_characters(monkeypatch) -> Non
     partly = figure.text(0, 1, "abc 日本語 “病変”")
     assert names.fit(figure, {}) == {"[1]": "日本語", "[2]": "病変"}
     assert text.get_fontfamily() == [names.FONT, "Pretended"] and partly.get_text() == "abc [1] “[2]”"
+    names._font_of.cache_clear()
+
+
+def test_letters_that_would_not_be_joined_have_a_number(monkeypatch) -> None:
+    """Matplotlib before 3.11 draws Arabic from the left, letter by letter."""
+    monkeypatch.setattr(names, "_SHAPES", False)
+    names._font_of.cache_clear()
+    figure = Figure()
+    text = figure.text(0, 0, "ورم خبيث (n = 3)")
+    assert names.fit(figure, {}) == {"[1]": "ورم خبيث"} and text.get_text() == "[1] (n = 3)"
     names._font_of.cache_clear()
 
 

@@ -16,7 +16,7 @@ from scanbook.runner import schedule
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STORE", "REPORTS"):
         monkeypatch.setenv(f"SCANBOOK_{name}", str(tmp_path / name))
     monkeypatch.setenv("SCANBOOK_HEADLESS", "1")

@@ -15,8 +15,10 @@ from queue import SimpleQueue
 
 import psutil
 import pytest
+from bs4 import BeautifulSoup
 
 from helpers import pages, settings
+from helpers.layouts import write_image
 from helpers.studies import (
     ROOT,
     Done,
@@ -97,6 +99,35 @@ def run_with_settings(folder: Path, core: int) -> Done:
     return run_in_turn(notebooks(SENSITIVE, DEFAULT), folder, core, **variables)
 
 
+ODD = "folder"
+ODD_CLASSES = (
+    *(
+        "cost $\\frac$",
+        "$x_1$ 5$",
+        "<b>|*_`q`",
+        "two\nlines",
+        "日本 病変",
+        "ورم",
+        "n" * 200,
+        "nan",
+        "1e3",
+        "all",
+        "groups",
+    ),
+    *(f"species {number}" for number in range(40)),
+)
+
+
+def run_on_odd_names(folder: Path, core: int) -> Done:
+    """Run notebooks on many classes of odd names, one with a file whose name is not UTF-8, in a locale without it."""
+    for number, name in enumerate(ODD_CLASSES):
+        for image in range(10):
+            write_image(folder / "images" / name / f"{image}.png", 10 * number + image)
+    os.rename(folder / "images" / "nan" / "0.png", os.fsencode(folder / "images" / "nan") + b"/caf\xe9.png")
+    commands = notebooks(("01_eda", "05_fine_tuning"), ODD, "--data", str(folder / "images"))
+    return run_in_turn(commands, folder, core, LC_ALL="C", PYTHONIOENCODING="ascii")
+
+
 def run_alone(folder: Path, core: int) -> Done:
     """Run a copy of notebook 07 in another folder, with an empty store, as Jupyter does; then the other notebooks."""
     elsewhere = folder / "elsewhere"
@@ -147,6 +178,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pa
         jobs[study] = partial(run_in_turn, notebooks(names, study, *options))
     jobs |= {ALONE: run_alone, AGAIN: run_again}
     jobs |= {DEFAULT: partial(run_in_turn, notebooks(SENSITIVE, DEFAULT)), OTHER_SETTINGS: run_with_settings}
+    jobs |= {ODD: run_on_odd_names}
     folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
     if os.environ.get("SCANBOOK_REAL_DATA"):
         images = unpack_images("ham10000_200x150.zip", folders[TABLE] / "images")
@@ -205,6 +237,22 @@ def test_no_setting_of_a_user_changes_a_result(side_by_side: dict[str, tuple[Pat
         for file in files:
             same = (first / name / file).read_bytes() == (second / name / file).read_bytes()
             assert same or file == "figures/by_time.svg", file
+
+
+def test_many_classes_of_any_name_go_all_the_way(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    folder, done = side_by_side[ODD]
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted, tuned = results(folder, ODD, "smoke", ["01_eda", "05_fine_tuning"]).values()
+    assert counted["splits"]["all"]["all"] == 10 * len(ODD_CLASSES)
+    assert len(tuned["per_class"]) == len(ODD_CLASSES) + 2
+    reports = folder / "reports" / ODD / "smoke"
+    page = BeautifulSoup((reports / "01_eda" / "report.html").read_bytes(), "html.parser")
+    rows = [cell.get_text() for cell in page.select("table[data-name=splits] tbody th")]
+    assert {name.replace("\n", "\\n") for name in ODD_CLASSES} <= set(rows)
+    key = page.select_one("#figure-examples .key")  # none where a font has the characters
+    assert key is None or "日本 病変" in key.get_text()
+    assert (reports / "05_fine_tuning" / "tables" / "confusions.csv").is_file()
+    pages.check_reports(folder / "reports", 2)
 
 
 @pytest.mark.usefixtures("real_data")

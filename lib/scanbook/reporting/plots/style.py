@@ -142,12 +142,15 @@ def extremes(
 
     Returns:
         The names of the rows, in the order of `values`; of more than `most` those with the highest numbers, then those
-        with the lowest, in descending order. A row without a number counts as none of them.
+        with the lowest, in descending order. A row without a number counts as none of them; where no two have one, the
+        first rows.
     """
     if len(values) <= most:
         return list(values.index), ""
     order = values.dropna().sort_values(ascending=False, kind="stable")
     count = min(each, len(order) // 2)
+    if count == 0:
+        return list(values.index[: 2 * each]), f"the first {2 * each} of {len(values):,} {kind}; all are in the table"
     text = f"the {count} {ends[0]} and the {count} {ends[1]} of {len(values):,} {kind}; all are in the table"
     return [*order.index[:count], *order.index[len(order) - count :]], text
 
