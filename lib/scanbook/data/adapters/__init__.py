@@ -29,7 +29,7 @@ def load(study: Study) -> Manifest:
     if study.data == KAGGLE and not study.location.exists():
         kaggle.fetch(study)
     adapter = _ADAPTERS[study.dataset.adapter]
-    manifest = (stand_in.load(study, adapter) if study.on_stand_in else adapter(study)).legible()
+    manifest = stand_in.load(study, adapter) if study.on_stand_in else adapter(study)
     if len(manifest.classes) < 2:
         raise DataError(
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
