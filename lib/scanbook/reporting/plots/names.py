@@ -102,7 +102,7 @@ def _break_titles(figure: Figure) -> None:
         figure.draw_without_rendering()
     for text in texts:
         place, title = text.get_window_extent(), text.get_text()
-        room = 0.97 * figure.bbox.x1 - place.x0  # letters of other sizes differ in width by a little
+        room = 0.985 * figure.bbox.x1 - place.x0  # letters of other sizes differ in width by a little
         if place.width > room:
             longest = max(map(len, title.split("\n")))
             width = max(20, int(longest * room / place.width))
