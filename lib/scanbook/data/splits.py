@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from scanbook.config import Splits, Study
-from scanbook.data import adapters, quality
+from scanbook.data import adapters, quality, spreading
 from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import group_folds
@@ -59,8 +60,10 @@ def assign(
 
     Splits given by the source are kept; a missing validation split is taken from train. Otherwise fold 0 of
     `StratifiedGroupKFold(test_folds)` is test, and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
-    validation. A training image is then excluded if an exact copy of it is in validation or test, or if an exact copy
-    has a different label. A validation image is excluded if an exact copy of it is in test. No test image is excluded.
+    validation. Where folds leave a class out of a split although it has the groups, whole groups move, as few images as
+    possible (`spreading.spread`); a class of one group is in training, one of two in training and test. A training
+    image is then excluded if an exact copy of it is in validation or test, or if an exact copy has a different label. A
+    validation image is excluded if an exact copy of it is in test. No test image is excluded.
 
     Last, training images that `drop` names are excluded, and the training images of each class are limited.
 
@@ -81,17 +84,11 @@ def assign(
     split = frame["split"].to_numpy(dtype=object, copy=True)
     unreadable = (scanned["error"] != "").to_numpy()
     log = _exclude(split, frame, unreadable, "unreadable")
-    if not (split != "").any():
-        split[~unreadable] = TRAIN
-        split[_fold(manifest, np.flatnonzero(~unreadable), splits.test_folds, splits.seed)] = TEST
     copy_group = frame["image_id"].map(quality.exact_copies(scanned).set_index("image_id")["copy_group"])
-    log += _exclude_copies(split, frame, copy_group, TRAIN, TEST)
-    if not (split == VALIDATION).any():
-        split[_fold(manifest, np.flatnonzero(split == TRAIN), splits.validation_folds, splits.seed)] = VALIDATION
-    log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
-    log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
-    labels = frame["label"].groupby(copy_group).transform("nunique").to_numpy()
-    log += _exclude(split, frame, (labels > 1) & (split == TRAIN), "its exact copy has a different label")
+    conflicting = (frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()
+    split, copied = _complete(manifest, split, ~unreadable, copy_group, conflicting, splits)
+    log += copied
+    log += _exclude(split, frame, conflicting & (split == TRAIN), "its exact copy has a different label")
     reasons = _drop_reasons(split, frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
     if max_per_class is not None:
@@ -101,6 +98,59 @@ def assign(
     dataset = SplitDataset(manifest.with_frame(frame.assign(split=split)), scanned, excluded)
     _check(dataset.manifest, copy_group)
     return dataset
+
+
+def _complete(
+    manifest: Manifest,
+    source: np.ndarray,
+    readable: np.ndarray,
+    copy_group: pd.Series,
+    conflicting: np.ndarray,
+    splits: Splits,
+) -> tuple[np.ndarray, list[tuple[str, str, str]]]:
+    """Make the splits that the source does not give, and exclude copies across splits.
+
+    Args:
+        manifest: The dataset.
+        source: Splits of the source, "" for an unreadable image.
+        readable: Which images can be decoded, bool `(n,)`.
+        copy_group: Number of the exact copies to which an image belongs, NaN for an image without one.
+        conflicting: Whether an exact copy of an image has a different label, bool `(n,)`.
+        splits: Numbers of folds and seed.
+
+    Returns:
+        The splits, "" for an excluded image; and what `_exclude` returns for each of these.
+    """
+    frame, split = manifest.frame, source.copy()
+    places: tuple[str, ...] = ()
+    rows = np.flatnonzero(readable)
+    if not (split != "").any():
+        split[rows] = TRAIN
+        split[_fold(manifest, rows, splits.test_folds, splits.seed)] = TEST
+        places = (TRAIN, TEST, VALIDATION)
+    log = _exclude_copies(split, frame, copy_group, TRAIN, TEST)
+    if not (split == VALIDATION).any():
+        of_train = np.flatnonzero(split == TRAIN)
+        split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few=bool(places))] = VALIDATION
+        rows, places = (rows, places) if places else (of_train, (TRAIN, VALIDATION))
+    log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
+    log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
+    if not places:
+        return split, log
+    folded = split.copy()
+    former = {image_id: before for image_id, before, _ in log}
+    excluded = frame["image_id"].isin(list(former)).to_numpy()
+    folded[excluded] = frame.loc[excluded, "image_id"].map(former)
+    usable = ~conflicting[rows]
+    copies = copy_group.fillna(-1).to_numpy(np.int64)[rows]
+    unit = spreading.units(frame["group"].to_numpy()[rows], np.where(usable, copies, -1))
+    shown = usable & ~excluded[rows]
+    spread = spreading.spread(manifest.y[rows], unit, folded[rows], usable, shown, places)
+    if spread is None:
+        return split, log
+    folded[rows] = spread
+    pairs = ((TRAIN, TEST), (VALIDATION, TEST), (TRAIN, VALIDATION))
+    return folded, [entry for pair in pairs for entry in _exclude_copies(folded, frame, copy_group, *pair)]
 
 
 def _exclude(
@@ -158,14 +208,16 @@ def _surplus(split: np.ndarray, labels: pd.Series, limit: int, seed: int) -> np.
     return np.isin(np.arange(len(split)), order[position >= limit])
 
 
-def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the rows of fold 0, stratified by class, with whole groups."""
+def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool = False) -> np.ndarray:
+    """Return the rows of fold 0, stratified by class, with whole groups; `few` allows a class fewer rows than folds."""
     y, groups = manifest.y[rows], manifest.frame["group"].to_numpy()[rows]
     counts = np.bincount(y, minlength=len(manifest.classes))
-    if counts.min() < folds:
-        name = manifest.classes[int(counts.argmin())]
+    # a class without any image is refused later, where all its images are counted
+    smallest = int(np.argmin(np.where(counts > 0, counts, len(y) + 1)))
+    folds = min(folds, int(counts.max(initial=0))) if few else folds
+    if counts[smallest] < (1 if few else folds) or folds < 2:
         raise DataError(
-            f"dataset {manifest.name}: class {name!r} has {counts.min()} images to split; "
+            f"dataset {manifest.name}: class {manifest.classes[smallest]!r} has {counts[smallest]} images to split; "
             f"expected at least {folds}, one per fold; add images, or lower the folds of splits in the study"
         )
     unique = len(set(groups))
@@ -178,7 +230,9 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.nda
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
         splits = group_folds(y, groups, folds, seed)
-    return rows[next(splits)[1]]
+    with warnings.catch_warnings():  # of a class with fewer images than folds
+        warnings.simplefilter("ignore", UserWarning)
+        return rows[next(splits)[1]]
 
 
 def _check(manifest: Manifest, copy_group: pd.Series) -> None:
