@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -82,14 +83,65 @@ def test_no_group_or_copy_is_in_two_splits(table: tuple[Manifest, pd.DataFrame],
 
 @given(tables())
 @settings(max_examples=6, deadline=None)
-def test_copies_never_change_test(table: tuple[Manifest, pd.DataFrame]) -> None:
+def test_copies_never_change_the_fold_that_is_test(table: tuple[Manifest, pd.DataFrame]) -> None:
     manifest, scanned = table
     try:
-        assignment = splits.assign(manifest, scanned, SPLITS)
-        without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
+        with mock.patch("scanbook.data.spreading.spread", return_value=None):  # folds alone
+            assignment = splits.assign(manifest, scanned, SPLITS)
+            without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
     except DataError:
         assume(False)
     assert set(assignment.manifest.rows("test")) == set(without.manifest.rows("test"))
+
+
+@st.composite
+def grouped_classes(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame, Splits]:
+    """Random classes of three groups and more, of one class each, some with copies of a label or of two labels."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = [
+        (f"c{label}", f"c{label}g{group}")
+        for label in range(draw(st.integers(2, 6)))
+        for group in range(draw(st.integers(3, 9)))
+        for _ in range(rng.integers(2, 1 + draw(st.integers(2, 12))))
+    ]
+    manifest, scanned = make(rows)
+    # Copies of an image have another label, or are of groups from the fourth on: three groups stay that share none.
+    spare = np.flatnonzero(manifest.frame["group"].duplicated())
+    labels, late = manifest.frame["label"], manifest.frame["group"].str[-1].astype(int) >= 3
+    for row, other in rng.choice(spare, (draw(st.integers(0, len(spare))), 2)):
+        if labels[row] != labels[other] or (late[row] and late[other]):
+            scanned.loc[row, "sha256"] = scanned["sha256"][other]
+    options = Splits(test_folds=2, validation_folds=draw(st.integers(2, 5)), seed=draw(st.integers(0, 9)))
+    return manifest, scanned, options
+
+
+@given(grouped_classes())
+@settings(max_examples=40, deadline=None)
+def test_a_class_of_three_groups_is_in_every_split(table: tuple[Manifest, pd.DataFrame, Splits]) -> None:
+    manifest, scanned, options = table
+    assignment = splits.assign(manifest, scanned, options)
+    frame = assignment.manifest.frame.assign(sha256=scanned["sha256"])
+    used = frame[frame["split"] != ""]
+    assert used.groupby("group")["split"].nunique().max() == used.groupby("sha256")["split"].nunique().max() == 1
+    assert len(used) + len(assignment.excluded) == len(frame)
+    present = used.groupby("label")["split"].agg(set)
+    assert all(present[name] == {"train", "validation", "test"} for name in manifest.classes), present
+    assert not any("No image in" in note for note in splits.notes(assignment.manifest))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4))
+@settings(max_examples=20, deadline=None)
+def test_groups_of_several_classes_are_spread_too(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"c{label}", f"g{group}")
+        for label in range(classes)  # three groups for each class before it and three for itself, of a common pool
+        for group in rng.choice(4 * classes, 3 * (label + 1), replace=False)
+        for _ in range(rng.integers(1, 6))
+    ]
+    assignment = splits.assign(*make(rows), Splits(test_folds=2, validation_folds=2, seed=seed % 5)).manifest
+    assert all(not assignment.absent(split) for split in ("train", "validation", "test"))
+    assert assignment.frame.groupby("group")["split"].nunique().max() == 1
 
 
 def test_other_seeds_give_other_splits() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from scanbook.config import Splits, Study
-from scanbook.data import adapters, quality, spreading
+from scanbook.data import adapters, presence, quality, spreading
 from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import group_folds
@@ -25,11 +25,13 @@ class SplitDataset:
         manifest: The dataset; the split of an excluded image is "".
         quality: The result of `quality.scan`, in the manifest's order.
         excluded: One row per excluded image: `image_id`, its `split` before the exclusion ("" if none), `reason`.
+        shared: The classes that share byte-identical images, by split, as `presence.shared_copies` counts them.
     """
 
     manifest: Manifest
     quality: pd.DataFrame
     excluded: pd.DataFrame
+    shared: pd.DataFrame
 
 
 def prepare(study: Study) -> Manifest:
@@ -85,9 +87,9 @@ def assign(
     unreadable = (scanned["error"] != "").to_numpy()
     log = _exclude(split, frame, unreadable, "unreadable")
     copy_group = frame["image_id"].map(quality.exact_copies(scanned).set_index("image_id")["copy_group"])
-    conflicting = (frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()
-    split, copied = _complete(manifest, split, ~unreadable, copy_group, conflicting, splits)
+    split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
     log += copied
+    conflicting = _conflicting(frame, copy_group)
     log += _exclude(split, frame, conflicting & (split == TRAIN), "its exact copy has a different label")
     reasons = _drop_reasons(split, frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
@@ -95,18 +97,22 @@ def assign(
         surplus = _surplus(split, frame["label"], max_per_class, seed)
         log += _exclude(split, frame, surplus, f"over max_per_class ({max_per_class})")
     excluded = pd.DataFrame(log, columns=["image_id", "split", "reason"])
-    dataset = SplitDataset(manifest.with_frame(frame.assign(split=split)), scanned, excluded)
-    _check(dataset.manifest, copy_group)
-    return dataset
+    assigned = manifest.with_frame(frame.assign(split=split))
+    _check(assigned, copy_group, excluded)
+    shared = presence.shared_copies(frame, copy_group, _before_exclusion(split, frame, excluded))
+    found = presence.describe(assigned, shared, frame["split"].to_numpy())
+    assigned = replace(assigned, facts={**assigned.facts, "split_notes": found})
+    return SplitDataset(assigned, scanned, excluded, shared.reset_index().set_index("class"))
+
+
+def _before_exclusion(split: np.ndarray, frame: pd.DataFrame, excluded: pd.DataFrame) -> np.ndarray:
+    """Return the split of each image, of an excluded one that before its exclusion."""
+    former = frame["image_id"].map(excluded.set_index("image_id")["split"])
+    return np.where(former.notna(), former, split)
 
 
 def _complete(
-    manifest: Manifest,
-    source: np.ndarray,
-    readable: np.ndarray,
-    copy_group: pd.Series,
-    conflicting: np.ndarray,
-    splits: Splits,
+    manifest: Manifest, source: np.ndarray, readable: np.ndarray, copy_group: pd.Series, splits: Splits
 ) -> tuple[np.ndarray, list[tuple[str, str, str]]]:
     """Make the splits that the source does not give, and exclude copies across splits.
 
@@ -115,7 +121,6 @@ def _complete(
         source: Splits of the source, "" for an unreadable image.
         readable: Which images can be decoded, bool `(n,)`.
         copy_group: Number of the exact copies to which an image belongs, NaN for an image without one.
-        conflicting: Whether an exact copy of an image has a different label, bool `(n,)`.
         splits: Numbers of folds and seed.
 
     Returns:
@@ -137,15 +142,13 @@ def _complete(
     log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
     if not places:
         return split, log
-    folded = split.copy()
-    former = {image_id: before for image_id, before, _ in log}
-    excluded = frame["image_id"].isin(list(former)).to_numpy()
-    folded[excluded] = frame.loc[excluded, "image_id"].map(former)
-    usable = ~conflicting[rows]
+    folded = _before_exclusion(split, frame, pd.DataFrame(log, columns=["image_id", "split", "reason"]))
+    excluded = folded != split
+    usable = ~_conflicting(frame, copy_group)[rows]
     copies = copy_group.fillna(-1).to_numpy(np.int64)[rows]
     unit = spreading.units(frame["group"].to_numpy()[rows], np.where(usable, copies, -1))
-    shown = usable & ~excluded[rows]
-    spread = spreading.spread(manifest.y[rows], unit, folded[rows], usable, shown, places)
+    images = spreading.Images(manifest.y[rows], unit, usable)
+    spread = spreading.spread(images, folded[rows], usable & ~excluded[rows], places)
     if spread is None:
         return split, log
     folded[rows] = spread
@@ -165,6 +168,11 @@ def _exclude(
     split[mask] = ""
     reasons = ids.map(reason) if isinstance(reason, dict) else [reason] * len(ids)
     return list(zip(ids, former, reasons, strict=True))
+
+
+def _conflicting(frame: pd.DataFrame, copy_group: pd.Series) -> np.ndarray:
+    """Return whether an exact copy of each image has a different label, bool `(n,)`."""
+    return (frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()
 
 
 def _exclude_copies(
@@ -235,7 +243,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
         return rows[next(splits)[1]]
 
 
-def _check(manifest: Manifest, copy_group: pd.Series) -> None:
+def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) -> None:
     """Raise a `DataError` where a split is empty, training lacks a class, or splits share a group or an exact copy."""
     used = manifest.frame[manifest.frame["split"] != ""]
     for split in SPLITS:
@@ -243,12 +251,8 @@ def _check(manifest: Manifest, copy_group: pd.Series) -> None:
             raise DataError(
                 f"dataset {manifest.name}: the {split} split is empty; add images, or correct splits in the study"
             )
-    lacking = set(manifest.classes) - set(used.loc[used["split"] == TRAIN, "label"])
-    if lacking:
-        raise DataError(
-            f"dataset {manifest.name}: no training image of class {min(lacking)!r}; "
-            "add images of it or remove the class"
-        )
+    if reason := presence.refusal(manifest, excluded):
+        raise DataError(reason)
     for name, keys in (("group", used["group"]), ("exact copy", copy_group[used.index])):
         shared = used["split"].groupby(keys).nunique()
         if (shared > 1).any():
@@ -257,6 +261,14 @@ def _check(manifest: Manifest, copy_group: pd.Series) -> None:
                 f"dataset {manifest.name}: {', '.join(sorted(rows['split'].unique()))} share a {name} "
                 f"({', '.join(rows['image_id'].head(3))}); correct the source's splits or its group column"
             )
+
+
+def notes(manifest: Manifest) -> tuple[str, ...]:
+    """Return what a reader must know of the splits before any figure, one line each; usually nothing.
+
+    These are classes of which most images are copies of other classes' images, and classes that a split lacks.
+    """
+    return tuple(manifest.facts.get("split_notes", ()))
 
 
 def image_counts(manifest: Manifest) -> pd.DataFrame:
