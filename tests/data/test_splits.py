@@ -108,7 +108,10 @@ def grouped_classes(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame, Splits]:
     # Copies of an image have another label, or are of groups from the fourth on: three groups stay that share none.
     spare = np.flatnonzero(manifest.frame["group"].duplicated())
     labels, late = manifest.frame["label"], manifest.frame["group"].str[-1].astype(int) >= 3
-    for row, other in rng.choice(spare, (draw(st.integers(0, len(spare))), 2)):
+    shuffled = rng.permutation(spare)
+    sources, receivers = np.array_split(shuffled, 2)
+    for row in receivers[: draw(st.integers(0, len(receivers)))]:
+        other = rng.choice(sources)
         if labels[row] != labels[other] or (late[row] and late[other]):
             scanned.loc[row, "sha256"] = scanned["sha256"][other]
     options = Splits(test_folds=2, validation_folds=draw(st.integers(2, 5)), seed=draw(st.integers(0, 9)))

@@ -222,17 +222,17 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
     counts = np.bincount(y, minlength=len(manifest.classes))
     # a class without any image is refused later, where all its images are counted
     smallest = int(np.argmin(np.where(counts > 0, counts, len(y) + 1)))
-    folds = min(folds, int(counts.max(initial=0))) if few else folds
-    if counts[smallest] < (1 if few else folds) or folds < 2:
+    unique, needed = len(set(groups)), 2 if few else folds
+    folds = min(folds, unique, int(counts.max(initial=0))) if few else folds
+    if (counts.max(initial=0) if few else counts[smallest]) < needed:
         raise DataError(
             f"dataset {manifest.name}: class {manifest.classes[smallest]!r} has {counts[smallest]} images to split; "
-            f"expected at least {folds}, one per fold; add images, or lower the folds of splits in the study"
+            f"expected at least {needed}, one per fold; add images, or lower the folds of splits in the study"
         )
-    unique = len(set(groups))
-    if unique < folds:
+    if unique < needed:
         raise DataError(
             f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
-            f"{folds}, one per fold; correct the source's groups, or lower the folds of splits in the study"
+            f"{needed}, one per fold; correct the source's groups, or lower the folds of splits in the study"
         )
     if unique == len(groups):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
