@@ -38,7 +38,7 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
     )
     shown, intervals = tables.readable(frame)
     assert intervals and list(shown) == ["sensitivity", "difference", "high water", "USD per million predictions"]
-    assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "–"]
+    assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "not defined"]
     assert list(shown["difference"]) == ["−0.020 (−0.100 to +0.060)", "+0.500"]
     assert tables.with_interval(-0.0001, -0.25, 0.25) == "0.000 (−0.250 to 0.250)"
     pd.testing.assert_frame_equal(
@@ -59,7 +59,7 @@ def test_tables_of_any_kind_are_shown_whole() -> None:
     several = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "low"), ("a", "high")]))
     assert tables.readable(several)[0] is several
     missing = pd.DataFrame({"value": pd.array([1, None], "Int64"), "low": [0.5, 1.0], "high": [2.0, 3.0]})
-    assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "–"]
+    assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "not defined"]
     assert tables.with_interval(0.0001, 0.00005, 0.0002) == "0.00010 (0.00005–0.00020)"
 
 

@@ -19,6 +19,14 @@ _CONSEQUENCES = {
 }
 
 
+def notes(manifest: Manifest) -> tuple[str, ...]:
+    """Return what a reader must know of the splits before any figure, one line each; usually nothing.
+
+    These are classes of which most images are copies of other classes' images, and classes that a split lacks.
+    """
+    return tuple(manifest.facts.get("split_notes", ()))
+
+
 def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tuple[str, ...]:
     """Return the notes of new splits: classes that are mostly copies of others, then classes that a split lacks.
 
@@ -69,6 +77,16 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
         f"dataset {manifest.name}: no training image of class {name!r}{others}; of its {_amount(own)}, "
         f"{', '.join(places) or 'none can be used'}; {remedy}"
     )
+
+
+def why_undefined(manifest: Manifest, split: str = TEST) -> str:
+    """Return why no metric of all classes is defined on a split; "" where all its classes have images."""
+    names = manifest.absent(split)
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
+    plural = "es" if len(names) > 1 else ""
+    return f"the {split} split has no image of class{plural} {', '.join(map(repr, names[:_NAMED]))}{more}"
 
 
 def shared_copies(frame: pd.DataFrame, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:

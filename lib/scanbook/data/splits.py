@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from scanbook.config import Splits, Study
 from scanbook.data import adapters, presence, quality, spreading
 from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.presence import notes
 from scanbook.errors import DataError
 from scanbook.evaluation import group_folds
 
@@ -263,14 +264,6 @@ def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) ->
             )
 
 
-def notes(manifest: Manifest) -> tuple[str, ...]:
-    """Return what a reader must know of the splits before any figure, one line each; usually nothing.
-
-    These are classes of which most images are copies of other classes' images, and classes that a split lacks.
-    """
-    return tuple(manifest.facts.get("split_notes", ()))
-
-
 def image_counts(manifest: Manifest) -> pd.DataFrame:
     """Return the images per class (rows, in class order) and split, with totals and the number of groups per split."""
     frame = manifest.frame[manifest.frame["split"] != ""]
@@ -285,8 +278,8 @@ def image_counts(manifest: Manifest) -> pd.DataFrame:
 
 
 def remarks(manifest: Manifest) -> str:
-    """Return what a reader must know before the counts: the adapter's notes, missing groups, class imbalance."""
-    sentences = [*manifest.facts.get("notes", ())]
+    """Return what a reader must know before the counts: `notes`, the adapter's, missing groups, class imbalance."""
+    sentences = [*notes(manifest), *manifest.facts.get("notes", ())]
     if not manifest.facts.get("grouped", False):
         sentences.append(
             "This source names no patients: every image is a group of its own, and intervals may be too narrow."

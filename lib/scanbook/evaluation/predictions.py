@@ -69,6 +69,12 @@ class Predictions:
         return self.probabilities.argmax(axis=1)
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which there is no image, in class order."""
+        counts = np.bincount(self.y_true, minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    @property
     def confidence(self) -> NDArray[np.float64]:
         """(n,) float64, the probability of the most probable class."""
         return self.probabilities.max(axis=1)

@@ -140,7 +140,7 @@ def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int
             area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
             label = f"{style.readable(name)} (n = {row['support']:,.0f}): {area}"
             axis.plot(false, true, **style.line(index), markevery=0.1, linewidth=1.3, label=label)
-    if len(curves) > 1:
+    if len(curves) > 1 and not predictions.absent:
         row = summary(predictions, ("auroc",), rounds, seed).loc["auroc"]
         label = f"mean of {len(curves)} classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         axis.plot(steps, np.mean(curves, axis=0), color=style.INK, linewidth=3.5, label=label)
@@ -228,6 +228,9 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
     axis.axvline(0, color=style.INK, linewidth=1.2)
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     for row, difference in enumerate(differences.values()):
+        if np.isnan(difference.value):
+            style.label_row(axis, "not defined", row)
+            continue
         fill = style.COLOURS[0] if difference.clear else "white"
         axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
         text = f"{difference.value:+.3f}  ({difference.low:+.3f} to {difference.high:+.3f})"
