@@ -430,3 +430,119 @@ def test_remarks_name_missing_patients_and_imbalance() -> None:
     assert "names no patients" in splits.remarks(assignment) and "4.0 times" in splits.remarks(assignment)
     manifest, scanned = make(plain(60))
     assert "about even" in splits.balance(splits.assign(manifest, scanned, SPLITS).manifest)
+
+
+# --- classes that a split lacks, and classes that are mostly copies of others
+
+
+def noted(rows: list[tuple[str, str]], source: list[str] | None = None) -> tuple[Manifest, list[str]]:
+    assignment = splits.assign(*make(rows, source), SPLITS).manifest
+    return assignment, list(splits.notes(assignment))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_of_one_patient_is_in_training_and_the_reader_is_told(seed: int) -> None:
+    manifest, scanned = make([*plain(40), *[("c", "lone")] * 12])
+    assignment = splits.assign(manifest, scanned, Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
+    assert assignment.absent("train") == () and assignment.absent("validation") == assignment.absent("test") == ("c",)
+    [note] = splits.notes(assignment)
+    assert "No image in validation and test of the class 'c' (12 images of 1 patient or lesion: 12 in train)" in note
+    assert "accuracy and AUROC, is defined on test" in note and "no threshold" in note and "\n" not in note
+    assert note in splits.remarks(assignment)
+
+
+def test_a_class_of_two_patients_is_in_training_and_test() -> None:
+    for seed in range(6):
+        rows = [*plain(40), *[("c", "one")] * 6, *[("c", "two")] * 6]
+        assignment = splits.assign(*make(rows), Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
+        assert assignment.absent("validation") == ("c",) and not assignment.absent("train") + assignment.absent("test")
+
+
+def test_half_of_the_images_of_one_patient_can_be_split() -> None:
+    rows = [("ill", f"p{n // 2}") if n % 2 == 0 else ("well", "NA") for n in range(60)]
+    assignment, [note] = noted(rows)
+    assert set(assignment.frame.loc[assignment.frame["label"] == "well", "split"]) == {"train"}
+    assert "'well' (30 images of 1 patient or lesion: 30 in train)" in note
+
+
+def test_where_no_class_is_missing_nothing_is_noted() -> None:
+    assert noted(plain())[1] == [] and noted(plain(), SOURCE)[1] == []
+
+
+def test_a_class_that_the_sources_test_split_lacks_is_noted_with_its_counts() -> None:
+    rows = [("ab"[n % 2] if split == "test" else "abc"[n % 3], f"g{n}") for n, split in enumerate(SOURCE)]
+    assignment, [note] = noted(rows, SOURCE)
+    assert assignment.frame["split"].tolist() == SOURCE, "the source's splits stay"
+    assert "No image in test of the class 'c'" in note and "12 in train, 4 in validation" in note
+    assert "the source's splits are so" in note and "Add images of it to test" in note and "threshold" not in note
+
+
+def test_many_missing_classes_are_one_line() -> None:
+    rows = [("ab"[n % 2] if split != "train" else f"c{n % 9}", f"g{n}") for n, split in enumerate(SOURCE)]
+    rows[:2] = [("a", "g0"), ("b", "g1")]
+    [note] = noted(rows, SOURCE)[1]
+    assert "classes 'c0' (" in note and "and 4 others" in note and "\n" not in note
+
+
+def test_a_class_without_training_images_is_refused_with_its_patients_counted() -> None:
+    rows = [("b", f"p{n % 3}") if split == "test" else ("a", f"g{n}") for n, split in enumerate(SOURCE)]
+    message = refusal(*make(rows, SOURCE))
+    assert "no training image of class 'b'; of its 12 images of 3 patients or lesions, 12 in test;" in message
+    manifest, scanned = make(plain(60, "abc"))
+    scanned.loc[manifest.frame["label"] == "c", "error"] = "is empty"
+    assert "of its 20 images of 20 patients or lesions, 20 excluded (unreadable); replace" in refusal(manifest, scanned)
+
+
+def test_a_class_whose_images_are_all_copies_of_others_is_refused_by_name() -> None:
+    source = ["train"] * 60 + ["validation"] * 12 + ["test"] * 12
+    manifest, scanned = make(plain(84, "abc"), source)
+    of = {name: np.flatnonzero((manifest.frame["label"] == name)[:60]) for name in "ab"}
+    scanned.loc[of["b"], "sha256"] = scanned["sha256"].to_numpy()[of["a"]]
+    message = refusal(manifest, scanned)
+    assert (
+        "no training image of class 'a', nor of 1 other class; of its 28 images of 28 patients or lesions, 4 in validation"
+        in message
+    )
+    assert "20 excluded (its exact copy has a different label); merge the classes" in message
+
+
+def test_a_class_that_conflicting_copies_nearly_empty_is_told_first_with_the_classes_that_share_them() -> None:
+    source = ["train"] * 90 + ["validation"] * 12 + ["test"] * 18
+    manifest, scanned = make([("abb"[n % 3] if n < 90 else "abc"[n % 3], f"g{n}") for n in range(120)], source)
+    label = manifest.frame["label"].to_numpy()
+    label[:10] = "c"
+    manifest = manifest.with_frame(manifest.frame.assign(label=label))
+    rows = np.flatnonzero((label == "b") & (manifest.frame["split"] == "train"))[:9]
+    scanned.loc[range(9), "sha256"] = scanned["sha256"].to_numpy()[rows]
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    [note] = splits.notes(assignment.manifest)
+    assert note.startswith(
+        "Images of class 'c' are byte-identical to images of other classes (9 of 10 in train; mostly"
+    )
+    assert "mostly 'b')" in note and "1 of its training images remain" in note and "Merge the classes" in note
+    assert assignment.shared.loc["c", ["split", "images", "copied", "b", "c"]].tolist() == ["train", 10, 9, 9, 0]
+    assert assignment.shared.loc["b", ["copied", "b", "c"]].tolist() == [9, 0, 9]
+
+
+def test_few_conflicting_copies_are_counted_but_not_told_first() -> None:
+    manifest, scanned = make(plain())
+    train = splits.assign(manifest, scanned, SPLITS).manifest.rows("train")
+    other = next(row for row in train if manifest.y[row] != manifest.y[train[0]])
+    scanned.loc[other, "sha256"] = scanned["sha256"][train[0]]
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    assert not splits.notes(assignment.manifest) and assignment.shared["copied"].tolist() == [1, 1]
+
+
+def test_copies_and_rules_that_empty_a_class_of_a_split_are_noted() -> None:
+    manifest, scanned = make(plain(60, "abc"), SOURCE)
+    validation = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "validation"))
+    test = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "test"))
+    copied = scanned.copy()
+    copied.loc[validation, "sha256"] = scanned["sha256"].to_numpy()[test[: len(validation)]]
+    [note] = splits.notes(splits.assign(manifest, copied, SPLITS).manifest)
+    assert (
+        "No image in validation of the class 'c' (16 images of 16 patients or lesions: 12 in train, 4 in test)" in note
+    )
+    broken = scanned.copy()
+    broken.loc[test, "error"] = "is empty"
+    assert "No image in test of the class 'c'" in splits.notes(splits.assign(manifest, broken, SPLITS).manifest)[0]

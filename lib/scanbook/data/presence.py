@@ -72,7 +72,7 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
         remedy = "shorten quality.drop in the study, add images of it, or remove the class"
     else:
         remedy = "add training images of it, correct the source's splits, or remove the class"
-    others = f", and none of {len(lacking) - 1} other classes" if len(lacking) > 1 else ""
+    others = f", nor of {len(lacking) - 1} other class{'es' * (len(lacking) > 2)}" if len(lacking) > 1 else ""
     return (
         f"dataset {manifest.name}: no training image of class {name!r}{others}; of its {_amount(own)}, "
         f"{', '.join(places) or 'none can be used'}; {remedy}"
