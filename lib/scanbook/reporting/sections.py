@@ -98,11 +98,14 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
         f"Test results at thresholds of {study.specificity:.0%} specificity on validation",
     )
     target = next(iter(study.targets), test.classes[-1])
-    for split, predictions in {"validation": validation, "test": test}.items():
-        if predictions.absent:
-            lacking = ", ".join(predictions.absent)
-            what = "threshold" if split == "validation" else "sensitivity and predictive value"
-            session.say(f"No {what} is defined for {lacking}: the {split} split has no such image.")
+    unchosen, untested = table["threshold"].isna(), table["sensitivity"].isna() | table["specificity"].isna()
+    for what, rows, split, absent in (
+        ("threshold", unchosen, "validation", validation.absent),
+        ("sensitivity or specificity", untested & ~unchosen, "test", test.absent),
+    ):
+        if rows.any():
+            names = ", ".join(table.index[rows])
+            session.say(f"No {what} is defined for {names}: the {split} split has no image of {', '.join(absent)}.")
     threshold, prevalence = table.loc[target, ["threshold", "prevalence"]]
     if np.isfinite(threshold) and 0 < prevalence < 1:
         members = study.targets.get(target, [target])

@@ -34,6 +34,8 @@ def metric_bars(
         unit: Name of the value's axis.
         references: Values to mark with a line, such as {"majority class": 0.67, "Bayes": 0.93}.
     """
+    if table["value"].isna().all():
+        return style.note(f"{title}: not defined")
     figure, axis = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.34 * len(table)))
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
@@ -216,6 +218,8 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
         title: What is compared, and on how many images.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
+    if table["value"].isna().all():
+        return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
     names, quantity = list(differences), f"{metrics[0].title}, difference"
     if len(set(metrics)) > 1:
