@@ -35,6 +35,9 @@ def test_no_metric_of_all_classes_is_given_where_one_has_no_image(labels: list[i
     assert report.loc[["macro average", "weighted average"]].drop(columns="support").isna().all(axis=None)
     assert (report.loc[[predictions.classes[label] for label in labels], "sensitivity"] == 1).all()
     assert report.loc[list(predictions.absent), "sensitivity"].isna().all()
+    alone = [predictions.classes[label] for label in labels] if len(labels) == 1 else []
+    trivial = report.loc[[*predictions.absent, *alone], ["precision", "f1", "auroc", "auprc"]]
+    assert trivial.isna().all(axis=None), "0 or 1 whatever the model predicts"
     seeds = ev.over_seeds({0: predictions, 1: predictions}, ("accuracy", "auroc", "brier"))
     assert seeds["mean"].isna().tolist() == [True, True, False]
 

@@ -131,8 +131,8 @@ class Predictions:
 
     def captions(self, positions: ArrayLike) -> list[str]:
         """Return true class, predicted class and its probability of some of the images, for figures."""
-        chosen = self.subset(positions)
-        rows = zip(chosen.y_true, chosen.y_pred, chosen.confidence, strict=True)
+        chosen = np.asarray(positions)  # there may be none: a model may be right for every image
+        rows = zip(self.y_true[chosen], self.y_pred[chosen], self.confidence[chosen], strict=True)
         return [f"true {self.classes[y]}\npredicted {self.classes[p]} {confidence:.2f}" for y, p, confidence in rows]
 
     def to_frame(self) -> pd.DataFrame:

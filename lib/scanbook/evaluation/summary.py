@@ -91,7 +91,7 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
     Every class of the dataset has a row, in class order, with or without images here. The sensitivity of "macro
     average" is balanced accuracy, that of "weighted average" is accuracy. A class that has images and is never
     predicted has no precision; in the means of precision it counts as zero, as in scikit-learn. Where a class has no
-    image, the means are NaN.
+    image, the means are NaN; so are precision, F1 and average precision of that class, and of one that has no others.
 
     Args:
         predictions: n images.
@@ -128,6 +128,9 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
     report = pd.DataFrame(columns, index=pd.Index([*predictions.classes, *MEANS], name="class"))
     if predictions.absent:
         report.loc[list(MEANS), report.columns.drop("support")] = np.nan
+        # of a class without images, or without others, these are 0 or 1 whatever the model predicts
+        trivial = report.index[report["auroc"].isna()]
+        report.loc[trivial, [name for name in report if name.startswith(("precision", "f1", "auprc"))]] = np.nan
     return report
 
 

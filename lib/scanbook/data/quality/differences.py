@@ -115,6 +115,8 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
     ]
     none = f"No class can be told by one of these properties alone (no AUC of {REVEALING_AUC} or more)."
     small = small_classes(manifest) if manifest else ""
+    if small and (table["class"] == "").all():
+        return small
     return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
 
 

@@ -165,6 +165,8 @@ def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
         values: Of each seed, by configuration, the first one on top.
         metric: Title of the metric.
     """
+    if np.isnan(np.concatenate(list(values.values()))).all():
+        return style.note(f"{metric}: not defined")
     figure, axis = plt.subplots(figsize=(style.WIDTH, 0.36 * len(values) + 1.3))
     for row, of_seeds in enumerate(values.values()):
         look = {"color": style.COLOURS[0], "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
