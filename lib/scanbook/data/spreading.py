@@ -31,6 +31,15 @@ class Images:
         own = {int(label): np.unique(unit[y == label]).tolist() for label in np.unique(y)}
         return dict(sorted(own.items(), key=lambda item: (len(item[1]), item[0])))
 
+    def homes(self, split: np.ndarray, shown: np.ndarray, places: Sequence[str]) -> np.ndarray:
+        """Return the place of each unit, by its position in `places`: that of all its usable images; -1 without one."""
+        place = np.select([shown & (split == name) for name in places], range(len(places)), -1)[self.usable]
+        low = np.full(self.unit.max() + 1, len(places))
+        high = np.full(self.unit.max() + 1, -1)
+        np.minimum.at(low, self.unit[self.usable], place)
+        np.maximum.at(high, self.unit[self.usable], place)
+        return np.where(low == high, low, -1)
+
     def lacking(self, split: np.ndarray, shown: np.ndarray, places: Sequence[str]) -> int:
         """Return how often a split lacks a class that has a unit for it."""
         present = set(zip(self.y[shown].tolist(), split[shown].tolist(), strict=True))
@@ -79,21 +88,18 @@ def spread(images: Images, split: np.ndarray, shown: np.ndarray, places: Sequenc
     before = images.lacking(split, shown, places)
     if not before:
         return None
-    moved, shown, held = split.copy(), shown.copy(), dict[int, str]()
-    sizes = np.bincount(images.unit)
-    rows_of = np.split(np.argsort(images.unit, kind="stable"), np.cumsum(sizes)[:-1])
+    moved, shown = split.copy(), shown.copy()
+    home, sizes = images.homes(split, shown, places), np.bincount(images.unit)
+    held: dict[int, str] = {}
     for own in images.units_by_class().values():
-        free = [one for one in own if one not in held]
+        free = np.array([one for one in own if one not in held], np.int64)
         reached = {held[one] for one in own if one in held}
         wanted = [place for place in places[: len(own)] if place not in reached][: len(free)]
-        cost = np.zeros((len(wanted), len(free)))
-        for column, one in enumerate(free):
-            rows = rows_of[one][images.usable[rows_of[one]]]
-            for row, place in enumerate(wanted):
-                cost[row, column] = 0 if shown[rows].all() and (moved[rows] == place).all() else sizes[one]
-        for row, column in zip(*linear_sum_assignment(cost), strict=True):
-            one, place = free[column], wanted[row]
-            held[one] = place
-            if cost[row, column]:
-                moved[rows_of[one]], shown[rows_of[one]] = place, images.usable[rows_of[one]]
+        cost = np.array([np.where(home[free] == places.index(place), 0, sizes[free]) for place in wanted])
+        for row, column in zip(*linear_sum_assignment(cost.reshape(len(wanted), len(free))), strict=True):
+            held[int(free[column])] = wanted[row]
+    for one, place in held.items():
+        if home[one] != places.index(place):
+            rows = images.unit == one
+            moved[rows], shown[rows] = place, images.usable[rows]
     return moved if images.lacking(moved, shown, places) < before else None
