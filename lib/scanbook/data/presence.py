@@ -36,6 +36,7 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
         source: Splits of the source, (n,) names.
     """
     given = tuple(split for split in SPLITS if (source == split).any())
+    labels = manifest.frame["label"]
     lacking: dict[tuple[str, ...], list[str]] = {}
     for name in manifest.classes:
         splits = tuple(split for split in (VALIDATION, TEST) if name in manifest.absent(split))
@@ -43,7 +44,10 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
     lacking.pop((), None)
     return (
         *(_describe_copies(manifest, shared, name) for name in _mostly_copies(shared)),
-        *(_describe_absence(manifest, splits, names, given) for splits, names in lacking.items()),
+        *(
+            _describe_absence(manifest, splits, names, given, (labels.isin(names) & np.isin(source, splits)).any())
+            for splits, names in lacking.items()
+        ),
     )
 
 
@@ -136,7 +140,9 @@ def _describe_copies(manifest: Manifest, shared: pd.DataFrame, name: str) -> str
     )
 
 
-def _describe_absence(manifest: Manifest, splits: Sequence[str], names: Sequence[str], given: Sequence[str]) -> str:
+def _describe_absence(
+    manifest: Manifest, splits: Sequence[str], names: Sequence[str], given: Sequence[str], emptied: bool
+) -> str:
     used = manifest.frame[manifest.frame["split"] != ""]
     counted = []
     for name in names[:_NAMED]:
@@ -144,7 +150,10 @@ def _describe_absence(manifest: Manifest, splits: Sequence[str], names: Sequence
         places = ", ".join(f"{count} in {split}" for split, count in _counts(own["split"]))
         counted.append(f"{name!r} ({_amount(own)}: {places})")
     more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
-    if set(splits) <= set(given):
+    if emptied:
+        cause = "the source's images there are unreadable, or copies"
+        remedy = f"replace them, or add other images to {_and(splits)}"
+    elif set(splits) <= set(given):
         cause, remedy = "the source's splits are so", f"add images of it to {_and(splits)}"
     elif used.loc[used["label"].isin(list(names))].groupby("label")["group"].nunique().max() < len(SPLITS):
         cause, remedy = "each split needs a patient or lesion of its own", "add images of other patients"
