@@ -474,7 +474,7 @@ def test_a_class_that_the_sources_test_split_lacks_is_noted_with_its_counts() ->
     assignment, [note] = noted(rows, SOURCE)
     assert assignment.frame["split"].tolist() == SOURCE, "the source's splits stay"
     assert "No image in test of the class 'c'" in note and "12 in train, 4 in validation" in note
-    assert "the source's splits are so" in note and "Add images of it to test" in note and "threshold" not in note
+    assert "the source's splits lack it" in note and "Add images of it to test" in note and "threshold" not in note
 
 
 def test_many_missing_classes_are_one_line() -> None:

@@ -154,7 +154,7 @@ def _describe_absence(
         cause = "the source's images there are unreadable, or copies"
         remedy = f"replace them, or add other images to {_and(splits)}"
     elif set(splits) <= set(given):
-        cause, remedy = "the source's splits are so", f"add images of it to {_and(splits)}"
+        cause, remedy = "the source's splits lack it", f"add images of it to {_and(splits)}"
     elif used.loc[used["label"].isin(list(names))].groupby("label")["group"].nunique().max() < len(SPLITS):
         cause, remedy = "each split needs a patient or lesion of its own", "add images of other patients"
     else:

@@ -101,7 +101,7 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
     unchosen, untested = table["threshold"].isna(), table["sensitivity"].isna() | table["specificity"].isna()
     for what, rows, split, absent in (
         ("threshold", unchosen, "validation", validation.absent),
-        ("sensitivity or specificity", untested & ~unchosen, "test", test.absent),
+        ("sensitivity, specificity or predictive value", untested & ~unchosen, "test", test.absent),
     ):
         if rows.any():
             names = ", ".join(table.index[rows])
