@@ -176,3 +176,43 @@ def test_tinted_images_of_one_group_count_once() -> None:
     group = manifest.frame["group"].mask(manifest.frame.index.isin(chosen), "one patient")
     one = quality.tints(quality.properties(grey, manifest.with_frame(manifest.frame.assign(group=group))), CLASSES)
     assert one.loc["covid", "tinted"] == 20 and one.loc["covid", "p"] > 0.2
+
+
+def test_a_class_of_fewer_than_ten_groups_is_never_called_a_shortcut() -> None:
+    """Nine patients with a tint, a size and a name of their own are no evidence; ten are."""
+    for groups, small in ((9, True), (10, False)):
+        scanned, manifest = dataset(400)
+        rare = np.arange(len(scanned)) < 2 * groups
+        frame = manifest.frame.assign(label=np.where(rare, "rare", manifest.frame["label"]))
+        frame.loc[rare, "path"] = [f"/images/zzz{number}.tif" for number in range(2 * groups)]
+        manifest = Manifest("mini", frame, (*CLASSES, "rare"))
+        scanned = scanned.assign(saturation=np.where(rare, 20.0, 0.0), blue=scanned["blue"] + 60 * rare)
+        scanned.loc[rare, ["format", "bytes", "width"]] = ["TIFF", 900_000, 999]
+        properties = quality.properties(scanned, manifest)
+        differing, tinted_by_class = (f(properties, manifest.classes) for f in (quality.differences, quality.tints))
+        table = quality.shortcuts(scanned, manifest)
+        sentences = [
+            quality.difference_sentences(differing, manifest),
+            quality.shortcut_sentences(table, manifest),
+            quality.tint_sentences(tinted_by_class),
+        ]
+        assert ("rare" in set(differing["class"])) != small and ("rare" in tinted_by_class.index) != small
+        assert ("rare" in set(table["class"])) != small and table["images"].iloc[0] == (400 - 18 if small else 400)
+        if small:
+            assert all("rare (9)" in text and "fewer than 10 groups" in text for text in sentences[:2])
+            assert "shortcut, unless" not in sentences[0] and "rare best" not in sentences[1] and sentences[2] == ""
+            assert not table["above chance"].any()
+        else:
+            assert "class rare can be told" in sentences[0] and "rare best" in sentences[1] and sentences[2]
+            assert quality.small_classes(manifest) == ""
+
+
+def test_where_one_class_alone_is_large_enough_there_is_no_row() -> None:
+    scanned, manifest = dataset(60)
+    few = manifest.with_frame(manifest.frame.assign(label=np.where(np.arange(60) < 40, "covid", "normal")))
+    few = Manifest("mini", few.frame.assign(group=np.where(np.arange(60) < 40, few.frame["group"], "g")), CLASSES)
+    table = quality.shortcuts(scanned, few)
+    sentences = quality.shortcut_sentences(table, few)
+    assert table.empty and "too few" in sentences and "normal (1), virus (0)" in sentences
+    differing = quality.differences(quality.properties(scanned, few), few.classes)
+    assert (differing["p"] == 1).all() and (differing["class"] == "").all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -82,14 +83,68 @@ def test_no_group_or_copy_is_in_two_splits(table: tuple[Manifest, pd.DataFrame],
 
 @given(tables())
 @settings(max_examples=6, deadline=None)
-def test_copies_never_change_test(table: tuple[Manifest, pd.DataFrame]) -> None:
+def test_copies_never_change_the_fold_that_is_test(table: tuple[Manifest, pd.DataFrame]) -> None:
     manifest, scanned = table
     try:
-        assignment = splits.assign(manifest, scanned, SPLITS)
-        without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
+        with mock.patch("scanbook.data.spreading.spread", return_value=None):  # folds alone
+            assignment = splits.assign(manifest, scanned, SPLITS)
+            without = splits.assign(manifest, scanned.assign(sha256=scanned["image_id"]), SPLITS)
     except DataError:
         assume(False)
     assert set(assignment.manifest.rows("test")) == set(without.manifest.rows("test"))
+
+
+@st.composite
+def grouped_classes(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame, Splits]:
+    """Random classes of three groups and more, of one class each, some with copies of a label or of two labels."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = [
+        (f"c{label}", f"c{label}g{group}")
+        for label in range(draw(st.integers(2, 6)))
+        for group in range(draw(st.integers(3, 9)))
+        for _ in range(rng.integers(2, 1 + draw(st.integers(2, 12))))
+    ]
+    manifest, scanned = make(rows)
+    # Copies of an image have another label, or are of groups from the fourth on: three groups stay that share none.
+    spare = np.flatnonzero(manifest.frame["group"].duplicated())
+    labels, late = manifest.frame["label"], manifest.frame["group"].str[-1].astype(int) >= 3
+    shuffled = rng.permutation(spare)
+    sources, receivers = np.array_split(shuffled, 2)
+    for row in receivers[: draw(st.integers(0, len(receivers)))]:
+        other = rng.choice(sources)
+        if labels[row] != labels[other] or (late[row] and late[other]):
+            scanned.loc[row, "sha256"] = scanned["sha256"][other]
+    options = Splits(test_folds=2, validation_folds=draw(st.integers(2, 5)), seed=draw(st.integers(0, 9)))
+    return manifest, scanned, options
+
+
+@given(grouped_classes())
+@settings(max_examples=40, deadline=None)
+def test_a_class_of_three_groups_is_in_every_split(table: tuple[Manifest, pd.DataFrame, Splits]) -> None:
+    manifest, scanned, options = table
+    assignment = splits.assign(manifest, scanned, options)
+    frame = assignment.manifest.frame.assign(sha256=scanned["sha256"])
+    used = frame[frame["split"] != ""]
+    assert used.groupby("group")["split"].nunique().max() == used.groupby("sha256")["split"].nunique().max() == 1
+    assert len(used) + len(assignment.excluded) == len(frame)
+    present = used.groupby("label")["split"].agg(set)
+    assert all(present[name] == {"train", "validation", "test"} for name in manifest.classes), present
+    assert not any("No image in" in note for note in splits.notes(assignment.manifest))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4))
+@settings(max_examples=20, deadline=None)
+def test_groups_of_several_classes_are_spread_too(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"c{label}", f"g{group}")
+        for label in range(classes)  # three groups for each class before it and three for itself, of a common pool
+        for group in rng.choice(4 * classes, 3 * (label + 1), replace=False)
+        for _ in range(rng.integers(1, 6))
+    ]
+    assignment = splits.assign(*make(rows), Splits(test_folds=2, validation_folds=2, seed=seed % 5)).manifest
+    assert all(not assignment.absent(split) for split in ("train", "validation", "test"))
+    assert assignment.frame.groupby("group")["split"].nunique().max() == 1
 
 
 def test_other_seeds_give_other_splits() -> None:
@@ -375,3 +430,118 @@ def test_remarks_name_missing_patients_and_imbalance() -> None:
     assert "names no patients" in splits.remarks(assignment) and "4.0 times" in splits.remarks(assignment)
     manifest, scanned = make(plain(60))
     assert "about even" in splits.balance(splits.assign(manifest, scanned, SPLITS).manifest)
+
+
+# --- classes that a split lacks, and classes that are mostly copies of others
+
+
+def noted(rows: list[tuple[str, str]], source: list[str] | None = None) -> tuple[Manifest, list[str]]:
+    assignment = splits.assign(*make(rows, source), SPLITS).manifest
+    return assignment, list(splits.notes(assignment))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_of_one_patient_is_in_training_and_the_reader_is_told(seed: int) -> None:
+    manifest, scanned = make([*plain(40), *[("c", "lone")] * 12])
+    assignment = splits.assign(manifest, scanned, Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
+    assert assignment.absent("train") == () and assignment.absent("validation") == assignment.absent("test") == ("c",)
+    [note] = splits.notes(assignment)
+    assert "No image in validation and test of the class 'c' (12 images of 1 patient or lesion: 12 in train)" in note
+    assert "accuracy and AUROC, is defined on test" in note and "no threshold" in note and "\n" not in note
+    assert note in splits.remarks(assignment)
+
+
+def test_a_class_of_two_patients_is_in_training_and_test() -> None:
+    for seed in range(6):
+        rows = [*plain(40), *[("c", "one")] * 6, *[("c", "two")] * 6]
+        assignment = splits.assign(*make(rows), Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
+        assert assignment.absent("validation") == ("c",) and not assignment.absent("train") + assignment.absent("test")
+
+
+def test_half_of_the_images_of_one_patient_can_be_split() -> None:
+    rows = [("ill", f"p{n // 2}") if n % 2 == 0 else ("well", "NA") for n in range(60)]
+    assignment, [note] = noted(rows)
+    assert set(assignment.frame.loc[assignment.frame["label"] == "well", "split"]) == {"train"}
+    assert "'well' (30 images of 1 patient or lesion: 30 in train)" in note
+
+
+def test_where_no_class_is_missing_nothing_is_noted() -> None:
+    assert noted(plain())[1] == [] and noted(plain(), SOURCE)[1] == []
+
+
+def test_a_class_that_the_sources_test_split_lacks_is_noted_with_its_counts() -> None:
+    rows = [("ab"[n % 2] if split == "test" else "abc"[n % 3], f"g{n}") for n, split in enumerate(SOURCE)]
+    assignment, [note] = noted(rows, SOURCE)
+    assert assignment.frame["split"].tolist() == SOURCE, "the source's splits stay"
+    assert "No image in test of the class 'c'" in note and "12 in train, 4 in validation" in note
+    assert "the source's splits lack it" in note and "Add images of it to test" in note and "threshold" not in note
+
+
+def test_many_missing_classes_are_one_line() -> None:
+    rows = [("ab"[n % 2] if split != "train" else f"c{n % 9}", f"g{n}") for n, split in enumerate(SOURCE)]
+    rows[:2] = [("a", "g0"), ("b", "g1")]
+    [note] = noted(rows, SOURCE)[1]
+    assert "classes 'c0' (" in note and "and 4 others" in note and "\n" not in note
+
+
+def test_a_class_without_training_images_is_refused_with_its_patients_counted() -> None:
+    rows = [("b", f"p{n % 3}") if split == "test" else ("a", f"g{n}") for n, split in enumerate(SOURCE)]
+    message = refusal(*make(rows, SOURCE))
+    assert "no training image of class 'b'; of its 12 images of 3 patients or lesions, 12 in test;" in message
+    manifest, scanned = make(plain(60, "abc"))
+    scanned.loc[manifest.frame["label"] == "c", "error"] = "is empty"
+    assert "of its 20 images of 20 patients or lesions, 20 excluded (unreadable); replace" in refusal(manifest, scanned)
+
+
+def test_a_class_whose_images_are_all_copies_of_others_is_refused_by_name() -> None:
+    source = ["train"] * 60 + ["validation"] * 12 + ["test"] * 12
+    manifest, scanned = make(plain(84, "abc"), source)
+    of = {name: np.flatnonzero((manifest.frame["label"] == name)[:60]) for name in "ab"}
+    scanned.loc[of["b"], "sha256"] = scanned["sha256"].to_numpy()[of["a"]]
+    message = refusal(manifest, scanned)
+    assert "no training image of class 'a', nor of 1 other class; of its 28 images of 28 patients" in message
+    assert "4 in validation, 4 in test, 20 excluded" in message
+    assert "20 excluded (its exact copy has a different label); merge the classes" in message
+
+
+def test_a_class_that_conflicting_copies_nearly_empty_is_told_first_with_the_classes_that_share_them() -> None:
+    source = ["train"] * 90 + ["validation"] * 12 + ["test"] * 18
+    manifest, scanned = make([("abb"[n % 3] if n < 90 else "abc"[n % 3], f"g{n}") for n in range(120)], source)
+    label = manifest.frame["label"].to_numpy()
+    label[:10] = "c"
+    manifest = manifest.with_frame(manifest.frame.assign(label=label))
+    rows = np.flatnonzero((label == "b") & (manifest.frame["split"] == "train"))[:9]
+    scanned.loc[range(9), "sha256"] = scanned["sha256"].to_numpy()[rows]
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    [note] = splits.notes(assignment.manifest)
+    assert note.startswith(
+        "Images of class 'c' are byte-identical to images of other classes (9 of 10 in train; mostly"
+    )
+    assert "mostly 'b')" in note and "1 of its training images remain" in note and "Merge the classes" in note
+    assert assignment.shared.loc["c", ["split", "images", "copied", "b", "c"]].tolist() == ["train", 10, 9, 9, 0]
+    assert assignment.shared.loc["b", ["copied", "b", "c"]].tolist() == [9, 0, 9]
+
+
+def test_few_conflicting_copies_are_counted_but_not_told_first() -> None:
+    manifest, scanned = make(plain())
+    train = splits.assign(manifest, scanned, SPLITS).manifest.rows("train")
+    other = next(row for row in train if manifest.y[row] != manifest.y[train[0]])
+    scanned.loc[other, "sha256"] = scanned["sha256"][train[0]]
+    assignment = splits.assign(manifest, scanned, SPLITS)
+    assert not splits.notes(assignment.manifest) and assignment.shared["copied"].tolist() == [1, 1]
+
+
+def test_copies_and_rules_that_empty_a_class_of_a_split_are_noted() -> None:
+    manifest, scanned = make(plain(60, "abc"), SOURCE)
+    validation = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "validation"))
+    test = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "test"))
+    copied = scanned.copy()
+    copied.loc[validation, "sha256"] = scanned["sha256"].to_numpy()[test[: len(validation)]]
+    [note] = splits.notes(splits.assign(manifest, copied, SPLITS).manifest)
+    assert (
+        "No image in validation of the class 'c' (16 images of 16 patients or lesions: 12 in train, 4 in test)" in note
+    )
+    broken = scanned.copy()
+    broken.loc[test, "error"] = "is empty"
+    [note] = splits.notes(splits.assign(manifest, broken, SPLITS).manifest)
+    assert "No image in test of the class 'c'" in note and "images there are unreadable, or copies" in note

@@ -102,3 +102,8 @@ def test_captions_say_truth_answer_and_probability():
         ["x", "y"], ["x", "y"], np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]), ("a", "b")
     )
     assert predictions.captions([1, 0]) == ["true b\npredicted b 0.80", "true a\npredicted b 0.70"]
+
+
+def test_a_model_without_errors_has_no_captions_of_errors():
+    perfect = ranked([0.9, 0.8], [1, 1])
+    assert perfect.captions(ev.failures(perfect)) == [] and len(perfect.captions(ev.successes(perfect))) == 2

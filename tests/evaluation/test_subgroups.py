@@ -55,7 +55,7 @@ def test_subgroups_find_who_is_served_less_well():
     both = ev.Predictions(ids, ids, y, p, good.classes)
     sex = ["f"] * 300 + ["m"] * 291 + [None] * 9
     table = ev.subgroups(both, sex, ("accuracy",), rounds=200)
-    assert list(table.columns) == ["images", "groups", "value", "low", "high"]
+    assert list(table.columns) == ["images", "groups", "classes", "value", "low", "high"]
     assert table["images"].tolist() == table["groups"].tolist() == [300, 291, 9]
     assert table.loc[("f", "accuracy"), "low"] > table.loc[("m", "accuracy"), "high"] + 0.2
     alone = ev.summary(both.subset(np.arange(300)), ("accuracy",), 200)

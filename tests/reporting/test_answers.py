@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from helpers import planted
 from scanbook import evaluation
+from scanbook.data.manifest import Manifest
 from scanbook.evaluation import Difference
 from scanbook.reporting import answers, tables
 from scanbook.reporting.report import NUMBER
@@ -38,7 +40,7 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
     )
     shown, intervals = tables.readable(frame)
     assert intervals and list(shown) == ["sensitivity", "difference", "high water", "USD per million predictions"]
-    assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "–"]
+    assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "not defined"]
     assert list(shown["difference"]) == ["−0.020 (−0.100 to +0.060)", "+0.500"]
     assert tables.with_interval(-0.0001, -0.25, 0.25) == "0.000 (−0.250 to 0.250)"
     pd.testing.assert_frame_equal(
@@ -59,7 +61,7 @@ def test_tables_of_any_kind_are_shown_whole() -> None:
     several = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "low"), ("a", "high")]))
     assert tables.readable(several)[0] is several
     missing = pd.DataFrame({"value": pd.array([1, None], "Int64"), "low": [0.5, 1.0], "high": [2.0, 3.0]})
-    assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "–"]
+    assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "not defined"]
     assert tables.with_interval(0.0001, 0.00005, 0.0002) == "0.00010 (0.00005–0.00020)"
 
 
@@ -159,3 +161,56 @@ def test_a_place_that_does_not_agree_is_named() -> None:
         and "in 12.3 ms" in service
         and "confidence of 0.43" in service
     )
+
+
+# --- a test split that lacks a class
+
+
+def lacking() -> Manifest:
+    """The planted dataset without the test images of its last class."""
+    manifest = planted.manifest()
+    frame = manifest.frame
+    gone = (frame["split"] == "test") & (frame["label"] == planted.CLASSES[-1])
+    manifest = manifest.with_frame(frame.assign(split=frame["split"].mask(gone, "")))
+    return replace(manifest, facts={"split_notes": ("No image in test of the class 'brick'.",)})
+
+
+def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> None:
+    manifest = lacking()
+    rows = manifest.rows("test")
+    right = np.eye(3)[manifest.y[rows]]
+    test = manifest.predictions("test", np.log(0.9 * right + 0.1 / 3))
+    summary = evaluation.summary(test, rounds=20)
+    models = (SimpleNamespace(name="net, fine-tuned"), SimpleNamespace(name="net, frozen"))
+    difference = evaluation.paired_difference(test, test, "accuracy", rounds=20)
+    abstention = pd.DataFrame(
+        {"value": [0.8, np.nan], "low": [0.7, np.nan], "high": [0.9, np.nan]}, index=["coverage", "accuracy"]
+    )
+    reason = "the test split has no image of class 'brick'"
+    final = answers.describe_final_model(manifest, models, summary, {"accuracy": difference}, abstention)
+    headlines = [
+        answers.headline("net", summary, manifest),
+        answers.headline_of_differences("dihedral minus none", {"net": difference}, manifest),
+    ]
+    assert reason in final[0] and all(reason in text and "accuracy" in text for text in headlines)
+    for text in [*final, *headlines]:
+        assert "nan" not in text and "1.000" not in text.replace("–1.000", "") and "with an accuracy" not in text
+    assert answers.reference_accuracies(manifest) == {} and np.isnan(manifest.majority_accuracy())
+    shown = tables.readable(summary)[0]["value"]
+    assert (shown.drop(["brier", "ece"], errors="ignore").head(5) == "not defined").all()
+
+
+def test_what_a_reader_must_know_of_the_splits_is_the_first_sentence() -> None:
+    manifest = lacking()
+    counts = pd.DataFrame(
+        {"train": [60, 30], "validation": [20, 10], "test": [20, 10], "all": [100, 50]}, index=["all", "groups"]
+    )
+    none = pd.DataFrame({"image_id": [], "rule": [], "across": []})
+    sentences = answers.describe_data(manifest, counts, none, none, pd.DataFrame())
+    assert sentences[0] == "No image in test of the class 'brick'." and len(sentences) <= 5
+    assert sentences[-1].endswith("is not defined: the test split has no image of class 'brick'.")
+
+
+def test_a_threshold_that_is_not_defined_is_no_empty_cell() -> None:
+    points = pd.DataFrame({"threshold": [0.5, np.nan], "positives": [3, 0]}, index=["a", "b"])
+    assert tables.readable(points)[0]["threshold"].tolist() == [0.5, "not defined"]

@@ -405,6 +405,21 @@ def test_ordered_classes_show_their_kappa(reports_folder: Path) -> None:
     assert "quadratic weighted kappa 0.600 (0.500 to 0.700)" in summary.key_results(records.Run(run.folder))[2].details
 
 
+def test_where_test_lacks_a_class_the_key_result_says_so(reports_folder: Path) -> None:
+    run = make(reports_folder)
+    metrics_file = run.folder / "05_fine_tuning" / "metrics.json"
+    content = json.loads(metrics_file.read_text())
+    none = {"value": None, "low": None, "high": None}
+    content["results"]["summary"] = dict.fromkeys(("accuracy", "balanced_accuracy", "auroc"), none)
+    content["results"]["differences"] = {"accuracy": [None, None, None]}
+    content["results"]["headline"] = "net: accuracy is not defined: the test split has no image of class 'c'"
+    metrics_file.write_text(json.dumps(content))
+    run = records.Run(run.folder)
+    _, model, result, *_ = summary.key_results(run)
+    assert result.figure == summary.accuracy(run) == content["results"]["headline"] and not result.details
+    assert not any("fine-tuning:" in line for line in model.details)
+
+
 def test_missing_reports_are_listed_with_the_command(reports_folder: Path) -> None:
     run = make(reports_folder, "05_fine_tuning", "06_hardware_benchmark")
     problem = Failure("DataError", "no such thing", "2. Training", 1)

@@ -310,6 +310,24 @@ def test_absent_class_has_no_curve():
     assert not any("melanoma" in label for label in figures.legend(figure.axes[0]))
 
 
+def test_no_figure_gives_a_mean_over_classes_where_one_has_no_image():
+    predictions = predicted()
+    part = predictions.subset(predictions.y_true != 1)
+    assert not any("mean of" in label for label in figures.legend(plots.roc_curves(part, rounds=20).axes[0]))
+    summary = evaluation.summary(part, ("accuracy", "auroc"), 20)
+    gap = evaluation.paired_difference(part, part, "accuracy", 20)
+    ece = evaluation.paired_difference(part, part, "brier", 20)
+    shown = [
+        plots.metric_bars(summary, "net"),
+        plots.difference_plot({"accuracy": gap}, "net"),
+        plots.difference_plot({"accuracy": gap, "brier": ece}, "net"),
+        plots.standings({"net": [float("nan")]}, "macro AUROC"),
+    ]
+    for figure in shown:
+        texts = " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+        assert "not defined" in texts and "nan" not in texts.replace("naevus", "")
+
+
 def test_shortcut_bars_say_which_are_above_chance():
     axis = drawn("shortcut_bars").axes[0]
     assert set(figures.legend(axis)) == {"above chance", "not above chance"}

@@ -16,7 +16,7 @@ from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
 from scanbook.runner import sweeps
 from scanbook.runner.freshness import Batch
-from scanbook.runner.sweeps import running, table
+from scanbook.runner.sweeps import page, running, table
 from scanbook.runner.sweeps.grid import Grid, Result, Trial
 from scanbook.runtime import machine
 
@@ -233,3 +233,18 @@ def test_the_key_result_of_one_configuration_and_of_grades(project: Path) -> Non
         "Best on validation: small_cnn, from scratch, augmentation none, qua"
     )
     assert np.isnan(table.standings(ordered, results[:1])[0].sd("kappa"))
+
+
+def test_without_validation_images_of_a_class_no_configuration_is_the_best(project: Path) -> None:
+    facts = {"network": "small_cnn, from scratch", "seconds": 1.0, "log loss": 0.5, "epochs": 2, "policy": "none"}
+    results = []
+    for seed in range(2):
+        for backbone in ("small_cnn", "baseline_cnn"):
+            whole = predictions(1, seed)
+            of = facts | {"backbone": backbone, "seed": seed}
+            results.append(Result(Trial(backbone, "none", seed), of, whole.subset(whole.y_true != 0)))
+    grid = Grid(batch())
+    standings = table.standings(grid.batch.study, results)
+    assert "No configuration is best: macro AUROC is not defined" in table.key_result(grid.batch.study, standings)
+    shown = page.write(grid, results, [], {}).read_text()
+    assert "not defined" in shown and ">nan" not in shown and " nan" not in shown

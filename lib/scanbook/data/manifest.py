@@ -74,6 +74,11 @@ class Manifest:
         """Return the row numbers of one split, int64 `(m,)`."""
         return np.flatnonzero(self.frame["split"].to_numpy() == split)
 
+    def absent(self, split: str) -> tuple[str, ...]:
+        """Return the classes without an image in a split, in class order."""
+        counts = np.bincount(self.y[self.rows(split)], minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
     def one_hot(self, split: str) -> np.ndarray:
         """Return the classes of one split's images, float32 `(m, k)`: 1 in the column of the class, else 0."""
         return np.eye(len(self.classes), dtype=np.float32)[self.y[self.rows(split)]]
@@ -92,7 +97,12 @@ class Manifest:
         return Predictions(frame["image_id"], frame["group"], self.y[rows], probabilities, self.classes)
 
     def majority_accuracy(self, split: str = TEST) -> float:
-        """Return the accuracy of always predicting the most frequent training class, on the images of one split."""
+        """Return the accuracy of always predicting the most frequent training class, on the images of one split.
+
+        It is NaN where the split lacks a class.
+        """
+        if self.absent(split):
+            return float("nan")
         majority = np.bincount(self.y[self.rows(TRAIN)]).argmax()
         return float(np.mean(self.y[self.rows(split)] == majority))
 

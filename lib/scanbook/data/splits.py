@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from scanbook import evaluation
 from scanbook.config import Splits, Study
-from scanbook.data import adapters, quality
+from scanbook.data import adapters, presence, quality, spreading
 from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
+from scanbook.data.presence import notes
 from scanbook.errors import DataError
 
 
@@ -24,11 +26,13 @@ class SplitDataset:
         manifest: The dataset; the split of an excluded image is "".
         quality: The result of `quality.scan`, in the manifest's order.
         excluded: One row per excluded image: `image_id`, its `split` before the exclusion ("" if none), `reason`.
+        shared: The classes that share byte-identical images, by split, as `presence.shared_copies` counts them.
     """
 
     manifest: Manifest
     quality: pd.DataFrame
     excluded: pd.DataFrame
+    shared: pd.DataFrame
 
 
 def prepare(study: Study) -> Manifest:
@@ -74,8 +78,10 @@ def assign(
 
     Splits given by the source are kept; a missing validation split is taken from train. Otherwise fold 0 of
     `StratifiedGroupKFold(test_folds)` is test, and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
-    validation. A training image is then excluded if an exact copy of it is in validation or test, or if an exact copy
-    has a different label. A validation image is excluded if an exact copy of it is in test. No test image is excluded.
+    validation. Where folds leave a class out of a split although it has the groups, whole groups move, as few images as
+    possible (`spreading.spread`); a class of one group is in training, one of two in training and test. A training
+    image is then excluded if an exact copy of it is in validation or test, or if an exact copy has a different label. A
+    validation image is excluded if an exact copy of it is in test. No test image is excluded.
 
     Last, training images that `drop` names are excluded, and the training images of each class are limited.
 
@@ -96,26 +102,74 @@ def assign(
     split = frame["split"].to_numpy(dtype=object, copy=True)
     unreadable = (scanned["error"] != "").to_numpy()
     log = _exclude(split, frame, unreadable, "unreadable")
-    if not (split != "").any():
-        split[~unreadable] = TRAIN
-        split[_fold(manifest, np.flatnonzero(~unreadable), splits.test_folds, splits.seed)] = TEST
     copy_group = frame["image_id"].map(quality.exact_copies(scanned).set_index("image_id")["copy_group"])
-    log += _exclude_copies(split, frame, copy_group, TRAIN, TEST)
-    if not (split == VALIDATION).any():
-        split[_fold(manifest, np.flatnonzero(split == TRAIN), splits.validation_folds, splits.seed)] = VALIDATION
-    log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
-    log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
-    labels = frame["label"].groupby(copy_group).transform("nunique").to_numpy()
-    log += _exclude(split, frame, (labels > 1) & (split == TRAIN), "its exact copy has a different label")
+    split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
+    log += copied
+    conflicting = _conflicting(frame, copy_group)
+    log += _exclude(split, frame, conflicting & (split == TRAIN), "its exact copy has a different label")
     reasons = _drop_reasons(split, frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
     if max_per_class is not None:
         surplus = _surplus(split, frame["label"], max_per_class, seed)
         log += _exclude(split, frame, surplus, f"over max_per_class ({max_per_class})")
     excluded = pd.DataFrame(log, columns=["image_id", "split", "reason"])
-    dataset = SplitDataset(manifest.with_frame(frame.assign(split=split)), scanned, excluded)
-    _check(dataset.manifest, copy_group)
-    return dataset
+    assigned = manifest.with_frame(frame.assign(split=split))
+    _check(assigned, copy_group, excluded)
+    shared = presence.shared_copies(frame, copy_group, _before_exclusion(split, frame, excluded))
+    found = presence.describe(assigned, shared, frame["split"].to_numpy())
+    assigned = replace(assigned, facts={**assigned.facts, "split_notes": found})
+    return SplitDataset(assigned, scanned, excluded, shared.reset_index().set_index("class"))
+
+
+def _before_exclusion(split: np.ndarray, frame: pd.DataFrame, excluded: pd.DataFrame) -> np.ndarray:
+    """Return the split of each image, of an excluded one that before its exclusion."""
+    former = frame["image_id"].map(excluded.set_index("image_id")["split"])
+    return np.where(former.notna(), former, split)
+
+
+def _complete(
+    manifest: Manifest, source: np.ndarray, readable: np.ndarray, copy_group: pd.Series, splits: Splits
+) -> tuple[np.ndarray, list[tuple[str, str, str]]]:
+    """Make the splits that the source does not give, and exclude copies across splits.
+
+    Args:
+        manifest: The dataset.
+        source: Splits of the source, "" for an unreadable image.
+        readable: Which images can be decoded, bool `(n,)`.
+        copy_group: Number of the exact copies to which an image belongs, NaN for an image without one.
+        splits: Numbers of folds and seed.
+
+    Returns:
+        The splits, "" for an excluded image; and what `_exclude` returns for each of these.
+    """
+    frame, split = manifest.frame, source.copy()
+    places: tuple[str, ...] = ()
+    rows = np.flatnonzero(readable)
+    if not (split != "").any():
+        split[rows] = TRAIN
+        split[_fold(manifest, rows, splits.test_folds, splits.seed)] = TEST
+        places = (TRAIN, TEST, VALIDATION)
+    log = _exclude_copies(split, frame, copy_group, TRAIN, TEST)
+    if not (split == VALIDATION).any():
+        of_train = np.flatnonzero(split == TRAIN)
+        split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few=bool(places))] = VALIDATION
+        rows, places = (rows, places) if places else (of_train, (TRAIN, VALIDATION))
+    log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
+    log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
+    if not places:
+        return split, log
+    folded = _before_exclusion(split, frame, pd.DataFrame(log, columns=["image_id", "split", "reason"]))
+    excluded = folded != split
+    usable = ~_conflicting(frame, copy_group)[rows]
+    copies = copy_group.fillna(-1).to_numpy(np.int64)[rows]
+    unit = spreading.units(frame["group"].to_numpy()[rows], np.where(usable, copies, -1))
+    images = spreading.Images(manifest.y[rows], unit, usable)
+    spread = spreading.spread(images, folded[rows], usable & ~excluded[rows], places)
+    if spread is None:
+        return split, log
+    folded[rows] = spread
+    pairs = ((TRAIN, TEST), (VALIDATION, TEST), (TRAIN, VALIDATION))
+    return folded, [entry for pair in pairs for entry in _exclude_copies(folded, frame, copy_group, *pair)]
 
 
 def _exclude(
@@ -130,6 +184,11 @@ def _exclude(
     split[mask] = ""
     reasons = ids.map(reason) if isinstance(reason, dict) else [reason] * len(ids)
     return list(zip(ids, former, reasons, strict=True))
+
+
+def _conflicting(frame: pd.DataFrame, copy_group: pd.Series) -> np.ndarray:
+    """Return whether an exact copy of each image has a different label, bool `(n,)`."""
+    return (frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()
 
 
 def _exclude_copies(
@@ -173,30 +232,34 @@ def _surplus(split: np.ndarray, labels: pd.Series, limit: int, seed: int) -> np.
     return np.isin(np.arange(len(split)), order[position >= limit])
 
 
-def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the rows of fold 0, stratified by class, with whole groups."""
+def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool = False) -> np.ndarray:
+    """Return the rows of fold 0, stratified by class, with whole groups; `few` allows a class fewer rows than folds."""
     y, groups = manifest.y[rows], manifest.frame["group"].to_numpy()[rows]
     counts = np.bincount(y, minlength=len(manifest.classes))
-    if counts.min() < folds:
-        name = manifest.classes[int(counts.argmin())]
+    # a class without any image is refused later, where all its images are counted
+    smallest = int(np.argmin(np.where(counts > 0, counts, len(y) + 1)))
+    unique, needed = len(set(groups)), 2 if few else folds
+    folds = min(folds, unique, int(counts.max(initial=0))) if few else folds
+    if (counts.max(initial=0) if few else counts[smallest]) < needed:
         raise DataError(
-            f"dataset {manifest.name}: class {name!r} has {counts.min()} images to split; "
-            f"expected at least {folds}, one per fold; add images, or lower the folds of splits in the study"
+            f"dataset {manifest.name}: class {manifest.classes[smallest]!r} has {counts[smallest]} images to split; "
+            f"expected at least {needed}, one per fold; add images, or lower the folds of splits in the study"
         )
-    unique = len(set(groups))
-    if unique < folds:
+    if unique < needed:
         raise DataError(
             f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
-            f"{folds}, one per fold; correct the source's groups, or lower the folds of splits in the study"
+            f"{needed}, one per fold; correct the source's groups, or lower the folds of splits in the study"
         )
     if unique == len(groups):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
         splits = evaluation.group_folds(y, groups, folds, seed)
-    return rows[next(splits)[1]]
+    with warnings.catch_warnings():  # of a class with fewer images than folds
+        warnings.simplefilter("ignore", UserWarning)
+        return rows[next(splits)[1]]
 
 
-def _check(manifest: Manifest, copy_group: pd.Series) -> None:
+def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) -> None:
     """Raise a `DataError` where a split is empty, training lacks a class, or splits share a group or an exact copy."""
     used = manifest.frame[manifest.frame["split"] != ""]
     for split in SPLITS:
@@ -204,12 +267,8 @@ def _check(manifest: Manifest, copy_group: pd.Series) -> None:
             raise DataError(
                 f"dataset {manifest.name}: the {split} split is empty; add images, or correct splits in the study"
             )
-    lacking = set(manifest.classes) - set(used.loc[used["split"] == TRAIN, "label"])
-    if lacking:
-        raise DataError(
-            f"dataset {manifest.name}: no training image of class {min(lacking)!r}; "
-            "add images of it or remove the class"
-        )
+    if reason := presence.refusal(manifest, excluded):
+        raise DataError(reason)
     for name, keys in (("group", used["group"]), ("exact copy", copy_group[used.index])):
         shared = used["split"].groupby(keys).nunique()
         if (shared > 1).any():
@@ -234,8 +293,8 @@ def image_counts(manifest: Manifest) -> pd.DataFrame:
 
 
 def remarks(manifest: Manifest) -> str:
-    """Return what a reader must know before the counts: the adapter's notes, missing groups, class imbalance."""
-    sentences = [*manifest.facts.get("notes", ())]
+    """Return what a reader must know before the counts: `notes`, the adapter's, missing groups, class imbalance."""
+    sentences = [*notes(manifest), *manifest.facts.get("notes", ())]
     if not manifest.facts.get("names_groups", False):
         sentences.append(
             "This source names no patients: every image is a group of its own, and intervals may be too narrow."

@@ -6,7 +6,8 @@ every metric returns (rounds,) and equals scikit-learn's result with the same `s
 A class without images under a weighting has no sensitivity, AUROC or AUPRC: the macro mean of that round is taken over
 the other classes. Macro precision and F1 exclude a class only where it is neither true nor predicted; a class that has
 images and is never predicted counts as a precision of zero. These are scikit-learn's defaults. A round in which nothing
-is defined is NaN.
+is defined is NaN. That holds of resamples: where the images themselves lack a class, no metric of all classes is
+defined (`Metric.defined`).
 
 Macro sensitivity is balanced accuracy, and sensitivity weighted by the classes' images is accuracy, so neither has a
 second metric here.
@@ -211,33 +212,41 @@ class Metric:
         name: Key in `METRICS`.
         title: Name for tables, figures and sentences.
         higher_is_better: False for errors and losses.
+        needs_every_class: Whether it describes the classes together: it is not defined on images that lack one, though
+            it can be computed from the others. A Brier score and a calibration error are means over images.
         compute: Function of y_true (n,), probabilities (n, k), weights (rounds, n) or None, giving (rounds,).
     """
 
     name: str
     title: str
     higher_is_better: bool
+    needs_every_class: bool
     compute: Callable[[Labels, Floats, Floats | None], Floats]
 
     def point(self, y_true: Labels, probabilities: Floats) -> float:
-        """Return the metric with every image counted once."""
-        return float(self.compute(y_true, probabilities, None)[0])
+        """Return the metric with every image counted once, NaN where it is not defined."""
+        defined = self.defined(y_true, probabilities.shape[1])
+        return float(self.compute(y_true, probabilities, None)[0]) if defined else float("nan")
+
+    def defined(self, y_true: Labels, k: int) -> bool:
+        """Return whether the images show each of the k classes that the metric needs."""
+        return not self.needs_every_class or len(np.unique(y_true)) == k
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", True, accuracy),
-        Metric("balanced_accuracy", "balanced accuracy", True, balanced_accuracy),
-        Metric("macro_precision", "macro precision", True, macro_precision),
-        Metric("weighted_precision", "weighted precision", True, weighted_precision),
-        Metric("macro_f1", "macro F1", True, macro_f1),
-        Metric("weighted_f1", "weighted F1", True, weighted_f1),
-        Metric("auroc", "macro AUROC", True, auroc),
-        Metric("auprc", "macro AUPRC", True, auprc),
-        Metric("brier", "Brier score", False, brier),
-        Metric("ece", "calibration error (ECE)", False, ece),
-        Metric("kappa", "quadratic weighted kappa", True, kappa),
+        Metric("accuracy", "accuracy", True, True, accuracy),
+        Metric("balanced_accuracy", "balanced accuracy", True, True, balanced_accuracy),
+        Metric("macro_precision", "macro precision", True, True, macro_precision),
+        Metric("weighted_precision", "weighted precision", True, True, weighted_precision),
+        Metric("macro_f1", "macro F1", True, True, macro_f1),
+        Metric("weighted_f1", "weighted F1", True, True, weighted_f1),
+        Metric("auroc", "macro AUROC", True, True, auroc),
+        Metric("auprc", "macro AUPRC", True, True, auprc),
+        Metric("brier", "Brier score", False, False, brier),
+        Metric("ece", "calibration error (ECE)", False, False, ece),
+        Metric("kappa", "quadratic weighted kappa", True, True, kappa),
     )
 }
 

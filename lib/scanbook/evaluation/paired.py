@@ -82,7 +82,13 @@ class Difference:
 
 
 def paired_difference(
-    a: Predictions, b: Predictions, metric: str = "accuracy", rounds: int = 1000, seed: int = 0
+    a: Predictions,
+    b: Predictions,
+    metric: str = "accuracy",
+    rounds: int = 1000,
+    seed: int = 0,
+    *,
+    every_class: bool = True,
 ) -> Difference:
     """Return the difference of two models with its 95 % interval, from the same group resamples for both.
 
@@ -92,6 +98,8 @@ def paired_difference(
         metric: Name in `METRICS`.
         rounds: Number of resamples.
         seed: Seed of the resamples.
+        every_class: Whether a metric of all classes is NaN where one has no image; else it is that of the others, which
+            tells how far two forms of one network agree.
 
     Returns:
         The difference; its p is twice the share of resamples on the other side of zero.
@@ -99,7 +107,8 @@ def paired_difference(
     Raises:
         DataError: images, labels, groups or classes differ, or the metric is unknown.
     """
-    return _differences(a, b, (metric,), rounds, seed)[0]
+    difference = _differences(a, b, (metric,), rounds, seed)[0]
+    return difference if not every_class else _where_defined(difference, a)
 
 
 def comparison(
@@ -117,15 +126,17 @@ def comparison(
     Returns:
         Index `comparison`: the metrics' names, then `AUROC of <class> (DeLong)` for every class (of two, whose
         AUROCs are the same, the second) and "accuracy (McNemar)"; columns difference (a − b), low, high and p_value.
-        McNemar's test has no interval. No p is corrected for the number of rows.
+        McNemar's test has no interval. No p is corrected for the number of rows. A metric of all classes is NaN where
+        one has no image.
 
     Raises:
         DataError: images, labels, groups or classes differ, or a metric is unknown.
     """
-    rows = _differences(a, b, metrics, rounds, seed)
+    rows = [_where_defined(row, a) for row in _differences(a, b, metrics, rounds, seed)]
     rows += [delong(a, b, name) for name in (a.classes if len(a.classes) > 2 else a.classes[1:])]
     accuracy = float(a.correct.mean() - b.correct.mean())
-    rows.append(Difference("accuracy (McNemar)", accuracy, math.nan, math.nan, mcnemar(a, b)))
+    row = Difference("accuracy (McNemar)", accuracy, math.nan, math.nan, mcnemar(a, b))
+    rows.append(row if not a.absent else Difference(row.metric, *[math.nan] * 4))
     columns = ["comparison", "difference", "low", "high", "p_value"]
     return pd.DataFrame(map(astuple, rows), columns=columns).set_index("comparison")
 
@@ -235,6 +246,12 @@ def area_variance(positive: ArrayLike, values: ArrayLike, group: ArrayLike) -> f
     # The covariance of a patient's positives and negatives.
     shared = len(names) / (len(names) - 1) * (sums[0] @ sums[1]) / (truth.sum() * (~truth).sum())
     return float(max(sum(terms) + 2 * shared, 0.0))
+
+
+def _where_defined(difference: Difference, model: Predictions) -> Difference:
+    """Return a difference, NaN where its metric is not defined on the model's images."""
+    defined = find_metric(difference.metric).defined(model.y_true, len(model.classes))
+    return difference if defined else Difference(difference.metric, *[math.nan] * 4)
 
 
 def _differences(a: Predictions, b: Predictions, metrics: Sequence[str], rounds: int, seed: int) -> list[Difference]:

@@ -69,6 +69,12 @@ class Predictions:
         return self.probabilities.argmax(axis=1)
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which there is no image, in class order."""
+        counts = np.bincount(self.y_true, minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    @property
     def confidence(self) -> NDArray[np.float64]:
         """(n,) float64, the probability of the most probable class."""
         return self.probabilities.max(axis=1)
@@ -125,8 +131,8 @@ class Predictions:
 
     def captions(self, positions: ArrayLike) -> list[str]:
         """Return true class, predicted class and its probability of some of the images, for figures."""
-        chosen = self.subset(positions)
-        rows = zip(chosen.y_true, chosen.y_pred, chosen.confidence, strict=True)
+        chosen = np.asarray(positions)  # there may be none: a model may be right for every image
+        rows = zip(self.y_true[chosen], self.y_pred[chosen], self.confidence[chosen], strict=True)
         return [f"true {self.classes[y]}\npredicted {self.classes[p]} {confidence:.2f}" for y, p, confidence in rows]
 
     def to_frame(self) -> pd.DataFrame:

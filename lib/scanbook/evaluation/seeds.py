@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,6 +58,9 @@ def difference_over_seeds(
         rounds: Number of resamples.
         seed: Seed of the resamples.
 
+    Returns:
+        The difference; NaN where the metric is one of all classes and the images lack a class.
+
     Raises:
         DataError: there is no model; images, labels, groups or classes differ; or the metric is unknown.
     """
@@ -66,6 +70,8 @@ def difference_over_seeds(
         )
     for other in (*a, *b):
         check_same(a[0], other)
+    if not find_metric(metric).defined(a[0].y_true, len(a[0].classes)):
+        return Difference(metric, *[math.nan] * 4)
     compute = find_metric(metric).compute
 
     def by_seed(models: Sequence[Predictions], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:

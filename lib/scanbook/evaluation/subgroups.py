@@ -85,14 +85,14 @@ def subgroups(
         predictions: n images.
         values: (n,) the attribute of each image, as `attribute` returns it; missing values are a subgroup of their own,
             "not recorded".
-        metrics: Names in `METRICS`. A macro mean is over the classes that the subgroup has, which may be fewer.
+        metrics: Names in `METRICS`. They are of the classes that the subgroup has, which may be fewer: see `classes`.
         rounds: Number of resamples, within each subgroup.
         seed: Seed of the resamples.
 
     Returns:
         Index `subgroup` (categories in their order, else by name, "not recorded" last), `metric`; columns images,
-        groups (patients), value, low, high. A subgroup of fewer than 10 images has counts only, the rest is NaN: a
-        metric would depend more on these few images than on the model.
+        groups (patients), classes (that have images), value, low, high. A subgroup of fewer than 10 images has counts
+        only, the rest is NaN: a metric would depend more on these few images than on the model.
 
     Raises:
         DataError: there is not one value per image, or a metric is unknown.
@@ -103,9 +103,10 @@ def subgroups(
         if len(subset) < LEAST_IMAGES:
             table = pd.DataFrame(np.nan, index=names, columns=["value", "low", "high"])
         else:
-            table = summary(subset, metrics, rounds, seed)
+            table = summary(subset, metrics, rounds, seed, every_class=False)
         table.insert(0, "images", len(subset))
         table.insert(1, "groups", len(np.unique(subset.group)))
+        table.insert(2, "classes", len(subset.classes) - len(subset.absent))
         tables[subgroup] = table
     return pd.concat(tables, names=["subgroup"])
 

@@ -14,10 +14,17 @@ from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.resampling import interval, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
+MEANS = ("macro average", "weighted average")
+"""Rows of `class_report` that are means over classes."""
 
 
 def summary(
-    predictions: Predictions, metrics: Sequence[str] = DEFAULT_METRICS, rounds: int = 1000, seed: int = 0
+    predictions: Predictions,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    rounds: int = 1000,
+    seed: int = 0,
+    *,
+    every_class: bool = True,
 ) -> pd.DataFrame:
     """Return the metrics of one model with 95 % percentile intervals from the group bootstrap.
 
@@ -26,6 +33,7 @@ def summary(
         metrics: Names in `METRICS`; add "kappa" where the classes have an order.
         rounds: Number of resamples.
         seed: Seed of the resamples.
+        every_class: Whether a metric of all classes is NaN where one has no image; else it is that of the others.
 
     Returns:
         Index `metric` (names, in the requested order); columns value, low, high.
@@ -40,10 +48,13 @@ def summary(
         return np.stack([metric.compute(y_true, probabilities, weights) for metric in chosen], axis=1)
 
     low, high = interval(resample(all_metrics, predictions.group, rounds, seed))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {"value": all_metrics(None)[0], "low": low, "high": high},
         index=pd.Index([metric.name for metric in chosen], name="metric"),
     )
+    undefined = [every_class and not metric.defined(y_true, len(predictions.classes)) for metric in chosen]
+    table.loc[undefined] = np.nan
+    return table
 
 
 def by_backbone(summaries: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -79,7 +90,8 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
 
     Every class of the dataset has a row, in class order, with or without images here. The sensitivity of "macro
     average" is balanced accuracy, that of "weighted average" is accuracy. A class that has images and is never
-    predicted has no precision; in the means of precision it counts as zero, as in scikit-learn.
+    predicted has no precision; in the means of precision it counts as zero, as in scikit-learn. Where a class has no
+    image, the means are NaN; so are precision, F1 and average precision of that class, and of one that has no others.
 
     Args:
         predictions: n images.
@@ -113,9 +125,13 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
     columns: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
     for place, name in enumerate(value):
         columns |= {name: value[name][0], f"{name}_low": low[place], f"{name}_high": high[place]}
-    return pd.DataFrame(
-        columns, index=pd.Index([*predictions.classes, "macro average", "weighted average"], name="class")
-    )
+    report = pd.DataFrame(columns, index=pd.Index([*predictions.classes, *MEANS], name="class"))
+    if predictions.absent:
+        report.loc[list(MEANS), report.columns.drop("support")] = np.nan
+        # of a class without images, or without others, these are 0 or 1 whatever the model predicts
+        trivial = report.index[report["auroc"].isna()]
+        report.loc[trivial, [name for name in report if name.startswith(("precision", "f1", "auprc"))]] = np.nan
+    return report
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 from scanbook import bundle, evaluation, segmentation, training
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data import cards, dicom, pixels
+from scanbook.data import cards, dicom, pixels, presence
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import Predictions
 from scanbook.export import formats
@@ -104,7 +104,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         temperature=temperature,
         abstain_below=evaluation.abstain_below(validation, settings.coverage),
         metrics=evaluation.summary(test, **options),
-        about={"backbone": tuned.name},
+        about={"backbone": tuned.name} | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
         operating_points=_operating_points(study, points),
         dataset_card=cards.of_study(study),
     )

@@ -157,7 +157,9 @@ def _measure_int8(
     if not np.isfinite(int8_logits).all():
         return {}, reason
     int8, reference = (manifest.predictions(VALIDATION, values) for values in (int8_logits, logits))
-    change = evaluation.paired_difference(int8, reference, "accuracy", study.bootstrap_rounds, study.seed)
+    change = evaluation.paired_difference(
+        int8, reference, "accuracy", study.bootstrap_rounds, study.seed, every_class=False
+    )
     figures = {
         "images": len(rows),
         "accuracy": float(int8.correct.mean()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from scanbook import bundle
+from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import METRICS, Difference
 from scanbook.reporting.notebook import MOST_SENTENCES
@@ -21,6 +22,8 @@ def describe_data(
     manifest: Manifest, counts: pd.DataFrame, flagged: pd.DataFrame, near: pd.DataFrame, shortcuts: pd.DataFrame
 ) -> list[str]:
     """Return what a dataset contains, whether its splits are independent, and what could mislead a model.
+
+    What a reader must know of the splits comes first.
 
     Args:
         manifest: The dataset, split.
@@ -52,9 +55,13 @@ def describe_data(
         area = with_interval(row["auc"], row["low"], row["high"])
         verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
         sentences.append(f"A model that sees only {name} predicts the class with an AUC of {area}, {verdict}.")
-    share, *bayes = reference_accuracies(manifest).values()
-    majority = f"Always answering the most frequent class is right for {share:.1%} of the test images"
-    return [*sentences, f"{majority}; at most {bayes[0]:.1%} are possible." if bayes else f"{majority}."]
+    if reason := presence.why_undefined(manifest):
+        last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
+    else:
+        share, *bayes = reference_accuracies(manifest).values()
+        last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
+        last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
+    return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
 
 
 def describe_segmentation(
@@ -88,7 +95,12 @@ def describe_segmentation(
 
 
 def reference_accuracies(manifest: Manifest) -> dict[str, float]:
-    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible."""
+    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
+
+    There are none where the test split lacks a class.
+    """
+    if manifest.absent(TEST):
+        return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
 
@@ -115,18 +127,21 @@ def describe_differences(
     return [*(text for key, text in sentences.items() if key in largest), others]
 
 
-def describe_model(name: str, summary: pd.DataFrame, images: int, references: Mapping[str, float]) -> list[str]:
+def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list[str]:
     """Return how well a model performs on test images, and what it is compared with.
 
     Args:
         name: Name of the model.
         summary: `evaluation.summary`.
-        images: Number of test images.
-        references: Accuracies to compare with, by their names.
+        manifest: The dataset, split.
     """
+    images = len(manifest.rows(TEST))
     shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
+    if reason := presence.why_undefined(manifest):
+        titles = ", ".join(METRICS[metric].title for metric in shown)
+        return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
-    known = ", ".join(f"{key} {value:.3f}" for key, value in references.items())
+    known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
     return [
         f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
         f"Accuracies to compare with: {known}.",
@@ -150,22 +165,40 @@ def describe_final_model(
         abstention: `evaluation.abstention`.
     """
     tuned, frozen = (model.name for model in models)
-    sentences = describe_model(tuned, summary, len(manifest.rows(TEST)), reference_accuracies(manifest))
+    sentences = describe_model(tuned, summary, manifest)
     if "accuracy" in differences:
         sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
     coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
+    right = "" if presence.why_undefined(manifest) else f", with an accuracy of {accuracy}"
     return [
         *sentences,
         f"Its calibration error is {with_interval(*summary.loc['ece'])}.",
-        f"If it abstains from its least confident answers, it answers {coverage} of the images, with an accuracy of "
-        f"{accuracy}.",
+        f"If it abstains from its least confident answers, it answers {coverage} of the images{right}.",
     ]
 
 
-def headline(name: str, summary: pd.DataFrame) -> str:
-    """Return the accuracy of a model with its interval, for the index of all reports."""
+def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
+    """Return the accuracy of a model with its interval, or why there is none, for the index of all reports."""
+    if reason := presence.why_undefined(manifest):
+        return f"{name}: accuracy is not defined: {reason}"
     value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
     return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def headline_of_differences(what: str, differences: Mapping[str, Difference], manifest: Manifest) -> str:
+    """Return the differences in accuracy between two ways of training, or why there are none, for the index.
+
+    Args:
+        what: What is compared with what.
+        differences: By network; none where no network was trained.
+        manifest: The dataset, split.
+    """
+    if not differences:
+        return ""
+    if reason := presence.why_undefined(manifest):
+        return f"accuracy with {what} is not defined: {reason}"
+    gains = [f"{name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for name, gain in differences.items()]
+    return f"accuracy with {what}: {'; '.join(gains)}"
 
 
 def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:

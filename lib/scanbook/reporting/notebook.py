@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scanbook import config, runtime
+from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
 from scanbook.evaluation import Predictions
@@ -104,6 +105,11 @@ class Session:
                 "text/plain": f"Note: {sentence}",
             }
         )
+
+    def note_splits(self, manifest: Manifest) -> None:
+        """Show, as warnings, what a reader must know of the splits: classes that one lacks, or that are copies."""
+        for sentence in presence.notes(manifest):
+            self.warning(sentence)
 
     def table(self, name: str, frame: pd.DataFrame, caption: str, *, ends: str = "95 % intervals") -> None:
         """Show a table, or the first `ROWS` of a long one, with its caption, and keep it as `tables/<name>.csv`.

@@ -20,6 +20,9 @@ REPORT = "report.html"
 NOTEBOOK = "notebook.ipynb"
 """The executed notebook; a run that was stopped leaves only this file."""
 
+UNDEFINED = "not defined"
+"""What a table's cell shows where the images do not define a metric, such as one of a class without images."""
+
 TRAINED_ON = "networks were trained on"
 """Key of the devices in the measurements, and their name in the foot of a report."""
 

@@ -18,6 +18,7 @@ from traitlets.config import Config
 
 from scanbook import runtime
 from scanbook.reporting.failure import Failure, is_expected
+from scanbook.reporting.records import UNDEFINED
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRACEBACK_LINES = 16
@@ -214,7 +215,7 @@ def _prepare(soup: BeautifulSoup, table: Tag) -> None:
     if rows and len(rows[0]) > WIDE:
         table["class"] = "wide"
     for column in zip(*rows, strict=False):
-        texts = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–")]
+        texts = [text for cell in column[heads:] if (text := cell.get_text().strip()) not in ("", "–", UNDEFINED)]
         numbers = bool(texts) and all(map(NUMBER.fullmatch, texts))
         for row, cell in enumerate(column):
             long = (cell.name == "td" or row >= heads) and len(cell.get_text()) > LONG_CELL

@@ -102,6 +102,14 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
         f"Test results at thresholds of {study.specificity:.0%} specificity on validation",
     )
     target = next(iter(study.targets), test.classes[-1])
+    unchosen, untested = table["threshold"].isna(), table["sensitivity"].isna() | table["specificity"].isna()
+    for what, rows, split, absent in (
+        ("threshold", unchosen, "validation", validation.absent),
+        ("sensitivity, specificity or predictive value", untested & ~unchosen, "test", test.absent),
+    ):
+        if rows.any():
+            names = ", ".join(table.index[rows])
+            session.say(f"No {what} is defined for {names}: the {split} split has no image of {', '.join(absent)}.")
     threshold, prevalence = table.loc[target, ["threshold", "prevalence"]]
     if np.isfinite(threshold) and 0 < prevalence < 1:
         members = study.targets.get(target, [target])
@@ -124,12 +132,16 @@ def show_selective_prediction(session: Session, validation: Predictions, test: P
     """
     threshold = evaluation.abstain_below(validation, session.study.evaluation.coverage)
     chosen = evaluation.abstention(test, threshold, **_options(session))
+    caption = f"Results when the model abstains below a confidence of {threshold:.2f}"
+    if test.absent:
+        chosen.loc["accuracy", ["value", "low", "high"]] = np.nan
+        session.say(f"Accuracy is not defined: the test split has no image of {', '.join(test.absent)}.")
+        session.table("abstention", chosen.round(4), caption)
+        return chosen
     curve = evaluation.coverage_curve(test, **_options(session))
     figure = plots.coverage_curve(curve, f"Most confident answers of {len(test)} test images", chosen)
     session.figure("coverage", figure, "Accuracy by the share of images answered")
-    session.table(
-        "abstention", chosen.round(4), f"Results when the model abstains below a confidence of {threshold:.2f}"
-    )
+    session.table("abstention", chosen.round(4), caption)
     return chosen
 
 
@@ -147,6 +159,11 @@ def show_subgroups(session: Session, manifest: Manifest, test: Predictions, summ
         values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], metadata_name(column))
         table = evaluation.subgroups(test, values, **_options(session))
         session.table(f"subgroups_{column}", table.round(3), f"Metrics by {column}")
+        if (table["classes"] < len(test.classes)).any():
+            session.say(
+                f"Some subgroups have fewer than the {len(test.classes)} classes (column *classes*): their metrics are "
+                "of those alone, and a subgroup of one class has no AUROC."
+            )
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)
         session.figure(f"subgroups_{column}", figure, f"Metrics by {column} with 95 % intervals")
     if not columns:

@@ -111,7 +111,7 @@ def _model(run: Run) -> KeyResult:
     final, frozen = tuned.results.get("model", ""), transfer.results.get("best", "")
     details = [f"started from {frozen}, the best on validation"] if frozen else []
     gain = tuned.results.get("differences", {}).get("accuracy")
-    if gain:
+    if gain and None not in gain:
         value, low, high = gain
         noise = ", within noise" if low <= 0 <= high else ""
         details.append(f"fine-tuning: {value:+.3f} accuracy ({low:+.3f} to {high:+.3f}){noise}")
@@ -124,8 +124,10 @@ def _model(run: Run) -> KeyResult:
 def _result(run: Run) -> KeyResult:
     report = run.reports[TUNING]
     summary = report.results.get("summary", {})
-    metrics = [f"{name} {interval(summary[key])}" for key, name in METRICS.items() if key in summary]
-    first, *others = metrics or [""]
+    metrics = [f"{name} {interval(summary[key])}" for key, name in METRICS.items() if interval(summary.get(key, {}))]
+    if not metrics:  # the headline has the reason
+        return KeyResult("Test result", report, "4. Test report", report.headline)
+    first, *others = metrics
     bounds = {
         "most frequent class": run.reports[EDA].results.get("majority_accuracy"),
         "highest possible": report.results.get("bayes_accuracy"),

@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from scanbook.evaluation import METRICS
+from scanbook.reporting.records import UNDEFINED
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
@@ -24,6 +25,7 @@ NAMES = {
 """Names that are not their own words with spaces in place of underscores."""
 _NAMED = ("metric", "comparison", "property", "column")
 """Indexes and columns whose values are names of columns elsewhere."""
+_METRICS = {*METRICS, "value", "sensitivity", "specificity", "precision", "f1", "ppv", "npv", "threshold"}
 _CHANGES = ("difference", "gain", "change", "gap")
 """First words of columns whose values have a sign."""
 
@@ -49,6 +51,9 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
             texts = [with_interval(*row, signed=name.startswith(_CHANGES)) for row in rows]
             column, intervals = pd.Series(texts, frame.index, dtype=object), True
             name, position = name.removesuffix(".value"), position + 2
+            column = column.replace("–", UNDEFINED) if name in _METRICS else column
+        elif name in _METRICS and column.isna().any():
+            column = column.astype(object).where(column.notna(), UNDEFINED)
         elif name in _NAMED and not is_numeric_dtype(column):
             column = column.map(words)
         names.append(words(name))

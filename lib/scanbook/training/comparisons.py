@@ -43,7 +43,10 @@ def accuracies(results: Mapping[str, TrainingResult]) -> pd.DataFrame:
     rows = {}
     for name, result in results.items():
         best = result.history["validation_loss"].idxmin()
-        predicted = {"validation": result.validation.correct.mean(), "accuracy": result.test.correct.mean()}
+        of_split = {"validation": result.validation, "accuracy": result.test}
+        predicted = {
+            split: METRICS["accuracy"].point(images.y_true, images.probabilities) for split, images in of_split.items()
+        }
         rows[name] = {"train": result.history["accuracy"][best]} | predicted
     return pd.DataFrame.from_dict(rows, orient="index", columns=["train", "validation", "accuracy"])
 

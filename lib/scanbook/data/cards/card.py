@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scanbook import runtime
 from scanbook.config import Study
-from scanbook.data import adapters, quality, splits
+from scanbook.data import adapters, presence, quality, splits
 from scanbook.data.cards.claims import claimed_splits, claims, comparison_note
 from scanbook.data.manifest import Manifest
 
@@ -74,7 +74,11 @@ def dataset_card(
     manifest, readable = dataset.manifest, dataset.quality[dataset.quality["error"] == ""]
     frame, source = manifest.frame, study.dataset
     tints = quality.tints(quality.properties(dataset.quality, manifest), manifest.classes)
-    bias = quality.difference_sentences(differing), quality.tint_sentences(tints), quality.shortcut_sentences(shortcuts)
+    bias = (
+        quality.difference_sentences(differing),
+        quality.tint_sentences(tints),
+        quality.shortcut_sentences(shortcuts, manifest),
+    )
     layout = f", in the layout of {source.source}" if source.source else ""
     values = {
         "front": _front_matter(study, len(frame)),
@@ -87,7 +91,7 @@ def dataset_card(
         "classes": list(map(runtime.as_markdown, manifest.classes)),
         "grouped": manifest.facts.get("grouped", False),
         "groups": frame["group"].nunique(),
-        "notes": manifest.facts.get("notes", ()),
+        "notes": [*presence.notes(manifest), *manifest.facts.get("notes", ())],
         "counts": _markdown(splits.image_counts(manifest)),
         "balance": splits.balance(manifest),
         "claims": _markdown(claims(study, listed)),

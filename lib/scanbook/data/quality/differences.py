@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from scanbook.data.manifest import TRAIN, Manifest
+from scanbook.data.quality.rules import enough_groups, small_classes
 
 PROPERTIES = {
     "width_px": "width",
@@ -57,6 +58,8 @@ def varying_properties(table: pd.DataFrame) -> list[str]:
 def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Test whether a single property reveals a class, on training images, with one value per group and class.
 
+    Classes with fewer than `rules.FEWEST_GROUPS` groups are not looked at.
+
     Args:
         table: The result of `properties`.
         classes: Class names in their order.
@@ -68,6 +71,7 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         with a 95 % interval, `low` and `high` (Hanley and McNeil, 1982), folded to lie above one half.
     """
     train = table[table["split"] == TRAIN]
+    train = train[train["label"].isin(enough_groups(train, classes))]
     values = train.groupby(["label", "group"])[list(PROPERTIES)].mean()
     labels = values.index.get_level_values("label").to_numpy()
     rows = {}
@@ -91,8 +95,13 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return table.assign(p=_holm(table["p"].to_numpy()))
 
 
-def difference_sentences(table: pd.DataFrame) -> str:
-    """Return the meaning of `differences`: a paragraph for each property that reveals a class, or one for none."""
+def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
+    """Return the meaning of `differences`: a paragraph for each property that reveals a class, or one for none.
+
+    Args:
+        table: The result of `differences`.
+        manifest: The dataset, whose classes that were not looked at are named; None names none.
+    """
     revealing = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < 0.01)]
     paragraphs = [
         f"The class {row['class']} can be told from the others by {PROPERTIES[name]} alone: its values are "
@@ -105,7 +114,10 @@ def difference_sentences(table: pd.DataFrame) -> str:
         for name, row in revealing.sort_values("auc", ascending=False).iterrows()
     ]
     none = f"No class can be told by one of these properties alone (no AUC of {REVEALING_AUC} or more)."
-    return "\n\n".join(paragraphs) or none
+    small = small_classes(manifest) if manifest else ""
+    if small and (table["class"] == "").all():
+        return small
+    return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
 
 
 def tinted(table: pd.DataFrame) -> pd.Series:
@@ -129,15 +141,15 @@ def tints(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         classes: Class names in their order.
 
     Returns:
-        One row per class: `tinted` of `images`, `tinted others` of `others`, and `p` of Fisher's exact test whether
-        more of its groups hold a tinted image than of the other classes' groups, corrected for the number of classes by
-        Holm's method. No row where no image is tinted.
+        One row per class with `rules.FEWEST_GROUPS` groups or more: `tinted` of `images`, `tinted others` of `others`,
+        and `p` of Fisher's exact test whether more of its groups hold a tinted image than of the other classes' groups,
+        corrected for the number of classes by Holm's method. No row where no image is tinted.
     """
     train = table[table["split"] == TRAIN]
     train = train.assign(tinted=tinted(train))
     groups = train.groupby(["label", "group"])["tinted"].any()
     rows = {}
-    for name in classes if train["tinted"].any() else ():
+    for name in enough_groups(train, classes) if train["tinted"].any() else ():
         inside = train["label"] == name
         of_class = groups.index.get_level_values("label") == name
         counts = [[with_tint.sum(), (~with_tint).sum()] for with_tint in (groups[of_class], groups[~of_class])]

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
+from scanbook.data.manifest import TRAIN, Manifest
+
+FEWEST_GROUPS = 10
+"""Groups in training that a class needs before a property of its images can be called a shortcut."""
 BLANK_CONTRAST = 3.0
 """Standard deviation of grey levels below which an image shows nothing."""
 DARK_BRIGHTNESS = 25.0
 """Mean grey level (0 to 255) below which an image is too dark to read."""
 BLUR_DEVIATIONS = 3.0
 """Robust standard deviations below the dataset's median sharpness beyond which an image counts as blurred."""
+_NAMED = 10
+"""Most classes that a sentence names."""
+
+
+def enough_groups(train: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Return the classes with `FEWEST_GROUPS` groups or more in training, in the order of `classes`.
+
+    Args:
+        train: Training images, with columns `label` and `group`.
+        classes: Class names in their order.
+    """
+    groups = train.groupby("label")["group"].nunique()
+    return [name for name in classes if groups.get(name, 0) >= FEWEST_GROUPS]
+
+
+def small_classes(manifest: Manifest) -> str:
+    """Return which classes are too small to look for shortcuts, in a sentence; "" for none."""
+    train = manifest.frame.iloc[manifest.rows(TRAIN)]
+    enough, groups = enough_groups(train, manifest.classes), train.groupby("label")["group"].nunique()
+    small = [f"{name} ({groups.get(name, 0)})" for name in manifest.classes if name not in enough]
+    if not small:
+        return ""
+    names = ", ".join(small[:_NAMED]) + (f" and {len(small) - _NAMED} others" if len(small) > _NAMED else "")
+    return (
+        f"Not looked at for shortcuts, because fewer than {FEWEST_GROUPS} groups (patients or lesions) are in "
+        f"training: {names}. What so few have in common can be chance."
+    )
 
 
 def flags(quality: pd.DataFrame, reference: np.ndarray | None = None) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from scanbook.data.manifest import TRAIN, Manifest
+from scanbook.data.quality.rules import enough_groups, small_classes
 from scanbook.evaluation import group_folds, group_weights
 from scanbook.evaluation.metrics import class_auroc
 
@@ -34,7 +35,7 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
     """Measure how well properties that are no sign of the disease predict the class, on training images.
 
     For each of `VIEWS` a forest of randomised trees is cross-validated, in folds that share no group, on at most 3,000
-    images.
+    images. Classes with fewer than `rules.FEWEST_GROUPS` groups are not looked at.
 
     Args:
         quality: The result of `scan`, in the manifest's order.
@@ -45,10 +46,12 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
         One row per view: `auc`, the mean over classes and folds of the areas under the one-vs-rest ROC curves; `low`
         and `high`, its 95 % interval over resamples of whole groups, widened for the models' own variance; `class`, the
         class that is predicted best, and `class_auc`; `images`; and `above chance`, whether the interval lies above one
-        half. No row where a class has too few groups for two folds.
+        half. No row where fewer than two classes have enough groups.
     """
     columns = ["auc", "low", "high", "class", "class_auc", "images", "above chance"]
-    table = _sample(_features(quality, manifest), seed)
+    features = _features(quality, manifest)
+    features = features[features["label"].isin(enough_groups(features, manifest.classes))].reset_index(drop=True)
+    table = _sample(features, seed)
     groups = table.groupby("label")["group"].nunique()
     folds = min(_FOLDS, int(groups.min())) if len(groups) > 1 else 0
     rows = {}
@@ -67,10 +70,17 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("seen")
 
 
-def shortcut_sentences(table: pd.DataFrame) -> str:
-    """Return the meaning of `shortcuts`: a paragraph for each view that predicts the class, or one for none."""
+def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
+    """Return the meaning of `shortcuts`: a paragraph for each view that predicts the class, or one for none.
+
+    Args:
+        table: The result of `shortcuts`.
+        manifest: The dataset, whose classes that were not looked at are named; None names none.
+    """
+    small = small_classes(manifest) if manifest else ""
     if table.empty:
-        return "There are too few training images or groups to look for shortcuts."
+        none = "There are too few training images or groups to look for shortcuts."
+        return "\n\n".join([none, *([small] if small else [])])
     paragraphs = [
         f"A model that sees {name} alone predicts the class with an AUC of {row['auc']:.2f} ({row['low']:.2f} to "
         f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). "
@@ -82,7 +92,7 @@ def shortcut_sentences(table: pd.DataFrame) -> str:
         for name, row in table[table["above chance"]].sort_values("auc", ascending=False).iterrows()
     ]
     none = "No model that sees size, format, file name, light or colour alone does better than chance."
-    return "\n\n".join(paragraphs) or none
+    return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
 
 
 def _features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:

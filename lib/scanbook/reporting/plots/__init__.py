@@ -7,6 +7,7 @@ from scanbook.reporting.plots.data import (
     image_sizes,
     image_statistics,
     montage,
+    metadata_by_class,
     numeric_by_class,
     shortcut_bars,
 )

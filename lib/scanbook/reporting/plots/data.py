@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ _LEVELS = ", levels of 0 to 255"
 _UNITS = dict.fromkeys(("brightness", "contrast", "saturation", "red_minus_blue", "green_minus_magenta"), _LEVELS)
 _UNITS["sharpness"] = ", log10 of the Laplacian's variance"
 _MOST_CLASSES = 12
+_MOST_VALUES = 30
+"""Different texts beyond which a column of metadata has no figure."""
 _MOST_VIOLINS = 20
 """Classes beyond which a panel of `image_statistics` shows those with the extreme medians."""
 _EXTREME_VIOLINS = 8
@@ -111,6 +113,23 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
     note = next((f"\nin each panel {note.split(';')[0]}" for _, note in shown.values() if note), "")
     style.headline(figure, title + note)
     return figure
+
+
+def metadata_by_class(
+    frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]
+) -> Iterator[tuple[str, Figure]]:
+    """Yield the name and the figure of each column of metadata; none of a column with many different texts.
+
+    Args:
+        frame: The manifest's table.
+        columns: Its columns of metadata.
+        classes: Class names in their order.
+    """
+    for column in columns:
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            yield column, numeric_by_class(frame, column, classes)
+        elif frame[column].nunique() <= _MOST_VALUES:
+            yield column, category_by_class(frame, column, classes)
 
 
 @style.styled

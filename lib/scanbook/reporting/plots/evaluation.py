@@ -43,6 +43,8 @@ def metric_bars(
         unit: Name of the value's axis.
         references: Values to mark with a line, such as {"majority class": 0.67, "Bayes": 0.93}.
     """
+    if table["value"].isna().all():
+        return style.note(f"{title}: not defined")
     figure, axis = style.subplots(figsize=(style.WIDTH, 1.2 + 0.34 * len(table)))
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
@@ -200,7 +202,7 @@ def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int
         area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
         label = f"{name_of(name)} (n = {row['support']:,.0f}): {area}"
         axis.plot(*curves[name], **style.line(index), markevery=0.1, linewidth=1.3, label=label)
-    if len(curves) > 1:
+    if len(curves) > 1 and not predictions.absent:
         row = summary(predictions, ("auroc",), rounds, seed).loc["auroc"]
         label = f"mean of {len(curves)} classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         mean = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
@@ -278,6 +280,8 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
         title: What is compared, and on how many images.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
+    if table["value"].isna().all():
+        return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
     names, quantity = list(differences), f"{metrics[0].title}, difference"
     if len(set(metrics)) > 1:
@@ -290,6 +294,9 @@ def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure
     axis.axvline(0, color=style.INK, linewidth=1.2)
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     for row, difference in enumerate(differences.values()):
+        if np.isnan(difference.value):
+            style.label_row(axis, "not defined", row)
+            continue
         fill = style.COLOURS[0] if difference.clear else "white"
         axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
         text = f"{difference.value:+.3f}  ({difference.low:+.3f} to {difference.high:+.3f})"

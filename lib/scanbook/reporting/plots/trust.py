@@ -171,6 +171,8 @@ def standings(values: Mapping[str, Sequence[float]], metric: str) -> Figure:
         values: Of each seed, by configuration, the first one on top.
         metric: Title of the metric.
     """
+    if np.isnan(np.concatenate(list(values.values()))).all():
+        return style.note(f"{metric}: not defined")
     shown = dict(itertools.islice(values.items(), style.MOST_ROWS))
     figure, axis = style.subplots(figsize=(style.WIDTH, 0.36 * len(shown) + 1.3))
     for row, of_seeds in enumerate(shown.values()):

@@ -95,6 +95,8 @@ def key_result(study: Study, standings: Sequence[Standing]) -> str:
         return "No trial is done."
     best, others = standings[0], standings[1:]
     name = metrics(study)[0]
+    if np.isnan(best.mean(name)):
+        return f"No configuration is best: {METRICS[name].title} is not defined, since validation lacks a class."
     seeds = len(best.values[name])
     sentence = f"Best on validation: {best.title}, {METRICS[name].title} {best.mean(name):.3f}"
     sentence += f" (mean of {seeds} seeds)." if seeds > 1 else " (one seed)."
