@@ -116,6 +116,8 @@ def keras() -> ModuleType:
     module.config.set_epsilon(1e-7)
     module.config.set_image_data_format("channels_last")
     module.config.set_dtype_policy("float32")
+    for limit in ("set_max_epochs", "set_max_steps_per_epoch"):  # Keras 3.11 and later
+        getattr(module.config, limit, lambda _: None)(None)
     return module
 
 
