@@ -171,6 +171,7 @@ def test_a_keras_on_another_backend_is_not_used(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backend, "_chosen", ["jax"])
     with pytest.raises(ScanbookError, match="Keras runs on tensorflow already; expected jax: restart the kernel"):
         backend.keras.__wrapped__()
+    assert os.environ.get("KERAS_BACKEND") != "jax", "processes that are started later are none of it"
 
 
 KERNEL = """
