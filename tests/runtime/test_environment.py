@@ -15,7 +15,7 @@ from helpers import settings
 from helpers.projects import make_project, write_notebook
 from scanbook import cli, runtime
 from scanbook.errors import ScanbookError
-from scanbook.runtime import environment
+from scanbook.runtime import backend, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = """
@@ -152,7 +152,8 @@ from scanbook import runtime
 from scanbook.errors import ScanbookError
 try:
     runtime.keras()
-    print(keras.config.floatx(), keras.config.image_data_format(), keras.layers.Dense(1).dtype_policy.name)
+    print(keras.config.floatx(), keras.config.image_data_format(), keras.layers.Dense(1).dtype_policy.name,
+        keras.config.max_epochs())
 except ScanbookError as error:
     print(error)
 """
@@ -161,16 +162,16 @@ except ScanbookError as error:
 @pytest.mark.slow
 def test_settings_of_a_keras_that_a_notebook_imported_first_are_set_back(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(json.dumps(settings.KERAS))
-    done = run("-c", BEFORE, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow")
-    assert done.stdout.splitlines()[-1:] == ["float32 channels_last float32"], done.stderr[-2000:]
+    done = run("-c", BEFORE, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow", KERAS_MAX_EPOCHS="1")
+    assert done.stdout.splitlines()[-1:] == ["float32 channels_last float32 None"], done.stderr[-2000:]
 
 
 def test_a_keras_on_another_backend_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scanbook.runtime import backend
-
+    runtime.keras()
     monkeypatch.setattr(backend, "_chosen", ["jax"])
     with pytest.raises(ScanbookError, match="Keras runs on tensorflow already; expected jax: restart the kernel"):
         backend.keras.__wrapped__()
+    assert os.environ.get("KERAS_BACKEND") != "jax", "processes that are started later are none of it"
 
 
 KERNEL = """

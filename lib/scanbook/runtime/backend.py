@@ -88,6 +88,12 @@ def keras() -> ModuleType:
     """
     check_backend()
     [name] = _chosen
+    imported = sys.modules.get("keras")
+    if imported and imported.backend.backend() != name:
+        raise ScanbookError(
+            f"Keras runs on {imported.backend.backend()} already; expected {name}: "
+            "restart the kernel, and import scanbook before Keras"
+        )
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # notebooks that run side by side share a GPU
@@ -100,11 +106,6 @@ def keras() -> ModuleType:
         _import_without_user_file()
         import keras as module
 
-        if module.backend.backend() != name:
-            raise ScanbookError(
-                f"Keras runs on {module.backend.backend()} already; expected {name}: "
-                "restart the kernel, and import scanbook before Keras"
-            )
         if name == "tensorflow":
             import tensorflow as tf
 
@@ -116,6 +117,8 @@ def keras() -> ModuleType:
     module.config.set_epsilon(1e-7)
     module.config.set_image_data_format("channels_last")
     module.config.set_dtype_policy("float32")
+    for limit in ("set_max_epochs", "set_max_steps_per_epoch"):  # Keras 3.11 and later
+        getattr(module.config, limit, lambda _: None)(None)
     return module
 
 
