@@ -56,7 +56,8 @@ def _planned(options: argparse.Namespace) -> list[Batch]:
     if options.data == KAGGLE:  # the data that were just downloaded count
         batches = _batches(options)
     for batch in batches:
-        check_images(batch)
+        if batch.stale():
+            check_images(batch.study, batch.label)
     schedule.announce(batches)
     return batches
 
@@ -183,6 +184,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     study = _load(options)
     check_data(study)
+    check_images(study, f"{study.study}/{study.profile}")
     return 0 if sweeps.run(Batch(study, options.set), options.jobs, options.launch) else 1
 
 

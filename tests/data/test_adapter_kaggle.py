@@ -214,7 +214,7 @@ def test_reports_are_compared_with_what_was_downloaded(
     requested = hub(whole)
     planned: list[Batch] = []
     monkeypatch.setattr(schedule, "run_stale", lambda batches, *_: planned.extend(batches) or True)
-    monkeypatch.setattr(cli, "check_images", lambda batch: None)  # these files are no images
+    monkeypatch.setattr(cli, "check_images", lambda study, label: None)  # these files are no images
     assert cli.main(["reports", "--study", "dermnet", "--data", "kaggle"]) == 0
     assert len(requested) == 1
     assert planned[0].fingerprints("01_eda") == Batch(load("dermnet", data="kaggle")).fingerprints("01_eda")

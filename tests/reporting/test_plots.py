@@ -221,6 +221,12 @@ def drawn(name):
     return FIGURES[name]()
 
 
+def test_metadata_has_a_figure_for_each_column_that_can_be_drawn():
+    frame = FRAME.assign(note=[f"text {number}" for number in range(len(FRAME))])
+    named = dict(plots.metadata_by_class(frame, ["age_years", "sex", "note"], CLASSES))
+    assert list(named) == ["age_years", "sex"]
+
+
 def test_every_function_is_drawn():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
     functions = [name for name, value in vars(plots).items() if inspect.isfunction(value)]

@@ -45,7 +45,10 @@ def test_options_that_do_not_fit_the_images_are_refused(options: dict[str, Any],
     ("spoil", "message"),
     [
         (lambda root: (root / "a").rename(root / "train"), "mixes split folders with 'b'"),
-        (lambda root: [path.write_bytes(b"x") for path in (root / "a").iterdir()], "class 'a' has 0 images to split"),
+        (
+            lambda root: [path.write_bytes(b"x") for path in (root / "a").iterdir()],
+            "no training image of class 'a'; of its 12 images, 12 excluded",
+        ),
         (lambda root: (root / "labels.csv").write_text("file,kind\n1a.png,x\n"), "labels.csv names images of"),
     ],
     ids=["layout", "unreadable", "table"],

@@ -286,10 +286,11 @@ def image_counts(manifest: Manifest) -> pd.DataFrame:
         index=list(manifest.classes), columns=list(SPLITS), fill_value=0
     )
     counts["all"] = counts.sum(axis=1)
-    counts.loc["all"] = counts.sum()
     groups = frame.groupby("split")["group"].nunique().reindex(list(SPLITS), fill_value=0)
-    counts.loc["groups"] = [*groups, frame["group"].nunique()]
-    return counts.rename_axis(index="class", columns=None)
+    rows = [counts.sum().tolist(), [*groups, frame["group"].nunique()]]
+    # appended, not set by name: a class may be called "all"
+    totals = pd.DataFrame(rows, index=["all", "groups"], columns=counts.columns)
+    return pd.concat([counts, totals]).rename_axis(index="class", columns=None)
 
 
 def remarks(manifest: Manifest) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from scanbook.runner.freshness import Batch
+from scanbook.config import Study
 
 
-def check_images(batch: Batch) -> None:
+def check_images(study: Study, label: str) -> None:
     """List, read and split the images of a study as its notebooks will; print what a reader must know of them.
 
-    Nothing happens where all reports are fresh, or the images are scanbook's own. What is read is kept in the store,
-    where notebook 01 finds it.
+    Nothing happens where the images are scanbook's own. What is read is kept in the store, where notebook 01 finds it.
+
+    Args:
+        study: The study; its data are available.
+        label: What begins each printed line.
 
     Raises:
         DataError: The images do not fit the study, or cannot be split.
         StudyError: The study names a class that the images do not have.
     """
-    study = batch.study
-    if study.on_stand_in or study.dataset.adapter == "synthetic" or not batch.stale():
+    if study.on_stand_in or study.dataset.adapter == "synthetic":
         return
     from scanbook import segmentation
     from scanbook.data import splits
@@ -26,5 +28,5 @@ def check_images(batch: Batch) -> None:
     manifest = splits.split_study(study).manifest
     if not (manifest.frame["mask_path"] != "").any():
         segmentation.runnable_methods(study, manifest)
-    for note in manifest.facts.get("notes", ()):
-        print(f"{batch.label}: {note}", file=sys.stderr)
+    for note in (*splits.notes(manifest), *manifest.facts.get("notes", ())):
+        print(f"{label}: {note}", file=sys.stderr)

@@ -6,8 +6,8 @@ from scanbook.reporting.plots.data import (
     class_counts,
     image_sizes,
     image_statistics,
-    montage,
     metadata_by_class,
+    montage,
     numeric_by_class,
     shortcut_bars,
 )
