@@ -1,0 +1,213 @@
+"""JPEG, decoded by libjpeg-turbo with every warning that it gives: a damaged file is refused.
+
+OpenCV decodes to the same pixels, but hides the warnings: the first half of a file, closed by an end marker, becomes an
+image whose lower half is grey. No decoder notices every changed byte. Huffman codes fall back into step after an error,
+so a change that leaves the number of blocks as it was only moves or recolours some of them, without a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import simplejpeg
+
+import scanbook
+from scanbook.data import tiff
+from scanbook.errors import ImageError
+
+START = b"\xff\xd8"
+MAX_SCANS = 100
+"""Most scans of a JPEG: progressive ones have about ten, and each costs a pass over all pixels, however short."""
+MAX_SEGMENTS = 2**16
+"""Most segments that are looked at."""
+
+_END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
+_BARE = frozenset({0x01, 0xD8, _END})  # markers without a length that the pattern below finds
+_SCANS = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_NEXT_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
+# what libjpeg warns of although the pixels are whole: bytes that a camera left, odd headers
+_HARMLESS = re.compile("extraneous bytes|JFIF revision|Adobe color transform|SOS parameters|ICC marker|subsampling level")
+# bytes after the last block of the last scan; a rare ratio of colour to grey pixels, which simplejpeg does not know
+_TOLERATED = re.compile("extraneous bytes before marker 0xd9|subsampling level")
+
+
+def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Return the pixels, turned as EXIF says; at a half, a quarter or an eighth if at least `least` of them remain.
+
+    Args:
+        data: The bytes of a JPEG file. Bytes after its end are ignored.
+        name: What messages call it.
+        least: Height and width that must remain in any orientation; 0 for the whole image.
+
+    Returns:
+        RGB, uint8 `(h, w, 3)`.
+
+    Raises:
+        ImageError: The file is broken, cut short, damaged or too large.
+    """
+    height, width = _size(data)
+    if height * width > scanbook.MAX_PIXELS:
+        raise ImageError(
+            f"{name} declares {width} × {height} pixels; expected at most {scanbook.MAX_PIXELS:,} in all",
+            "too_many_pixels",
+        )
+    if sum(1 for _ in _SCANS.finditer(data)) > MAX_SCANS:
+        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans; save it again with an image editor")
+    scale = _scale((height, width), least)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
+    except (ValueError, KeyError) as error:
+        damage = _damage(data, str(error))
+        # OpenCV, since simplejpeg ignores every error where it ignores warnings
+        turned = None if damage else _decode_by_opencv(data, scale)
+        if turned is None:
+            raise _unreadable(name, data, damage or str(error)) from None
+        return turned
+    if _lacks_scans(data):
+        raise ImageError(f"{name} is a truncated JPEG (some of its scans are missing); copy or download it again", "truncated")
+    return _upright(pixels, _orientation(data))
+
+
+def _decode_by_opencv(data: bytes, scale: int) -> np.ndarray | None:
+    """Return the pixels of a JPEG, turned as EXIF says; None where it cannot be decoded."""
+    flags = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags.get(scale, cv2.IMREAD_COLOR))
+    except cv2.error:
+        return None
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def find_damage(data: bytes) -> str:
+    """Return what is damaged in a JPEG, in libjpeg's words; "" where nothing is, or where it cannot be decoded."""
+    try:
+        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
+    except (ValueError, KeyError) as error:
+        text = _damage(data, str(error))
+        return "" if "nsupported" in text else text
+    return ""
+
+
+def _damage(data: bytes, text: str) -> str:
+    """Return the first warning or error of libjpeg that tells of damage, given the first of all; "" for none.
+
+    libjpeg gives the text of its first warning alone, which may be a harmless one. Then the tables and scans of the file
+    are decoded once more without what harmless warnings are about.
+    """
+    if not _HARMLESS.search(text):
+        return text
+    try:
+        simplejpeg.decode_jpeg(_bare(data), min_height=1, min_width=1)
+    except (ValueError, KeyError) as error:
+        return "" if _TOLERATED.search(str(error)) else str(error)
+    return ""
+
+
+def _bare(data: bytes) -> bytes:
+    """Return a JPEG without comments, application data and bytes between segments; scans have standard parameters."""
+    parts, sequential = [START], True
+    segments = list(_segments(data))
+    starts = [start for _, start, _ in segments[1:]]
+    for (marker, start, end), following in zip(segments, [*starts, len(data)], strict=True):
+        segment = data[start:end]
+        if _is_frame(marker):
+            sequential = marker in (0xC0, 0xC1)
+        if marker == _SCAN:
+            parts.append((segment[:-3] + b"\0\x3f\0" if sequential else segment) + data[end:following])
+        elif not (0xE0 <= marker <= 0xEF or marker in (0xFE, _END)):
+            parts.append(segment)
+    return b"".join([*parts, b"\xff\xd9"])
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """Return whether a coefficient of a component never comes, or not to its last bit (ITU-T T.81, G.1.1.1)."""
+    missing: dict[int, set[int]] = {}
+    for marker, start, end in _segments(data):
+        if _is_frame(marker):
+            missing = {component: set(range(64)) for component in data[start + 10 : end : 3]}
+        elif marker == _SCAN:
+            first, last, bits = data[end - 3 : end]
+            for component in data[start + 5 : end - 3 : 2]:
+                if not bits & 15:
+                    missing.get(component, set()).difference_update(range(first, last + 1))
+            if not any(missing.values()):
+                return False
+    return True
+
+
+def _unreadable(name: str, data: bytes, text: str) -> ImageError:
+    """Return the error for a JPEG that libjpeg refuses or warns of with a text."""
+    text = text.removeprefix("Corrupt JPEG data: ")
+    pixels = next((end for marker, _, end in _segments(data) if marker == _SCAN), len(START))
+    if data.find(b"\xff\xd9", pixels) < 0:
+        return ImageError(f"{name} is a truncated JPEG (no end marker); copy or download it again", "truncated")
+    if text.lower().startswith("premature end"):
+        return ImageError(
+            f"{name} is a truncated JPEG (its data end before its pixels do); copy or download it again", "truncated"
+        )
+    if "nsupported" in text or "subsampling" in text:
+        text = text.rpartition("(): ")[2]
+        return ImageError(f"{name} is a JPEG that cannot be decoded ({text}); save it as an ordinary JPEG or PNG")
+    return ImageError(f"{name} is a damaged JPEG that cannot be decoded ({text}); copy or download it again")
+
+
+def _scale(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """Return by how much a JPEG may be reduced so that at least `least` pixels remain in any orientation."""
+    for scale in (8, 4, 2):
+        # With a size that is not divisible, a part of the last row would be stretched over a whole row.
+        if all(least) and min(size) >= scale * max(least) and not any(n % scale for n in size):
+            return scale
+    return 1
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment, that of a scan without its pixels, up to the end of the image."""
+    position = len(START)
+    for _ in range(MAX_SEGMENTS):
+        found = _NEXT_MARKER.search(data, position)
+        if not found:
+            return
+        start, marker = found.start(), data[found.start() + 1]
+        position = start + 2
+        if marker not in _BARE:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        yield marker, start, position
+        if marker == _END:
+            return
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Return height and width that a JPEG declares; 0 where it declares none."""
+    for marker, start, end in _segments(data):
+        if _is_frame(marker) and end - start >= 9:
+            return int.from_bytes(data[start + 5 : start + 7], "big"), int.from_bytes(data[start + 7 : start + 9], "big")
+        if marker == _SCAN:
+            break
+    return 0, 0
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+
+
+def _orientation(data: bytes) -> int:
+    """Return the orientation of the first EXIF block, 1 to 8; 1 without one (EXIF 2.3, 4.6.4)."""
+    for marker, start, end in _segments(data):
+        if marker == _EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
+            value = tiff.read_tags(data[start + 10 : end]).get(tiff.ORIENTATION, 1)
+            return value if 1 <= value <= 8 else 1
+        if marker == _SCAN:
+            break
+    return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the pixels in the orientation in which they are seen (EXIF 2.3, tag 0x0112)."""
+    if orientation > 4:
+        pixels = cv2.transpose(pixels)
+    # of rows, of columns or of both
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip)
