@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from scanbook.data import tiff
 from scanbook.errors import Reason
 
 _PICTURE = "save it as PNG"
 _VOLUME = "export its slices as DICOM, or as PNG with the same grey levels for all"
 _ARRAY = "save each image in it as PNG"
+_RAW = ("a camera's raw file", "develop it to PNG or TIFF")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 
@@ -21,7 +24,7 @@ _FORMATS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"\x76\x2f\x31\x01",), "an OpenEXR image", _PICTURE),
     ((b"#?RADIANCE", b"#?RGBE"), "a Radiance HDR image", _PICTURE),
     ((b"\0\0\1\0", b"\0\0\2\0"), "an icon (ICO)", _PICTURE),
-    ((b"IIRO", b"IIRS", b"IIU\0", b"MMOR", b"FUJIFILMCCD-RAW", b"\0MRM"), "a camera's raw file", "develop it to PNG"),
+    ((b"IIRO", b"IIRS", b"IIU\0", b"MMOR", b"FUJIFILMCCD-RAW", b"\0MRM"), *_RAW),
     ((b"NRRD000",), "an NRRD volume", _VOLUME),
     ((b"ObjectType =", b"NDims ="), "a MetaImage volume", _VOLUME),
     ((b"\x93NUMPY",), "a NumPy array (.npy)", _ARRAY),
@@ -49,21 +52,7 @@ def identify(data: bytes) -> tuple[str, str, Reason] | None:
         for starts, name, advice in table:
             if data.startswith(starts):
                 return name, advice, reason
-    if data[4:8] == b"ftyp":
-        brands = _brands(data)
-        if b"crx " in brands:
-            return "a camera's raw file", "develop it to PNG", "format"
-        heic = any(brand in _HEIC for brand in brands)
-        return ("a HEIC image", "save it as JPEG or PNG", "format") if heic else (
-            "a video (MP4 or MOV)", "save its frames as PNG", "format"
-        )  # fmt: skip
-    if data[344:348] in (b"n+1\0", b"ni1\0", b"n+2\0"):
-        return "a NIfTI volume", _VOLUME, "format"
-    if data.startswith(tiff.SIGNATURES) and tiff.is_camera_raw(data):
-        return "a camera's raw file, of which only a preview could be read", "develop it to PNG", "format"
-    if data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "an SVG, HTML or XML text", _PICTURE, "format"
-    return None
+    return next(((name, advice, "format") for applies, name, advice in _BY_CONTENT if applies(data)), None)
 
 
 def _brands(data: bytes) -> tuple[bytes, ...]:
@@ -72,3 +61,14 @@ def _brands(data: bytes) -> tuple[bytes, ...]:
         return ()
     end = min(int.from_bytes(data[:4], "big"), 256, len(data))
     return (data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4)))
+
+
+# what the first bytes alone do not tell; the first that applies
+_BY_CONTENT: tuple[tuple[Callable[[bytes], bool], str, str], ...] = (
+    (lambda data: b"crx " in _brands(data), *_RAW),
+    (lambda data: any(brand in _HEIC for brand in _brands(data)), "a HEIC image", "save it as JPEG or PNG"),
+    (lambda data: bool(_brands(data)), "a video (MP4 or MOV)", "save its frames as PNG"),
+    (lambda data: data[344:348] in (b"n+1\0", b"ni1\0"), "a NIfTI volume", _VOLUME),
+    (lambda data: data.startswith(tiff.SIGNATURES) and tiff.is_camera_raw(data), *_RAW),
+    (lambda data: data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"), "an SVG, HTML or XML text", _PICTURE),
+)

@@ -32,10 +32,10 @@ _DEEP = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 def read(source: bytes | Path) -> np.ndarray:
     """Decode an image at its own size.
 
-    Grey, palette and alpha images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. Deeper, signed
-    and floating-point levels become 8 bits by the rule of `levels.to_eight_bits`. An animated PNG or WebP and a TIFF
-    with pages give their first frame or page, as in other programs. DICOM levels go through the file's window; a message
-    about a DICOM file never has its name, which may be the patient's.
+    Grey, palette and alpha images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. Deeper,
+    signed and floating-point levels become 8 bits by the rule of `levels.to_eight_bits`. An animated PNG or WebP and a
+    TIFF with pages give their first frame or page, as in other programs. DICOM levels go through the file's window; a
+    message about a DICOM file never has its name, which may be the patient's.
 
     Args:
         source: The bytes of an image file, or its path.

@@ -18,6 +18,8 @@ import scanbook
 from scanbook.data import tiff
 from scanbook.errors import ImageError
 
+Segment = tuple[int, int, int]
+"""Marker, start and end of a segment; of a scan without its pixels."""
 START = b"\xff\xd8"
 MAX_SCANS = 100
 """Most scans of a JPEG: progressive ones have about ten, and each costs a pass over all pixels, however short."""
@@ -29,7 +31,9 @@ _BARE = frozenset({0x01, 0xD8, _END})  # markers without a length that the patte
 _SCANS = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _NEXT_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
 # what libjpeg warns of although the pixels are whole: bytes that a camera left, odd headers
-_HARMLESS = re.compile("extraneous bytes|JFIF revision|Adobe color transform|SOS parameters|ICC marker|subsampling level")
+_HARMLESS = re.compile(
+    "extraneous bytes|JFIF revision|Adobe color transform|SOS parameters|ICC marker|subsampling level"
+)
 # bytes after the last block of the last scan; a rare ratio of colour to grey pixels, which simplejpeg does not know
 _TOLERATED = re.compile("extraneous bytes before marker 0xd9|subsampling level")
 
@@ -48,7 +52,8 @@ def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)
     Raises:
         ImageError: The file is broken, cut short, damaged or too large.
     """
-    height, width = _size(data)
+    header = list(_header(data))
+    height, width = _size(data, header)
     if height * width > scanbook.MAX_PIXELS:
         raise ImageError(
             f"{name} declares {width} × {height} pixels; expected at most {scanbook.MAX_PIXELS:,} in all",
@@ -56,6 +61,10 @@ def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)
         )
     if sum(1 for _ in _SCANS.finditer(data)) > MAX_SCANS:
         raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans; save it again with an image editor")
+    if not height * width:
+        raise _unreadable(name, data, "no size in its header")
+    if header[-1][0] != _SCAN:
+        raise _unreadable(name, data, "premature end")
     scale = _scale((height, width), least)
     try:
         pixels = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
@@ -66,9 +75,11 @@ def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)
         if turned is None:
             raise _unreadable(name, data, damage or str(error)) from None
         return turned
-    if _lacks_scans(data):
-        raise ImageError(f"{name} is a truncated JPEG (some of its scans are missing); copy or download it again", "truncated")
-    return _upright(pixels, _orientation(data))
+    if not _is_complete(data, header) and _lacks_scans(data):
+        raise ImageError(
+            f"{name} is a truncated JPEG (some of its scans are missing); copy or download it again", "truncated"
+        )
+    return _upright(pixels, _orientation(data, header))
 
 
 def _decode_by_opencv(data: bytes, scale: int) -> np.ndarray | None:
@@ -94,8 +105,8 @@ def find_damage(data: bytes) -> str:
 def _damage(data: bytes, text: str) -> str:
     """Return the first warning or error of libjpeg that tells of damage, given the first of all; "" for none.
 
-    libjpeg gives the text of its first warning alone, which may be a harmless one. Then the tables and scans of the file
-    are decoded once more without what harmless warnings are about.
+    libjpeg gives the text of its first warning alone, which may be a harmless one. Then the tables and scans of the
+    file are decoded once more without what harmless warnings are about.
     """
     if not _HARMLESS.search(text):
         return text
@@ -122,6 +133,12 @@ def _bare(data: bytes) -> bytes:
     return b"".join([*parts, b"\xff\xd9"])
 
 
+def _is_complete(data: bytes, header: list[Segment]) -> bool:
+    """Return whether the first scan of a JPEG holds all that there is: all components, sequential."""
+    frame = next(((marker, data[start + 9]) for marker, start, _ in header if _is_frame(marker)), None)
+    return frame in ((0xC0, data[header[-1][1] + 4]), (0xC1, data[header[-1][1] + 4]))
+
+
 def _lacks_scans(data: bytes) -> bool:
     """Return whether a coefficient of a component never comes, or not to its last bit (ITU-T T.81, G.1.1.1)."""
     missing: dict[int, set[int]] = {}
@@ -129,7 +146,7 @@ def _lacks_scans(data: bytes) -> bool:
         if _is_frame(marker):
             missing = {component: set(range(64)) for component in data[start + 10 : end : 3]}
         elif marker == _SCAN:
-            first, last, bits = data[end - 3 : end]
+            first, last, bits = data[end - 3 : end].ljust(3, b"\0")
             for component in data[start + 5 : end - 3 : 2]:
                 if not bits & 15:
                     missing.get(component, set()).difference_update(range(first, last + 1))
@@ -141,7 +158,7 @@ def _lacks_scans(data: bytes) -> bool:
 def _unreadable(name: str, data: bytes, text: str) -> ImageError:
     """Return the error for a JPEG that libjpeg refuses or warns of with a text."""
     text = text.removeprefix("Corrupt JPEG data: ")
-    pixels = next((end for marker, _, end in _segments(data) if marker == _SCAN), len(START))
+    pixels = next((end for marker, _, end in _header(data) if marker == _SCAN), len(START))
     if data.find(b"\xff\xd9", pixels) < 0:
         return ImageError(f"{name} is a truncated JPEG (no end marker); copy or download it again", "truncated")
     if text.lower().startswith("premature end"):
@@ -149,7 +166,8 @@ def _unreadable(name: str, data: bytes, text: str) -> ImageError:
             f"{name} is a truncated JPEG (its data end before its pixels do); copy or download it again", "truncated"
         )
     if "nsupported" in text or "subsampling" in text:
-        text = text.rpartition("(): ")[2]
+        if "subsampling" in text:
+            text = "its header is damaged, or its colours are sampled in an unusual way"
         return ImageError(f"{name} is a JPEG that cannot be decoded ({text}); save it as an ordinary JPEG or PNG")
     return ImageError(f"{name} is a damaged JPEG that cannot be decoded ({text}); copy or download it again")
 
@@ -163,8 +181,8 @@ def _scale(size: tuple[int, int], least: tuple[int, int]) -> int:
     return 1
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of each segment, that of a scan without its pixels, up to the end of the image."""
+def _segments(data: bytes) -> Iterator[Segment]:
+    """Yield the segments up to the end of the image."""
     position = len(START)
     for _ in range(MAX_SEGMENTS):
         found = _NEXT_MARKER.search(data, position)
@@ -179,28 +197,30 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
 
 
-def _size(data: bytes) -> tuple[int, int]:
+def _header(data: bytes) -> Iterator[Segment]:
+    """Yield the segments up to the first scan, that one too."""
+    for segment in _segments(data):
+        yield segment
+        if segment[0] == _SCAN:
+            return
+
+
+def _size(data: bytes, header: list[Segment]) -> tuple[int, int]:
     """Return height and width that a JPEG declares; 0 where it declares none."""
-    for marker, start, end in _segments(data):
-        if _is_frame(marker) and end - start >= 9:
-            return int.from_bytes(data[start + 5 : start + 7], "big"), int.from_bytes(data[start + 7 : start + 9], "big")
-        if marker == _SCAN:
-            break
-    return 0, 0
+    start = next((start for marker, start, _ in header if _is_frame(marker)), len(data))
+    return int.from_bytes(data[start + 5 : start + 7], "big"), int.from_bytes(data[start + 7 : start + 9], "big")
 
 
 def _is_frame(marker: int) -> bool:
     return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
 
 
-def _orientation(data: bytes) -> int:
+def _orientation(data: bytes, header: list[Segment]) -> int:
     """Return the orientation of the first EXIF block, 1 to 8; 1 without one (EXIF 2.3, 4.6.4)."""
-    for marker, start, end in _segments(data):
+    for marker, start, end in header:
         if marker == _EXIF and data[start + 4 : start + 10] == b"Exif\0\0":
             value = tiff.read_tags(data[start + 10 : end]).get(tiff.ORIENTATION, 1)
             return value if 1 <= value <= 8 else 1
-        if marker == _SCAN:
-            break
     return 1
 
 

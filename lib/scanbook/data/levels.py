@@ -1,7 +1,7 @@
 """Levels of more than 8 bits, signed levels and floating-point ones become 8 bits by one rule for every image.
 
-The rule never depends on the darkest or brightest pixel of an image beyond a coarse choice of the range: stretching each
-image by itself would make a dark image as bright as a bright one, and images incomparable.
+The rule depends on the brightest pixel of an image only by a coarse choice of the range. Stretching each image from its
+own darkest to its own brightest pixel would make a dark image as bright as a bright one: images could not be compared.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 from scanbook.errors import ImageError
 
 BITS = (8, 12, 16)
-"""Ranges of whole levels. An image has the smallest that holds its highest level, so that 12-bit images, stored in 16
-bits, use all 256 levels. 10 and 14 bits are missing on purpose: of two neighbouring ranges the larger is 16 times the
-smaller, so only an image whose brightest pixel is below a sixteenth of its range is taken for one of the smaller
-range."""
+"""Ranges of whole levels. An image has the smallest that holds its highest level, so that 12-bit images that are stored
+in 16 bits use all 256 levels. 10 and 14 bits are missing on purpose: with them, a 12-bit image whose brightest pixel is
+below a quarter of the range would look four times as bright as others of its dataset. With these three, only one whose
+brightest pixel is below a sixteenth does; images of 10 and 14 bits have a quarter of the brightness, all of them."""
 HOUNSFIELD = (-1024, 3071)
 """Range of signed levels: those of computed tomography in 12 bits."""
 _LOWEST, _HIGHEST = -4096, 4095
