@@ -35,8 +35,8 @@ _OTHER_FILES: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"%PDF",), "a PDF document", "save each of its images as PNG"),
     ((b"PK\3\4",), "a ZIP archive or .npz file", "unpack it"),
     ((b"\x1f\x8b",), "a gzip archive, such as a .nii.gz volume", f"unpack it; of a volume, {_VOLUME}"),
-    ((b"version https://git-lfs",), "a Git LFS pointer, not the file itself", "fetch the file with: git lfs pull"),
-    ((b"\0\5\x16\7", b"\0\5\x16\0"), "the side file of a Mac, not the image", "remove it"),
+    ((b"version https://git-lfs",), "a Git LFS pointer in place of the file", "fetch the file with: git lfs pull"),
+    ((b"\0\5\x16\7", b"\0\5\x16\0"), "a side file of a Mac", "remove it"),
 )
 
 

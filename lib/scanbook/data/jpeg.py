@@ -34,8 +34,9 @@ _NEXT_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
 _HARMLESS = re.compile(
     "extraneous bytes|JFIF revision|Adobe color transform|SOS parameters|ICC marker|subsampling level"
 )
-# bytes after the last block of the last scan; a rare ratio of colour to grey pixels, which simplejpeg does not know
-_TOLERATED = re.compile("extraneous bytes before marker 0xd9|subsampling level")
+_RESTARTS, _CUTS, _READ_AHEAD = b"\xff\xdd", 8, 10
+_FILLED_WITH_0 = "its data end elsewhere than its pixels do"
+_LEFT_OVER = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
 
 
 def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)) -> np.ndarray:
@@ -66,20 +67,24 @@ def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)
     if header[-1][0] != _SCAN:
         raise _unreadable(name, data, "premature end")
     scale = _scale((height, width), least)
+    pixels, text = None, ""
     try:
         pixels = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
     except (ValueError, KeyError) as error:
-        damage = _damage(data, str(error))
-        # OpenCV, since simplejpeg ignores every error where it ignores warnings
-        turned = None if damage else _decode_by_opencv(data, scale)
-        if turned is None:
-            raise _unreadable(name, data, damage or str(error)) from None
-        return turned
-    if not _is_complete(data, header) and _lacks_scans(data):
+        text = str(error)
+        if damage := _damage(data, text):
+            raise _unreadable(name, data, damage) from None
+    if _lacks_scans(data, header):
         raise ImageError(
             f"{name} is a truncated JPEG (some of its scans are missing); copy or download it again", "truncated"
         )
-    return _upright(pixels, _orientation(data, header))
+    if pixels is not None:
+        return _upright(pixels, _orientation(data, header))
+    # not simplejpeg, which ignores every error where it ignores warnings
+    pixels = _decode_by_opencv(data, scale)
+    if pixels is None:
+        raise _unreadable(name, data, text)
+    return pixels
 
 
 def _decode_by_opencv(data: bytes, scale: int) -> np.ndarray | None:
@@ -94,12 +99,8 @@ def _decode_by_opencv(data: bytes, scale: int) -> np.ndarray | None:
 
 def find_damage(data: bytes) -> str:
     """Return what is damaged in a JPEG, in libjpeg's words; "" where nothing is, or where it cannot be decoded."""
-    try:
-        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
-    except (ValueError, KeyError) as error:
-        text = _damage(data, str(error))
-        return "" if "nsupported" in text else text
-    return ""
+    text = _damage(data, _warning(data))
+    return "" if "nsupported" in text else text
 
 
 def _damage(data: bytes, text: str) -> str:
@@ -110,11 +111,54 @@ def _damage(data: bytes, text: str) -> str:
     """
     if not _HARMLESS.search(text):
         return text
+    left = None
+    bare = _bare(data)
+    for _ in range(_CUTS):
+        text = _warning(bare)
+        if not text:
+            return _FILLED_WITH_0 if left and _ends_in_zero(bare) else ""
+        left = _LEFT_OVER.search(text)
+        if not left:
+            return "" if "subsampling level" in text else text
+        # without these bytes, the decoder tells what else it missed
+        bare = _shortened(bare, int(left[1]))
+    return text if _RESTARTS in bare else ""
+
+
+def _warning(data: bytes) -> str:
+    """Return the first warning or error of libjpeg; "" without one."""
     try:
-        simplejpeg.decode_jpeg(_bare(data), min_height=1, min_width=1)
+        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
     except (ValueError, KeyError) as error:
-        return "" if _TOLERATED.search(str(error)) else str(error)
+        return str(error) or "unknown colours"
     return ""
+
+
+def _shortened(bare: bytes, count: int) -> bytes:
+    """Return a JPEG without the last bytes of its last scan."""
+    return bare[: -2 - count] + bare[-2:]
+
+
+def _ends_in_zero(bare: bytes) -> bool:
+    """Return whether the last byte that the pixels need has a 0 that they do not need.
+
+    An encoder fills the last byte with 1 (ITU-T T.81, F.1.2.3). Where a decoder is out of step after an error, the bits
+    that are left are any; three times of four one is 0.
+    """
+    # the decoder reads some bytes ahead, of which it does not warn
+    for _ in range(_READ_AHEAD):
+        if _warning(_shortened(bare, 1)):
+            break
+        bare = _shortened(bare, 1)
+    last = bare[-3]
+    if last == 0xFF or bare[-4:-2] == b"\xff\0":
+        return False
+    changed = bytes([last | (last + 1)]).replace(b"\xff", b"\xff\0")
+    try:
+        pixels = simplejpeg.decode_jpeg(bare[:-3] + changed + bare[-2:])
+    except ValueError:
+        return False
+    return np.array_equal(pixels, simplejpeg.decode_jpeg(bare))
 
 
 def _bare(data: bytes) -> bytes:
@@ -133,26 +177,19 @@ def _bare(data: bytes) -> bytes:
     return b"".join([*parts, b"\xff\xd9"])
 
 
-def _is_complete(data: bytes, header: list[Segment]) -> bool:
-    """Return whether the first scan of a JPEG holds all that there is: all components, sequential."""
-    frame = next(((marker, data[start + 9]) for marker, start, _ in header if _is_frame(marker)), None)
-    return frame in ((0xC0, data[header[-1][1] + 4]), (0xC1, data[header[-1][1] + 4]))
-
-
-def _lacks_scans(data: bytes) -> bool:
+def _lacks_scans(data: bytes, header: list[Segment]) -> bool:
     """Return whether a coefficient of a component never comes, or not to its last bit (ITU-T T.81, G.1.1.1)."""
-    missing: dict[int, set[int]] = {}
+    [frame] = [data[start:end] for marker, start, end in header if _is_frame(marker)][:1]
+    if frame[1] in (0xC0, 0xC1) and data[header[-1][1] + 4] == frame[9]:
+        return False  # sequential, and the first scan holds every component
+    missing = {component: set(range(64)) for component in frame[10::3]}
     for marker, start, end in _segments(data):
-        if _is_frame(marker):
-            missing = {component: set(range(64)) for component in data[start + 10 : end : 3]}
-        elif marker == _SCAN:
+        if marker == _SCAN:
             first, last, bits = data[end - 3 : end].ljust(3, b"\0")
             for component in data[start + 5 : end - 3 : 2]:
                 if not bits & 15:
                     missing.get(component, set()).difference_update(range(first, last + 1))
-            if not any(missing.values()):
-                return False
-    return True
+    return any(missing.values())
 
 
 def _unreadable(name: str, data: bytes, text: str) -> ImageError:
@@ -168,7 +205,10 @@ def _unreadable(name: str, data: bytes, text: str) -> ImageError:
     if "nsupported" in text or "subsampling" in text:
         if "subsampling" in text:
             text = "its header is damaged, or its colours are sampled in an unusual way"
-        return ImageError(f"{name} is a JPEG that cannot be decoded ({text}); save it as an ordinary JPEG or PNG")
+        reason = "format" if "nsupported" in text else "unreadable"
+        return ImageError(
+            f"{name} is a JPEG that cannot be decoded ({text}); save it as an ordinary JPEG or PNG", reason
+        )
     return ImageError(f"{name} is a damaged JPEG that cannot be decoded ({text}); copy or download it again")
 
 

@@ -44,7 +44,9 @@ def to_eight_bits(stored: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     whole = np.issubdtype(stored.dtype, np.integer)
     low, high = stored.min(), stored.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError(f"{name} has levels that are no numbers (NaN or infinite); replace them, then {_ADVICE}")
+        raise ImageError(
+            f"{name} has levels that are no numbers (NaN or infinite); replace them, then {_ADVICE}", "levels"
+        )
     if low < 0 and whole and stored.dtype != np.int8 and low >= _LOWEST and high <= _HIGHEST:
         shifted = stored.astype(np.int32).clip(*HOUNSFIELD) - HOUNSFIELD[0]
         return (shifted >> 4).astype(np.uint8), f"signed {{}} ({HOUNSFIELD[0]} to {HOUNSFIELD[1]})"
@@ -52,7 +54,8 @@ def to_eight_bits(stored: np.ndarray, name: str) -> tuple[np.ndarray, str]:
         kind = "whole" if whole else "floating-point"
         raise ImageError(
             f"{name} has {kind} levels from {low:g} to {high:g}, whose brightness is unknown; expected 0 to 255, 4095 "
-            f"or 65535, {'-1024 to 3071 (CT)' if whole else '0 to 1'}; {_ADVICE}"
+            f"or 65535, {'-1024 to 3071 (CT)' if whole else '0 to 1'}; {_ADVICE}",
+            "levels",
         )
     if not whole and high <= 1:
         return np.rint(stored * 255.0).astype(np.uint8), "floating-point {} (0 to 1)"

@@ -24,7 +24,7 @@ _WHITE_IS_ZERO = 0
 _SENSOR = (32803, 34892)  # a camera's colour filter, and linear raw
 _CHECKED = (5, 8, 32773, 32946)  # LZW, deflate, PackBits and deflate by its old number
 _MAX_FIELDS = 2**12
-_MAX_BYTES = 8 * scanbook.MAX_PIXELS
+_MAX_BYTES = 6 * scanbook.MAX_PIXELS  # of 16-bit RGB
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # of the fields that are read: whole numbers
 
 
@@ -91,7 +91,9 @@ def decode(data: bytes, name: str = "the image") -> tuple[np.ndarray, str]:
             "too_many_pixels",
         )
     if samples > 4:
-        raise ImageError(f"{name} has {samples} channels; expected grey or RGB; save the channels to show as RGB")
+        raise ImageError(
+            f"{name} has {samples} channels; expected grey or RGB; save the channels to show as RGB", "levels"
+        )
     alpha = samples in (2, 4) and extra in (_ASSOCIATED, _UNASSOCIATED)
     if extra == _UNASSOCIATED and alpha:
         data = _with_number(data, fields[_EXTRA][1], 0)  # OpenCV would multiply the colours by alpha
@@ -99,21 +101,21 @@ def decode(data: bytes, name: str = "the image") -> tuple[np.ndarray, str]:
     raw = (deep or (alpha and extra == _ASSOCIATED)) and not separate
     pixels = _imdecode(data, cv2.IMREAD_UNCHANGED if raw else cv2.IMREAD_COLOR)
     if pixels is None:
-        what = f"{bits}-bit {'floating-point' if kind == _FLOAT else 'whole'} levels in {samples} channels"
         raise ImageError(
-            f"{name} is a TIFF that cannot be decoded (broken, or {what}); copy it again, or save it as 8-bit PNG"
+            f"{name} is a TIFF that cannot be decoded: it is broken, or of a rare kind ({samples} × {bits} bits, "
+            f"compression {tags.get(_COMPRESSION, 1)}); copy it again, or save it as 8-bit PNG"
         )
     if not deep and tags.get(_COMPRESSION) in _CHECKED:
         _check_strips(data, name)
     if extra == _ASSOCIATED and alpha and pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _divide_by_alpha(pixels)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
     bytes_already = pixels.dtype == np.uint8
     pixels, how = levels.to_eight_bits(pixels, name)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and not bytes_already:
         pixels = 255 - pixels
-    return (pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)), how
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        return np.ascontiguousarray(pixels[..., 2::-1]), how
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), how
 
 
 def _imdecode(data: bytes, flag: int) -> np.ndarray | None:

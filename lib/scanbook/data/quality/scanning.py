@@ -88,7 +88,8 @@ def describe(path: str) -> tuple[dict[str, str | float], np.ndarray]:
         pixels, depth = images.read_with_depth(data)
     except ImageError as error:
         return row | {"error": str(error).split(";")[0].removeprefix("the image ")}, black
-    row["mode"] = depth.format(row["mode"])
+    if depth != "{}":
+        row["mode"] = depth.format(row["mode"] or ("grey" if (pixels == pixels[..., :1]).all() else "RGB"))
     height, width = pixels.shape[:2]
     scale = _MEASURED / max(height, width)
     small = images.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
