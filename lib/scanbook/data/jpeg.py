@@ -202,10 +202,10 @@ def _unreadable(name: str, data: bytes, text: str) -> ImageError:
         return ImageError(
             f"{name} is a truncated JPEG (its data end before its pixels do); copy or download it again", "truncated"
         )
-    if "nsupported" in text or "subsampling" in text:
+    if "nsupported" in text or "not implemented" in text or "subsampling" in text:
         if "subsampling" in text:
             text = "its header is damaged, or its colours are sampled in an unusual way"
-        reason = "format" if "nsupported" in text else "unreadable"
+        reason = "unreadable" if "damaged" in text else "format"
         return ImageError(
             f"{name} is a JPEG that cannot be decoded ({text}); save it as an ordinary JPEG or PNG", reason
         )

@@ -16,7 +16,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION = 274
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_SAMPLES, _PLANAR, _SUBFILES, _EXTRA, _SAMPLE_FORMAT = 277, 284, 330, 338, 339
+_SAMPLES, _PLANAR, _TILE_WIDTH, _SUBFILES, _EXTRA, _SAMPLE_FORMAT = 277, 284, 322, 330, 338, 339
 _REDUCED, _DNG = 254, 50706
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _SIGNED, _FLOAT = 2, 3
@@ -99,7 +99,8 @@ def decode(data: bytes, name: str = "the image") -> tuple[np.ndarray, str]:
         data = _with_number(data, fields[_EXTRA][1], 0)  # OpenCV would multiply the colours by alpha
     separate = tags.get(_PLANAR) == 2 and samples > 1  # OpenCV mixes the channels up, unless it makes 8 bits of them
     raw = (deep or (alpha and extra == _ASSOCIATED)) and not separate
-    pixels = _imdecode(data, cv2.IMREAD_UNCHANGED if raw else cv2.IMREAD_COLOR)
+    shifted = samples == 2 and _TILE_WIDTH in tags  # OpenCV shifts the rows of the tiles at the right edge
+    pixels = None if shifted else _imdecode(data, cv2.IMREAD_UNCHANGED if raw else cv2.IMREAD_COLOR)
     if pixels is None:
         raise ImageError(
             f"{name} is a TIFF that cannot be decoded: it is broken, or of a rare kind ({samples} × {bits} bits, "
