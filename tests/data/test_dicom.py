@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 
 from helpers.dicom_files import HEIGHT, PATIENT, RAMP, WIDTH, encoded, header, identifying
 from scanbook import MAX_PIXELS
-from scanbook.data import dicom, images
+from scanbook.data import dicom, images, jpeg
 from scanbook.errors import ImageError
 
 
@@ -288,6 +288,17 @@ def test_a_damaged_jpeg_in_a_file_is_refused() -> None:
     half = whole[:middle] + b"\xff\xd9" + whole[middle + 2 :]
     assert "JPEG is damaged" in complaint(half) and "end" in complaint(half)
     assert "truncated DICOM" in complaint(whole[:middle])
+
+
+@pytest.mark.parametrize("fault", ["depth", "version", "bytes between segments"])
+def test_a_header_at_which_gdcm_would_end_the_process_is_refused(fault: str) -> None:
+    whole = compressed((255 * RAMP).astype(np.uint8), uid.JPEGBaseline8Bit)
+    depth, version, table = whole.index(b"\xff\xc0") + 4, whole.index(b"JFIF\0") + 5, whole.index(b"\xff\xdb")
+    place, value = {"depth": (depth, 57), "version": (version, 30), "bytes between segments": (table, 0)}[fault]
+    changed = whole[:place] + bytes([value]) + whole[place + 1 :]
+    start = changed.index(b"\xff\xd8")
+    assert jpeg.has_sound_header(whole[start:]) and not jpeg.has_sound_header(changed[start:])
+    assert "header is wrong" in complaint(changed)
 
 
 def test_an_encoding_without_a_decoder_is_named() -> None:

@@ -156,6 +156,15 @@ def test_a_rare_sampling_of_the_colours_is_read() -> None:
     assert "no end marker" in str(refusal(odd[:-2]))
 
 
+@pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xCB, 0xF7])
+def test_other_kinds_of_jpeg_never_reach_simplejpeg(marker: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes past its memory where a JPEG without loss is to be reduced."""
+    data = WHOLE["grey"].replace(b"\xff\xc0", bytes([0xFF, marker]))
+    monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    assert jpeg.find_damage(data) == ""
+    refusal(data)
+
+
 def test_a_size_behind_too_many_segments_is_not_trusted() -> None:
     comment = b"\xff\xfe\0\2"
     hidden = sized(WHOLE["sequential"], 60000, 60000)

@@ -31,7 +31,8 @@ _FIRST_GROUPS = {b"\2\0": "<", b"\x08\0": "<", b"\0\x08": ">"}  # and the byte o
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _PIXELS = (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10")
-_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # of 8 bits or 12, with loss
+# with loss, of 8 bits or 12; without loss, twice; JPEG-LS
+_JPEGS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 # the only encoding in which a small file may unpack to any size before its header can be read
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
@@ -204,8 +205,9 @@ def _check_frame(header: Dataset) -> None:
     """Raise an `ImageError` where a JPEG in the file is damaged, which its decoders show without a word."""
     from pydicom.encaps import generate_frames
 
-    if header.file_meta.TransferSyntaxUID in _JPEG:
-        damage = jpeg.find_damage(next(generate_frames(header.PixelData, number_of_frames=1)))
+    if header.file_meta.TransferSyntaxUID in _JPEGS:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        damage = jpeg.find_damage(frame) if jpeg.has_sound_header(frame) else "its header is wrong"
         if damage:
             raise ImageError(f"the image is a DICOM file whose JPEG is damaged ({damage}); copy or export it again")
 

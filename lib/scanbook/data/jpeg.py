@@ -8,7 +8,7 @@ so a change that leaves the number of blocks as it was only moves or recolours s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -26,7 +26,8 @@ MAX_SCANS = 100
 MAX_SEGMENTS = 2**16
 """Most segments that are looked at."""
 
-_END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
+_END, _SCAN, _EXIF, _JPEG_LS = 0xD9, 0xDA, 0xE1, 0xF7
+_WITHOUT_LOSS = (0xC3, 0xC7, 0xCB, 0xCF, _JPEG_LS)
 _BARE = frozenset({0x01, 0xD8, _END})  # markers without a length that the pattern below finds
 _SCANS = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _NEXT_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
@@ -66,15 +67,17 @@ def decode(data: bytes, name: str = "the image", least: tuple[int, int] = (0, 0)
         raise _unreadable(name, data, "no size in its header")
     if header[-1][0] != _SCAN:
         raise _unreadable(name, data, "premature end")
-    scale = _scale((height, width), least)
-    pixels, text = None, ""
+    transformed = _has_transform(header)
+    scale = _scale((height, width), least) if transformed else 1
+    pixels, text = None, "an unsupported kind, such as JPEG without loss"
     try:
-        pixels = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
+        if transformed:
+            pixels = simplejpeg.decode_jpeg(data, min_height=height // scale, min_width=width // scale)
     except (ValueError, KeyError) as error:
         text = str(error)
         if damage := _damage(data, text):
             raise _unreadable(name, data, damage) from None
-    if _lacks_scans(data, header):
+    if transformed and _lacks_scans(data, header):
         raise ImageError(
             f"{name} is a truncated JPEG (some of its scans are missing); copy or download it again", "truncated"
         )
@@ -99,8 +102,32 @@ def _decode_by_opencv(data: bytes, scale: int) -> np.ndarray | None:
 
 def find_damage(data: bytes) -> str:
     """Return what is damaged in a JPEG, in libjpeg's words; "" where nothing is, or where it cannot be decoded."""
+    if not _has_transform(_header(data)):
+        return ""
     text = _damage(data, _warning(data))
     return "" if "nsupported" in text else text
+
+
+def has_sound_header(data: bytes) -> bool:
+    """Return whether the header of a JPEG, of any kind, is one at which GDCM does not end the process.
+
+    It does so at bytes between segments, at a depth that its kind cannot have, and at a JFIF of another version.
+    """
+    header = list(_header(data))
+    if not header or header[-1][0] != _SCAN:
+        return False
+    in_order = [start for _, start, _ in header] == [len(START), *(end for _, _, end in header[:-1])]
+    jfif = [
+        data[start + 9] for marker, start, _ in header if marker == 0xE0 and data[start + 4 : start + 9] == b"JFIF\0"
+    ]
+    depths = [(marker, data[start + 4]) for marker, start, _ in header if _is_frame(marker)]
+    sound = [depth in (range(2, 17) if marker in _WITHOUT_LOSS else (8, 12)) for marker, depth in depths]
+    return in_order and sound == [True] and all(version == 1 for version in jfif)
+
+
+def _has_transform(header: Iterable[Segment]) -> bool:
+    """Return whether a JPEG is of a kind that simplejpeg may decode: of others it would write past its memory."""
+    return [marker for marker, _, _ in header if _is_frame(marker)][:1] in ([0xC0], [0xC1], [0xC2], [0xC9], [0xCA])
 
 
 def _damage(data: bytes, text: str) -> str:
@@ -252,7 +279,7 @@ def _size(data: bytes, header: list[Segment]) -> tuple[int, int]:
 
 
 def _is_frame(marker: int) -> bool:
-    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+    return (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == _JPEG_LS
 
 
 def _orientation(data: bytes, header: list[Segment]) -> int:
