@@ -8,7 +8,7 @@ from typing import Literal
 
 Reason = Literal[
     "empty", "not_an_image", "format", "truncated", "unreadable", "too_many_pixels", "several_frames", "identifying",
-    "no_dicom",
+    "levels", "no_dicom",
 ]  # fmt: skip
 """Why an image is refused; a page gives the reason in the reader's language."""
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import uid
+from pydicom import dcmwrite, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from helpers.dicom_files import HEIGHT, PATIENT, RAMP, WIDTH, encoded, header, identifying
 from scanbook import MAX_PIXELS
-from scanbook.data import images
+from scanbook.data import dicom, images, jpeg
 from scanbook.errors import ImageError
 
 
@@ -208,6 +208,60 @@ def test_lossless_jpeg_by_another_encoder(syntax: str, tmp_path: Path) -> None:
     assert np.array_equal(images.read(packed), images.read(plain))
 
 
+@pytest.mark.parametrize("bits", [1, 4])
+def test_levels_of_few_bits_use_all_256(bits: int) -> None:
+    levels = (RAMP * (2**bits - 1)).round().astype(np.uint8)
+    expected = levels.astype(float) * 255 / (2**bits - 1)
+    assert np.abs(grey(levels, bits=bits) - expected).max() <= 0.51
+    assert np.abs(grey(levels, bits=bits, kind="MONOCHROME1") - (255 - expected)).max() <= 0.51
+
+
+def test_one_bit_per_pixel_is_black_and_white() -> None:
+    white = RAMP > 0.3
+    made = header(np.zeros((HEIGHT, WIDTH), np.uint8), BitsAllocated=1, BitsStored=1, HighBit=0)
+    made.PixelData = np.packbits(white.ravel(), bitorder="little").tobytes()
+    assert np.array_equal(images.read(encoded(made))[..., 0], np.where(white, 255, 0))
+
+
+def without_preamble(form: str) -> bytes:
+    made = header((200 * RAMP).astype(np.uint8))
+    if form == "file meta":
+        return encoded(made)[132:]
+    bare, buffer = Dataset(), io.BytesIO()
+    bare.update({element.tag: element for element in made})
+    implicit, little = "implicit" in form, "little" in form
+    dcmwrite(buffer, bare, implicit_vr=implicit, little_endian=little, enforce_file_format=False)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["file meta", "implicit little", "explicit little", "explicit big"])
+def test_a_file_without_a_preamble_is_read(form: str, tmp_path: Path) -> None:
+    data = without_preamble(form)
+    assert data[128:132] != b"DICM" and dicom.is_dicom(data[:132])
+    assert np.array_equal(images.read(data)[..., 0], (200 * RAMP).astype(np.uint8))
+    path = tmp_path / "x.jpg"  # the name decides nothing
+    path.write_bytes(data)
+    assert dicom.is_dicom_file(path) and dicom.patient(path) == PATIENT
+    assert np.array_equal(images.read(path), images.read(data))
+    assert "truncated" in complaint(data[:-20]) or "cannot be decoded" in complaint(data[:-20])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\2\0",
+        bytes(200),
+        b"\2\0\0\0" + bytes(200),
+        b"\x08\0\x05\0" * 50,
+        b"\x08\0\x10\0CS\2\0ab" * 20,
+        b"BM" + bytes(200),
+    ],
+)
+def test_other_bytes_are_no_dicom_file(data: bytes) -> None:
+    assert not dicom.is_dicom(data)
+
+
 # what is refused
 
 
@@ -223,6 +277,28 @@ def test_what_cannot_be_read_is_one_line() -> None:
     assert "cannot be decoded" in complaint(encoded(header(pixels, kind="HSV")))
     huge = complaint(encoded(header(pixels, Rows=60000, Columns=60000)))
     assert "60000 × 60000" in huge and f"{MAX_PIXELS:,}" in huge
+
+
+def test_a_damaged_jpeg_in_a_file_is_refused() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+    whole = compressed(pixels, uid.JPEGBaseline8Bit)
+    assert images.read(whole).any()
+    start, end = whole.index(b"\xff\xda") + 10, whole.rindex(b"\xff\xd9")
+    middle = (start + end) // 2
+    half = whole[:middle] + b"\xff\xd9" + whole[middle + 2 :]
+    assert "JPEG is damaged" in complaint(half) and "end" in complaint(half)
+    assert "truncated DICOM" in complaint(whole[:middle])
+
+
+@pytest.mark.parametrize("fault", ["depth", "version", "bytes between segments"])
+def test_a_header_at_which_gdcm_would_end_the_process_is_refused(fault: str) -> None:
+    whole = compressed((255 * RAMP).astype(np.uint8), uid.JPEGBaseline8Bit)
+    depth, version, table = whole.index(b"\xff\xc0") + 4, whole.index(b"JFIF\0") + 5, whole.index(b"\xff\xdb")
+    place, value = {"depth": (depth, 57), "version": (version, 30), "bytes between segments": (table, 0)}[fault]
+    changed = whole[:place] + bytes([value]) + whole[place + 1 :]
+    start = changed.index(b"\xff\xd8")
+    assert jpeg.has_sound_header(whole[start:]) and not jpeg.has_sound_header(changed[start:])
+    assert "header is wrong" in complaint(changed)
 
 
 def test_an_encoding_without_a_decoder_is_named() -> None:

@@ -142,7 +142,7 @@ def test_no_image_is_one_line(tmp_path: Path) -> None:
     assert "cannot be decoded" in refusal(b"not an image, but some text")
     assert "cannot be decoded" in refusal(b"\xff\xd8\xff\xd9")
     assert "cannot be decoded" in refusal(b"BM" + b"\0" * 30)
-    assert "cannot be decoded" in refusal(b"GIF89a" + b"\0" * 30)
+    assert "is a GIF" in refusal(b"GIF89a" + b"\0" * 30)
     missing = tmp_path / "missing.jpg"
     assert str(missing) in refusal(missing) and "No such file" in refusal(missing)
     assert "directory" in refusal(tmp_path)

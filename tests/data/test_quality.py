@@ -323,6 +323,24 @@ def test_format_and_mode_are_those_of_the_header(tmp_path: Path) -> None:
     assert kinds == [("JPEG", "RGB"), *colours]
 
 
+def test_a_damaged_image_is_unreadable_and_a_12_bit_one_is_not_blank(tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", scene(0))[1].tobytes()
+    grey = scene(1)[..., 0].astype(np.uint16)
+    files = {
+        "whole": whole,
+        "half": whole[: len(whole) // 2] + b"\xff\xd9",
+        "12 bits": cv2.imencode(".png", grey * 16)[1].tobytes(),
+        "8 bits": images.encode_png(grey.astype(np.uint8)),
+    }
+    table = quality.scan(make_manifest(tmp_path, files)).set_index("image_id")
+    flagged = quality.flags(table.reset_index())
+    assert flagged.loc[flagged["rule"] == "unreadable", "image_id"].tolist() == ["half"]
+    assert table.loc["half", "error"] == "is a truncated JPEG (its data end before its pixels do)"
+    assert not (flagged["rule"] == "blank").any()
+    assert table.loc["12 bits", "mode"] == "12-bit grey in 16-bit"
+    assert table.loc["12 bits", ["brightness", "contrast"]].equals(table.loc["8 bits", ["brightness", "contrast"]])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["chest_xray", "retinopathy"])
 def test_faults_planted_in_stand_ins_are_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 from pydicom import uid
+from pydicom.encaps import encapsulate
 
 from helpers import dicom_files
 
@@ -44,6 +45,8 @@ JPEG = saved("JPEG", quality=95)
 TIFF = saved("TIFF")
 WEBP = saved("WEBP", lossless=True)
 NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+DETAILED = saved("JPEG", Image.fromarray(NOISE), quality=95)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -144,6 +147,20 @@ def deflated_dicom() -> bytes:
     return dicom_files.encoded(made)
 
 
+def half_dicom() -> bytes:
+    made = dicom_files.header(np.zeros((HEIGHT, WIDTH), np.uint8))
+    data = saved("JPEG", Image.fromarray(NOISE).convert("L"))
+    made.PixelData = encapsulate([data[: len(data) // 2] + b"\xff\xd9"])
+    made["PixelData"].VR = "OB"
+    made.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    return dicom_files.encoded(made)
+
+
+def first_scan() -> bytes:
+    data = saved("JPEG", Image.fromarray(NOISE), progressive=True)
+    return data[: data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)] + b"\xff\xd9"
+
+
 def pages(count: int) -> bytes:
     return saved("TIFF", save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))] * (count - 1))
 
@@ -185,7 +202,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip": ("not-an-image", lambda: b"\x1f\x8b\x08\0" + zeros(2**20)),
     "ELF": ("not-an-image", lambda: b"\x7fELF\x02\x01\x01" + bytes(100)),
     "base64 of a JPEG": ("not-an-image", lambda: b"data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP//"),
-    "numpy": ("not-an-image", lambda: b"\x93NUMPY\x01\0" + bytes(200)),
+    "numpy": ("format", lambda: b"\x93NUMPY\x01\0" + bytes(200)),
     # formats that are not read
     "SVG named .jpg": ("format", lambda: b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"),
     "SVG with entities": ("format", lambda: b"<?xml version='1.0'?><!DOCTYPE s [<!ENTITY a 'aa'>]><svg>&a;</svg>"),
@@ -193,18 +210,22 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "GIF": ("format", lambda: saved("GIF")),
     "animated GIF": ("format", lambda: animated("GIF")),
     "HEIC header": ("format", lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)),
-    "AVIF header": ("format", lambda: b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf" + bytes(100)),
+    "AVIF header": ("unreadable", lambda: b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf" + bytes(100)),
     "MP4": ("format", lambda: b"\0\0\0\x20ftypisom\0\0\2\0isomiso2" + bytes(100)),
-    "ICO": ("not-an-image", lambda: saved("ICO")),
-    "JPEG 2000": ("not-an-image", lambda: encoded(".jp2", picture())),
-    "PPM": ("not-an-image", lambda: b"P6 2 2 255\n" + bytes(12)),
-    "PPM of absurd size": ("not-an-image", lambda: b"P6 99999 99999 255\n" + bytes(12)),
-    "Radiance HDR": ("not-an-image", lambda: b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 9999 +X 9999\n"),
-    "OpenEXR": ("not-an-image", lambda: b"\x76\x2f\x31\x01\x02\0\0\0" + bytes(100)),
-    "PSD": ("not-an-image", lambda: b"8BPS\0\x01" + bytes(100)),
+    "ICO": ("format", lambda: saved("ICO")),
+    "JPEG 2000": ("format", lambda: encoded(".jp2", picture())),
+    "PPM": ("format", lambda: b"P6 2 2 255\n" + bytes(12)),
+    "PPM of absurd size": ("format", lambda: b"P6 99999 99999 255\n" + bytes(12)),
+    "Radiance HDR": ("format", lambda: b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 9999 +X 9999\n"),
+    "OpenEXR": ("format", lambda: b"\x76\x2f\x31\x01\x02\0\0\0" + bytes(100)),
+    "PSD": ("format", lambda: b"8BPS\0\x01" + bytes(100)),
     "WAV in RIFF": ("unreadable", lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(40)),
     # cut short, or damaged
     "JPEG, first half": ("truncated", lambda: JPEG[: len(JPEG) // 2]),
+    "JPEG, first half with an end": ("truncated", lambda: DETAILED[: len(DETAILED) // 2] + b"\xff\xd9"),
+    "JPEG with zeros in its middle": ("unreadable", lambda: DETAILED[:2000] + bytes(500) + DETAILED[2500:]),
+    "JPEG of 7,000 x 7,000 over fewer pixels": ("truncated", lambda: sized(DETAILED, 7000, 7000)),
+    "progressive JPEG of its first scan": ("truncated", first_scan),
     "JPEG without its last bytes": ("truncated", lambda: JPEG[:-2]),
     "JPEG header alone": ("truncated", lambda: JPEG[:30]),
     "JPEG of two markers": ("unreadable", lambda: b"\xff\xd8\xff\xd9"),
@@ -216,6 +237,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "PNG header alone": ("truncated", lambda: PLAIN[:33]),
     "PNG, signature alone": ("truncated", lambda: PLAIN[:8]),
     "PNG, half of its pixels": ("truncated", lambda: saved("PNG", Image.fromarray(NOISE))[:6000]),
+    "PNG with a changed byte": ("unreadable", lambda: PLAIN[:60] + bytes([PLAIN[60] ^ 1]) + PLAIN[61:]),
     "PNG of size 0": ("unreadable", lambda: png(0, 0, 8, 2, chunk(b"IDAT", zlib.compress(b"")))),
     "PNG of a wrong checksum in its header": ("unreadable", lambda: PLAIN[:29] + b"\0\0\0\0" + PLAIN[33:]),
     "PNG of an impossible depth": ("unreadable", lambda: png(8, 8, 7, 2, chunk(b"IDAT", zlib.compress(bytes(200))))),
@@ -224,6 +246,10 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "WebP, first half": ("unreadable", lambda: WEBP[: len(WEBP) // 2]),
     "WebP header alone": ("unreadable", lambda: WEBP[:16]),
     "TIFF, first half": ("unreadable", lambda: TIFF[: len(TIFF) // 2]),
+    "TIFF of floating-point levels from -2 to 2": (
+        "levels",
+        lambda: saved("TIFF", Image.fromarray(np.linspace(-2, 2, 64, dtype=np.float32).reshape(8, 8))),
+    ),
     "TIFF without a page": ("unreadable", lambda: b"II*\0" + struct.pack("<I", 0)),
     "TIFF whose page lies outside": ("unreadable", lambda: b"II*\0" + struct.pack("<I", 2**32 - 9)),
     "BMP header alone": ("unreadable", lambda: bmp(8, 8)[:30]),
@@ -241,21 +267,21 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: sized(saved("JPEG", progressive=True), 60_000, 60_000, b"\xff\xc2"),
     ),
     "WebP bomb of one colour": ("unreadable", lambda: webp_of_one_colour(16_383, 16_383)),
-    "TIFF of absurd size": ("unreadable", lambda: tiff(2**31 - 1, 2**31 - 1)),
-    "20,000 x 20,000 TIFF": ("unreadable", lambda: tiff(SIDE, SIDE)),
-    "TIFF of absurd size, big endian": ("unreadable", lambda: tiff(2**20, 2**20, order=">")),
+    "TIFF of absurd size": ("too-many-pixels", lambda: tiff(2**31 - 1, 2**31 - 1)),
+    "20,000 x 20,000 TIFF": ("too-many-pixels", lambda: tiff(SIDE, SIDE)),
+    "TIFF of absurd size, big endian": ("too-many-pixels", lambda: tiff(2**20, 2**20, order=">")),
     "20,000 x 20,000 BMP": ("unreadable", lambda: bmp(SIDE, SIDE)),
     "20,000 x 20,000 BMP of runs": ("unreadable", lambda: bmp(SIDE, SIDE, 1)),
     "upside-down BMP of absurd height": ("unreadable", lambda: bmp(2, -(2**31))),
     # DICOM
     "DICOM preamble alone": ("not-an-image", lambda: bytes(128) + b"DICM"),
     "DICOM, first half": ("not-an-image", lambda: dicom()[:300]),
-    "DICOM, a piece without its preamble": ("not-an-image", lambda: dicom()[132:]),
     "DICOM with text behind the preamble": ("not-an-image", lambda: bytes(128) + b"DICM" + b"not a header " * 40),
     "DICOM, deflated": ("unreadable", deflated_dicom),
     "DICOM of 20,000 x 20,000": ("too-many-pixels", lambda: dicom(Rows=SIDE, Columns=SIDE)),
     "DICOM with fewer pixels than it says": ("unreadable", lambda: dicom(Rows=100, Columns=100)),
     "DICOM that contradicts itself": ("unreadable", lambda: dicom(BitsAllocated=1, BitsStored=1, HighBit=0)),
+    "DICOM of half a JPEG": ("unreadable", half_dicom),
     "DICOM of frames": ("several-frames", lambda: dicom(NumberOfFrames="3")),
     "DICOM with a name burned in": ("identifying", lambda: dicom(BurnedInAnnotation="YES")),
     "DICOM without an image": ("not-an-image", lambda: dicom(Rows=None)),
@@ -289,6 +315,11 @@ ODD: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
         lambda: encoded(".tiff", picture()[..., ::-1].astype(np.uint16) * 257),
         lambda: PLAIN,
     ),
+    "12 bits in 16-bit PNG": (lambda: encoded(".png", picture()[..., ::-1].astype(np.uint16) * 16), lambda: PLAIN),
+    "TIFF with alpha": (
+        lambda: saved("TIFF", Image.fromarray(np.dstack([picture(), picture()[..., 0]]))),
+        lambda: PLAIN,
+    ),
     "PNG with alpha": (lambda: saved("PNG", Image.fromarray(picture()).convert("RGBA")), lambda: PLAIN),
     "WebP with alpha": (
         lambda: saved("WEBP", Image.fromarray(picture()).convert("RGBA"), lossless=True),
@@ -311,6 +342,7 @@ ODD: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
     "JPEG with a thumbnail": (lambda: JPEG[:2] + segment(0xE1, b"Exif\0\0" + JPEG) + JPEG[2:], lambda: PLAIN),
     "JPEG with data behind its end": (lambda: JPEG + b"camera's own \xff\xd8\xff\xd9" + bytes(9000), lambda: PLAIN),
     "JPEG with a page behind its end": (lambda: JPEG + b"<script>alert(1)</script>", lambda: PLAIN),
+    "JPEG with bytes before its end": (lambda: JPEG[:-2] + bytes(50) + JPEG[-2:], lambda: PLAIN),
     "JPEG and ZIP in one": (lambda: JPEG + archive(), lambda: PLAIN),
     "PNG with data behind its end": (lambda: PLAIN + bytes(9000), lambda: PLAIN),
     "PNG with names in its text": (
@@ -336,6 +368,10 @@ ODD: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
     "one row": (
         lambda: saved("JPEG", Image.new("RGB", (3000, 1), (9, 200, 9)), quality=95),
         lambda: saved("PNG", Image.new("RGB", (3000, 1), (9, 200, 9))),
+    ),
+    "DICOM without its preamble": (
+        lambda: dicom_files.encoded(dicom_files.header(np.asarray(GREY)))[132:],
+        lambda: saved("PNG", GREY.convert("RGB")),
     ),
     "DICOM": (
         lambda: dicom_files.encoded(dicom_files.header(np.asarray(GREY))),

@@ -150,7 +150,7 @@ REASONS = {
     "GIF": "format",
     "HEIC": "format",
     "truncated PNG header": "truncated",
-    "a format that OpenCV reads through the disk": "not-an-image",
+    "a format that OpenCV reads through the disk": "format",
 }
 
 

@@ -14,7 +14,7 @@ DOCKERFILE, IGNORED = "Dockerfile", ".dockerignore"
 
 PACKAGES = (
     *("flask", "flask-babel", "flask-limiter", "gunicorn", "numpy", "opencv-python-headless", "openvino"),
-    *("prometheus-client", "werkzeug"),
+    *("pillow", "prometheus-client", "simplejpeg", "werkzeug"),
 )
 """Packages that the serving code imports."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import warnings
 from functools import cache
 from importlib import import_module
@@ -17,20 +18,54 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import scanbook
+from scanbook.data import jpeg
 from scanbook.errors import ImageError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 _MAGIC, _MAGIC_AT = b"DICM", 128
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+_FIRST_GROUPS = {b"\2\0": "<", b"\x08\0": "<", b"\0\x08": ">"}  # and the byte order that they show
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_PIXELS = (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10")
+# with loss, of 8 bits or 12; without loss, twice; JPEG-LS
+_JPEGS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
 # the only encoding in which a small file may unpack to any size before its header can be read
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def is_dicom(data: bytes) -> bool:
-    """Return whether bytes, at least the first 132 of a file, are those of a DICOM file (PS3.10, 7.1)."""
+    """Return whether bytes, at least the first 132 of a file, are those of a DICOM file.
+
+    Most have a preamble (PS3.10, 7.1). Others, as old devices and some archives write them, start with the data set.
+    """
+    order = _FIRST_GROUPS.get(data[:2])
+    return _has_preamble(data) or (order is not None and _starts_with_elements(data, order))
+
+
+def _has_preamble(data: bytes) -> bool:
     return data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+
+
+def _starts_with_elements(data: bytes, order: str) -> bool:
+    """Return whether bytes start with two data elements, the first of group 2 or 8 (PS3.5, 7.1)."""
+    position, last = 0, (-1, -1)
+    for _ in range(2):
+        if position + 12 > len(data):
+            return False
+        group, element, length = struct.unpack_from(f"{order}HHI", data, position)
+        if (group, element) <= last or group not in (2, 8):
+            return False
+        kind, head = data[position + 4 : position + 6], 8
+        if kind in _LONG_VRS:
+            [length], head = struct.unpack_from(f"{order}I", data, position + 8), 12
+        elif kind in _VRS:
+            [length] = struct.unpack_from(f"{order}H", data, position + 6)
+        last, position = (group, element), position + head + length
+    return True
 
 
 def is_dicom_file(path: str | Path) -> bool:
@@ -52,7 +87,9 @@ def patient(path: str | Path) -> str:
     from pydicom import dcmread
 
     try:
-        return str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "").strip()
+        force = is_dicom_file(path)  # without it, pydicom refuses a file without a preamble
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"], force=force)
+        return str(header.get("PatientID") or "").strip()
     except Exception:  # a broken file can make pydicom raise anything; it is reported when its pixels are read
         return ""
 
@@ -61,7 +98,8 @@ def read(data: bytes) -> np.ndarray:
     """Decode a DICOM image of one frame.
 
     Grey levels go through the modality LUT or rescale, then the first VOI LUT or window (PS3.3, C.11.1 and C.11.2).
-    Without a window, unsigned 8-bit levels are unchanged and others are scaled from the lowest to the highest level.
+    Without a window, unsigned levels of up to 8 bits are scaled from all their bits to 8, so those of 8 bits are
+    unchanged; others are scaled from the lowest to the highest level.
     MONOCHROME1 is inverted, so that high values are bright.
 
     Args:
@@ -80,12 +118,14 @@ def read(data: bytes) -> np.ndarray:
     if _DEFLATED in data[:2048]:
         raise ImageError("the image is a deflated DICOM file, which is not read; export it again, uncompressed")
     try:
-        header = dcmread(io.BytesIO(data))
+        header = dcmread(io.BytesIO(data), force=not _has_preamble(data))
         frames = int(header.get("NumberOfFrames") or 1)
         height, width = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
         kind = str(header.get("PhotometricInterpretation") or "")
         syntax = header.file_meta.get("TransferSyntaxUID")
+        if syntax is None:
+            header.file_meta.TransferSyntaxUID = syntax = _guess_syntax(header)
         encoding = syntax.name if syntax is not None and syntax.is_transfer_syntax else "an unknown encoding"
     except Exception as error:  # of a broken file; the message may quote the header
         raise ImageError(
@@ -96,6 +136,8 @@ def read(data: bytes) -> np.ndarray:
             "the image has annotations burned in and may show who the patient is; remove or mask it",
             "identifying",
         )
+    if "PixelData" not in header and any(tag in data for tag in _PIXELS):
+        raise ImageError("the image is a truncated DICOM file; copy or export it again", "truncated")
     if not height or not width:
         raise ImageError("the image is a DICOM file without an image; remove it", "not_an_image")
     if frames > 1:
@@ -112,6 +154,8 @@ def read(data: bytes) -> np.ndarray:
         if pixels.shape != (height, width, 3):
             raise ValueError(f"{pixels.shape}, expected {(height, width, 3)}")  # its header contradicts itself
         return pixels
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(
             f"the image is a DICOM file that cannot be decoded ({encoding}, {type(error).__name__}); "
@@ -122,6 +166,7 @@ def read(data: bytes) -> np.ndarray:
 def _decoded(header: Dataset, kind: str) -> np.ndarray:
     from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
+    _check_frame(header)
     stored = pixel_array(header)  # YBR becomes RGB here
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, header)
@@ -136,7 +181,7 @@ def _decoded(header: Dataset, kind: str) -> np.ndarray:
     if grey is None:
         grey = _through_window(levels, header)
     if grey is None and stored.dtype == np.uint8 and levels is stored:
-        grey = stored.astype(float)
+        grey = stored * (255 / (2 ** min(int(header.BitsStored), 8) - 1))
     if grey is None:
         padding = header.get("PixelPaddingValue")
         grey = _spread(levels, levels if padding is None else levels[stored != padding])
@@ -144,6 +189,27 @@ def _decoded(header: Dataset, kind: str) -> np.ndarray:
     if kind == "MONOCHROME1":
         np.subtract(255, grey, out=grey)
     return np.repeat(np.rint(grey, out=grey).clip(0, 255, out=grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _guess_syntax(header: Dataset) -> UID:
+    """Return the uncompressed transfer syntax in which pydicom found a data set that names none."""
+    from pydicom import uid
+
+    implicit, little = header.original_encoding
+    if implicit:
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+
+
+def _check_frame(header: Dataset) -> None:
+    """Raise an `ImageError` where a JPEG in the file is damaged, which its decoders show without a word."""
+    from pydicom.encaps import generate_frames
+
+    if header.file_meta.TransferSyntaxUID in _JPEGS:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        damage = jpeg.find_damage(frame) if jpeg.has_sound_header(frame) else "its header is wrong"
+        if damage:
+            raise ImageError(f"the image is a DICOM file whose JPEG is damaged ({damage}); copy or export it again")
 
 
 def _through_voi_lut(levels: np.ndarray, header: Dataset) -> np.ndarray | None:

@@ -6,41 +6,36 @@ where PIL does not. So every input of a model goes through `load`.
 
 from __future__ import annotations
 
-import re
+import io
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import scanbook
-from scanbook.data import dicom
+from scanbook.data import dicom, formats, jpeg, levels, tiff
 from scanbook.errors import ImageError
 
 MAX_PIXELS = scanbook.MAX_PIXELS
 """Largest image that is decoded, in pixels."""
-MAX_SCANS = 100
-"""Most scans of a JPEG: progressive ones have about ten, and each costs a pass over all pixels, however short."""
-MAX_PARTS = 2**16
-"""Most chunks of a PNG, and most segments of a JPEG that are read to find its size."""
+MAX_CHUNKS = 2**16
+"""Most chunks of a PNG."""
 
 _FORMATS = "JPEG, PNG, BMP, TIFF, WebP or DICOM"
 _PNG = b"\x89PNG\r\n\x1a\n"
-# JPEG, PNG, BMP, TIFF and WebP. OpenCV copies some of its rarer formats into a temporary file; an upload must not be
-# written there.
-_SIGNATURES = (
-    b"\xff\xd8\xff", _PNG, b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"RIFF"
-)  # fmt: skip
-
-_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+# OpenCV copies some of its rarer formats into a temporary file; an upload must not be written there.
+_BY_OPENCV = (_PNG, b"BM", b"RIFF")
+_DEEP = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 
 
 def read(source: bytes | Path) -> np.ndarray:
     """Decode an image at its own size.
 
-    Grey, palette, alpha and 16-bit images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. An
-    animated PNG or WebP and a TIFF with pages give their first frame or page, as in other programs. DICOM levels go
-    through the file's window; a message about a DICOM file never has its name, which may be the patient's.
+    Grey, palette and alpha images become 8-bit RGB; transparency is dropped; EXIF orientation is applied. Deeper,
+    signed and floating-point levels become 8 bits by the rule of `levels.to_eight_bits`. An animated PNG or WebP and a
+    TIFF with pages give their first frame or page, as in other programs. DICOM levels go through the file's window; a
+    message about a DICOM file never has its name, which may be the patient's.
 
     Args:
         source: The bytes of an image file, or its path.
@@ -49,13 +44,21 @@ def read(source: bytes | Path) -> np.ndarray:
         RGB, uint8 `(h, w, 3)`.
 
     Raises:
-        ImageError: The bytes are not an image, or a broken one.
+        ImageError: The bytes are not an image, or a broken or damaged one.
     """
-    return _decode(source)
+    return _decode(source)[0]
 
 
-def _decode(source: bytes | Path, least: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Return an image at its own size; a JPEG at a half, quarter or eighth of it if at least `least` pixels remain."""
+def read_with_depth(data: bytes) -> tuple[np.ndarray, str]:
+    """Return what `read` returns, and a template for the kind of the image: "16-bit {}" for "16-bit grey"."""
+    return _decode(data)
+
+
+def _decode(source: bytes | Path, least: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, str]:
+    """Return an image, and how its levels became 8 bits.
+
+    It has its own size, or, where it is a JPEG, a half, quarter or eighth of it if at least `least` pixels remain.
+    """
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
@@ -64,90 +67,85 @@ def _decode(source: bytes | Path, least: tuple[int, int] = (0, 0)) -> np.ndarray
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); expected a {_FORMATS} file", "empty")
     if dicom.is_dicom(data):
-        return dicom.read(data)
-    height, width, scan = _header(data)
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{name} declares {width} × {height} pixels; expected at most {MAX_PIXELS:,} in all", "too_many_pixels"
-        )
-    jpeg = data[:2] == b"\xff\xd8"
-    if jpeg and data.find(b"\xff\xd9", scan) < 0:
-        raise ImageError(f"{name} is a truncated JPEG (no end marker); copy or download it again", "truncated")
-    if jpeg and sum(1 for _ in _SCAN.finditer(data, scan)) > MAX_SCANS:
-        raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans; save it again with an image editor")
-    if data.startswith(_PNG) and not _is_whole_png(data):
-        raise ImageError(
-            f"{name} is a truncated PNG, or one of more than {MAX_PARTS:,} chunks; copy or download it again",
-            "truncated",
-        )
-    if kind := _unsupported_kind(data):
-        raise ImageError(f"{name} cannot be decoded, being {kind}; save it as {_FORMATS}", "format")
-    supported = data.startswith(_SIGNATURES)
-    try:
-        flag = _decoding_flag((height, width), least) if jpeg else cv2.IMREAD_COLOR
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if supported else None
-    except cv2.error:
-        pixels = None
+        return dicom.read(data), "{}"
+    if data.startswith(jpeg.START):
+        return jpeg.decode(data, name, least), "{}"
+    if formats.is_avif(data):
+        return _decode_avif(data, name), "{}"
+    if kind := formats.identify(data):
+        raise ImageError(f"{name} is {kind[0]}, which is not read; {kind[1]}", kind[2])
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.decode(data, name)
+    if data.startswith(_PNG):
+        _check_png(data, name)
+    deep = data.startswith(_PNG) and data[24] == 16
+    pixels = None
+    if supported := data.startswith(_BY_OPENCV):
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _DEEP if deep else cv2.IMREAD_COLOR)
+        except cv2.error:
+            pixels = None
     if pixels is None:
         raise ImageError(
             f"{name} cannot be decoded; expected a whole {_FORMATS} file",
             "unreadable" if supported else "not_an_image",
         )
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    eight, depth = levels.to_eight_bits(pixels, name)
+    return cv2.cvtColor(eight, cv2.COLOR_BGR2RGB if eight.ndim == 3 else cv2.COLOR_GRAY2RGB), depth
 
 
-def _decoding_flag(size: tuple[int, int], least: tuple[int, int]) -> int:
-    """Return OpenCV's flag for the smallest decoding of a JPEG with at least `least` pixels in any orientation."""
-    for scale, flag in _REDUCED.items():
-        # With a size that is not divisible, a part of the last row would be stretched over a whole row.
-        if all(least) and min(size) >= scale * max(least) and not any(n % scale for n in size):
-            return flag
-    return cv2.IMREAD_COLOR
+def _decode_avif(data: bytes, name: str) -> np.ndarray:
+    """Return the pixels of an AVIF image, which OpenCV reads in some builds alone."""
+    try:
+        from PIL import AvifImagePlugin, Image, ImageOps
+
+        readable = AvifImagePlugin.SUPPORTED
+    except ImportError:
+        readable = False
+    if not readable:
+        raise ImageError(f"{name} is AVIF, which needs Pillow 11.3 or newer; install it, or save it as PNG", "format")
+    try:
+        with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
+            width, height = image.size
+            if height * width > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} declares {width} × {height} pixels; expected at most {MAX_PIXELS:,} in all",
+                    "too_many_pixels",
+                )
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except ImageError:
+        raise
+    except Exception:  # a broken file can make Pillow raise anything
+        raise ImageError(f"{name} is a broken AVIF that cannot be decoded; copy or download it again") from None
 
 
-def _unsupported_kind(data: bytes) -> str:
-    """Return the kind of a picture file that is not supported; "" for any other file."""
-    if data.startswith(b"GIF8"):
-        return "a GIF"
-    if data[4:8] == b"ftyp":
-        return "a HEIC or AVIF image, or a video"
-    return "an SVG, HTML or XML text" if data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else ""
+def _check_png(data: bytes, name: str) -> None:
+    """Check the size, the chunks and their checksums before OpenCV allocates what they declare, up to 2 GB.
 
-
-def _header(data: bytes) -> tuple[int, int, int]:
-    """Return height and width that a PNG or JPEG header declares, and the start of a JPEG's pixels; 0 where unknown.
-
-    The limit of OpenCV covers files of unknown size.
+    Raises:
+        ImageError: The file is too large, cut short or damaged.
     """
-    height = width = position = 0
-    if data.startswith(_PNG) and len(data) >= 24:
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"), 0
-    if data[:2] == b"\xff\xd8":
-        position = 2
-        for _ in range(MAX_PARTS):
-            if position + 9 >= len(data) or data[position] != 0xFF or data[position + 1] == 0xDA:
-                break
-            if data[position + 1] == 0xFF:  # padding before a marker
-                position += 1
-                continue
-            if 0xC0 <= data[position + 1] <= 0xCF and data[position + 1] not in (0xC4, 0xC8, 0xCC):
-                height = int.from_bytes(data[position + 5 : position + 7], "big")
-                width = int.from_bytes(data[position + 7 : position + 9], "big")
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return height, width, position
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """Return whether the chunks of a PNG lie within it: OpenCV allocates the size that a chunk declares, up to 2 GB."""
-    position = len(_PNG)
-    for _ in range(MAX_PARTS):
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if len(data) >= 24 and height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{name} declares {width} × {height} pixels; expected at most {MAX_PIXELS:,} in all", "too_many_pixels"
+        )
+    position, view = len(_PNG), memoryview(data)
+    for _ in range(MAX_CHUNKS):
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
         if position + 12 > len(data) or end > len(data):
-            return False
-        if data[position + 4 : position + 8] == b"IEND":
-            return True
+            break
+        kind = data[position + 4 : position + 8]
+        critical = not kind[0] & 32  # decoders go on without the others (PNG, 5.4)
+        if critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise ImageError(f"{name} is a damaged PNG (a checksum is wrong); copy or download it again")
+        if kind == b"IEND":
+            return
         position = end
-    return False
+    raise ImageError(
+        f"{name} is a truncated PNG, or one of more than {MAX_CHUNKS:,} chunks; copy or download it again",
+        "truncated",
+    )
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -193,7 +191,7 @@ def load(source: bytes | Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ImageError: The bytes are not an image, or a broken one.
     """
-    return resize(_decode(source, size), size)
+    return resize(_decode(source, size)[0], size)
 
 
 def load_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:

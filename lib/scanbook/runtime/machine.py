@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGES = (
     *("numpy", "scipy", "pandas", "scikit-learn", "opencv-python-headless", "pillow", "pydicom", "python-gdcm"),
-    *("keras", "keras-hub", "tensorflow", "openvino"),
+    *("simplejpeg", "keras", "keras-hub", "tensorflow", "openvino"),
 )
 """Packages whose versions can change what a stage holds; they are part of its name where its code imports them."""
 MEASURED_PACKAGES = ("nncf", "onnxruntime")

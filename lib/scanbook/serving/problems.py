@@ -29,6 +29,7 @@ REASONS: dict[str, LazyString] = {
     "too_many_pixels": _("The image has too many pixels. Send a smaller one."),
     "several_frames": _("The file holds several images. Export them one by one."),
     "identifying": _("The image may show who the patient is. Remove or mask that first."),
+    "levels": _("The brightness of this image's levels is not known. Save it as an 8-bit grey or RGB image."),
     "no_dicom": _("This service does not read DICOM files. Export the image as PNG."),
 }
 """Message for a person about an image that was refused, by `ImageError.reason`."""

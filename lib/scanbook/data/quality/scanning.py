@@ -38,7 +38,7 @@ def scan(manifest: Manifest) -> pd.DataFrame:
     Returns:
         One row per image, in the manifest's order: `image_id`; `error`, a sentence where the file cannot be decoded,
         else ""; `sha256` of the file; `format` ("JPEG", "PNG", "DICOM") and `mode` ("grey", "RGB", "RGBA", "palette",
-        "16-bit grey") that its header declares, "" where it is unknown; `bytes`, `width`, `height`; `brightness`
+        "12-bit grey in 16-bit"), "" where it is unknown; `bytes`, `width`, `height`; `brightness`
         and `contrast` (mean and standard deviation of grey levels, 0 to 255); `sharpness` (decimal logarithm of the
         variance of the Laplacian at 192 pixels); `saturation` (mean over pixels of the largest less the smallest
         channel, 0 to 255); `red`, `green`, `blue` (means, 0 to 255).
@@ -85,9 +85,11 @@ def describe(path: str) -> tuple[dict[str, str | float], np.ndarray]:
     row |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     row["format"], row["mode"] = _header(data)
     try:
-        pixels = images.read(data)
+        pixels, depth = images.read_with_depth(data)
     except ImageError as error:
         return row | {"error": str(error).split(";")[0].removeprefix("the image ")}, black
+    if depth != "{}":
+        row["mode"] = depth.format(row["mode"] or ("grey" if (pixels == pixels[..., :1]).all() else "RGB"))
     height, width = pixels.shape[:2]
     scale = _MEASURED / max(height, width)
     small = images.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -120,9 +122,4 @@ def _header(data: bytes) -> tuple[str, str]:
             kind, mode = image.format or "", image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "", ""
-    if mode.startswith("I"):
-        return kind, "16-bit grey"
-    mode = _MODES.get(mode, mode)
-    # PIL reports RGB for a PNG of 16 bits per channel, too; the byte after its size is the bit depth
-    deep = kind == "PNG" and data[24:25] == b"\x10"
-    return kind, f"16-bit {mode}" if deep else mode
+    return kind, "grey" if mode == "F" or mode.startswith("I") else _MODES.get(mode, mode)
