@@ -94,11 +94,9 @@ def load(study: Study) -> Manifest:
 
 def _reason(path: Path) -> str:
     """Return why an image is not listed."""
-    return (
-        "masks of no image"
-        if path.parent.name.casefold() == files.MASKS
-        else "they lie outside the folders that are read"
-    )
+    if files.is_mask(path):
+        return "masks of no image, or several of one"
+    return "they lie outside the folders that are read"
 
 
 def claimed_in_name(name: str) -> int | None:

@@ -25,8 +25,24 @@ _FILLERS = frozenset(
     ]
 )
 """Words that may stand beside the word of a split, or that number the parts of a set of images."""
-_PARTS = _FILLERS | {"fold", "subset", "batch", "chunk", "archive", "volume", "vol", "disc", "disk"}
-_NO_CLASS = frozenset(["mask", "masks", "annotation", "annotations", "groundtruth", "segmentation", "segmentations"])
+_PARTS = _FILLERS | frozenset(
+    [
+        *("fold", "subset", "batch", "chunk", "archive", "volume", "vol", "disc", "disk", "base", "label", "labels"),
+        *("original", "augmented", "augmentation", "raw", "processed", "preprocessed", "resized", "cropped"),
+        *("patient", "patients", "pat", "pt", "subject", "subjects", "subj", "sub", "participant", "person", "case"),
+        *("study", "series", "session", "visit", "site", "center", "centre", "hospital", "internal", "external"),
+    ]
+)
+"""Words of folders that hold a part of the images, such as those of a patient or a hospital, and not a class."""
+MASK_WORDS = frozenset(
+    ["mask", "masks", "annotation", "annotations", "groundtruth", "gt", "segmentation", "segmentations"]
+)
+"""Words that name masks, in the name of a folder or a column."""
+_NOT_A_MASK = frozenset({"with", "without", "no", "non", "not"})
+
+
+IMAGES = frozenset({"image", "images"})
+"""Names of the folder of a class that holds its images, beside one of their masks."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,14 @@ def split_of(name: str) -> str:
     return SPLIT_WORDS[named[0]] if len(named) == 1 and set(words) - set(named) <= _FILLERS else ""
 
 
+def is_mask_folder(name: str) -> bool:
+    """Return whether a folder's name is that of masks: its last word is, as in "GT", "lung masks" or "ManualMask"."""
+    words = words_of(re.sub("ground[ _-]?truth", "groundtruth", name, flags=re.IGNORECASE))
+    while words and (words[-1].isdecimal() or words[-1] in ("image", "images", "png", "folder")):
+        words.pop()
+    return bool(words) and words[-1] in MASK_WORDS and not _NOT_A_MASK & set(words)
+
+
 def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection[Path] = ()) -> ClassFolders:
     """Find the class folders of a dataset, and its splits.
 
@@ -85,6 +109,8 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
         if not classes:
             _check_class_names(root, folders)
         _check_levels(tree, root, folders, classes)
+        if not classes:
+            _check_splits_inside(tree, folders)
         return ClassFolders(root, {root: ""}, notes, copies)
     empty = [path for path in (*splits, *stray) if not tree.images(path)]
     splits = {path: split for path, split in splits.items() if path not in empty}
@@ -140,8 +166,9 @@ def unwrap(tree: Tree, folder: Path) -> Path:
     if len(folders) != 1 or tree.images(folder, deep=False) or not tree.folders(folders[0]):
         return folder
     (inside,) = folders
-    holds_splits = TRAIN in {split_of(path.name) for path in tree.folders(inside)}
-    return unwrap(tree, inside) if holds_splits or inside.name.casefold() == folder.name.casefold() else folder
+    lower = unwrap(tree, inside)
+    holds_splits = TRAIN in {split_of(path.name) for path in tree.folders(lower)}
+    return lower if holds_splits or inside.name.casefold() == folder.name.casefold() else folder
 
 
 def _unwrap_splits(tree: Tree, splits: Mapping[Path, str]) -> dict[Path, str]:
@@ -186,14 +213,15 @@ def _check_class_names(root: Path, folders: Sequence[Path]) -> None:
             f"{root}: the folders {names} look like splits, not classes; expected train/<class> and test/<class>; "
             "sort the class folders into train and test, or name them in classes of a study"
         )
-    named = [{word for word in some if not word.isdecimal()} for some in words.values()]
+    named = [{word for word in some if not word.isdecimal() and len(word) > 1} for some in words.values()]
     if len(named) > 1 and all(some and some <= _PARTS for some in named):
         raise DataError(
-            f"{root}: the folders {names} look like parts of one set of images, not classes; expected a folder for "
-            "each class, or a table that names each image and its class; name them in classes of a study if they are"
+            f"{root}: the folders {names} look like parts of one set of images, or patients, not classes; expected a "
+            "folder for each class, or a table that names each image and its class; name them in classes of a study if "
+            "they are"
         )
-    for path, some in words.items():
-        if len(folders) > 1 and set(some) & _NO_CLASS and set(some) <= _NO_CLASS | _PARTS:
+    for path in folders:
+        if len(folders) > 1 and is_mask_folder(path.name):
             raise DataError(
                 f"{root}: the folder {printable(path.name)} looks like one of masks, not a class; expected class "
                 "folders, with masks in a folder masks inside each; move it away, or name the classes in classes of "
@@ -201,10 +229,26 @@ def _check_class_names(root: Path, folders: Sequence[Path]) -> None:
             )
 
 
+def _check_splits_inside(tree: Tree, folders: Sequence[Path]) -> None:
+    """Raise a `DataError` where a folder that would be a class holds splits."""
+    for folder in folders:
+        inside = tree.folders(unwrap(tree, folder))
+        names = ", ".join(printable(path.name) for path in inside)
+        if {split_of(path.name) for path in inside} > {TRAIN} and all(split_of(path.name) for path in inside):
+            raise DataError(
+                f"{folder} holds the splits {names}; expected the splits outside, as in train/<class>; move the class "
+                f"folders into the splits, or pass DATA={folder} if it is a dataset of its own"
+            )
+
+
 def _check_levels(tree: Tree, root: Path, folders: Sequence[Path], classes: Mapping[str, str]) -> None:
     """Raise a `DataError` where all folders hold folders of the same names: splits, or the classes themselves."""
     inside = [
-        {path.name.casefold() for path in tree.folders(folder) if path.name.casefold() not in ("images", "masks")}
+        {
+            path.name.casefold()
+            for path in tree.folders(folder)
+            if not (is_mask_folder(path.name) or path.name.casefold() in IMAGES)
+        }
         for folder in folders
     ]
     if len(inside) < 2 or len(inside[0]) < 2 or any(names != inside[0] for names in inside):
