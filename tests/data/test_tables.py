@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,14 @@ def test_folder_and_extension_decide(kind: str, tmp_path: Path) -> None:
     assert read_paths(tmp_path, manifest) == list(named.values()) and manifest.frame["image_id"].is_unique
 
 
+def test_the_forms_of_an_accent_are_one(tmp_path: Path) -> None:
+    """As macOS writes the names of files, and Excel the table."""
+    files = [unicodedata.normalize("NFD", name) for name in ("Müller/é.png", "Müller/è.png")]
+    layout(tmp_path, *files)
+    manifest = load(tmp_path, unicodedata.normalize("NFC", f"{files[0]},x\nè.png,y\n"))
+    assert read_paths(tmp_path, manifest) == files
+
+
 def test_ids_have_folders_where_names_repeat(tmp_path: Path) -> None:
     layout(tmp_path, "a/0.png", "b/0.png", "b/0.bmp")
     assert load(tmp_path, "a/0.png,x\nb/0.png,y\n").frame["image_id"].tolist() == ["a/0", "b/0"]
@@ -86,6 +96,8 @@ UNNAMED = {
     "another extension": (["0.bmp", "1.jpg"], "1.jpg,x\n0.jpg,y\n", "a file of that name is there as .bmp"),
     "two extensions": (["0.jpg", "0.bmp", "1.jpg"], "1,x\n0,y\n", "row 3: 2 different images have the name"),
     "two folders": (["a/0.png", "b/0.png"], "0.png,x\n", "row 2: 2 different images have the name"),
+    "the same file elsewhere": (["im/0.png"], "/home/me/train/0.png,x\n", "in another folder: correct the folder in"),
+    "zeros that Excel removed": (["000.png", "001.png"], "0,x\n1,y\n", "with other leading zeros: write them"),
     "no name": (["0.png", "1.png"], "0.png,x\n,y\n", "row 3 has no image"),
 }  # fmt: skip
 
@@ -224,6 +236,18 @@ def test_separator_and_encoding_are_found(kind: str, tmp_path: Path) -> None:
     read = tables.read(tmp_path / "labels.csv")
     assert read.rows.to_numpy().tolist() == lines[1:] and list(read.rows) == lines[0]
     assert read.rows.index.tolist() == list(range(2, 22)) and bool(read.notes) == (not encoding.startswith("utf"))
+
+
+def test_a_table_that_gzip_compressed(tmp_path: Path) -> None:
+    """As PhysioNet gives its tables."""
+    layout(tmp_path, "p10/a.png", "p11/b.png")
+    (tmp_path / "labels.csv.gz").write_bytes(packed := gzip.compress(b"image,label\na,x\nb,y\n"))
+    assert "labels.csv.gz names images of" in refusal(make_study(tmp_path)), "p10 and p11 are no classes"
+    manifest = adapters.load(make_study(tmp_path, {**table(), "csv": "labels.csv.gz"}))
+    assert manifest.classes == ("x", "y") and manifest.facts["unused"] == {"no image": {".gz": 1}}
+    (tmp_path / "labels.csv.gz").write_bytes(packed[:20])
+    with pytest.raises(DataError, match="is damaged"):
+        tables.read(tmp_path / "labels.csv.gz")
 
 
 def test_excels_line_with_the_separator_and_empty_lines(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def image_ids(paths: pd.Series, root: Path) -> pd.Series:
         paths: Paths, no two the same.
         root: The dataset's folder.
     """
-    relative = paths.map(lambda path: os.path.relpath(path, root))
+    top = os.path.join(root, "")
+    relative = paths.map(lambda path: path.removeprefix(top) if path.startswith(top) else os.path.relpath(path, root))
     names = relative.map(lambda path: os.path.join(os.path.dirname(path), stem(path)))
     choices = (names.map(os.path.basename), names, relative)
     ids = next((ids for ids in choices if ids.map(printable).is_unique), relative)

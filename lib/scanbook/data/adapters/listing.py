@@ -47,6 +47,7 @@ _TEXTS = frozenset(
     ]
 )
 """Extensions of files that nobody takes for images."""
+_PACKED_TABLES = (".csv.gz", ".tsv.gz")
 _SYSTEM = frozenset({"lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
 NO_IMAGE, NOT_READ = "no image", "format that is not read"
 
@@ -102,6 +103,8 @@ class Tree:
 
     root: Path
     _images: dict[str, bool] = field(default_factory=dict, repr=False)
+    _files: dict[Path, list[Path]] = field(default_factory=dict, repr=False)
+    _below: dict[Path, list[Path]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _walk(self) -> store.Walk:
@@ -121,16 +124,24 @@ class Tree:
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files in a folder, sorted."""
-        return [Path(entry.path) for entry in self._walk.files.get(str(folder), ())]
+        if folder not in self._files:
+            self._files[folder] = [folder / entry.name for entry in self._walk.files.get(str(folder), ())]
+        return self._files[folder]
+
+    def holds(self, folder: Path) -> bool:
+        """Return whether a folder is one of the tree."""
+        return str(folder) in self._walk.folders
 
     def below(self, folder: Path) -> list[Path]:
         """Return the files below a folder at any depth, sorted."""
-        paths, pending = [], [folder]
-        while pending:
-            current = pending.pop()
-            paths += self.files(current)
-            pending += self.folders(current)
-        return sorted(paths)
+        if folder not in self._below:
+            paths, pending = [], [folder]
+            while pending:
+                current = pending.pop()
+                paths += self.files(current)
+                pending += self.folders(current)
+            self._below[folder] = sorted(paths, key=lambda path: path.parts)
+        return self._below[folder]
 
     def images(self, folder: Path, deep: bool = True) -> list[Path]:
         """Return the images in a folder, at any depth or directly in it, sorted."""
@@ -187,7 +198,9 @@ def account(tree: Tree, frame: pd.DataFrame, reason: Callable[[Path], str]) -> d
     counts: dict[str, Counter[str]] = {}
     for path in tree.below(tree.root):
         if str(path) not in kept and not (linked and os.path.realpath(path) in kept):
-            text = path.suffix.lower() in _TEXTS or path.name == "DICOMDIR"
+            text = (
+                path.suffix.lower() in _TEXTS or path.name == "DICOMDIR" or path.name.lower().endswith(_PACKED_TABLES)
+            )
             why = reason(path) if tree.is_image(path) else NO_IMAGE if text else NOT_READ
             counts.setdefault(why, Counter())[kind_of(path)] += 1
     return {why: dict(kinds) for why, kinds in sorted(counts.items())}
