@@ -260,6 +260,12 @@ def test_excels_line_with_the_separator_and_empty_lines(tmp_path: Path) -> None:
 # --- spellings
 
 
+def test_a_column_of_metadata_that_is_named_twice(tmp_path: Path) -> None:
+    layout(tmp_path, "0.png", "1.png")
+    frame = load(tmp_path, "0,x,g\n1,y,h\n", "image,label,group", metadata=["group", "group"]).frame
+    assert list(frame) == [*COLUMNS, "group (source)"]
+
+
 def test_one_list_of_spellings_of_not_told(tmp_path: Path) -> None:
     spellings = ["NA", "n/a", "nan", "NULL", "None", "Unknown", "unk", "-", "?", "", " N/A ", "withheld"]
     layout(tmp_path, *(f"{n}.png" for n in range(24)))
@@ -283,6 +289,23 @@ def test_one_identifier_for_all_images_is_not_a_patient(who: str, groups: int, t
     assert any("identifies none" in note for note in manifest.facts["notes"]) == (who == "P1")
 
 
+def test_spellings_of_one_patient() -> None:
+    """As two tables of a spreadsheet that were joined, one with empty cells, and as DICOM's names of nobody."""
+    names = pd.Series(["12.0", "12", " 13", "13.0", "nan", "(blank)", "#REF!"])
+    assert spelling.patients(names)[0].tolist() == ["12", "12", "13", "13", "", "", ""]
+    assert spelling.patients(pd.Series(["12.0", "a", "b"]))[0].tolist() == ["12.0", "a", "b"]
+    names = pd.Series(["Anonymous^^", "ANONYMOUS^PATIENT", "ANON", "Doe^J", "Doe^J", "k.A."])
+    assert spelling.patients(names)[0].tolist() == ["", "", "", "Doe^J", "Doe^J", ""], "the one that is told stays"
+    assert spelling.patients(pd.Series(["A"] * 5 + ["NA"]))[0].tolist() == [""] * 6
+
+
+def test_an_identifier_of_very_many_images_is_noted() -> None:
+    names = pd.Series(["-1"] * 40 + [f"p{number // 2}" for number in range(60)])
+    told, note = spelling.patients(names)
+    assert told.equals(names) and note.startswith("One patient has 40 of 100 images: if the identifier means that")
+    assert spelling.patients(names, ["-1"])[1] == "" == spelling.patients(names[30:])[1]
+
+
 def test_an_image_without_a_patient_is_not_in_the_group_that_has_its_name(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{n}.png" for n in range(4)))
     groups = load(tmp_path, "0,x,1\n1,y,\n2,x,3\n3,y,3\n", "image,label,who", group_column="who").frame["group"]
@@ -292,6 +315,10 @@ def test_an_image_without_a_patient_is_not_in_the_group_that_has_its_name(tmp_pa
 def test_ages_and_other_metadata() -> None:
     ages = spelling.metadata(pd.Series(["058Y", "006M", "?", "000D"]))
     assert ages[[0, 1, 3]].tolist() == [58, 0.5, 0] and np.isnan(ages[2])
+    for values in (["45 years", "60 yrs", ">89", "NA"], ["045Y", "60", "89+", "?"], ["45", "60.0", "≥ 89", ""]):
+        assert spelling.metadata(pd.Series(values)).tolist()[:3] == [45, 60, 89]
+    for values in (["1+", "2+"], ["3D", "2D"], ["10-20", ">20"], ["T1", "2"]):
+        assert spelling.metadata(pd.Series(values)).tolist() == values, "no ages"
     assert spelling.metadata(pd.Series(["1,5", "2"])).tolist() == ["1,5", "2"], "a comma may separate thousands"
     assert spelling.metadata(pd.Series(["male", "Male", "male", "F", "unknown"])).tolist() == ["male"] * 3 + ["F", ""]
 

@@ -62,7 +62,7 @@ def load(study: Study) -> Manifest:
             )
     facts["unused"] = listing.account(tree, frame, _reason(layout, masks, excluded))
     facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
-    metadata = [metadata_name(name) for name in layout.metadata]
+    metadata = dict.fromkeys(metadata_name(name) for name in layout.metadata)
     return Manifest(study.study, frame[[*COLUMNS, *metadata]], files.class_order(layout, frame), facts)
 
 
