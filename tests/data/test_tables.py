@@ -238,6 +238,30 @@ def test_separator_and_encoding_are_found(kind: str, tmp_path: Path) -> None:
     assert read.rows.index.tolist() == list(range(2, 22)) and bool(read.notes) == (not encoding.startswith("utf"))
 
 
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    layout(tmp_path, "p10/a.png", "p11/b.png")
+    for rows, row in (("a,mild, left,1\nb,y,2", 2), ("b,y,2\n\na,mild, left,1", 4)):
+        assert f"row {row} has 4 cells, and the first row 3: put quotes" in refused(tmp_path, rows, "image,label,age")
+        assert f"row {row} has 4 cells" in refusal(make_study(tmp_path)), "p10 and p11 are no classes"
+    assert load(tmp_path, "a,x,1\nb,y,2,,\n", "image,label,age").classes == ("x", "y"), "empty cells at the end"
+
+
+def test_a_table_with_the_ends_of_lines_of_excel_for_macintosh(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"image,label\ra,x\rb,y\r")
+    assert tables.read(tmp_path / "t.csv").rows.to_numpy().tolist() == [["a", "x"], ["b", "y"]]
+
+
+def test_a_table_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "labels.csv").write_text("image,label\n")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "labels.csv (Permission denied); give read access" in refusal(make_study(tmp_path))
+
+
 def test_a_table_that_gzip_compressed(tmp_path: Path) -> None:
     """As PhysioNet gives its tables."""
     layout(tmp_path, "p10/a.png", "p11/b.png")

@@ -62,9 +62,16 @@ def read(path: Path) -> Table:
         raise DataError(f"{path} does not exist; expected the table that the study names")
     try:
         encoding, text = _decode(path.read_bytes())
-        separator, text = _separator(text)
+        separator, text = _separator(text if "\n" in text else text.replace("\r", "\n"))
+        width = _width(text, separator)
         rows = pd.read_csv(
-            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+            io.StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            index_col=False,
+            usecols=range(width),
         )
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from error
@@ -77,6 +84,23 @@ def read(path: Path) -> Table:
     rows = rows.fillna("")
     rows.index += 2
     return Table(path, rows[(rows != "").any(axis=1)], separator, encoding)
+
+
+def _width(text: str, separator: str) -> int:
+    """Return the number of cells of the header.
+
+    Raises:
+        ValueError: A row has more of them, which pandas would cut.
+    """
+    width = 0
+    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1):
+        width = width or len(row)
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            raise ValueError(
+                f"row {number} has {len(row)} cells, and the first row {width}: put quotes round a value that holds "
+                f"{separator!r}"
+            )
+    return width
 
 
 def _decode(data: bytes) -> tuple[str, str]:
@@ -161,7 +185,9 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
             continue
         try:
             table = read(path)
-        except DataError:
+        except DataError as error:
+            if isinstance(error.__cause__, OSError | EOFError | zlib.error) or _mentions(path, index):
+                raise
             notes.append(f"{name} is not read: it is no table with a header.")
             continue
         cells = [normalise(cell) for cell in table.rows.columns]
@@ -173,6 +199,15 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
         else:
             notes.append(f"{name} is not read: it names no image of the folder.")
     return found, notes
+
+
+def _mentions(path: Path, index: ImageIndex) -> bool:
+    """Return whether a file that is no table names an image."""
+    try:
+        cells = re.split(rf"[{_SEPARATORS}\"\r\n]", _decode(path.read_bytes())[1])
+    except ValueError:
+        return False
+    return any(index.resembles(normalise(cell)) for cell in cells if cell.strip())
 
 
 def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int, str] | None:
