@@ -163,6 +163,13 @@ def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
     assert "COVID and covid differ in case alone: they are one class, COVID." in manifest.facts["notes"]
 
 
+def test_folders_in_a_class_folder_that_may_be_classes_are_counted(tmp_path: Path) -> None:
+    """As LC25000 is unpacked."""
+    layout(tmp_path, "colon/aca/1.png", "colon/n/1.png", "lung/aca/1.png", "lung/n/1.png", "lung/scc/1.png")
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.facts["notes"] == ["The images of colon lie in 2 folders in it, which count as one class."]
+
+
 def test_splits_lie_at_any_depth_of_single_folders(tmp_path: Path) -> None:
     """As COVID-QU-Ex is unpacked."""
     class_folders(tmp_path, "Lung Data/Lung Data/Train", "Lung Data/Lung Data/Test")

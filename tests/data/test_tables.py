@@ -246,6 +246,15 @@ def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> Non
     assert load(tmp_path, "a,x,1\nb,y,2,,\n", "image,label,age").classes == ("x", "y"), "empty cells at the end"
 
 
+def test_a_table_of_patients_is_not_passed_over(tmp_path: Path) -> None:
+    layout(tmp_path, *(f"clinic{'AB'[n % 2]}/P{n}/{view}.png" for n in range(6) for view in ("L", "R")))
+    rows = "".join(f"P{n},{'xy'[n % 2]}\n" for n in range(6))
+    (tmp_path / "patients.csv").write_text(f"patient,label\n{rows}")
+    assert "patients.csv names folders of images in its column patient, and no images" in refusal(make_study(tmp_path))
+    (tmp_path / "patients.csv").write_text("class,text\nclinicA,one\nclinicB,two\nother,three\n")
+    assert adapters.load(make_study(tmp_path)).classes == ("clinicA", "clinicB"), "a table of the classes"
+
+
 def test_a_table_with_the_ends_of_lines_of_excel_for_macintosh(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"image,label\ra,x\rb,y\r")
     assert tables.read(tmp_path / "t.csv").rows.to_numpy().tolist() == [["a", "x"], ["b", "y"]]

@@ -271,6 +271,15 @@ def test_the_column_whose_names_are_those_of_images(
     assert dataset["image_column"] == column
 
 
+def test_a_column_that_holds_more_than_splits_is_named(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "{n},{label},train\n{n}b,{label},test\n{n}c,{label},unlabelled"
+    places = ("{n}.png", "{n}b.png", "{n}c.png")
+    out, dataset = new_study(tmp_path / "images", capsys, "image,label,split", row, *places)
+    assert "  The column split is not read as splits: 'unlabelled' is none.\n" in out and "split_column" not in dataset
+
+
 def test_a_class_that_is_told_of_all_goes_before_one_that_is_not(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

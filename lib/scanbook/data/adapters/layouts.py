@@ -111,7 +111,7 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
         _check_levels(tree, root, folders, classes)
         if not classes:
             _check_splits_inside(tree, folders)
-        return ClassFolders(root, {root: ""}, notes, copies)
+        return ClassFolders(root, {root: ""}, notes + _lower_notes(tree, [root]), copies)
     empty = [path for path in (*splits, *stray) if not tree.images(path)]
     splits = {path: split for path, split in splits.items() if path not in empty}
     stray = [path for path in stray if path not in empty]
@@ -132,7 +132,7 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
     splits = _unwrap_splits(tree, _with_test(root, splits))
     for path in splits if not classes else ():
         _check_class_names(path, tree.folders(path))
-    return ClassFolders(root, splits, notes, [*copies, *empty])
+    return ClassFolders(root, splits, notes + _lower_notes(tree, splits), [*copies, *empty])
 
 
 def split_folders(tree: Tree, folder: Path) -> dict[Path, str]:
@@ -268,8 +268,22 @@ def _check_levels(tree: Tree, root: Path, folders: Sequence[Path], classes: Mapp
         )
 
 
+def _lower_notes(tree: Tree, parents: Collection[Path]) -> list[str]:
+    """Return a sentence on the first class folder whose images lie in several folders in it, which may be classes.
+
+    The names of these are not shown: they may be those of patients.
+    """
+    for folder in (folder for parent in parents for folder in tree.folders(parent)):
+        count = sum(bool(tree.images(path)) for path in tree.folders(folder) if not is_mask_folder(path.name))
+        if count > 1 and not tree.images(folder, deep=False):
+            return [f"The images of {printable(folder.name)} lie in {count} folders in it, which count as one class."]
+    return []
+
+
 def _move(stray: Path) -> str:
     """Return what to do with a folder that lies beside the splits."""
+    if is_mask_folder(stray.name):
+        return f"move {printable(stray.name)}, which looks like one of masks, away"
     if any(word in SPLIT_WORDS for word in words_of(stray.name)):
         return f"rename {printable(stray.name)} to the split that it is, or move it away"
     return f"move {printable(stray.name)} away"

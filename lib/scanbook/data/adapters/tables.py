@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,9 +197,25 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
         elif best := _naming_column(table.rows, index):
             column, named, rival = best
             found.append(ImageTable(table, column, named, _prefix(table.rows[column], index, tree.root), rival))
+        elif column := _folder_column(table.rows, tree):
+            raise DataError(
+                f"{path} names folders of images in its column {column}, and no images; expected a row for each image; "
+                "write a table of the images, with the patient as a column, or move this one away"
+            )
         else:
             notes.append(f"{name} is not read: it names no image of the folder.")
     return found, notes
+
+
+def _folder_column(rows: pd.DataFrame, tree: Tree) -> str:
+    """Return the column that names several folders of images, as in a table of patients; "" if none does.
+
+    Folders that may be classes do not count: those at the top, and those of a name that several have.
+    """
+    folders = {path.parent for path in tree.images(tree.root)}
+    inner = {folder for path in folders for folder in (path, *path.parents) if tree.root in folder.parent.parents}
+    counts = Counter(folder.name for folder in inner)
+    return next((name for name in rows if sum(counts[cell] == 1 for cell in rows[name].str.strip().unique()) > 2), "")
 
 
 def _mentions(path: Path, index: ImageIndex) -> bool:

@@ -141,12 +141,18 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
         if table is not largest:
             reason = (refusals[table.path] and "its class is not known") or more
             notes.append(f"{table.path.relative_to(tree.root).as_posix()} is not read: {reason}.")
+    keys = _columns(largest.others)
+    for column in [] if "split_column" in keys else _named(largest.others, SPLITS):
+        values = largest.others[column].drop_duplicates()
+        splits = values.map(layouts.split_of)
+        if splits.nunique() > 2:
+            notes.append(f"The column {column} is not read as splits: {values[splits == ''].iloc[0]!r} is none.")
     block = {
         "adapter": "table",
         "csv": name,
         "image_column": largest.column,
         **({"path_prefix": largest.prefix} if largest.prefix else {}),
-        **_columns(largest.others),
+        **keys,
         **_folders(tree, largest),
         **own,
     }
