@@ -325,4 +325,5 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert manifest.classes == ("a", "b", r"c\xe9")
     assert r"a/caf\xe9.png" in set(manifest.frame["image_id"])
     assert manifest.frame.drop(columns="path").to_csv().encode()
+    assert manifest.fingerprint() != manifest.with_frame(manifest.frame[:-1]).fingerprint()
     assert any(path.endswith(name) for path in manifest.frame["path"]), "the path is the file's own"

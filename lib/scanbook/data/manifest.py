@@ -100,7 +100,7 @@ class Manifest:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
-        return fingerprint(table.encode(), self.classes, self.facts.get("data", ""))
+        return fingerprint(table.encode("utf-8", "surrogateescape"), self.classes, self.facts.get("data", ""))
 
 
 def _short_path(path: str) -> str:
