@@ -137,7 +137,7 @@ def _new_study(options: argparse.Namespace) -> None:
     counts = ", ".join(f"{label}: {images[label]}" for label in created.manifest.classes)
     data = f" DATA={shlex.quote(options.data)}" if options.data else ""
     print(f"{created.path}: {len(created.manifest.frame)} images ({counts})")
-    print("".join(f"  {sentence}\n" for sentence in (created.reads, *created.notes)), end="")
+    print("".join(f"  {runtime.legible(line)}\n" for line in (created.reads, *created.notes)), end="")
     print(f"run it with make reports STUDY={options.name}{data}")
 
 

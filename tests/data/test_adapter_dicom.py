@@ -71,7 +71,7 @@ def test_a_folder_of_dicom_groups_by_patient_and_names_no_one(tmp_path: Path) ->
     errors = scanned[manifest.frame.set_index("path")["image_id"][[str(broken), str(burned)]]]
     assert errors.iloc[0] and "burned in" in errors.iloc[1] and (scanned != "").sum() == 2
     assert not manifest.facts["grouped"], "the broken file's patient is not known"
-    assert "14 of 14 images are DICOM" in manifest.facts["notes"][0]
+    assert "14 of 14 images are DICOM" in " ".join(manifest.facts["notes"])
     broken.unlink()
     assert adapters.load(make_study(tmp_path)).facts["grouped"]
 

@@ -162,7 +162,9 @@ def test_the_radiography_layout_and_data_may_point_at_either_folder(tmp_path: Pa
             assert images.read(Path(row.path)).shape == (8, 8, 3)
     direct = adapters.load(make_study(inner, COVID))
     assert direct.frame.equals(manifest.frame) and direct.fingerprint() == manifest.fingerprint()
-    unused = "Not used: 1 .png (masks of no image); 2 .png (they lie outside the folders that are read)."
+    unused = (
+        "Not used: 1 .png (masks of no image, or several of one); 2 .png (they lie outside the folders that are read)."
+    )
     assert manifest.facts["notes"] == [unused]
 
 

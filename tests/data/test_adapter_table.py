@@ -219,7 +219,7 @@ SPOILT = {
     "empty file": ("HAM10000_metadata.csv", "is not a CSV"),
     "no rows": ("HAM10000_metadata.csv", "has no rows"),
     "not text": ("HAM10000_metadata.csv", "is not a CSV"),
-    "ragged": ("HAM10000_metadata.csv", "is not a CSV", "line 10"),
+    "ragged": ("HAM10000_metadata.csv", "is not a CSV", "row 10 has 10 cells"),
     "lost image": ("names 1 images", "the first in row 9;", "HAM10000_images_part_1"),
     "no image folder": ("HAM10000_images_part_1, HAM10000_images_part_2", "has none", "image_folders"),
     "half the folders": ("names 4 images", "in no image folder", "HAM10000_images_part_2"),

@@ -97,6 +97,21 @@ REFUSED = {
         ["yes/1.png", "no/1.png", "more/yes/2.png", "more/no/3.png"],
         "more holds folders of the same names with other files",
     ),
+    "parts by how they were made": (
+        ["Original Images/x/1.png", "Augmented Images/y/1.png", "Fold1/z/1.png"],
+        "Augmented Images, Fold1, Original Images look like parts of one set",
+    ),
+    "patients": (["patient0001/s1/1.png", "patient0002/s1/1.png"], "look like parts of one set of images, or patients"),
+    "hospitals": (["Site_A/1.png", "Site_B/1.png"], "Site_A, Site_B look like parts"),
+    "labels beside images": (
+        [f"{split}/{kind}/1.png" for split in ("train", "valid") for kind in ("images", "labels")],
+        "images, labels look like parts",
+    ),
+    "masks made by hand": (["CXR_png/1.png", "ManualMask/1.png"], "ManualMask looks like one of masks"),
+    "two datasets": (
+        [f"{k} Data/{k} Data/{split}/{c}/1.png" for k in ("eye", "lung") for split in ("Train", "Test") for c in "ab"],
+        "eye Data holds the splits Test, Train; expected the splits outside",
+    ),
     "only formats that are not read": (["a/1.png", "b/1.gif"], "b holds no image that scanbook reads: it holds 1 .gif"),
     "an empty class": (["a/1.png", "b/1.png", "c/notes.txt"], "holds 1 .txt"),
 }  # fmt: skip
@@ -146,6 +161,60 @@ def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
     manifest = adapters.load(make_study(tmp_path))
     assert manifest.classes == ("COVID", "Normal") and len(manifest.frame) == 10
     assert "COVID and covid differ in case alone: they are one class, COVID." in manifest.facts["notes"]
+
+
+def test_folders_in_a_class_folder_that_may_be_classes_are_counted(tmp_path: Path) -> None:
+    """As LC25000 is unpacked."""
+    layout(tmp_path, "colon/aca/1.png", "colon/n/1.png", "lung/aca/1.png", "lung/n/1.png", "lung/scc/1.png")
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.facts["notes"] == ["The images of colon lie in 2 folders in it, which count as one class."]
+
+
+def test_splits_lie_at_any_depth_of_single_folders(tmp_path: Path) -> None:
+    """As COVID-QU-Ex is unpacked."""
+    class_folders(tmp_path, "Lung Data/Lung Data/Train", "Lung Data/Lung Data/Test")
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("a", "b") and set(manifest.frame["split"]) == {"train", "test"}
+
+
+# --- masks
+
+
+def test_names_of_folders_of_masks() -> None:
+    masks = (
+        "masks, mask, GT, Ground Truth, ground_truth, lung masks, ManualMask, leftMask, Segmentation_Masks, GT images"
+    )
+    others = "images, with_mask, without mask, no_mask, mask_correct, gtx, damask, Lung Segmentation Data, segmented, 1"
+    assert [name for name in f"{masks}, {others}".split(", ") if layouts.is_mask_folder(name)] == masks.split(", ")
+
+
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("{c}/{c} ({n}).png", ["{c}/{c} ({n})_mask.png"]),
+        ("{c}/{n}.jpg", ["{c}/{n}_segmentation.png"]),
+        ("{c}/{n}.png", ["{c}/mask/{n}.png"]),
+        ("{c}/image/{n}.png", ["{c}/GT/{n}.png"]),
+        ("{c}/images/{n}.png", ["{c}/lung masks/{n}_mask.png"]),
+        ("{c}/{n}.png", ["{c}/{n}_mask.png", "{c}/{n}_mask_1.png"]),
+    ],
+)  # fmt: skip
+def test_a_mask_is_no_image(image: str, masks: list[str], tmp_path: Path) -> None:
+    """As breast ultrasound images (BUSI) lie beside their masks, some of them beside two."""
+    places = [(c, n) for c in ("benign", "normal") for n in range(3)]
+    layout(tmp_path, *(name.format(c=c, n=n) for c, n in places for name in (image, *masks)))
+    manifest = adapters.load(make_study(tmp_path))
+    expected = [str(tmp_path / image.format(c=c, n=n)) for c, n in places]
+    assert manifest.frame["path"].tolist() == expected
+    read = [str(tmp_path / masks[0].format(c=c, n=n)) if len(masks) == 1 else "" for c, n in places]
+    assert manifest.frame["mask_path"].tolist() == read
+    unused = {"masks of no image, or several of one": {".png": 12}} if len(masks) > 1 else {}
+    assert manifest.facts["unused"] == unused
+
+
+def test_a_word_alone_makes_no_mask(tmp_path: Path) -> None:
+    layout(tmp_path, "a/1_mask.png", "a/2_seg.png", "a/3.png", "b/3_mask.png")
+    assert len(adapters.load(make_study(tmp_path)).frame) == 4
 
 
 # --- every file is accounted for
@@ -256,4 +325,5 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert manifest.classes == ("a", "b", r"c\xe9")
     assert r"a/caf\xe9.png" in set(manifest.frame["image_id"])
     assert manifest.frame.drop(columns="path").to_csv().encode()
+    assert manifest.fingerprint() != manifest.with_frame(manifest.frame[:-1]).fingerprint()
     assert any(path.endswith(name) for path in manifest.frame["path"]), "the path is the file's own"

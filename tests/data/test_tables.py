@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ NAMED = {
     "bare stem": (["im", "other"], {"a": "im/a.png", "b": "other/b.png"}),
     "case": (["im"], {"a.png": "im/A.PNG", "B": "im/b.png"}),
     "case that decides": (["im"], {"a.png": "im/a.png", "A.png": "im/A.png"}),
+    "a table in its own folder": (["im"], {"../im/a.png": "im/a.png", "../im/b.png": "im/b.png"}),
     "Windows": (["."], {"siteB\\0.png": "siteB/0.png", ".\\siteA\\0.png": "siteA/0.png"}),
     "dots": (["im"], {"1.2.840.2": "im/1.2.840.2.png", "1.2.840.1": "im/1.2.840.1.png"}),
     "the folder above": (["."], {"0.png": "0.png", "sub/0.png": "sub/0.png"}),
@@ -74,6 +77,14 @@ def test_folder_and_extension_decide(kind: str, tmp_path: Path) -> None:
     assert read_paths(tmp_path, manifest) == list(named.values()) and manifest.frame["image_id"].is_unique
 
 
+def test_the_forms_of_an_accent_are_one(tmp_path: Path) -> None:
+    """As macOS writes the names of files, and Excel the table."""
+    files = [unicodedata.normalize("NFD", name) for name in ("Müller/é.png", "Müller/è.png")]
+    layout(tmp_path, *files)
+    manifest = load(tmp_path, unicodedata.normalize("NFC", f"{files[0]},x\nè.png,y\n"))
+    assert read_paths(tmp_path, manifest) == files
+
+
 def test_ids_have_folders_where_names_repeat(tmp_path: Path) -> None:
     layout(tmp_path, "a/0.png", "b/0.png", "b/0.bmp")
     assert load(tmp_path, "a/0.png,x\nb/0.png,y\n").frame["image_id"].tolist() == ["a/0", "b/0"]
@@ -86,6 +97,8 @@ UNNAMED = {
     "another extension": (["0.bmp", "1.jpg"], "1.jpg,x\n0.jpg,y\n", "a file of that name is there as .bmp"),
     "two extensions": (["0.jpg", "0.bmp", "1.jpg"], "1,x\n0,y\n", "row 3: 2 different images have the name"),
     "two folders": (["a/0.png", "b/0.png"], "0.png,x\n", "row 2: 2 different images have the name"),
+    "the same file elsewhere": (["im/0.png"], "/home/me/train/0.png,x\n", "in another folder: correct the folder in"),
+    "zeros that Excel removed": (["000.png", "001.png"], "0,x\n1,y\n", "with other leading zeros: write them"),
     "no name": (["0.png", "1.png"], "0.png,x\n,y\n", "row 3 has no image"),
 }  # fmt: skip
 
@@ -226,6 +239,51 @@ def test_separator_and_encoding_are_found(kind: str, tmp_path: Path) -> None:
     assert read.rows.index.tolist() == list(range(2, 22)) and bool(read.notes) == (not encoding.startswith("utf"))
 
 
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    layout(tmp_path, "p10/a.png", "p11/b.png")
+    for rows, row in (("a,mild, left,1\nb,y,2", 2), ("b,y,2\n\na,mild, left,1", 4)):
+        assert f"row {row} has 4 cells, and the first row 3: put quotes" in refused(tmp_path, rows, "image,label,age")
+        assert f"row {row} has 4 cells" in refusal(make_study(tmp_path)), "p10 and p11 are no classes"
+    assert load(tmp_path, "a,x,1\nb,y,2,,\n", "image,label,age").classes == ("x", "y"), "empty cells at the end"
+
+
+def test_a_table_of_patients_is_not_passed_over(tmp_path: Path) -> None:
+    layout(tmp_path, *(f"clinic{'AB'[n % 2]}/P{n}/{view}.png" for n in range(6) for view in ("L", "R")))
+    rows = "".join(f"P{n},{'xy'[n % 2]}\n" for n in range(6))
+    (tmp_path / "patients.csv").write_text(f"patient,label\n{rows}")
+    assert "patients.csv names folders of images in its column patient, and no images" in refusal(make_study(tmp_path))
+    (tmp_path / "patients.csv").write_text("class,text\nclinicA,one\nclinicB,two\nother,three\n")
+    assert adapters.load(make_study(tmp_path)).classes == ("clinicA", "clinicB"), "a table of the classes"
+
+
+def test_a_table_with_the_ends_of_lines_of_excel_for_macintosh(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"image,label\ra,x\rb,y\r")
+    assert tables.read(tmp_path / "t.csv").rows.to_numpy().tolist() == [["a", "x"], ["b", "y"]]
+
+
+def test_a_table_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "labels.csv").write_text("image,label\n")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "labels.csv (Permission denied); give read access" in refusal(make_study(tmp_path))
+
+
+def test_a_table_that_gzip_compressed(tmp_path: Path) -> None:
+    """As PhysioNet gives its tables."""
+    layout(tmp_path, "p10/a.png", "p11/b.png")
+    (tmp_path / "labels.csv.gz").write_bytes(packed := gzip.compress(b"image,label\na,x\nb,y\n"))
+    assert "labels.csv.gz names images of" in refusal(make_study(tmp_path)), "p10 and p11 are no classes"
+    manifest = adapters.load(make_study(tmp_path, {**table(), "csv": "labels.csv.gz"}))
+    assert manifest.classes == ("x", "y") and manifest.facts["unused"] == {"no image": {".gz": 1}}
+    (tmp_path / "labels.csv.gz").write_bytes(packed[:20])
+    with pytest.raises(DataError, match="is damaged"):
+        tables.read(tmp_path / "labels.csv.gz")
+
+
 def test_excels_line_with_the_separator_and_empty_lines(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('sep=;\nimage;age\na;"45,5"\n;\n\nb;50\n')
     read = tables.read(tmp_path / "t.csv")
@@ -234,6 +292,12 @@ def test_excels_line_with_the_separator_and_empty_lines(tmp_path: Path) -> None:
 
 
 # --- spellings
+
+
+def test_a_column_of_metadata_that_is_named_twice(tmp_path: Path) -> None:
+    layout(tmp_path, "0.png", "1.png")
+    frame = load(tmp_path, "0,x,g\n1,y,h\n", "image,label,group", metadata=["group", "group"]).frame
+    assert list(frame) == [*COLUMNS, "group (source)"]
 
 
 def test_one_list_of_spellings_of_not_told(tmp_path: Path) -> None:
@@ -259,6 +323,23 @@ def test_one_identifier_for_all_images_is_not_a_patient(who: str, groups: int, t
     assert any("identifies none" in note for note in manifest.facts["notes"]) == (who == "P1")
 
 
+def test_spellings_of_one_patient() -> None:
+    """As two tables of a spreadsheet that were joined, one with empty cells, and as DICOM's names of nobody."""
+    names = pd.Series(["12.0", "12", " 13", "13.0", "nan", "(blank)", "#REF!"])
+    assert spelling.patients(names)[0].tolist() == ["12", "12", "13", "13", "", "", ""]
+    assert spelling.patients(pd.Series(["12.0", "a", "b"]))[0].tolist() == ["12.0", "a", "b"]
+    names = pd.Series(["Anonymous^^", "ANONYMOUS^PATIENT", "ANON", "Doe^J", "Doe^J", "k.A."])
+    assert spelling.patients(names)[0].tolist() == ["", "", "", "Doe^J", "Doe^J", ""], "the one that is told stays"
+    assert spelling.patients(pd.Series(["A"] * 5 + ["NA"]))[0].tolist() == [""] * 6
+
+
+def test_an_identifier_of_very_many_images_is_noted() -> None:
+    names = pd.Series(["-1"] * 40 + [f"p{number // 2}" for number in range(60)])
+    told, note = spelling.patients(names)
+    assert told.equals(names) and note.startswith("One patient has 40 of 100 images: if the identifier means that")
+    assert spelling.patients(names, ["-1"])[1] == "" == spelling.patients(names[30:])[1]
+
+
 def test_an_image_without_a_patient_is_not_in_the_group_that_has_its_name(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{n}.png" for n in range(4)))
     groups = load(tmp_path, "0,x,1\n1,y,\n2,x,3\n3,y,3\n", "image,label,who", group_column="who").frame["group"]
@@ -268,8 +349,15 @@ def test_an_image_without_a_patient_is_not_in_the_group_that_has_its_name(tmp_pa
 def test_ages_and_other_metadata() -> None:
     ages = spelling.metadata(pd.Series(["058Y", "006M", "?", "000D"]))
     assert ages[[0, 1, 3]].tolist() == [58, 0.5, 0] and np.isnan(ages[2])
+    for values in (["45 years", "60 yrs", ">89", "NA"], ["045Y", "60", "89+", "?"], ["45", "60.0", "≥ 89", ""]):
+        assert spelling.metadata(pd.Series(values)).tolist()[:3] == [45, 60, 89]
+    for values in (["1+", "2+"], ["3D", "2D"], ["10-20", ">20"], ["T1", "2"]):
+        assert spelling.metadata(pd.Series(values)).tolist() == values, "no ages"
     assert spelling.metadata(pd.Series(["1,5", "2"])).tolist() == ["1,5", "2"], "a comma may separate thousands"
-    assert spelling.metadata(pd.Series(["male", "Male", "male", "F", "unknown"])).tolist() == ["male"] * 3 + ["F", ""]
+    sexes = pd.Series(["male", "Male", "M", "F", "unknown", "f"])
+    assert spelling.metadata(sexes).tolist() == ["male"] * 3 + ["female", "", "female"]
+    sides = pd.Series(["left", "Left", "left", "right", "?"])
+    assert spelling.metadata(sides).tolist() == ["left"] * 3 + ["right", ""]
 
 
 def test_labels_of_one_number_are_one_class(tmp_path: Path) -> None:

@@ -198,6 +198,98 @@ def test_of_several_tables_the_one_with_most_images_and_a_class_is_read(
     assert "diagnosis has 1 values; expected 2 to 100 classes" in one_line(capsys)
 
 
+IMAGES = [f"{number:02d}" for number in range(10)]
+
+
+def new_study(
+    folder: Path, capsys: pytest.CaptureFixture[str], header: str, row: str, *places: str
+) -> tuple[str, dict[str, object]]:
+    """What the command says of a table and of files at some places, and the dataset that it writes.
+
+    In `row` and `places`, {n} stands for the name of each image.
+    """
+    for number, name in enumerate(IMAGES):
+        for index, place in enumerate(places):
+            draw(folder / place.format(n=name), 10 * index + number)
+    rows = "".join(row.format(n=name, label="xy"[number % 2]) + "\n" for number, name in enumerate(IMAGES))
+    (folder / "labels.csv").write_text(f"{header}\n{rows}")
+    if cli.main(["new-study", "mine", "--data", str(folder)]) == 1:
+        return one_line(capsys), {}
+    return capsys.readouterr().out, yaml.safe_load((config.studies_dir() / "mine.yaml").read_text())["dataset"]
+
+
+@pytest.mark.parametrize("masks", ["GT", "Ground Truth", "lung masks", "Annotations"])
+def test_a_folder_of_masks_before_that_of_the_images(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], masks: str
+) -> None:
+    places = ("scans/{n}.png", masks + "/{n}.png")
+    _, dataset = new_study(tmp_path / "images", capsys, "image,label", "{n}.png,{label}", *places)
+    assert (dataset["image_folders"], dataset["mask_folder"]) == (["scans"], masks)
+
+
+REFUSED = {
+    "two folders of one name": (
+        ("image,label", "{n}.png,{label}", "large/{n}.png", "cropped/{n}.png"),
+        "names 10 images of which several files have the name, and differ, as in cropped, large; expected one",
+    ),
+    "two views": (
+        ("pa,lateral,label", "{n}_PA.png,{n}_L.png,{label}", "{n}_PA.png", "{n}_L.png"),
+        "the columns pa and lateral of .* both name images; expected one; write a row for each image",
+    ),
+    "no header": (
+        ("MURA/train/p1/00.png,1", "MURA/train/p1/{n}.png,1", "train/p1/{n}.png"),
+        "names an image, so the table has no header",
+    ),
+    "other names": (
+        ("image,label", "scan {n},{label}", "images/{n}.png"),
+        "only the class images .*; labels.csv is not read: it names no image of the folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_table_that_may_name_other_images_is_refused(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    given, says = REFUSED[kind]
+    assert re.search(says, new_study(tmp_path / "images", capsys, *given)[0])
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "column"),
+    [
+        ("mask_path,image_path,label", "masks/{n}.png,images/{n}.png,{label}", "image_path"),
+        ("filepath,label,filename", "../input/odir/{n}.png,{label},{n}.png", "filename"),
+        ("Left-Fundus,Right-Fundus,label,filename", "00.png,01.png,{label},{n}.png", "filename"),
+    ],
+)
+def test_the_column_whose_names_are_those_of_images(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str, row: str, column: str
+) -> None:
+    places = ("images/{n}.png", "masks/{n}.png")
+    _, dataset = new_study(tmp_path / "images", capsys, header, row, *places)
+    assert dataset["image_column"] == column
+
+
+def test_a_column_that_holds_more_than_splits_is_named(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "{n},{label},train\n{n}b,{label},test\n{n}c,{label},unlabelled"
+    places = ("{n}.png", "{n}b.png", "{n}c.png")
+    out, dataset = new_study(tmp_path / "images", capsys, "image,label,split", row, *places)
+    assert "  The column split is not read as splits: 'unlabelled' is none.\n" in out and "split_column" not in dataset
+
+
+def test_a_class_that_is_told_of_all_goes_before_one_that_is_not(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ISIC 2020, whose diagnosis is unknown for most images."""
+    row = "{n},unknown,x\n{n}b,nevus,y"
+    places = ("{n}.png", "{n}b.png")
+    _, dataset = new_study(tmp_path / "images", capsys, "image,diagnosis,benign_malignant", row, *places)
+    assert dataset["label_column"] == "benign_malignant"
+
+
 def test_a_study_that_cannot_be_loaded_leaves_no_file(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,8 +50,8 @@ class SyntheticData(Source):
 class FolderData(Folders):
     """Class folders, `<class>/*`, or with splits, `train|val|test/<class>/*`.
 
-    Where a class folder holds a folder `images`, its images are in there; masks of the same name are in its folder
-    `masks`.
+    Where a class folder holds a folder `images`, its images are in there. Masks are in a folder such as `masks` or `GT`
+    in it, or beside their images, as `a_mask.png` beside `a.png`.
     """
 
     adapter: Literal["folder"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from scanbook import runtime
 from scanbook.config import Study
 
 
@@ -29,4 +30,4 @@ def check_images(study: Study, label: str) -> None:
     if not (manifest.frame["mask_path"] != "").any():
         segmentation.runnable_methods(study, manifest)
     for note in (*splits.notes(manifest), *manifest.facts.get("notes", ())):
-        print(f"{label}: {note}", file=sys.stderr)
+        print(f"{label}: {runtime.legible(note)}", file=sys.stderr)

@@ -92,7 +92,8 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
         status = path.stat()
         yield "", status.st_size, status.st_mtime_ns
     elif path.is_dir():
+        top = os.path.join(path, "")
         for files in walk(path).files.values():
             for entry in files:
                 status = entry.stat()
-                yield os.path.relpath(entry.path, path), status.st_size, status.st_mtime_ns
+                yield entry.path.removeprefix(top), status.st_size, status.st_mtime_ns

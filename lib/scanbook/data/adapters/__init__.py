@@ -30,7 +30,7 @@ def load(study: Study) -> Manifest:
     if study.data == KAGGLE and not study.location.exists():
         kaggle.fetch(study)
     adapter = _ADAPTERS[study.dataset.adapter]
-    manifest = stand_in.load(study, adapter) if study.on_stand_in else adapter(study)
+    manifest = (stand_in.load(study, adapter) if study.on_stand_in else adapter(study)).legible()
     if len(manifest.classes) < 2:
         lower = files.folders_in_class(manifest) if study.dataset.adapter == "folder" else ""
         raise DataError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,7 @@ from scanbook.config import Study
 from scanbook.config.data import Folders
 from scanbook.data import dicom
 from scanbook.data.adapters import layouts, spelling
-from scanbook.data.adapters.listing import Tree, is_dicom, natural_key, printable, stem
+from scanbook.data.adapters.listing import Tree, is_dicom, natural_key, stem
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError, ImageError
 from scanbook.store import fingerprint, tree_fingerprint
@@ -24,7 +26,9 @@ FOLDER = "folder"
 """Column with the folder under which reports list an image; `pseudonymise` removes it from the frame."""
 Row = tuple[str, ...]
 """The values of `manifest.COLUMNS` and `FOLDER` for one image."""
-_IMAGES, MASKS = "images", "masks"
+_MASK_NAME = re.compile(
+    rf"(.+?)[ _-]+(?:{'|'.join(sorted(layouts.MASK_WORDS))}|seg)(?:[ _-]*\d+)?(?:\.\w+)?$", re.IGNORECASE
+)
 
 
 def require_folder(study: Study, expected: str) -> Path:
@@ -52,15 +56,38 @@ def class_order(layout: Folders, frame: pd.DataFrame) -> tuple[str, ...]:
 def images_of_class(tree: Tree, folder: Path) -> list[tuple[Path, str]]:
     """Return the images of a class folder, sorted, with the path of the mask of each, "" where there is none.
 
-    The images are those in the subfolder `images` where there is one, else all below the folder except in `masks`. A
-    mask has the name of its image; its extension may differ.
+    The images are those in the subfolder `images` where there is one, else all below the folder, except those in a
+    folder of masks and those called as another image beside it and a word more, such as `a.png` and `a_mask.png`. A
+    mask has the name of its image, or such a name; its extension may differ. It is read where it is the only one, of
+    the only image of that name.
     """
-    inside = {path.name.lower(): path for path in tree.folders(folder)}
-    top = inside.get(_IMAGES, folder)
-    masks_folder = inside.get(MASKS)
-    masks = {_stem(path, masks_folder): str(path) for path in tree.images(masks_folder)} if masks_folder else {}
-    paths = [path for path in tree.images(top) if masks_folder is None or masks_folder not in path.parents]
-    return [(path, masks.get(_stem(path, top), "")) for path in paths]
+    inside = tree.folders(folder)
+    top = next((path for path in inside if path.name.casefold() in layouts.IMAGES), folder)
+    mask_folders = [path for path in inside if layouts.is_mask_folder(path.name)]
+    images = {path: _stem(path, top) for path in tree.images(top) if not set(mask_folders) & set(path.parents)}
+    stems = set(images.values())
+    masks: dict[str, list[str]] = {}
+    for place in mask_folders:
+        for path in tree.images(place):
+            name = _stem(path, place)
+            masks.setdefault(name if name in stems else _image_of(name), []).append(str(path))
+    beside = {path: image for path, name in images.items() if (image := _image_of(name)) in stems and image != name}
+    for path, image in beside.items():
+        masks.setdefault(image, []).append(str(path))
+    names = Counter(name for path, name in images.items() if path not in beside)
+    one = {name: paths[0] for name, paths in masks.items() if len(paths) == 1 and names[name] == 1}
+    return [(path, one.get(name, "")) for path, name in images.items() if path not in beside]
+
+
+def is_mask(path: Path) -> bool:
+    """Return whether an image has the name of a mask, or lies in a folder of masks."""
+    return _image_of(path.name) != path.name or layouts.is_mask_folder(path.parent.name)
+
+
+def _image_of(mask: str) -> str:
+    """Return the name of the image of a mask: "a" of "a_mask", "a-segmentation" and "a_mask_1"; else the name."""
+    match = _MASK_NAME.match(mask)
+    return match[1] if match else mask
 
 
 def image_ids(paths: pd.Series, root: Path) -> pd.Series:
@@ -70,11 +97,11 @@ def image_ids(paths: pd.Series, root: Path) -> pd.Series:
         paths: Paths, no two the same.
         root: The dataset's folder.
     """
-    relative = paths.map(lambda path: os.path.relpath(path, root))
+    top = os.path.join(root, "")
+    relative = paths.map(lambda path: path.removeprefix(top) if path.startswith(top) else os.path.relpath(path, root))
     names = relative.map(lambda path: os.path.join(os.path.dirname(path), stem(path)))
     choices = (names.map(os.path.basename), names, relative)
-    ids = next((ids for ids in choices if ids.map(printable).is_unique), relative)
-    return ids.map(printable)
+    return next((ids for ids in choices if ids.is_unique), relative)
 
 
 def name_groups(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
@@ -128,8 +155,8 @@ def folders_in_class(manifest: Manifest) -> str:
     names = sorted({parts[len(Path(shared).parts)] for parts in inside if len(parts) > len(Path(shared).parts) + 1})
     if len(names) < 2:
         return ""
-    listed = ", ".join(map(printable, names[:4])) + (", …" if len(names) > 4 else "")
-    return f"; {label} holds the folders {listed}: if these are the classes, pass DATA={printable(shared)}"
+    listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return f"; {label} holds the folders {listed}: if these are the classes, pass DATA={shared}"
 
 
 def extra_images(layout: Folders, root: Path, with_splits: bool) -> tuple[list[Row], list[str]]:
@@ -157,7 +184,7 @@ def extra_images(layout: Folders, root: Path, with_splits: bool) -> tuple[list[R
         prefix = f"{label}/{folder.name}"  # the class distinguishes two folders of one name
         images = [
             (
-                printable(f"{prefix}/{path.relative_to(folder).as_posix()}"),
+                f"{prefix}/{path.relative_to(folder).as_posix()}",
                 *(str(path), label, "", mask, split),
                 f"{prefix}/{parent.name}" if split else prefix,
             )

@@ -46,7 +46,7 @@ def load(study: Study) -> Manifest:
             if folder in found.ignored or listing.is_within(folder, extra):
                 continue
             if label is None:
-                skipped.append(listing.printable(folder.name))
+                skipped.append(folder.name)
                 continue
             images = files.images_of_class(tree, folder)
             inside = [path for path in extra if path.is_relative_to(folder.resolve())]
@@ -56,7 +56,7 @@ def load(study: Study) -> Manifest:
                     continue
             if not images:
                 raise DataError(
-                    f"class folder {listing.printable(str(folder))} holds no image that scanbook reads: it holds "
+                    f"class folder {folder} holds no image that scanbook reads: it holds "
                     f"{tree.describe(folder)}; expected {', '.join(sorted(listing.EXTENSIONS))} files; "
                     "save its images in one of these formats, or remove the folder"
                 )
@@ -78,7 +78,6 @@ def load(study: Study) -> Manifest:
         )
     extra_rows, notes = files.extra_images(layout, location, found.splits != {found.root: ""})
     frame = pd.DataFrame(rows + extra_rows, columns=[*COLUMNS, files.FOLDER])
-    frame["image_id"] = frame["image_id"].map(listing.printable)
     if not layout.classes:
         frame["label"], more = spelling.merge_case(frame["label"])
         notes += more
@@ -94,11 +93,9 @@ def load(study: Study) -> Manifest:
 
 def _reason(path: Path) -> str:
     """Return why an image is not listed."""
-    return (
-        "masks of no image"
-        if path.parent.name.casefold() == files.MASKS
-        else "they lie outside the folders that are read"
-    )
+    if files.is_mask(path):
+        return "masks of no image, or several of one"
+    return "they lie outside the folders that are read"
 
 
 def claimed_in_name(name: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanbook.data.adapters.listing import Tree, is_within, printable
+from scanbook.data.adapters.listing import Tree, is_within
 from scanbook.data.adapters.spelling import class_of
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION
 from scanbook.errors import DataError
@@ -25,8 +25,24 @@ _FILLERS = frozenset(
     ]
 )
 """Words that may stand beside the word of a split, or that number the parts of a set of images."""
-_PARTS = _FILLERS | {"fold", "subset", "batch", "chunk", "archive", "volume", "vol", "disc", "disk"}
-_NO_CLASS = frozenset(["mask", "masks", "annotation", "annotations", "groundtruth", "segmentation", "segmentations"])
+_PARTS = _FILLERS | frozenset(
+    [
+        *("fold", "subset", "batch", "chunk", "archive", "volume", "vol", "disc", "disk", "base", "label", "labels"),
+        *("original", "augmented", "augmentation", "raw", "processed", "preprocessed", "resized", "cropped"),
+        *("patient", "patients", "pat", "pt", "subject", "subjects", "subj", "sub", "participant", "person", "case"),
+        *("study", "series", "session", "visit", "site", "center", "centre", "hospital", "internal", "external"),
+    ]
+)
+"""Words of folders that hold a part of the images, such as those of a patient or a hospital, and not a class."""
+MASK_WORDS = frozenset(
+    ["mask", "masks", "annotation", "annotations", "groundtruth", "gt", "segmentation", "segmentations"]
+)
+"""Words that name masks, in the name of a folder or a column."""
+_NOT_A_MASK = frozenset({"with", "without", "no", "non", "not"})
+
+
+IMAGES = frozenset({"image", "images"})
+"""Names of the folder of a class that holds its images, beside one of their masks."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,14 @@ def split_of(name: str) -> str:
     return SPLIT_WORDS[named[0]] if len(named) == 1 and set(words) - set(named) <= _FILLERS else ""
 
 
+def is_mask_folder(name: str) -> bool:
+    """Return whether a folder's name is that of masks: its last word is, as in "GT", "lung masks" or "ManualMask"."""
+    words = words_of(re.sub("ground[ _-]?truth", "groundtruth", name, flags=re.IGNORECASE))
+    while words and (words[-1].isdecimal() or words[-1] in ("image", "images", "png", "folder")):
+        words.pop()
+    return bool(words) and words[-1] in MASK_WORDS and not _NOT_A_MASK & set(words)
+
+
 def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection[Path] = ()) -> ClassFolders:
     """Find the class folders of a dataset, and its splits.
 
@@ -85,15 +109,17 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
         if not classes:
             _check_class_names(root, folders)
         _check_levels(tree, root, folders, classes)
-        return ClassFolders(root, {root: ""}, notes, copies)
+        if not classes:
+            _check_splits_inside(tree, folders)
+        return ClassFolders(root, {root: ""}, notes + _lower_notes(tree, [root]), copies)
     empty = [path for path in (*splits, *stray) if not tree.images(path)]
     splits = {path: split for path, split in splits.items() if path not in empty}
     stray = [path for path in stray if path not in empty]
     if empty:
-        notes.append(f"Folders without images are ignored: {', '.join(printable(path.name) for path in empty)}.")
+        notes.append(f"Folders without images are ignored: {', '.join(path.name for path in empty)}.")
     if stray and splits:
         raise DataError(
-            f"{root} mixes split folders with {printable(stray[0].name)!r}; expected only train, val and test, or only "
+            f"{root} mixes split folders with {stray[0].name!r}; expected only train, val and test, or only "
             f"class folders; {_move(stray[0])}"
         )
     for path in splits:
@@ -106,7 +132,7 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
     splits = _unwrap_splits(tree, _with_test(root, splits))
     for path in splits if not classes else ():
         _check_class_names(path, tree.folders(path))
-    return ClassFolders(root, splits, notes, [*copies, *empty])
+    return ClassFolders(root, splits, notes + _lower_notes(tree, splits), [*copies, *empty])
 
 
 def split_folders(tree: Tree, folder: Path) -> dict[Path, str]:
@@ -126,7 +152,7 @@ def _with_test(root: Path, splits: Mapping[Path, str]) -> dict[Path, str]:
         DataError: Train, or another split, is missing.
     """
     if TRAIN not in splits.values() or len(set(splits.values())) < 2:
-        names = ", ".join(printable(path.name) for path in splits)
+        names = ", ".join(path.name for path in splits)
         raise DataError(
             f"{root} has the split folders {names or 'none'}; expected train and at least one of val and test"
         )
@@ -140,8 +166,9 @@ def unwrap(tree: Tree, folder: Path) -> Path:
     if len(folders) != 1 or tree.images(folder, deep=False) or not tree.folders(folders[0]):
         return folder
     (inside,) = folders
-    holds_splits = TRAIN in {split_of(path.name) for path in tree.folders(inside)}
-    return unwrap(tree, inside) if holds_splits or inside.name.casefold() == folder.name.casefold() else folder
+    lower = unwrap(tree, inside)
+    holds_splits = TRAIN in {split_of(path.name) for path in tree.folders(lower)}
+    return lower if holds_splits or inside.name.casefold() == folder.name.casefold() else folder
 
 
 def _unwrap_splits(tree: Tree, splits: Mapping[Path, str]) -> dict[Path, str]:
@@ -165,8 +192,8 @@ def _copies_of_itself(tree: Tree, root: Path, folders: Sequence[Path]) -> tuple[
         inside = {path.name.casefold(): path for path in tree.folders(folder) if path.name.casefold() in others}
         if len(others) < 2 or inside.keys() != others.keys():
             continue
-        name = printable(folder.name)
-        names = ", ".join(printable(path.name) for path in others.values())
+        name = folder.name
+        names = ", ".join(path.name for path in others.values())
         if all(tree.sizes(path) == tree.sizes(others[key]) for key, path in inside.items()):
             return [folder], [f"The folder {name} is ignored: it is a copy of {names} beside it."]
         raise DataError(
@@ -179,38 +206,55 @@ def _copies_of_itself(tree: Tree, root: Path, folders: Sequence[Path]) -> tuple[
 def _check_class_names(root: Path, folders: Sequence[Path]) -> None:
     """Raise a `DataError` where folders have names of splits, of parts of one set, or of masks, and not of classes."""
     words = {path: words_of(path.name) for path in folders}
-    names = ", ".join(printable(path.name) for path in folders[:4]) + (", …" if len(folders) > 4 else "")
+    names = ", ".join(path.name for path in folders[:4]) + (", …" if len(folders) > 4 else "")
     splits = {SPLIT_WORDS[word] for some in words.values() for word in some if word in SPLIT_WORDS}
     if len(splits) > 1:
         raise DataError(
             f"{root}: the folders {names} look like splits, not classes; expected train/<class> and test/<class>; "
             "sort the class folders into train and test, or name them in classes of a study"
         )
-    named = [{word for word in some if not word.isdecimal()} for some in words.values()]
+    named = [{word for word in some if not word.isdecimal() and len(word) > 1} for some in words.values()]
     if len(named) > 1 and all(some and some <= _PARTS for some in named):
         raise DataError(
-            f"{root}: the folders {names} look like parts of one set of images, not classes; expected a folder for "
-            "each class, or a table that names each image and its class; name them in classes of a study if they are"
+            f"{root}: the folders {names} look like parts of one set of images, or patients, not classes; expected a "
+            "folder for each class, or a table that names each image and its class; name them in classes of a study if "
+            "they are"
         )
-    for path, some in words.items():
-        if len(folders) > 1 and set(some) & _NO_CLASS and set(some) <= _NO_CLASS | _PARTS:
+    for path in folders:
+        if len(folders) > 1 and is_mask_folder(path.name):
             raise DataError(
-                f"{root}: the folder {printable(path.name)} looks like one of masks, not a class; expected class "
+                f"{root}: the folder {path.name} looks like one of masks, not a class; expected class "
                 "folders, with masks in a folder masks inside each; move it away, or name the classes in classes of "
                 "a study"
+            )
+
+
+def _check_splits_inside(tree: Tree, folders: Sequence[Path]) -> None:
+    """Raise a `DataError` where a folder that would be a class holds splits."""
+    for folder in folders:
+        inside = tree.folders(unwrap(tree, folder))
+        names = ", ".join(path.name for path in inside)
+        if {split_of(path.name) for path in inside} > {TRAIN} and all(split_of(path.name) for path in inside):
+            raise DataError(
+                f"{folder} holds the splits {names}; expected the splits outside, as in train/<class>; move the class "
+                f"folders into the splits, or pass DATA={folder} if it is a dataset of its own"
             )
 
 
 def _check_levels(tree: Tree, root: Path, folders: Sequence[Path], classes: Mapping[str, str]) -> None:
     """Raise a `DataError` where all folders hold folders of the same names: splits, or the classes themselves."""
     inside = [
-        {path.name.casefold() for path in tree.folders(folder) if path.name.casefold() not in ("images", "masks")}
+        {
+            path.name.casefold()
+            for path in tree.folders(folder)
+            if not (is_mask_folder(path.name) or path.name.casefold() in IMAGES)
+        }
         for folder in folders
     ]
     if len(inside) < 2 or len(inside[0]) < 2 or any(names != inside[0] for names in inside):
         return
     names = ", ".join(sorted(inside[0])[:4])
-    outer = ", ".join(printable(folder.name) for folder in folders[:4])
+    outer = ", ".join(folder.name for folder in folders[:4])
     if all(split_of(name) for name in inside[0]):
         raise DataError(
             f"{root}: each of the folders {outer} holds {names}; expected the splits outside, as in train/<class>; "
@@ -224,8 +268,22 @@ def _check_levels(tree: Tree, root: Path, folders: Sequence[Path], classes: Mapp
         )
 
 
+def _lower_notes(tree: Tree, parents: Collection[Path]) -> list[str]:
+    """Return a sentence on the first class folder whose images lie in several folders in it, which may be classes.
+
+    The names of these are not shown: they may be those of patients.
+    """
+    for folder in (folder for parent in parents for folder in tree.folders(parent)):
+        count = sum(bool(tree.images(path)) for path in tree.folders(folder) if not is_mask_folder(path.name))
+        if count > 1 and not tree.images(folder, deep=False):
+            return [f"The images of {folder.name} lie in {count} folders in it, which count as one class."]
+    return []
+
+
 def _move(stray: Path) -> str:
     """Return what to do with a folder that lies beside the splits."""
+    if is_mask_folder(stray.name):
+        return f"move {stray.name}, which looks like one of masks, away"
     if any(word in SPLIT_WORDS for word in words_of(stray.name)):
-        return f"rename {printable(stray.name)} to the split that it is, or move it away"
-    return f"move {printable(stray.name)} away"
+        return f"rename {stray.name} to the split that it is, or move it away"
+    return f"move {stray.name} away"

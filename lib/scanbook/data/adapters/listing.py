@@ -47,6 +47,7 @@ _TEXTS = frozenset(
     ]
 )
 """Extensions of files that nobody takes for images."""
+_PACKED_TABLES = (".csv.gz", ".tsv.gz")
 _SYSTEM = frozenset({"lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
 NO_IMAGE, NOT_READ = "no image", "format that is not read"
 
@@ -60,11 +61,6 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """Return a sort key with numbers in numeric order: "2. b" before "10. a"; ties are broken by the name."""
     pieces = (piece for piece in re.split(r"(\d+)", name) if piece)
     return tuple((0, int(piece)) if piece.isdecimal() else (1, piece.lower()) for piece in pieces), name
-
-
-def printable(name: str) -> str:
-    r"""Return a name of the file system as text; bytes that are not UTF-8 are written as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -102,6 +98,8 @@ class Tree:
 
     root: Path
     _images: dict[str, bool] = field(default_factory=dict, repr=False)
+    _files: dict[Path, list[Path]] = field(default_factory=dict, repr=False)
+    _below: dict[Path, list[Path]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _walk(self) -> store.Walk:
@@ -109,11 +107,11 @@ class Tree:
             return store.walk(self.root, is_ignored)
         except PermissionError as error:
             raise DataError(
-                f"cannot read the folder {printable(str(error.filename))} (permission denied); expected to read every "
+                f"cannot read the folder {error.filename} (permission denied); expected to read every "
                 "folder of the dataset; let your user read it (chmod -R u+rX), or move it away"
             ) from error
         except OSError as error:
-            raise DataError(f"cannot read the folder {printable(str(error.filename))} ({error.strerror})") from error
+            raise DataError(f"cannot read the folder {error.filename} ({error.strerror})") from error
 
     def folders(self, folder: Path) -> list[Path]:
         """Return the folders in a folder, numbers in numeric order."""
@@ -121,16 +119,24 @@ class Tree:
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files in a folder, sorted."""
-        return [Path(entry.path) for entry in self._walk.files.get(str(folder), ())]
+        if folder not in self._files:
+            self._files[folder] = [folder / entry.name for entry in self._walk.files.get(str(folder), ())]
+        return self._files[folder]
+
+    def holds(self, folder: Path) -> bool:
+        """Return whether a folder is one of the tree."""
+        return str(folder) in self._walk.folders
 
     def below(self, folder: Path) -> list[Path]:
         """Return the files below a folder at any depth, sorted."""
-        paths, pending = [], [folder]
-        while pending:
-            current = pending.pop()
-            paths += self.files(current)
-            pending += self.folders(current)
-        return sorted(paths)
+        if folder not in self._below:
+            paths, pending = [], [folder]
+            while pending:
+                current = pending.pop()
+                paths += self.files(current)
+                pending += self.folders(current)
+            self._below[folder] = sorted(paths, key=lambda path: path.parts)
+        return self._below[folder]
 
     def images(self, folder: Path, deep: bool = True) -> list[Path]:
         """Return the images in a folder, at any depth or directly in it, sorted."""
@@ -187,7 +193,9 @@ def account(tree: Tree, frame: pd.DataFrame, reason: Callable[[Path], str]) -> d
     counts: dict[str, Counter[str]] = {}
     for path in tree.below(tree.root):
         if str(path) not in kept and not (linked and os.path.realpath(path) in kept):
-            text = path.suffix.lower() in _TEXTS or path.name == "DICOMDIR"
+            text = (
+                path.suffix.lower() in _TEXTS or path.name == "DICOMDIR" or path.name.lower().endswith(_PACKED_TABLES)
+            )
             why = reason(path) if tree.is_image(path) else NO_IMAGE if text else NOT_READ
             counts.setdefault(why, Counter())[kind_of(path)] += 1
     return {why: dict(kinds) for why, kinds in sorted(counts.items())}

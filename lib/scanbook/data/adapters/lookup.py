@@ -5,7 +5,9 @@ from __future__ import annotations
 import filecmp
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -22,17 +24,19 @@ class ImageIndex:
     Args:
         folders: Folders of images, each listed at any depth.
         apart: Resolved paths of folders below them that hold other images, such as masks.
+        tree: A tree that may hold the folders, so that they are not listed again.
     """
 
-    def __init__(self, folders: Sequence[Path], apart: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path], apart: Sequence[Path] = (), tree: Tree | None = None) -> None:
         self.folders = [str(folder) for folder in folders]
-        paths = [path for folder in folders for path in Tree(folder).images(folder)]
+        trees = [tree if tree is not None and tree.holds(folder) else Tree(folder) for folder in folders]
+        paths = [path for folder, own in zip(folders, trees, strict=True) for path in own.images(folder)]
         excluded = {parent for parent in {path.parent for path in paths} if is_within(parent, apart)}
         self.paths = [str(path) for path in dict.fromkeys(paths) if path.parent not in excluded]
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         for path in self.paths:
-            name = os.path.basename(path).casefold()
+            name = _key(os.path.basename(path))
             self._names.setdefault(name, []).append(path)
             self._stems.setdefault(_without_extension(name), []).append(path)
 
@@ -46,7 +50,7 @@ class ImageIndex:
             name: As `normalise` returns it.
         """
         folder, base = os.path.split(name)
-        key = base.casefold()
+        key = _key(base)
         stem = _without_extension(key)
         paths = self._names.get(key, [])
         if stem == key:
@@ -54,8 +58,10 @@ class ImageIndex:
         elif not paths:  # a file without an extension cannot contradict the one in the table
             paths = [path for path in self._names.get(stem, []) if _without_extension(path) == path]
         if folder:
-            inside = "/" + folder.casefold()
-            paths = [path for path in paths if os.path.dirname(path).casefold().endswith(inside)]
+            inside = "/" + _key(folder)
+            paths = [path for path in paths if _key(os.path.dirname(path)).endswith(inside)]
+        if len(paths) < 2:
+            return paths
         direct = {os.path.join(place, folder) if folder else place for place in self.folders}
         for preferred in (
             [path for path in paths if _without_extension(path).endswith("/" + _without_extension(name))],
@@ -81,14 +87,30 @@ class ImageIndex:
         return found.map(lambda paths: paths[:1] if len(paths) > 1 and _identical(paths) else paths)
 
     def resembles(self, name: str) -> bool:
-        """Return whether an image has a name, whatever its folder and its extension."""
-        key = os.path.basename(name).casefold()
-        return key in self._names or _without_extension(key) in self._stems
+        """Return whether an image has a name, whatever its folder, its extension and its leading zeros."""
+        key = _key(os.path.basename(name))
+        stem = _without_extension(key)
+        return key in self._names or stem in self._stems or (stem.isdecimal() and stem.lstrip("0") in self._numbers)
 
-    def other_extensions(self, name: str) -> str:
-        """Return the extensions of the images that have a name but for its extension."""
-        stem = _without_extension(os.path.basename(name)).casefold()
-        return ", ".join(sorted({os.path.splitext(path)[1] for path in self._stems.get(stem, ())}))
+    def advice(self, name: str) -> str:
+        """Return what to do about a name that `find` does not find."""
+        stem = _without_extension(_key(os.path.basename(name)))
+        near = self._stems.get(stem, [])
+        extensions = sorted({os.path.splitext(path)[1] for path in near})
+        if os.path.splitext(name)[1].lower() in ("", *(extension.lower() for extension in extensions)) and near:
+            return (
+                "a file of that name is in another folder: correct the folder in the table, or set path_prefix in the "
+                "study where only the start of the names differs"
+            )
+        if near:
+            return f"a file of that name is there as {', '.join(extensions)}: correct the extension in the table"
+        if stem.isdecimal() and stem.lstrip("0") in self._numbers:
+            return "a file of that number is there with other leading zeros: write them into the table"
+        return "add them, or remove their rows"
+
+    @cached_property
+    def _numbers(self) -> set[str]:
+        return {stem.lstrip("0") for stem in self._stems if stem.isdecimal()}
 
 
 def _identical(paths: Sequence[str]) -> bool:
@@ -103,8 +125,19 @@ def normalise(name: str, prefix: str = "") -> str:
         name: As a table gives it.
         prefix: Leading folders to remove.
     """
-    path = re.sub(r"/(\./)*/*", "/", name.strip().replace("\\", "/")).removeprefix("./")
-    return path.removeprefix(prefix).lstrip("/")
+    path = re.sub(r"/(\./)*/*", "/", name.strip().replace("\\", "/"))
+    # a table in a folder of its own may lead up from it: the rest of the name decides
+    return re.sub(r"^(\.{1,2}/)+", "", path).removeprefix(prefix).lstrip("/")
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a name has the extension of an image file."""
+    return os.path.splitext(name)[1].lower() in _PICTURES
+
+
+def _key(name: str) -> str:
+    """Return a name without the differences of case and of Unicode's forms of an accent, which macOS changes."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def _without_extension(name: str) -> str:

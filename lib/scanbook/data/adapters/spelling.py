@@ -9,13 +9,15 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from scanbook.data.adapters.listing import printable
+from scanbook import runtime
 
 NOT_TOLD = frozenset(
     [
         *("", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nan", "nat", "null", "nil", "none", "unknown", "unk"),
         *("not known", "unspecified", "not specified", "not available", "not recorded", "not reported", "not provided"),
-        *("missing", "undefined", "-", "--", "–", "—", "?", "??", "."),
+        *("not applicable", "missing", "undefined", "tbd", "-", "--", "–", "—", "?", "??", ".", "(null)", "(blank)"),
+        *("#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!"),
+        *("unbekannt", "k.a.", "k. a.", "keine angabe", "inconnu", "desconocido", "sconosciuto", "onbekend", "未知"),
     ]
 )
 """Spellings of a value that is not told, small, for patients and their metadata."""
@@ -24,7 +26,11 @@ _NO_PATIENT = frozenset(
 )
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _AGE = re.compile(r"(\d{3})([DWMY])")
+_SEXES = {"m": "male", "f": "female"}
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+_IN_YEARS = re.compile(r"[>≥]?=? ?(\d{1,3}(?:\.\d+)?) ?(?:y|yrs?|years?|years? old)?|(\d{2,3}) ?\+", re.IGNORECASE)
+_SHARE, _TIMES = 0.2, 10
+"""A patient is remarkable with this share of all images, and this many times the images of another."""
 
 
 def class_of(name: str, classes: Mapping[str, str]) -> str | None:
@@ -32,7 +38,7 @@ def class_of(name: str, classes: Mapping[str, str]) -> str | None:
 
     Case and Unicode's form of an accent are ignored. Without patterns the name is the class.
     """
-    normal = unicodedata.normalize("NFC", printable(name))
+    normal = unicodedata.normalize("NFC", runtime.legible(name))
     if not classes:
         return normal
     for pattern, label in classes.items():
@@ -56,9 +62,9 @@ def merge_case(labels: pd.Series) -> tuple[pd.Series, list[str]]:
 
 
 def whole_numbers(labels: pd.Series) -> pd.Series:
-    """Return labels without the zeros after the point, "1" for "1.0", where all are numbers; else unchanged."""
-    numbers = pd.to_numeric(labels, errors="coerce")
-    if numbers.isna().any():
+    """Return labels without the zeros after the point, "1" for "1.0", where all that are told are numbers."""
+    numbers = pd.to_numeric(labels.mask(is_not_told(labels)), errors="coerce")
+    if numbers[~is_not_told(labels)].isna().any():
         return labels
     return labels.map(lambda label: match[1] if (match := _WHOLE.fullmatch(label)) else label)
 
@@ -80,17 +86,25 @@ def patients(names: pd.Series, more: Collection[str] = ()) -> tuple[pd.Series, s
         names: Identifiers as a source gives them.
         more: Further spellings of "not told".
     """
-    stripped = names.str.strip()
-    told = stripped.mask(is_not_told(stripped, {*more, *_NO_PATIENT}), "")
-    if len(told) > 1 and (told != "").all() and told.nunique() == 1:
+    stripped = whole_numbers(names.str.strip())
+    plain = stripped.str.replace(r"\^+", " ", regex=True)  # DICOM's sign between the parts of a name
+    told = stripped.mask(is_not_told(plain, {*more, *_NO_PATIENT}), "")
+    counts = told[told != ""].value_counts()
+    if len(told) > 1 and len(counts) == 1 and 2 * counts.iloc[0] > len(told):
         return told.where(told == "", ""), "All images have the same identifier of a patient, so it identifies none."
+    if len(counts) > 1 and counts.iloc[0] >= max(_SHARE * len(told), _TIMES * counts.iloc[1:].median()):
+        return told, (
+            f"One patient has {counts.iloc[0]} of {len(told)} images: if the identifier means that the patient is not "
+            "told, name it in not_told of the study."
+        )
     return told, ""
 
 
 def metadata(values: pd.Series, more: Collection[str] = (), decimal_comma: bool = False) -> pd.Series:
     """Return a column of metadata: numbers where all told values are numbers, else text, "" where not told.
 
-    Ages may be written as DICOM does (PS3.5, 6.2: 058Y); they are then in years.
+    Ages may be written as DICOM does (PS3.5, 6.2: 058Y), or as 58 years, >89 or 90+; they are then in years. Sexes that
+    are written as M and F too become words.
 
     Args:
         values: Text.
@@ -102,8 +116,12 @@ def metadata(values: pd.Series, more: Collection[str] = (), decimal_comma: bool 
     told = text != ""
     if not told.any():
         return text
-    if text[told].str.fullmatch(_AGE).all():
-        parts = text.str.extract(_AGE)
-        return parts[0].astype(float) * parts[1].map(_YEARS)
     numbers = pd.to_numeric(text.str.replace(",", ".", regex=False) if decimal_comma else text, errors="coerce")
-    return numbers if numbers[told].notna().all() else merge_case(text)[0]
+    if numbers[told].notna().all():
+        return numbers
+    dicom = text.str.fullmatch(_AGE)
+    if (dicom | text.str.fullmatch(_IN_YEARS))[told].all():
+        parts, years = text.str.extract(_AGE), text.str.extract(_IN_YEARS)
+        return years[0].fillna(years[1]).astype(float).mask(dicom, parts[0].astype(float) * parts[1].map(_YEARS))
+    small = text.str.casefold()
+    return small.replace(_SEXES) if small[told].isin([*_SEXES, *_SEXES.values()]).all() else merge_case(text)[0]

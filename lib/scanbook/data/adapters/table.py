@@ -37,12 +37,12 @@ def load(study: Study) -> Manifest:
             f"{root} has none of the image folders {', '.join(layout.image_folders)}; "
             "correct image_folders in the study or unpack the images there"
         )
-    index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders])
+    index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders], tree)
     excluded = {path for name in names.drop(frame.index) for path in index.find(name)}
     frame["path"] = _paths(names[frame.index], index, layout, root)
     frame, repeated = _merge_rows(frame, layout)
     frame["image_id"] = files.image_ids(frame["path"], root)
-    frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix)
+    frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
     frame[files.FOLDER] = Path(layout.csv).stem
     extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
     if extra_rows:
@@ -62,7 +62,7 @@ def load(study: Study) -> Manifest:
             )
     facts["unused"] = listing.account(tree, frame, _reason(layout, masks, excluded))
     facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
-    metadata = [metadata_name(name) for name in layout.metadata]
+    metadata = dict.fromkeys(metadata_name(name) for name in layout.metadata)
     return Manifest(study.study, frame[[*COLUMNS, *metadata]], files.class_order(layout, frame), facts)
 
 
@@ -138,13 +138,9 @@ def _paths(names: pd.Series, index: ImageIndex, layout: TableData, root: Path) -
     counts = found.map(len)
     if (counts == 0).any():
         row = counts.index[counts == 0][0]
-        others = index.other_extensions(names[row])
-        advice = "add them, or remove their rows"
-        if others:
-            advice = f"a file of that name is there as {others}: correct the extension in the table"
         raise DataError(
             f"{layout.csv} names {int((counts == 0).sum())} images that are in no image folder, the first in row "
-            f"{row}; expected them in {', '.join(layout.image_folders)} below {root}; {advice}"
+            f"{row}; expected them in {', '.join(layout.image_folders)} below {root}; {index.advice(names[row])}"
         )
     if (counts > 1).any():
         row = counts.index[counts > 1][0]
@@ -193,14 +189,16 @@ def _merge_rows(frame: pd.DataFrame, layout: TableData) -> tuple[pd.DataFrame, l
     return merged.fillna(dict.fromkeys(text, "")), [note]
 
 
-def _masks(paths: pd.Series, folders: list[Path], mask_folders: list[Path], suffix: str) -> pd.Series:
+def _masks(
+    paths: pd.Series, folders: list[Path], mask_folders: list[Path], suffix: str, tree: listing.Tree
+) -> pd.Series:
     """Return the path of the mask of each image, "" where there is none.
 
     A mask lies in the folder of its image, as seen from the image folder, or has a name that no other mask has.
     """
     if not mask_folders:
         return pd.Series("", paths.index)
-    index = ImageIndex(mask_folders)
+    index = ImageIndex(mask_folders, tree=tree)
 
     def mask_of(path: str) -> str:
         base = listing.stem(path) + suffix

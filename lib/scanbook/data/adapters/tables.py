@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
+import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import charset_normalizer
 import pandas as pd
 
-from scanbook.data.adapters.listing import Tree, printable
-from scanbook.data.adapters.lookup import ImageIndex, normalise
+from scanbook.data.adapters.layouts import MASK_WORDS, words_of
+from scanbook.data.adapters.listing import Tree
+from scanbook.data.adapters.lookup import ImageIndex, is_picture, normalise
 from scanbook.errors import DataError
 
-EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
+EXTENSIONS = (".csv", ".tsv", ".tab", ".psv", ".csv.gz", ".tsv.gz")
 """Extensions of tables that are read."""
 _WORKBOOKS = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".sav", ".dta", ".sas7bdat", ".rds")
 _SEPARATORS = ",;\t|"
@@ -59,10 +63,19 @@ def read(path: Path) -> Table:
         raise DataError(f"{path} does not exist; expected the table that the study names")
     try:
         encoding, text = _decode(path.read_bytes())
-        separator, text = _separator(text)
+        separator, text = _separator(text if "\n" in text else text.replace("\r", "\n"))
+        width = _width(text, separator)
         rows = pd.read_csv(
-            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+            io.StringIO(text),
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            index_col=False,
+            usecols=range(width),
         )
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged ({error}); get it again") from error
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); give read access to it") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error, ValueError) as error:
@@ -74,8 +87,27 @@ def read(path: Path) -> Table:
     return Table(path, rows[(rows != "").any(axis=1)], separator, encoding)
 
 
+def _width(text: str, separator: str) -> int:
+    """Return the number of cells of the header.
+
+    Raises:
+        ValueError: A row has more of them, which pandas would cut.
+    """
+    width = 0
+    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=separator), 1):
+        width = width or len(row)
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            raise ValueError(
+                f"row {number} has {len(row)} cells, and the first row {width}: put quotes round a value that holds "
+                f"{separator!r}"
+            )
+    return width
+
+
 def _decode(data: bytes) -> tuple[str, str]:
-    """Return the encoding and the text of a table."""
+    """Return the encoding and the text of a table, which gzip may have compressed."""
+    if data.startswith(b"\x1f\x8b"):
+        data = gzip.decompress(data)
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
             text = data.decode(encoding)
@@ -122,12 +154,14 @@ class ImageTable:
         column: The column that names them; "" where the table has no header.
         named: Number of distinct names in it that are those of images, or differ from them in folder or extension.
         prefix: Start of the names that is not below the folder.
+        rival: Another column, which names other images; "" if there is none.
     """
 
     table: Table
     column: str
     named: int
-    prefix: str
+    prefix: str = ""
+    rival: str = ""
 
     @property
     def path(self) -> Path:
@@ -143,40 +177,79 @@ class ImageTable:
 def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
     """Return the tables of a folder, at any depth, that name its images, and a sentence for each of the others."""
     found, notes = [], []
-    index = ImageIndex([tree.root])
+    index = ImageIndex([tree.root], tree=tree)
     for path in tree.below(tree.root):
-        name = printable(path.relative_to(tree.root).as_posix())
+        name = path.relative_to(tree.root).as_posix()
         if path.suffix.lower() in _WORKBOOKS:
             notes.append(f"{name} is not read: save it as CSV if it names the images.")
-        if path.suffix.lower() not in EXTENSIONS:
+        if not path.name.lower().endswith(EXTENSIONS):
             continue
         try:
             table = read(path)
-        except DataError:
+        except DataError as error:
+            if isinstance(error.__cause__, OSError | EOFError | zlib.error) or _mentions(path, index):
+                raise
             notes.append(f"{name} is not read: it is no table with a header.")
             continue
-        if sum(bool(index.find(normalise(cell))) for cell in table.rows.columns if cell.strip()) > 0:
-            found.append(ImageTable(table, "", len(table.rows) + 1, ""))
+        cells = [normalise(cell) for cell in table.rows.columns]
+        if any(cell and (index.find(cell) or (is_picture(cell) and index.resembles(cell))) for cell in cells):
+            found.append(ImageTable(table, "", len(table.rows) + 1))
         elif best := _naming_column(table.rows, index):
-            found.append(ImageTable(table, *best, _prefix(table.rows[best[0]], index, tree.root)))
+            column, named, rival = best
+            found.append(ImageTable(table, column, named, _prefix(table.rows[column], index, tree.root), rival))
+        elif column := _folder_column(table.rows, tree):
+            raise DataError(
+                f"{path} names folders of images in its column {column}, and no images; expected a row for each image; "
+                "write a table of the images, with the patient as a column, or move this one away"
+            )
         else:
             notes.append(f"{name} is not read: it names no image of the folder.")
     return found, notes
 
 
-def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int] | None:
-    """Return the column that names most images, and how many; None where no column names any."""
-    counts = {}
+def _folder_column(rows: pd.DataFrame, tree: Tree) -> str:
+    """Return the column that names several folders of images, as in a table of patients; "" if none does.
+
+    Folders that may be classes do not count: those at the top, and those of a name that several have.
+    """
+    folders = {path.parent for path in tree.images(tree.root)}
+    inner = {folder for path in folders for folder in (path, *path.parents) if tree.root in folder.parent.parents}
+    counts = Counter(folder.name for folder in inner)
+    return next((name for name in rows if sum(counts[cell] == 1 for cell in rows[name].str.strip().unique()) > 2), "")
+
+
+def _mentions(path: Path, index: ImageIndex) -> bool:
+    """Return whether a file that is no table names an image."""
+    try:
+        cells = re.split(rf"[{_SEPARATORS}\"\r\n]", _decode(path.read_bytes())[1])
+    except ValueError:
+        return False
+    return any(index.resembles(normalise(cell)) for cell in cells if cell.strip())
+
+
+def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int, str] | None:
+    """Return the column that names most images, how many, and another that names others; None where none names any.
+
+    Of two that name as many, it is the one whose names are found as they are. A column of masks is none.
+    """
+    named: dict[str, int] = {}
+    found: dict[str, set[str]] = {}
     for column in rows:
         names = rows[column].str.strip()
         distinct = names[names != ""].unique()
-        named = sum(index.resembles(normalise(name)) for name in distinct)
+        like = [name for name in map(normalise, distinct) if index.resembles(name)]
         numeric = all(re.fullmatch(r"[\d.+-]*", name) for name in distinct)
-        if numeric and (2 * named < len(distinct) or len(distinct) < 0.9 * len(names)):
+        if numeric and (2 * len(like) < len(distinct) or len(distinct) < 0.9 * len(names)):
             continue  # numbers that happen to be names of images, such as ages
-        counts[column] = named
-    best = max(counts, key=counts.__getitem__, default="")
-    return (best, counts[best]) if counts.get(best) else None
+        if not like or MASK_WORDS & set(words_of(column)):
+            continue
+        named[column] = len(like)
+        found[column] = {path for name in like for path in index.find(name)}
+    if not named:
+        return None
+    best = max(named, key=lambda column: (named[column], len(found[column])))
+    others = (column for column in named if 2 * len(found[column] - found[best]) >= named[best])
+    return best, named[best], next(others, "")
 
 
 def _prefix(names: pd.Series, index: ImageIndex, root: Path) -> str:

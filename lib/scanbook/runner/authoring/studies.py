@@ -23,7 +23,8 @@ from scanbook.errors import DataError, StudyError
 
 LABELS = (
     *("label", "class", "diagnosis", "dx", "benign_malignant", "target", "category", "grade", "level", "disease"),
-    *("finding", "labels", "finding_labels", "pathology", "class_name", "retinopathy_grade", "type"),
+    *("finding", "labels", "finding_labels", "pathology", "class_name", "retinopathy_grade", "type", "diagnostic"),
+    *("finding_class", "dr_grade", "adjudicated_dr_grade", "histology"),
 )
 """Names of columns with the class of an image, the likeliest first."""
 GROUPS = (
@@ -35,7 +36,6 @@ SPLITS = ("split", "part", "set", "subset", "partition", "fold", "usage", "data_
 SUBGROUPS = ("sex", "gender", "patient_sex", "patient_gender", "age", "age_approx", "patient_age")
 _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""
-_MASKS = re.compile("mask|segment|annotation", re.IGNORECASE)
 _CLASSES = 100
 """The most classes that a column can hold."""
 _FOLDERS = 6
@@ -94,7 +94,10 @@ def create(name: str, data: str = "") -> Scaffold:
     if subgroups:
         values["evaluation"] = {"subgroups": [*subgroups]}
     draft = {key: value for key, value in values.items() if key != "profiles"}
-    manifest = adapters.load(config.Study.model_validate(draft | {"data": str(folder)}))
+    try:
+        manifest = adapters.load(config.Study.model_validate(draft | {"data": str(folder)}))
+    except DataError as error:
+        raise DataError("; ".join([str(error), *(note.removesuffix(".") for note in ignored[:2])])) from error
     # a class folder's name may hold the characters of patterns
     values["dataset"]["classes"] = {glob.escape(label): label for label in manifest.classes}
     heading = (
@@ -132,16 +135,24 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
     largest = max(found, key=lambda table: (not refusals[table.path], table.named))
     if refusals[largest.path]:
         raise DataError(refusals[largest.path])
+    name = largest.path.relative_to(tree.root).as_posix()
+    more = f"{name} is, which names as many images or more; join the tables into one to use both"
     for table in found:
         if table is not largest:
-            reason = (refusals[table.path] and "its class is not known") or f"{largest.path.name} names more images"
+            reason = (refusals[table.path] and "its class is not known") or more
             notes.append(f"{table.path.relative_to(tree.root).as_posix()} is not read: {reason}.")
+    keys = _columns(largest.others)
+    for column in [] if "split_column" in keys else _named(largest.others, SPLITS):
+        values = largest.others[column].drop_duplicates()
+        splits = values.map(layouts.split_of)
+        if splits.nunique() > 2:
+            notes.append(f"The column {column} is not read as splits: {values[splits == ''].iloc[0]!r} is none.")
     block = {
         "adapter": "table",
-        "csv": largest.path.relative_to(tree.root).as_posix(),
+        "csv": name,
         "image_column": largest.column,
         **({"path_prefix": largest.prefix} if largest.prefix else {}),
-        **_columns(largest.others),
+        **keys,
         **_folders(tree, largest),
         **own,
     }
@@ -149,8 +160,9 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
 
 
 def _label_column(columns: pd.DataFrame) -> str:
-    """Return the column with the class; "" without one."""
-    return next((name for name in _named(columns, LABELS) if 1 < columns[name].nunique() <= _CLASSES), "")
+    """Return the column with the class, before others one that tells it of all images; "" without one."""
+    names = [name for name in _named(columns, LABELS) if 1 < columns[name].nunique() <= _CLASSES]
+    return min(names, key=lambda name: bool(spelling.is_not_told(columns[name]).any()), default="")
 
 
 def _refusal(table: ImageTable) -> str:
@@ -159,6 +171,11 @@ def _refusal(table: ImageTable) -> str:
         return (
             f"the first row of {table.path} names an image, so the table has no header; expected names of columns; "
             "add a first row such as image,label"
+        )
+    if table.rival:
+        return (
+            f"the columns {table.column} and {table.rival} of {table.path} both name images; expected one; write a row "
+            "for each image, or remove the column of the images that the study does not use"
         )
     columns = table.others
     if _label_column(columns):
@@ -204,10 +221,18 @@ def _folders(tree: Tree, table: ImageTable) -> dict[str, Any]:
     inside: dict[str, list[str]] = {}
     for path in tree.images(root):
         inside.setdefault(path.parent.relative_to(root).as_posix(), []).append(str(path))
-    masks = [place for place in inside if _MASKS.search(place)]
-    index = ImageIndex([root], [(root / place).resolve() for place in masks])
-    names = [normalise(name, table.prefix) for name in table.table.rows[table.column].unique()]
-    places = {path.rsplit("/", 1)[0] for name in names for path in index.find(name)}
+    masks = [place for place in inside if any(map(layouts.is_mask_folder, place.split("/")))]
+    index = ImageIndex([root], [(root / place).resolve() for place in masks], tree)
+    names = table.table.rows[table.column].drop_duplicates().map(lambda name: normalise(name, table.prefix))
+    found = index.locate(names)
+    several = found[found.map(len) > 1]
+    if len(several):
+        places = ", ".join(sorted({Path(path).parent.relative_to(root).as_posix() for path in several.iloc[0]}))
+        raise DataError(
+            f"{table.path} names {len(several)} images of which several files have the name, and differ, as in "
+            f"{places}; expected one; move the others away, or write the folder and the extension into the table"
+        )
+    places = {path.rsplit("/", 1)[0] for paths in found for path in paths}
     others = [place for place in inside if str(root / place) in places or (place == "." and str(root) in places)]
     if not others:  # the images themselves were segmented
         return {"image_folders": masks or ["."]}
