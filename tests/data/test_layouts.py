@@ -217,6 +217,15 @@ def test_a_word_alone_makes_no_mask(tmp_path: Path) -> None:
     assert len(adapters.load(make_study(tmp_path)).frame) == 4
 
 
+def test_a_class_may_have_any_name_that_a_folder_can_have(tmp_path: Path) -> None:
+    names = ["$x_1$", "1e3", "<b>", "a,b;c", "C# 100%", "NA", "None", "*", "日本", "x^2 _y_", "-", "~a", "#1", "@home"]
+    (root := tmp_path / "images").mkdir()
+    for system in ("$RECYCLE.BIN", "@eaDir", "lost+found", ".git", "__MACOSX"):
+        write_image(root / system / "a.png")
+    layout(root, *(f"{name}/1.png" for name in names))
+    assert set(adapters.load(make_study(root)).classes) == set(names)
+
+
 # --- every file is accounted for
 
 

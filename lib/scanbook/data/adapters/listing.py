@@ -48,13 +48,13 @@ _TEXTS = frozenset(
 )
 """Extensions of files that nobody takes for images."""
 _PACKED_TABLES = (".csv.gz", ".tsv.gz")
-_SYSTEM = frozenset({"lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
+_SYSTEM = frozenset({"$RECYCLE.BIN", "lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
 NO_IMAGE, NOT_READ = "no image", "format that is not read"
 
 
 def is_ignored(name: str) -> bool:
     """Return whether a file or folder belongs to the system or a program, such as Jupyter's checkpoints."""
-    return name.startswith((".", "__", "$")) or name in _SYSTEM
+    return name.startswith((".", "__")) or name in _SYSTEM
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
