@@ -301,6 +301,18 @@ def test_a_study_that_cannot_be_loaded_leaves_no_file(
     assert not template.with_name("mine.yaml").exists()
 
 
+@pytest.mark.parametrize("cell", ["Mass|Nodule", "Mass | Nodule", "['mass', 'nodule']"])
+def test_several_findings_in_one_cell_are_no_class(
+    cell: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = table_folder(tmp_path / "images", "Finding Labels")
+    table = pd.read_csv(images / "images.csv")
+    table.loc[3, "Finding Labels"] = cell
+    table.to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
+    assert f"several findings in one cell of Finding Labels, such as {cell!r}" in one_line(capsys)
+
+
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])
 def test_a_study_is_named_plainly(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.main(["new-study", name]) == 1

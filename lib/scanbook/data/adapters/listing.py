@@ -27,23 +27,8 @@ EXTENSIONS = (
 _TEXTS = frozenset(
     [
         *(".csv", ".tsv", ".tab", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".htm"),
-        *(
-            ".log",
-            ".pdf",
-            ".doc",
-            ".docx",
-            ".xls",
-            ".xlsx",
-            ".ods",
-            ".rtf",
-            ".ini",
-            ".cfg",
-            ".py",
-            ".ipynb",
-            ".m",
-            ".r",
-        ),
-        *(".sh", ".bib", ".tex", ".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
+        *(".log", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".rtf", ".ini", ".cfg", ".tex", ".bib"),
+        *(".py", ".ipynb", ".m", ".r", ".sh", ".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
     ]
 )
 """Extensions of files that nobody takes for images."""
@@ -193,12 +178,14 @@ def account(tree: Tree, frame: pd.DataFrame, reason: Callable[[Path], str]) -> d
     counts: dict[str, Counter[str]] = {}
     for path in tree.below(tree.root):
         if str(path) not in kept and not (linked and os.path.realpath(path) in kept):
-            text = (
-                path.suffix.lower() in _TEXTS or path.name == "DICOMDIR" or path.name.lower().endswith(_PACKED_TABLES)
-            )
-            why = reason(path) if tree.is_image(path) else NO_IMAGE if text else NOT_READ
+            other = NO_IMAGE if _is_text(path.name.lower()) else NOT_READ
+            why = reason(path) if tree.is_image(path) else other
             counts.setdefault(why, Counter())[kind_of(path)] += 1
     return {why: dict(kinds) for why, kinds in sorted(counts.items())}
+
+
+def _is_text(name: str) -> bool:
+    return os.path.splitext(name)[1] in _TEXTS or name == "dicomdir" or name.endswith(_PACKED_TABLES)
 
 
 def account_notes(tree: Tree, counts: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -36,6 +36,8 @@ SPLITS = ("split", "part", "set", "subset", "partition", "fold", "usage", "data_
 SUBGROUPS = ("sex", "gender", "patient_sex", "patient_gender", "age", "age_approx", "patient_age")
 _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""
+_SEVERAL = re.compile(r"\w\s*\|\s*\w|^\[.*\]$")
+"""Cells with several findings: `Mass|Nodule`, `['nodule', 'mass']`."""
 _CLASSES = 100
 """The most classes that a column can hold."""
 _FOLDERS = 6
@@ -178,8 +180,15 @@ def _refusal(table: ImageTable) -> str:
             "for each image, or remove the column of the images that the study does not use"
         )
     columns = table.others
-    if _label_column(columns):
-        return ""
+    if label := _label_column(columns):
+        cells = columns[label].drop_duplicates()
+        several = cells[cells.str.contains(_SEVERAL)]
+        if several.empty:
+            return ""
+        return (
+            f"{table.path} has several findings in one cell of {label}, such as {several.iloc[0]!r}; expected one class "
+            "for each image; keep the rows with one"
+        )
     names = f"{table.path} names images"
     leave = "or move the table away if class folders hold the class"
     candidates = _named(columns, LABELS)
