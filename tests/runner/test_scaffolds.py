@@ -310,7 +310,7 @@ def test_several_findings_in_one_cell_are_no_class(
     table.loc[3, "Finding Labels"] = cell
     table.to_csv(images / "images.csv", index=False)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
-    assert f"several findings in one cell of Finding Labels, such as {cell!r}" in one_line(capsys)
+    assert f"lists findings in the cells of Finding Labels, such as {cell!r}" in one_line(capsys)
 
 
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])

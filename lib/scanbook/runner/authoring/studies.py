@@ -186,8 +186,8 @@ def _refusal(table: ImageTable) -> str:
         if several.empty:
             return ""
         return (
-            f"{table.path} has several findings in one cell of {label}, such as {several.iloc[0]!r}; expected one class "
-            "for each image; keep the rows with one"
+            f"{table.path} lists findings in the cells of {label}, such as {several.iloc[0]!r}; expected one class for "
+            "each image; keep the rows with one, and write its name alone"
         )
     names = f"{table.path} names images"
     leave = "or move the table away if class folders hold the class"
