@@ -103,6 +103,14 @@ def test_a_backend_of_matplotlib_is_kept_where_it_exists(name: str, exists: bool
     assert os.environ.get("MPLBACKEND") == (name if exists else None)
 
 
+def test_a_process_without_matplotlib_has_nothing_to_take_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the service in its container."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    monkeypatch.setattr(environment, "_backend_exists", lambda name: False)
+    environment.ignore_user_settings()
+    assert "MPLBACKEND" not in os.environ
+
+
 @pytest.mark.parametrize("name", ["no_such_backend", "TensorFlow?", "no.such", "."])
 def test_a_backend_of_keras_that_is_not_installed_is_one_line_before_anything_runs(
     name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

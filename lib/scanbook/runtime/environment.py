@@ -60,7 +60,7 @@ def ignore_user_settings() -> bool:
         os.environ["PYTHONUTF8"] = "1"
         started_otherwise = True
     if not _backend_exists(os.environ.get("MPLBACKEND") or "agg"):
-        del os.environ["MPLBACKEND"]
+        os.environ.pop("MPLBACKEND", None)  # unset where Matplotlib is not installed, as in a container
     return started_otherwise
 
 
