@@ -116,6 +116,9 @@ def test_a_start_of_the_names_that_is_not_here(tmp_path: Path) -> None:
     assert "names 2 images" in refused(tmp_path, rows)
     manifest = load(tmp_path, rows, path_prefix="CheXpert-v1.0-small/")
     assert read_paths(tmp_path, manifest) == ["train/p1/0.png", "train/p2/0.png"]
+    rows = rows.replace("CheXpert-v1.0-small", "/kaggle/input/chest")
+    for prefix in ("/kaggle/input/chest/", "kaggle/input/chest", "\\kaggle\\input\\chest"):
+        assert read_paths(tmp_path, load(tmp_path, rows, path_prefix=prefix)) == read_paths(tmp_path, manifest)
 
 
 def test_masks_lie_in_the_folder_of_their_image(tmp_path: Path) -> None:

@@ -114,8 +114,11 @@ class ImageIndex:
 
 
 def _identical(paths: Sequence[str]) -> bool:
-    """Return whether files have the same bytes."""
-    return all(filecmp.cmp(paths[0], path, shallow=False) for path in paths[1:])
+    """Return whether files have the same bytes; false where one cannot be read."""
+    try:
+        return all(filecmp.cmp(paths[0], path, shallow=False) for path in paths[1:])
+    except OSError:
+        return False
 
 
 def normalise(name: str, prefix: str = "") -> str:
@@ -123,11 +126,12 @@ def normalise(name: str, prefix: str = "") -> str:
 
     Args:
         name: As a table gives it.
-        prefix: Leading folders to remove.
+        prefix: Leading folders to remove, written in any of these ways too.
     """
-    path = re.sub(r"/(\./)*/*", "/", name.strip().replace("\\", "/"))
+    path, start = (re.sub(r"/(\./)*/*", "/", text.strip().replace("\\", "/")) for text in (name, prefix))
     # a table in a folder of its own may lead up from it: the rest of the name decides
-    return re.sub(r"^(\.{1,2}/)+", "", path).removeprefix(prefix).lstrip("/")
+    path, start = (re.sub(r"^(\.{0,2}/)+", "", text) for text in (path, start))
+    return path.removeprefix(start.rstrip("/") + "/")
 
 
 def is_picture(name: str) -> bool:
