@@ -142,7 +142,9 @@ def test_dicom_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None
         write(tmp_path / "ab"[number % 2] / name, number, PatientID=f"{PATIENT}-{number // 2}")
     for stray in ("Thumbs.db", "notes.txt", "DICOMDIR"):
         (tmp_path / "a" / stray).write_bytes(b"x" * 200)
+    write(tmp_path / "Mustermann.Erika", 9)
     manifest = adapters.load(make_study(tmp_path))
+    assert manifest.facts["notes"][-1] == "Not used: 1 no extension (they lie outside the folders that are read)."
     assert manifest.frame["image_id"].tolist() == ["a/000001", "a/000002", "b/000001", "b/000002"]
     assert manifest.frame["group"].value_counts().to_dict() == {"patient 0001": 2, "patient 0002": 2}
     assert manifest.facts["grouped"] and not identifying(shown(manifest))

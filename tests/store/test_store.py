@@ -244,7 +244,8 @@ def test_a_tree_fingerprint_is_of_content_names_and_nothing_else(own_store: Path
     (data / ".hidden").write_bytes(b"x")
     (data / ".git").mkdir()
     (data / ".git" / "index").write_bytes(b"x")
-    assert store.tree_fingerprint(data) == before, "hidden files and folders do not count"
+    (data / "Thumbs.db").write_bytes(b"x")
+    assert store.tree_fingerprint(data) == before, "what is hidden or the system's does not count"
     (data / "2.jpg").write_bytes(b"TWO")
     changed = store.tree_fingerprint(data)
     assert changed != before

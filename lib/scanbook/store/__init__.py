@@ -5,5 +5,5 @@ from scanbook.store.fingerprints import file_digest, fingerprint, tree_fingerpri
 from scanbook.store.locking import lock_file
 from scanbook.store.pruning import entries, prune
 from scanbook.store.stages import INPUTS, Visit, address, building, checkpoint, seconds, stage, visited
-from scanbook.store.walk import is_hidden, walk
+from scanbook.store.walk import Walk, walk
 from scanbook.store.writing import atomic_write, write_json

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from scanbook.errors import DataError
+
+_SYSTEM = frozenset({"$RECYCLE.BIN", "lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
 
 
 @dataclass(frozen=True)
@@ -22,23 +25,30 @@ class Walk:
     skipped: list[str]
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden."""
-    return name.startswith(".")
-
-
-def walk(top: str | os.PathLike[str], excludes: Callable[[str], bool] = is_hidden) -> Walk:
+def walk(top: str | os.PathLike[str]) -> Walk:
     """List a folder at any depth. Links are followed, after the folders themselves, to each folder once.
 
-    A link to nothing, and what is neither a file nor a folder, is not listed.
+    A link to nothing, what is neither a file nor a folder, and what is hidden or belongs to the system or a program,
+    such as Jupyter's checkpoints, is not listed.
 
     Args:
         top: The folder.
-        excludes: Whether a file or folder of this name is ignored.
 
     Raises:
-        OSError: A folder cannot be read; `filename` is its path.
+        DataError: A folder cannot be read.
     """
+    try:
+        return _walk(top)
+    except PermissionError as error:
+        raise DataError(
+            f"cannot read the folder {error.filename} (permission denied); expected to read every "
+            "folder of the dataset; let your user read it (chmod -R u+rX), or move it away"
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the folder {error.filename} ({error.strerror})") from error
+
+
+def _walk(top: str | os.PathLike[str]) -> Walk:
     start, real_start = os.fspath(top), os.path.realpath(top)
     result = Walk({}, {}, [])
     seen, links = {real_start}, []
@@ -56,7 +66,7 @@ def walk(top: str | os.PathLike[str], excludes: Callable[[str], bool] = is_hidde
         folders, files = result.folders.setdefault(folder, []), result.files.setdefault(folder, [])
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                kind = "" if excludes(entry.name) else _kind(entry)
+                kind = _kind(entry)
                 if kind == "file":
                     files.append(entry)
                 elif kind == "link":
@@ -72,7 +82,9 @@ def walk(top: str | os.PathLike[str], excludes: Callable[[str], bool] = is_hidde
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "file", "folder", "link" (to a folder), or "" for anything else."""
+    """Return "file", "folder", "link" (to a folder), or "" for anything else, and for what is ignored."""
+    if entry.name.startswith((".", "__")) or entry.name in _SYSTEM:
+        return ""
     try:
         if entry.is_dir():
             return "link" if entry.is_symlink() else "folder"

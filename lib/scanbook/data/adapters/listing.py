@@ -15,7 +15,6 @@ from PIL import features
 
 from scanbook import store
 from scanbook.data import dicom
-from scanbook.errors import DataError
 
 DICOM_EXTENSIONS = frozenset({".dcm", ".dicom", ".ima"})
 EXTENSIONS = (
@@ -27,19 +26,13 @@ EXTENSIONS = (
 _TEXTS = frozenset(
     [
         *(".csv", ".tsv", ".tab", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".htm"),
-        *(".log", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".rtf", ".ini", ".cfg", ".tex", ".bib"),
-        *(".py", ".ipynb", ".m", ".r", ".sh", ".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
+        *(".log", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".rtf", ".ini", ".cfg", ".py", ".ipynb", ".m"),
+        *(".r", ".sh", ".bib", ".tex", ".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
     ]
 )
 """Extensions of files that nobody takes for images."""
 _PACKED_TABLES = (".csv.gz", ".tsv.gz")
-_SYSTEM = frozenset({"$RECYCLE.BIN", "lost+found", "System Volume Information", "@eaDir", "desktop.ini", "Thumbs.db"})
 NO_IMAGE, NOT_READ = "no image", "format that is not read"
-
-
-def is_ignored(name: str) -> bool:
-    """Return whether a file or folder belongs to the system or a program, such as Jupyter's checkpoints."""
-    return name.startswith((".", "__")) or name in _SYSTEM
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
@@ -88,15 +81,7 @@ class Tree:
 
     @cached_property
     def _walk(self) -> store.Walk:
-        try:
-            return store.walk(self.root, is_ignored)
-        except PermissionError as error:
-            raise DataError(
-                f"cannot read the folder {error.filename} (permission denied); expected to read every "
-                "folder of the dataset; let your user read it (chmod -R u+rX), or move it away"
-            ) from error
-        except OSError as error:
-            raise DataError(f"cannot read the folder {error.filename} ({error.strerror})") from error
+        return store.walk(self.root)
 
     def folders(self, folder: Path) -> list[Path]:
         """Return the folders in a folder, numbers in numeric order."""
@@ -151,7 +136,9 @@ class Tree:
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Return the extension of a file, small; "no extension" where there is none, or one that may be part of a name."""
     extension = os.path.splitext(path)[1].lower()
-    return extension if re.fullmatch(r"\.[a-z][a-z0-9]{0,7}|\.\d?[a-z]{2,4}", extension) else "no extension"
+    usual = re.fullmatch(r"\.[a-z][a-z0-9]{0,7}|\.\d?[a-z]{2,4}", extension)
+    # of DICOM, "SMITH.JOHN" has none
+    return extension if usual and (extension in EXTENSIONS or not is_image(path)) else "no extension"
 
 
 def describe_kinds(kinds: Mapping[str, int]) -> str:
