@@ -92,7 +92,7 @@ REFUSED = {
         [f"{site}/{label}/1.png" for site in ("north", "south") for label in ("ill", "well")],
         "north, south holds folders of the same names (ill, well)",
     ),
-    "one folder of classes": (["brain/yes/1.png", "brain/no/1.png"], "brain holds the folders no, yes: if these are"),
+    "one folder of classes": (["brain/yes/1.png", "brain/no/1.png"], "brain holds 2 folders: if these are"),
     "another dataset inside": (
         ["yes/1.png", "no/1.png", "more/yes/2.png", "more/no/3.png"],
         "more holds folders of the same names with other files",
@@ -153,6 +153,14 @@ def test_folders_without_images_beside_splits_are_ignored(tmp_path: Path) -> Non
     manifest = adapters.load(make_study(tmp_path))
     assert set(splits_of(manifest).values()) == {"train", "test"}
     assert manifest.facts["notes"] == ["Folders without images are ignored: val, annotations."]
+
+
+def test_empty_folders_of_splits_beside_classes_are_ignored(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (class_folders(tmp_path, ".") / name).mkdir()
+    manifest = adapters.load(make_study(tmp_path))
+    assert manifest.classes == ("a", "b") and set(splits_of(manifest).values()) == {""}
+    assert manifest.facts["notes"] == ["Folders without images are ignored: test, train."]
 
 
 def test_names_that_differ_in_case_alone_are_one_class(tmp_path: Path) -> None:
@@ -309,10 +317,10 @@ def test_a_folder_without_permission_is_named() -> None:
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from scanbook.data.adapters.listing import Tree\n"
+        "from scanbook import store\n"
         "from scanbook.errors import DataError\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "try: Tree(Path(sys.argv[1])).below(Path(sys.argv[1]))\n"
+        "try: store.tree_fingerprint(Path(sys.argv[1]))\n"
         "except DataError as error: print(error)\n"
     )
     with tempfile.TemporaryDirectory() as place:

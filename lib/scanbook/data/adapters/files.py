@@ -152,11 +152,11 @@ def folders_in_class(manifest: Manifest) -> str:
     (label,) = manifest.classes
     paths = manifest.frame["path"].tolist()
     inside, shared = [Path(path).parts for path in paths], os.path.commonpath(paths)
-    names = sorted({parts[len(Path(shared).parts)] for parts in inside if len(parts) > len(Path(shared).parts) + 1})
+    names = {parts[len(Path(shared).parts)] for parts in inside if len(parts) > len(Path(shared).parts) + 1}
     if len(names) < 2:
         return ""
-    listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return f"; {label} holds the folders {listed}: if these are the classes, pass DATA={shared}"
+    # the names are not shown: they may be those of patients
+    return f"; {label} holds {len(names)} folders: if these are the classes, pass DATA={shared}"
 
 
 def extra_images(layout: Folders, root: Path, with_splits: bool) -> tuple[list[Row], list[str]]:

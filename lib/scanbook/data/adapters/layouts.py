@@ -105,19 +105,19 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
     folders = [path for path in folders if path not in copies]
     splits = {path: split for path in folders if (split := split_of(path.name))}
     stray = [path for path in folders if path not in splits and class_of(path.name, classes) is not None]
+    empty = [path for path in (*splits, *stray) if splits and not tree.images(path)]
+    if empty:
+        notes.append(f"Folders without images are ignored: {', '.join(path.name for path in empty)}.")
+    folders, stray = ([path for path in paths if path not in empty] for paths in (folders, stray))
+    splits = {path: split for path, split in splits.items() if path not in empty}
     if not splits:
         if not classes:
             _check_class_names(root, folders)
         _check_levels(tree, root, folders, classes)
         if not classes:
             _check_splits_inside(tree, folders)
-        return ClassFolders(root, {root: ""}, notes + _lower_notes(tree, [root]), copies)
-    empty = [path for path in (*splits, *stray) if not tree.images(path)]
-    splits = {path: split for path, split in splits.items() if path not in empty}
-    stray = [path for path in stray if path not in empty]
-    if empty:
-        notes.append(f"Folders without images are ignored: {', '.join(path.name for path in empty)}.")
-    if stray and splits:
+        return ClassFolders(root, {root: ""}, notes + _lower_notes(tree, [root]), [*copies, *empty])
+    if stray:
         raise DataError(
             f"{root} mixes split folders with {stray[0].name!r}; expected only train, val and test, or only "
             f"class folders; {_move(stray[0])}"
