@@ -239,6 +239,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "PNG, half of its pixels": ("truncated", lambda: saved("PNG", Image.fromarray(NOISE))[:6000]),
     "PNG with a changed byte": ("unreadable", lambda: PLAIN[:60] + bytes([PLAIN[60] ^ 1]) + PLAIN[61:]),
     "PNG of size 0": ("unreadable", lambda: png(0, 0, 8, 2, chunk(b"IDAT", zlib.compress(b"")))),
+    "PNG without a header": ("unreadable", lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IEND", b"")),
     "PNG of a wrong checksum in its header": ("unreadable", lambda: PLAIN[:29] + b"\0\0\0\0" + PLAIN[33:]),
     "PNG of an impossible depth": ("unreadable", lambda: png(8, 8, 7, 2, chunk(b"IDAT", zlib.compress(bytes(200))))),
     "PNG whose chunk is longer than the file": ("truncated", lambda: PLAIN[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(50)),

@@ -78,7 +78,7 @@ def _decode(source: bytes | Path, least: tuple[int, int] = (0, 0)) -> tuple[np.n
         return tiff.decode(data, name)
     if data.startswith(_PNG):
         _check_png(data, name)
-    deep = data.startswith(_PNG) and data[24] == 16
+    deep = data.startswith(_PNG) and data[24:25] == b"\x10"
     pixels = None
     if supported := data.startswith(_BY_OPENCV):
         try:

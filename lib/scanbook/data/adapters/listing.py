@@ -20,7 +20,7 @@ DICOM_EXTENSIONS = frozenset({".dcm", ".dicom", ".ima"})
 EXTENSIONS = (
     frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
     | DICOM_EXTENSIONS
-    | ({".avif"} if features.check("avif") else set())
+    | ({".avif"} if "avif" in features.modules and features.check("avif") else set())  # unknown to Pillow before 11.3
 )
 """Extensions of the files that are listed as images."""
 _TEXTS = frozenset(
