@@ -335,7 +335,10 @@ def test_a_folder_without_permission_is_named() -> None:
 def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     class_folders(tmp_path, ".")
     name = os.fsdecode(b"caf\xe9.png")
-    shutil.copy(tmp_path / "a" / "0.png", tmp_path / "a" / name)
+    try:
+        shutil.copy(tmp_path / "a" / "0.png", tmp_path / "a" / name)
+    except OSError:
+        pytest.skip("this file system takes no other names than UTF-8")
     (tmp_path / os.fsdecode(b"c\xe9")).mkdir()
     write_image(tmp_path / os.fsdecode(b"c\xe9") / "0.png")
     manifest = adapters.load(make_study(tmp_path))
