@@ -23,15 +23,18 @@ EXTENSIONS = (
     | ({".avif"} if "avif" in features.modules and features.check("avif") else set())  # unknown to Pillow before 11.3
 )
 """Extensions of the files that are listed as images."""
+TABLES = (".csv", ".tsv", ".tab", ".psv", ".csv.gz", ".tsv.gz")
+"""Extensions of tables that are read."""
+WORKBOOKS = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".sav", ".dta", ".sas7bdat", ".rds")
+"""Extensions of tables that are not read."""
 _TEXTS = frozenset(
     [
-        *(".csv", ".tsv", ".tab", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".htm"),
-        *(".log", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".rtf", ".ini", ".cfg", ".py", ".ipynb", ".m"),
-        *(".r", ".sh", ".bib", ".tex", ".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
+        *(*TABLES, *WORKBOOKS, ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".htm"),
+        *(".log", ".pdf", ".doc", ".docx", ".rtf", ".ini", ".cfg", ".py", ".ipynb", ".m", ".r", ".sh", ".bib", ".tex"),
+        *(".license", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"),
     ]
 )
 """Extensions of files that nobody takes for images."""
-_PACKED_TABLES = (".csv.gz", ".tsv.gz")
 NO_IMAGE, NOT_READ = "no image", "format that is not read"
 
 
@@ -165,14 +168,10 @@ def account(tree: Tree, frame: pd.DataFrame, reason: Callable[[Path], str]) -> d
     counts: dict[str, Counter[str]] = {}
     for path in tree.below(tree.root):
         if str(path) not in kept and not (linked and os.path.realpath(path) in kept):
-            other = NO_IMAGE if _is_text(path.name.lower()) else NOT_READ
-            why = reason(path) if tree.is_image(path) else other
+            text = path.name == "DICOMDIR" or path.name.lower().endswith(tuple(_TEXTS))
+            why = reason(path) if tree.is_image(path) else NO_IMAGE if text else NOT_READ
             counts.setdefault(why, Counter())[kind_of(path)] += 1
     return {why: dict(kinds) for why, kinds in sorted(counts.items())}
-
-
-def _is_text(name: str) -> bool:
-    return os.path.splitext(name)[1] in _TEXTS or name == "dicomdir" or name.endswith(_PACKED_TABLES)
 
 
 def account_notes(tree: Tree, counts: Mapping[str, Mapping[str, int]]) -> list[str]:

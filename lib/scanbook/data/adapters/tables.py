@@ -15,13 +15,10 @@ import charset_normalizer
 import pandas as pd
 
 from scanbook.data.adapters.layouts import MASK_WORDS, words_of
-from scanbook.data.adapters.listing import Tree
+from scanbook.data.adapters.listing import TABLES, WORKBOOKS, Tree
 from scanbook.data.adapters.lookup import ImageIndex, is_picture, normalise
 from scanbook.errors import DataError
 
-EXTENSIONS = (".csv", ".tsv", ".tab", ".psv", ".csv.gz", ".tsv.gz")
-"""Extensions of tables that are read."""
-_WORKBOOKS = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".sav", ".dta", ".sas7bdat", ".rds")
 _SEPARATORS = ",;\t|"
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 # encodings of the programs that write tables, for charset_normalizer
@@ -180,9 +177,9 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
     index = ImageIndex([tree.root], tree=tree)
     for path in tree.below(tree.root):
         name = path.relative_to(tree.root).as_posix()
-        if path.suffix.lower() in _WORKBOOKS:
+        if path.suffix.lower() in WORKBOOKS:
             notes.append(f"{name} is not read: save it as CSV if it names the images.")
-        if not path.name.lower().endswith(EXTENSIONS):
+        if not path.name.lower().endswith(TABLES):
             continue
         try:
             table = read(path)
