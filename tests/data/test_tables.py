@@ -375,6 +375,14 @@ def test_labels_of_one_number_are_one_class(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_that_may_mean_not_told_is_noted(tmp_path: Path) -> None:
+    layout(tmp_path, *(f"{n}.png" for n in range(4)))
+    manifest = load(tmp_path, "0,1.0\n1,0\n2,NA\n3,1\n")
+    assert manifest.classes == ("0", "1", "NA") and manifest.facts["notes"][0].startswith("NA counts as a class: if")
+    named = load(tmp_path, "0,1.0\n1,0\n2,NA\n3,1\n", classes={"0": "no", "1": "yes"})
+    assert named.classes == ("no", "yes") and not any("counts as a class" in note for note in named.facts["notes"])
+
+
 def test_metadata_cannot_overwrite_the_manifests_columns(tmp_path: Path) -> None:
     own = [*COLUMNS, "folder"]
     layout(tmp_path, "0.png", "1.png")

@@ -91,6 +91,9 @@ def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd
     if not layout.classes:
         stated, more = spelling.merge_case(stated)
         notes += more
+        doubtful = ", ".join(sorted(stated[spelling.is_not_told(stated)].unique()))
+        means = "counts as a class: if it means that the class is not told, leave it out of classes in the study."
+        notes += [f"{doubtful} {means}"] if doubtful else []
     labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
     if layout.classes:  # the study may name the label as it is written, "1.0"
         labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
