@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.data import adapters, splits
 from scanbook.data.adapters import spelling, tables
+from scanbook.data.adapters.listing import Tree
 from scanbook.data.manifest import COLUMNS, Manifest
 from scanbook.errors import DataError
 
@@ -257,6 +258,14 @@ def test_a_table_of_patients_is_not_passed_over(tmp_path: Path) -> None:
     assert "patients.csv names folders of images in its column patient, and no images" in refusal(make_study(tmp_path))
     (tmp_path / "patients.csv").write_text("class,text\nclinicA,one\nclinicB,two\nother,three\n")
     assert adapters.load(make_study(tmp_path)).classes == ("clinicA", "clinicB"), "a table of the classes"
+
+
+def test_tables_that_are_not_read_are_named_once_and_without_their_folders(tmp_path: Path) -> None:
+    layout(tmp_path, "ill/Doe^J/1.png", "ill/Roe^J/1.png", "well/1.png")
+    for patient in ("Doe^J", "Roe^J"):
+        (tmp_path / "ill" / patient / "report.csv").write_text("finding,size\nnodule,large\n")
+    found, notes = tables.image_tables(Tree(tmp_path))
+    assert found == [] and notes == ["report.csv is not read: it names no image of the folder."]
 
 
 def test_a_table_with_the_ends_of_lines_of_excel_for_macintosh(tmp_path: Path) -> None:

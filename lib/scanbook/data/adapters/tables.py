@@ -176,7 +176,7 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
     found, notes = [], []
     index = ImageIndex([tree.root], tree=tree)
     for path in tree.below(tree.root):
-        name = path.relative_to(tree.root).as_posix()
+        name = path.name  # not its folder, which may have the name of a patient, as there may be one for each
         if path.suffix.lower() in WORKBOOKS:
             notes.append(f"{name} is not read: save it as CSV if it names the images.")
         if not path.name.lower().endswith(TABLES):
@@ -201,7 +201,7 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
             )
         else:
             notes.append(f"{name} is not read: it names no image of the folder.")
-    return found, notes
+    return found, list(dict.fromkeys(notes))
 
 
 def _folder_column(rows: pd.DataFrame, tree: Tree) -> str:
