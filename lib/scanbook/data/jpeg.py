@@ -252,10 +252,10 @@ def _segments(data: bytes) -> Iterator[Segment]:
     """Yield the segments up to the end of the image."""
     position = len(START)
     for _ in range(MAX_SEGMENTS):
-        found = _NEXT_MARKER.search(data, position)
-        if not found:
+        match = _NEXT_MARKER.search(data, position)
+        if not match:
             return
-        start, marker = found.start(), data[found.start() + 1]
+        start, marker = match.start(), data[match.start() + 1]
         position = start + 2
         if marker not in _BARE:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))

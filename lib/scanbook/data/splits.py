@@ -116,8 +116,8 @@ def assign(
     assigned = manifest.with_frame(frame.assign(split=split))
     _check(assigned, copy_group, excluded)
     shared = presence.shared_copies(frame, copy_group, _before_exclusion(split, frame, excluded))
-    found = presence.describe(assigned, shared, frame["split"].to_numpy())
-    assigned = replace(assigned, facts={**assigned.facts, "split_notes": found})
+    sentences = presence.describe(assigned, shared, frame["split"].to_numpy())
+    assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences})
     return SplitDataset(assigned, scanned, excluded, shared.reset_index().set_index("class"))
 
 

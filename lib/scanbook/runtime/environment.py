@@ -72,11 +72,11 @@ def _backend_exists(name: str) -> bool:
     module = name.removeprefix("module://") if name.startswith("module://") else f"matplotlib.backends.backend_{name}"
     package, *inside = module.lower().split(".") if module.startswith("matplotlib.backends") else module.split(".")
     try:
-        found = find_spec(package)
+        spec = find_spec(package)
     except ValueError:  # no name of a package
         return False
-    folders = [Path(folder, *inside) for folder in (found.submodule_search_locations or () if found else ())]
-    return bool(found) and (not inside or any(path.is_dir() or path.with_suffix(".py").is_file() for path in folders))
+    folders = [Path(folder, *inside) for folder in (spec.submodule_search_locations or () if spec else ())]
+    return bool(spec) and (not inside or any(path.is_dir() or path.with_suffix(".py").is_file() for path in folders))
 
 
 def restart_if(started_otherwise: bool) -> None:

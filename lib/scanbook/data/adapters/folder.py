@@ -36,14 +36,14 @@ def load(study: Study) -> Manifest:
     if not layout.classes:
         tables.refuse_guess(tree)
     extra = [(location / name).resolve() for name in layout.extra_classes.values()]
-    found = layouts.find_class_folders(tree, layout.classes, extra)
+    place = layouts.find_class_folders(tree, layout.classes, extra)
     rows: list[files.Row] = []
     claims: Counter[str] = Counter()
     skipped: list[str] = []
-    for parent, split in found.splits.items():
+    for parent, split in place.splits.items():
         for folder in tree.folders(parent):
             label = spelling.class_of(folder.name, layout.classes)
-            if folder in found.ignored or listing.is_within(folder, extra):
+            if folder in place.ignored or listing.is_within(folder, extra):
                 continue
             if label is None:
                 skipped.append(folder.name)
@@ -60,23 +60,23 @@ def load(study: Study) -> Manifest:
                     f"{tree.describe(folder)}; expected {', '.join(sorted(listing.EXTENSIONS))} files; "
                     "save its images in one of these formats, or remove the folder"
                 )
-            name = folder.relative_to(found.root).as_posix()
+            name = folder.relative_to(place.root).as_posix()
             rows += [
-                (path.relative_to(found.root).as_posix(), str(path), label, "", mask, split, name)
+                (path.relative_to(place.root).as_posix(), str(path), label, "", mask, split, name)
                 for path, mask in images
             ]
             claims[label] += claimed_in_name(folder.name) or 0
     if not rows and skipped:
         raise DataError(
-            f"{found.root}: none of the folders {', '.join(skipped)} is one of the study's classes; "
+            f"{place.root}: none of the folders {', '.join(skipped)} is one of the study's classes; "
             f"expected {', '.join(layout.classes)}; correct classes in the study, or DATA"
         )
     if not rows:
         raise DataError(
-            f"{found.root} holds no class folders, but {tree.describe(found.root)}; expected one folder of images for "
+            f"{place.root} holds no class folders, but {tree.describe(place.root)}; expected one folder of images for "
             "each class, or a table that names the images"
         )
-    extra_rows, notes = files.extra_images(layout, location, found.splits != {found.root: ""})
+    extra_rows, notes = files.extra_images(layout, location, place.splits != {place.root: ""})
     frame = pd.DataFrame(rows + extra_rows, columns=[*COLUMNS, files.FOLDER])
     if not layout.classes:
         frame["label"], more = spelling.merge_case(frame["label"])
@@ -84,7 +84,7 @@ def load(study: Study) -> Manifest:
     frame, facts, patients = files.name_groups(frame)
     facts["data"] = files.content_fingerprint(study, layout, tree.root)
     facts["unused"] = listing.account(tree, frame, _reason)
-    notes = [*files.missing_class_notes(layout, frame), *found.notes, *notes, *patients]
+    notes = [*files.missing_class_notes(layout, frame), *place.notes, *notes, *patients]
     facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
     if layout.claimed_in_names:
         facts["claimed_in_names"] = {label: count for label, count in claims.items() if count}

@@ -163,11 +163,12 @@ def account(tree: Tree, frame: pd.DataFrame, reason: Callable[[Path], str]) -> d
         Reason to extension to number of files.
     """
     top = os.path.join(tree.root, "")
-    kept = {path if path.startswith(top) else os.path.realpath(path) for path in (*frame["path"], *frame["mask_path"])}
-    linked = not all(path.startswith(top) for path in kept)  # an extra class may be named through a link
+    paths = (*frame["path"], *frame["mask_path"])
+    listed = {path if path.startswith(top) else os.path.realpath(path) for path in paths}
+    linked = not all(path.startswith(top) for path in listed)  # an extra class may be named through a link
     counts: dict[str, Counter[str]] = {}
     for path in tree.below(tree.root):
-        if str(path) not in kept and not (linked and os.path.realpath(path) in kept):
+        if str(path) not in listed and not (linked and os.path.realpath(path) in listed):
             text = path.name == "DICOMDIR" or path.name.lower().endswith(tuple(_TEXTS))
             why = reason(path) if tree.is_image(path) else NO_IMAGE if text else NOT_READ
             counts.setdefault(why, Counter())[kind_of(path)] += 1

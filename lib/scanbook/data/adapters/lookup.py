@@ -75,16 +75,16 @@ class ImageIndex:
 
         Where several folders hold all bare names, the first counts. Of byte-identical files, the first counts.
         """
-        found = names.map(self.find)
-        several = found.map(len) > 1
+        images = names.map(self.find)
+        several = images.map(len) > 1
         if several.any() and len(self.folders) > 1:
             for folder in self.folders:
-                inside = found.map(
+                inside = images.map(
                     lambda paths, folder=folder: [path for path in paths if os.path.dirname(path) == folder]
                 )
                 if (inside.map(len) == 1).all():
                     return inside
-        return found.map(lambda paths: paths[:1] if len(paths) > 1 and _identical(paths) else paths)
+        return images.map(lambda paths: paths[:1] if len(paths) > 1 and _identical(paths) else paths)
 
     def resembles(self, name: str) -> bool:
         """Return whether an image has a name, whatever its folder, its extension and its leading zeros."""

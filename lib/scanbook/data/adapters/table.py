@@ -137,8 +137,8 @@ def _paths(names: pd.Series, index: ImageIndex, layout: TableData, root: Path) -
         DataError: A row names no image, or may name several. Names are not shown: that of a DICOM file may be the
             patient's.
     """
-    found = index.locate(names)
-    counts = found.map(len)
+    images = index.locate(names)
+    counts = images.map(len)
     if (counts == 0).any():
         row = counts.index[counts == 0][0]
         raise DataError(
@@ -151,7 +151,7 @@ def _paths(names: pd.Series, index: ImageIndex, layout: TableData, root: Path) -
             f"{layout.csv} row {row}: {counts[row]} different images have the name that {layout.image_column} gives; "
             "expected one; write the folder and the extension into the table"
         )
-    return found.str[0]
+    return images.str[0]
 
 
 def _check_agreement(stated: pd.DataFrame, images: pd.Series, layout: TableData) -> None:
@@ -208,8 +208,8 @@ def _masks(
         places = [
             os.path.relpath(os.path.dirname(path), folder) for folder in folders if Path(path).is_relative_to(folder)
         ]
-        found = [index.find(os.path.join(place, base)) for place in places if place != "."] + [index.find(base)]
-        return next((masks[0] for masks in found if len(masks) == 1), "")
+        candidates = [index.find(os.path.join(place, base)) for place in places if place != "."] + [index.find(base)]
+        return next((masks[0] for masks in candidates if len(masks) == 1), "")
 
     return paths.map(mask_of)
 

@@ -173,7 +173,7 @@ class ImageTable:
 
 def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
     """Return the tables of a folder, at any depth, that name its images, and a sentence for each of the others."""
-    found, notes = [], []
+    naming, notes = [], []
     index = ImageIndex([tree.root], tree=tree)
     for path in tree.below(tree.root):
         name = path.name  # not its folder, which may have the name of a patient, as there may be one for each
@@ -190,10 +190,10 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
             continue
         cells = [normalise(cell) for cell in table.rows.columns]
         if any(cell and (index.find(cell) or (is_picture(cell) and index.resembles(cell))) for cell in cells):
-            found.append(ImageTable(table, "", len(table.rows) + 1))
+            naming.append(ImageTable(table, "", len(table.rows) + 1))
         elif best := _naming_column(table.rows, index):
             column, named, rival = best
-            found.append(ImageTable(table, column, named, _prefix(table.rows[column], index, tree.root), rival))
+            naming.append(ImageTable(table, column, named, _prefix(table.rows[column], index, tree.root), rival))
         elif column := _folder_column(table.rows, tree):
             raise DataError(
                 f"{path} names folders of images in its column {column}, and no images; expected a row for each image; "
@@ -201,7 +201,7 @@ def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
             )
         else:
             notes.append(f"{name} is not read: it names no image of the folder.")
-    return found, list(dict.fromkeys(notes))
+    return naming, list(dict.fromkeys(notes))
 
 
 def _folder_column(rows: pd.DataFrame, tree: Tree) -> str:
@@ -230,7 +230,7 @@ def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int, str
     Of two that name as many, it is the one whose names are found as they are. A column of masks is none.
     """
     named: dict[str, int] = {}
-    found: dict[str, set[str]] = {}
+    images: dict[str, set[str]] = {}
     for column in rows:
         names = rows[column].str.strip()
         distinct = names[names != ""].unique()
@@ -241,11 +241,11 @@ def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int, str
         if not like or MASK_WORDS & set(words_of(column)):
             continue
         named[column] = len(like)
-        found[column] = {path for name in like for path in index.find(name)}
+        images[column] = {path for name in like for path in index.find(name)}
     if not named:
         return None
-    best = max(named, key=lambda column: (named[column], len(found[column])))
-    others = (column for column in named if 2 * len(found[column] - found[best]) >= named[best])
+    best = max(named, key=lambda column: (named[column], len(images[column])))
+    others = (column for column in named if 2 * len(images[column] - images[best]) >= named[best])
     return best, named[best], next(others, "")
 
 
@@ -266,10 +266,10 @@ def _prefix(names: pd.Series, index: ImageIndex, root: Path) -> str:
 
 def refuse_guess(tree: Tree) -> None:
     """Raise a `DataError` where a table names images of a folder: classes are then not guessed from its folders."""
-    found, _ = image_tables(tree)
-    if found:
+    naming, _ = image_tables(tree)
+    for table in naming[:1]:
         raise DataError(
-            f"{found[0].path} names images of {tree.root}, so their classes are not guessed from the names of folders; "
+            f"{table.path} names images of {tree.root}, so their classes are not guessed from the names of folders; "
             f"write a study that reads the table: scanbook new-study my_images --data {tree.root}; or move the table "
             "away"
         )

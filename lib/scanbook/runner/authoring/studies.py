@@ -130,16 +130,16 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
         DataError: Tables name the images, and none has a column that is known to hold the class.
     """
     own = {"source": "own images", "licence": "unknown"}
-    found, notes = tables.image_tables(tree)
-    if not found:
+    naming, notes = tables.image_tables(tree)
+    if not naming:
         return {"adapter": "folder", **own}, notes
-    refusals = {table.path: _refusal(table) for table in found}
-    largest = max(found, key=lambda table: (not refusals[table.path], table.named))
+    refusals = {table.path: _refusal(table) for table in naming}
+    largest = max(naming, key=lambda table: (not refusals[table.path], table.named))
     if refusals[largest.path]:
         raise DataError(refusals[largest.path])
     name = largest.path.relative_to(tree.root).as_posix()
     more = f"{name} is, which names as many images or more; join the tables into one to use both"
-    for table in found:
+    for table in naming:
         if table is not largest:
             reason = (refusals[table.path] and "its class is not known") or more
             notes.append(f"{table.path.relative_to(tree.root).as_posix()} is not read: {reason}.")
@@ -233,15 +233,15 @@ def _folders(tree: Tree, table: ImageTable) -> dict[str, Any]:
     masks = [place for place in inside if any(map(layouts.is_mask_folder, place.split("/")))]
     index = ImageIndex([root], [(root / place).resolve() for place in masks], tree)
     names = table.table.rows[table.column].drop_duplicates().map(lambda name: normalise(name, table.prefix))
-    found = index.locate(names)
-    several = found[found.map(len) > 1]
+    images = index.locate(names)
+    several = images[images.map(len) > 1]
     if len(several):
         places = ", ".join(sorted({Path(path).parent.relative_to(root).as_posix() for path in several.iloc[0]}))
         raise DataError(
             f"{table.path} names {len(several)} images of which several files have the name, and differ, as in "
             f"{places}; expected one; move the others away, or write the folder and the extension into the table"
         )
-    places = {path.rsplit("/", 1)[0] for paths in found for path in paths}
+    places = {path.rsplit("/", 1)[0] for paths in images for path in paths}
     others = [place for place in inside if str(root / place) in places or (place == "." and str(root) in places)]
     if not others:  # the images themselves were segmented
         return {"image_folders": masks or ["."]}
