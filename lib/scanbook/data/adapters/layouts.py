@@ -129,6 +129,10 @@ def find_class_folders(tree: Tree, classes: Mapping[str, str], apart: Collection
                 "class, as in the other splits; sort its images into class folders, or move it away: scanbook then "
                 "takes the split from the others"
             )
+    if TEST not in splits.values():
+        notes.append(
+            "The source has train and one other split, which is taken for test; validation is a part of train."
+        )
     splits = _unwrap_splits(tree, _with_test(root, splits))
     for path in splits if not classes else ():
         _check_class_names(path, tree.folders(path))
