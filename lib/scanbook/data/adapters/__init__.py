@@ -40,6 +40,8 @@ def load(study: Study) -> Manifest:
     if not study.limit or study.limit >= len(manifest.frame):
         return manifest
     sample = _sample(manifest, study)
+    if len(sample.frame) == len(manifest.frame):  # no class has more images than its folds need
+        return manifest
     even = "evenly over the classes: the share of each class is not the source's"
     shares = even if study.limit_class_balance == "even" else "in the class shares of the source"
     note = f"{len(sample.frame)} of {len(manifest.frame)} images were taken (limit {study.limit}), {shares}."

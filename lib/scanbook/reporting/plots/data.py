@@ -56,8 +56,7 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     title = f"Images per class and split ({style.count_of(len(frame), 'image')} in {groups})"
     axis.set_title(f"{title}\n{note}".strip())
     if splits != [""]:
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}  # no part of a long chart is free
-        axis.legend(title="split", **(beside if len(shown) > _MOST_CLASSES else {"loc": "best"}))
+        axis.legend(title="split", loc="upper left", bbox_to_anchor=(1.02, 1))  # bars may fill the whole chart
     return figure
 
 
