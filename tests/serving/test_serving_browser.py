@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, FileChooser, Page, expect
+from playwright.sync_api import Browser, FileChooser, Page, Route, expect
 
 from helpers import pages
 from helpers.bundles import NAMES, write
@@ -323,6 +323,20 @@ def test_language_switch_lasts_and_keeps_the_answer(visit: Visit) -> None:
     page.locator("header").get_by_role("link", name="Ficha do modelo").click()
     assert page.locator("html").get_attribute("lang") == "pt"
     assert page.locator("main section").first.get_attribute("lang") == "en"
+
+
+def test_files_that_are_chosen_before_the_script_is_there_count(visit: Visit) -> None:
+    page, held = visit(), list[Route]()
+    page.route("**/page.js*", lambda route: held.append(route))  # noqa: PLW0108  it takes no built-in function
+    page.reload(wait_until="commit")
+    page.wait_for_selector("#image", state="attached")
+    choose(page, file("a.png", RED))
+    page.wait_for_timeout(100)
+    assert len(held) == 1 and page.locator("#chosen li").count() == 0
+    held[0].continue_()
+    expect(page.locator("#chosen li")).to_have_count(1)
+    page.click("#send")
+    expect(page.locator("article h2")).to_have_text("red")
 
 
 def test_language_can_be_changed_before_anything_is_sent(visit: Visit) -> None:

@@ -137,10 +137,13 @@ function enhance() {
   find("#drop-hint").hidden = false;
 }
 
+function add(input) {
+  choose([...chosen, ...input.files]);
+  input.value = "";  // the same file can be chosen again after it was removed
+}
+
 document.addEventListener("change", (event) => {
-  if (event.target.type !== "file") return;
-  choose([...chosen, ...event.target.files]);
-  event.target.value = "";  // the same file can be chosen again after it was removed
+  if (event.target.type === "file") add(event.target);
 });
 document.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -168,3 +171,4 @@ document.addEventListener("drop", (event) => {
 });
 
 enhance();
+if (find("#image").files.length) add(find("#image"));  // chosen before this script was there
