@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from scanbook.reporting.plots.style import INK, WIDTH, bar, headline, line, row_labels, styled, whiskers
+from scanbook.reporting.plots.style import INK, WIDTH, bar, headline, line, row_labels, styled, subplots, whiskers
 
 
 @styled
@@ -22,7 +21,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> Figure:
             ratio or a goal are not drawn.
     """
     measured = [row for row in rows if row["ratio"] is not None and row["goal"]]
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(measured) + 1.3))
+    figure, axis = subplots(figsize=(WIDTH, 0.42 * len(measured) + 1.3))
 
     def share(row: dict[str, Any], key: str) -> float:
         return row[key] / row["goal"] if row["direction"] == "≥" else row["goal"] / row[key]
@@ -65,7 +64,7 @@ def growth(result: dict[str, Any]) -> Figure:
         result: `steps`; `points`, by number of images: `n`, seconds of each step and in total (`seconds`), and GiB of
             `own memory` and `memory`; `exponents` of the seconds; and `within`, the limit of own memory in GB, if any.
     """
-    figure, (time, memory) = plt.subplots(1, 2, figsize=(WIDTH + 1, 3.6 + 0.2 * len(result["steps"])))
+    figure, (time, memory) = subplots(1, 2, figsize=(WIDTH + 1, 3.6 + 0.2 * len(result["steps"])))
     counts = np.array([point["n"] for point in result["points"]], float)
     names = {"seconds": "in total", **{step: step for step in result["steps"]}}
     for place, (key, name) in enumerate(names.items()):
@@ -105,7 +104,7 @@ def curves(networks: Sequence[dict[str, Any]]) -> Figure:
         networks: `backbone`, and `curves`: by number of processes, "1" and "2", `loss` and `validation_loss`, one value
             per epoch.
     """
-    figure, axes = plt.subplots(1, len(networks), figsize=(max(3.4 * len(networks), 4.5), 4.2), squeeze=False)
+    figure, axes = subplots(1, len(networks), figsize=(max(3.4 * len(networks), 4.5), 4.2), squeeze=False)
     styles = {"loss": ("training", "-", "o"), "validation_loss": ("validation", "--", "s")}
     for axis, network in zip(axes.flat, networks, strict=True):
         for key, (name, dash, marker) in styles.items():
