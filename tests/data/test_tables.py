@@ -372,6 +372,16 @@ def test_ages_and_other_metadata() -> None:
     assert spelling.metadata(sides).tolist() == ["left"] * 3 + ["right", ""]
 
 
+@pytest.mark.parametrize(("separator", "values"), [(";", [1.234, 2.0]), ("\t", ["1,234", "2"]), ("|", ["1,234", "2"])])
+def test_a_comma_in_a_number_is_its_decimal_sign_where_semicolons_separate(
+    separator: str, values: list[float | str], tmp_path: Path
+) -> None:
+    layout(tmp_path, "a.png", "b.png")
+    rows = "a,x,1,234\nb,y,2\n".replace(",", separator).replace(f"1{separator}234", "1,234")
+    manifest = load(tmp_path, rows, separator.join(("image", "label", "dose")), metadata=["dose"])
+    assert manifest.frame["dose"].tolist() == values
+
+
 def test_labels_of_one_number_are_one_class(tmp_path: Path) -> None:
     layout(tmp_path, *(f"{n}.png" for n in range(4)))
     rows = "0,1\n1,1.0\n2, 0\n3,0.00\n"

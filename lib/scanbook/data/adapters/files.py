@@ -143,8 +143,8 @@ def patient_pseudonyms(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]
         raise DataError(
             f"the dataset holds {len(paths)} DICOM files: {str(error).removeprefix('the image is ')}"
         ) from None
-    told, note = spelling.patients(names)
-    return _pseudonyms({path: name for path, name in told.items() if name}, "patient"), [note] if note else []
+    identifiers, note = spelling.patients(names)
+    return _pseudonyms({path: name for path, name in identifiers.items() if name}, "patient"), [note] if note else []
 
 
 def folders_in_class(manifest: Manifest) -> str:

@@ -32,10 +32,10 @@ class ImageIndex:
         trees = [tree if tree is not None and tree.holds(folder) else Tree(folder) for folder in folders]
         paths = [path for folder, own in zip(folders, trees, strict=True) for path in own.images(folder)]
         excluded = {parent for parent in {path.parent for path in paths} if is_within(parent, apart)}
-        self.paths = [str(path) for path in dict.fromkeys(paths) if path.parent not in excluded]
+        listed = [str(path) for path in dict.fromkeys(paths) if path.parent not in excluded]
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
-        for path in self.paths:
+        for path in listed:
             name = _key(os.path.basename(path))
             self._names.setdefault(name, []).append(path)
             self._stems.setdefault(_without_extension(name), []).append(path)

@@ -63,8 +63,7 @@ def merge_case(labels: pd.Series) -> tuple[pd.Series, list[str]]:
 
 def whole_numbers(labels: pd.Series) -> pd.Series:
     """Return labels without the zeros after the point, "1" for "1.0", where all that are told are numbers."""
-    numbers = pd.to_numeric(labels.mask(is_not_told(labels)), errors="coerce")
-    if numbers[~is_not_told(labels)].isna().any():
+    if pd.to_numeric(labels[~is_not_told(labels)], errors="coerce").isna().any():
         return labels
     return labels.map(lambda label: match[1] if (match := _WHOLE.fullmatch(label)) else label)
 
@@ -88,16 +87,17 @@ def patients(names: pd.Series, more: Collection[str] = ()) -> tuple[pd.Series, s
     """
     stripped = whole_numbers(names.str.strip())
     plain = stripped.str.replace(r"\^+", " ", regex=True)  # DICOM's sign between the parts of a name
-    told = stripped.mask(is_not_told(plain, {*more, *_NO_PATIENT}), "")
-    counts = told[told != ""].value_counts()
-    if len(told) > 1 and len(counts) == 1 and 2 * counts.iloc[0] > len(told):
-        return told.where(told == "", ""), "All images have the same identifier of a patient, so it identifies none."
-    if len(counts) > 1 and counts.iloc[0] >= max(_SHARE * len(told), _TIMES * counts.iloc[1:].median()):
-        return told, (
-            f"One patient has {counts.iloc[0]} of {len(told)} images: if the identifier means that the patient is not "
+    identifiers = stripped.mask(is_not_told(plain, {*more, *_NO_PATIENT}), "")
+    total, counts = len(identifiers), identifiers[identifiers != ""].value_counts()
+    if total > 1 and len(counts) == 1 and 2 * counts.iloc[0] > total:
+        none = pd.Series("", identifiers.index)
+        return none, "All images have the same identifier of a patient, so it identifies none."
+    if len(counts) > 1 and counts.iloc[0] >= max(_SHARE * total, _TIMES * counts.iloc[1:].median()):
+        return identifiers, (
+            f"One patient has {counts.iloc[0]} of {total} images: if the identifier means that the patient is not "
             "told, name it in not_told of the study."
         )
-    return told, ""
+    return identifiers, ""
 
 
 def metadata(values: pd.Series, more: Collection[str] = (), decimal_comma: bool = False) -> pd.Series:
@@ -113,15 +113,15 @@ def metadata(values: pd.Series, more: Collection[str] = (), decimal_comma: bool 
     """
     stripped = values.str.strip()
     text = stripped.mask(is_not_told(stripped, more), "")
-    told = text != ""
-    if not told.any():
+    known = text != ""
+    if not known.any():
         return text
     numbers = pd.to_numeric(text.str.replace(",", ".", regex=False) if decimal_comma else text, errors="coerce")
-    if numbers[told].notna().all():
+    if numbers[known].notna().all():
         return numbers
     dicom = text.str.fullmatch(_AGE)
-    if (dicom | text.str.fullmatch(_IN_YEARS))[told].all():
+    if (dicom | text.str.fullmatch(_IN_YEARS))[known].all():
         parts, years = text.str.extract(_AGE), text.str.extract(_IN_YEARS)
         return years[0].fillna(years[1]).astype(float).mask(dicom, parts[0].astype(float) * parts[1].map(_YEARS))
     small = text.str.casefold()
-    return small.replace(_SEXES) if small[told].isin([*_SEXES, *_SEXES.values()]).all() else merge_case(text)[0]
+    return small.replace(_SEXES) if small[known].isin([*_SEXES, *_SEXES.values()]).all() else merge_case(text)[0]

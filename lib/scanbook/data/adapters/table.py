@@ -110,7 +110,7 @@ def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd
         frame["group"], note = spelling.patients(source[layout.group_column], layout.not_told)
         notes += [note] if note else []
     for column in layout.metadata:
-        frame[metadata_name(column)] = spelling.metadata(source[column], layout.not_told, table.separator != ",")
+        frame[metadata_name(column)] = spelling.metadata(source[column], layout.not_told, table.separator == ";")
     return frame, names, notes
 
 
@@ -162,11 +162,11 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, layout: TableData)
         images: What identifies the image of each row.
         layout: Names the table.
     """
-    told = stated.replace("", np.nan)
-    differing = told.groupby(images).nunique() > 1
-    for column in told:
+    known = stated.replace("", np.nan)
+    differing = known.groupby(images).nunique() > 1
+    for column in known:
         for image in differing.index[differing[column]][:1]:
-            values = told.loc[images == image, column].dropna()
+            values = known.loc[images == image, column].dropna()
             other = values.index[(values != values.iloc[0])][0]
             raise DataError(
                 f"{layout.csv} rows {values.index[0]} and {other} name the same image, and differ in {column}; "

@@ -173,14 +173,13 @@ class ImageTable:
 
 def image_tables(tree: Tree) -> tuple[list[ImageTable], list[str]]:
     """Return the tables of a folder, at any depth, that name its images, and a sentence for each of the others."""
-    naming, notes = [], []
-    index = ImageIndex([tree.root], tree=tree)
-    for path in tree.below(tree.root):
-        name = path.name  # not its folder, which may have the name of a patient, as there may be one for each
-        if path.suffix.lower() in WORKBOOKS:
-            notes.append(f"{name} is not read: save it as CSV if it names the images.")
-        if not path.name.lower().endswith(TABLES):
-            continue
+    # without the folder of a file, which may have the name of a patient, as there may be one for each
+    workbooks = [path.name for path in tree.below(tree.root) if path.suffix.lower() in WORKBOOKS]
+    paths = [path for path in tree.below(tree.root) if path.name.lower().endswith(TABLES)]
+    naming, notes = [], [f"{name} is not read: save it as CSV if it names the images." for name in workbooks]
+    index = ImageIndex([tree.root] if paths else [], tree=tree)
+    for path in paths:
+        name = path.name
         try:
             table = read(path)
         except DataError as error:
