@@ -75,7 +75,7 @@ def transfer(
             x, _ = features.extract(manifest, subset, backbone, source)
             extracted = time.perf_counter() - started
             rows, held = manifest.rows(TRAIN), manifest.rows(VALIDATION)
-            head, _ = fit_head(study, manifest, (Rows([(x, rows)]), manifest.one_hot(TRAIN)), x[held])
+            head, _ = fit_head(study, manifest, (Rows([(x, rows)]), manifest.label_values(TRAIN)), x[held])
             fitted = time.perf_counter() - started
             model = backbones.build(backbone, (size, size), classes, source, study.head)
             for layer, values in zip(heads.head_layers(model), head, strict=True):

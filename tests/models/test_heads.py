@@ -166,7 +166,7 @@ def test_a_head_that_learns_from_a_file_is_that_which_learns_in_memory(tmp_path,
     for most in (2**28, 0):
         monkeypatch.setattr(head, "_IN_MEMORY", most)
         runtime.configure(0)
-        train = head.Rows([(x, manifest.rows("train"))]), manifest.one_hot("train")
+        train = head.Rows([(x, manifest.rows("train"))]), manifest.label_values("train")
         [[kernel, bias]], history = head.fit_head(study, manifest, train, x[600:])
         assert history["epoch"].tolist() == list(range(1, len(history) + 1))
         probabilities.append(softmax(x[600:] @ kernel + bias, axis=1))

@@ -22,7 +22,7 @@ def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
     logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     trained = SimpleNamespace(label="a network", logits={"test": logits}.__getitem__)
     predictions = session.on_test(trained, planted.manifest())
-    cooler = session.on_test(trained, planted.manifest(), temperature=2.0)
+    cooler = session.on_test(trained, planted.manifest(), calibration=2.0)
     session.on_test(trained, planted.manifest(), arm="on cut-outs")
     np.testing.assert_allclose(cooler.probabilities, predictions.with_temperature(2.0).probabilities)
     session.finish()

@@ -210,7 +210,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
         lambda: backbones.build(task["backbone"], size, len(manifest.classes), weights, head)
     )
     training.set_trainable(model)
-    rows, y = manifest.rows(TRAIN), manifest.one_hot(TRAIN)
+    rows, y = manifest.rows(TRAIN), manifest.label_values(TRAIN)
     order = np.random.default_rng(task["seed"]).permutation(len(rows))
 
     def batches(count: int) -> training.Batches:

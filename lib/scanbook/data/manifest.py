@@ -1,8 +1,10 @@
-"""The manifest: one row per image, and the class order that every later stage takes from it."""
+"""The manifest: one row per image, and the order of classes or findings that every later stage takes from it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from scipy.special import softmax
 
 from scanbook import runtime
 from scanbook.errors import DataError
-from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, Labels, Predictions
 from scanbook.store import fingerprint
 
 # Arrow's strings, which pandas takes where pyarrow is installed, cannot hold a path whose bytes are not UTF-8.
@@ -21,87 +23,182 @@ pd.options.mode.string_storage = "python"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("image_id", "path", "label", "group", "mask_path", "split")
-_OWN = {*COLUMNS, "folder"}
+EXAM = "exam"
+"""Column of the exam of each image, where the study names one."""
+PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+"""What a source states of a finding; NaN where it is not labelled."""
+NO_FINDING, NOT_LABELLED = "no finding", "not labelled"
+"""Labels in words of an image without a finding, and of one of which nothing is known."""
+_OWN = {*COLUMNS, EXAM, "folder"}
+_FINDING = "finding: "
 
 
 def metadata_name(column: str) -> str:
     """Return the manifest's name of a source's column of metadata: another one where scanbook has a column so named."""
-    return f"{column} (source)" if column in _OWN else column
+    return f"{column} (source)" if column in _OWN or column.startswith(_FINDING) else column
+
+
+def finding_column(name: str) -> str:
+    """Return the manifest's column of a finding."""
+    return _FINDING + name
+
+
+def label_text(stated: np.ndarray, findings: Sequence[str]) -> list[str]:
+    """Return the labels of images in words: their findings, "no finding", or "not labelled".
+
+    Args:
+        stated: Float `(n, k)`: 1 present, 0 absent, -1 uncertain, NaN not labelled.
+        findings: k names.
+    """
+    present, absent = stated == PRESENT, (stated == ABSENT).any(axis=1)
+    names = np.array(findings, object)
+    return [
+        ", ".join(names[row]) if row.any() else NO_FINDING if known else NOT_LABELLED
+        for row, known in zip(present, absent, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset as the later stages see it.
+    """A dataset as the later stages see it: of classes, one of which every image has, or of findings.
 
     Attributes:
         name: Name of the dataset, as reports print it.
-        frame: One row per image, in the source's order: `image_id`, `path` (absolute), `label` (class name), `group`
-            (patient or lesion; the image's own id where the source has none), `mask_path` ("" where there is none),
-            `split` ("train", "validation", "test", or "" before the split or for an excluded image), then metadata.
-        classes: Class names in the order of every probability vector.
+        frame: One row per image, in the source's order: `image_id`, `path` (absolute), `label` (the class, or the
+            findings in words), `group` (patient or lesion; the image's own id where the source has none), `mask_path`
+            ("" where there is none), `split` ("train", "validation", "test", or "" before the split or for an excluded
+            image), `exam` where the study names exams, a `finding_column` for each finding (1 present, 0 absent, -1
+            uncertain, NaN not labelled: as the source states), then metadata.
+        classes: Class names in the order of every probability vector; none where the labels are findings.
         facts: Other facts from the source: a digest of the data, notes, known Bayes accuracy, planted faults.
+        findings: Findings in the order of every probability vector; none where the labels are classes.
+        uncertain: How an uncertain label counts, by finding: "positive", "negative", or "ignore", which is the default.
     """
 
     name: str
     frame: pd.DataFrame
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    uncertain: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if bool(self.classes) == bool(self.findings):
+            raise DataError(f"manifest of {self.name}: expected classes or findings, and not both")
         missing = [column for column in COLUMNS if column not in self.frame]
         if missing:
             raise DataError(f"manifest of {self.name}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
         if self.frame["image_id"].duplicated().any():
             repeated = self.frame.loc[self.frame["image_id"].duplicated(), "image_id"].iloc[0]
             raise DataError(f"manifest of {self.name}: image_id {repeated!r} occurs twice; image ids must be unique")
-        unknown = set(self.frame["label"]) - set(self.classes)
+        lacking = [name for name in self.findings if finding_column(name) not in self.frame]
+        if lacking:
+            raise DataError(
+                f"manifest of {self.name}: no column {finding_column(lacking[0])!r}; expected one per finding"
+            )
+        unknown = set(self.frame["label"]) - set(self.classes) if self.classes else ()
         if unknown:
             raise DataError(
                 f"manifest of {self.name}: label {min(unknown)!r} is not one of the classes {', '.join(self.classes)}"
             )
 
+    @classmethod
+    def of_findings(
+        cls,
+        name: str,
+        frame: pd.DataFrame,
+        findings: Sequence[str],
+        uncertain: Mapping[str, str] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> Manifest:
+        """Return a dataset of findings; its labels in words are written into the frame.
+
+        Args:
+            name: Name of the dataset.
+            frame: As the attribute, with or without `label`.
+            findings: Names, in order.
+            uncertain: As the attribute.
+            facts: As the attribute.
+        """
+        stated = frame[[finding_column(finding) for finding in findings]].to_numpy(np.float64)
+        frame = frame.assign(label=label_text(stated, findings))
+        columns = [*COLUMNS, *(column for column in frame if column not in COLUMNS)]
+        return cls(name, frame[columns], (), facts or {}, tuple(findings), dict(uncertain or {}))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Classes or findings, in the order of every vector of logits and probabilities."""
+        return self.findings or self.classes
+
+    @property
+    def has_exams(self) -> bool:
+        """Whether the study names the exam of each image."""
+        return EXAM in self.frame
+
     @property
     def metadata(self) -> list[str]:
         """Names of the columns that the source has beyond scanbook's own."""
-        return [column for column in self.frame if column not in COLUMNS]
+        own = {*COLUMNS, EXAM, *map(finding_column, self.findings)}
+        return [column for column in self.frame if column not in own]
 
     @property
     def y(self) -> np.ndarray:
-        """Class index of every row, int64 `(n,)`."""
+        """Class index of every row, int64 `(n,)`; of classes alone."""
+        assert self.classes, "findings have no class index"
         return pd.Categorical(self.frame["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def stated(self) -> np.ndarray:
+        """What the source states of each finding, float32 `(n, k)`: 1, 0, -1 (uncertain) or NaN (not labelled)."""
+        return self.frame[[finding_column(name) for name in self.findings]].to_numpy(np.float32)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The labels of all rows; an uncertain one counts as the study says."""
+        if self.classes:
+            return Labels(self.classes, np.eye(len(self.classes), dtype=np.float32)[self.y], exclusive=True)
+        counts_as = {"positive": PRESENT, "negative": ABSENT}
+        policy = np.array([counts_as.get(self.uncertain.get(name, ""), np.nan) for name in self.findings], np.float32)
+        stated = self.stated
+        return Labels(self.findings, np.where(stated == UNCERTAIN, policy, stated), exclusive=False)
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of one split, int64 `(m,)`."""
         return np.flatnonzero(self.frame["split"].to_numpy() == split)
 
     def absent(self, split: str) -> tuple[str, ...]:
-        """Return the classes without an image in a split, in class order."""
-        counts = np.bincount(self.y[self.rows(split)], minlength=len(self.classes))
-        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+        """Return the classes without an image in a split, or the findings never present or never absent in it."""
+        return self.labels.rows(self.rows(split)).absent
 
-    def one_hot(self, split: str) -> np.ndarray:
-        """Return the classes of one split's images, float32 `(m, k)`: 1 in the column of the class, else 0."""
-        return np.eye(len(self.classes), dtype=np.float32)[self.y[self.rows(split)]]
+    def label_values(self, split: str) -> np.ndarray:
+        """Return the labels of one split's images, float32 `(m, k)`: 1 present, 0 absent, NaN not labelled."""
+        return self.labels.values[self.rows(split)]
 
-    def predictions(self, split: str, logits: np.ndarray, temperature: float = 1.0) -> Predictions:
+    def predictions(self, split: str, logits: np.ndarray, calibration: float | Calibration = 1.0) -> AnyPredictions:
         """Return the predictions of a network for one split.
 
         Args:
             split: "train", "validation" or "test".
             logits: Float `(m, k)`, for the images of the split in the manifest's order.
-            temperature: Divisor of the logits before the softmax.
+            calibration: Of classes, the temperature that divides the logits before the softmax; of findings, the
+                calibration of each, or 1 for none.
         """
         rows = self.rows(split)
-        frame = self.frame.iloc[rows]
-        probabilities = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
-        return Predictions(frame["image_id"], frame["group"], self.y[rows], probabilities, self.classes)
+        names, groups = self.frame["image_id"].iloc[rows], self.frame["group"].iloc[rows]
+        values = np.asarray(logits, np.float64)
+        if self.findings:
+            given = Calibration.identity(len(self.findings)) if isinstance(calibration, float) else calibration
+            return FindingPredictions(
+                names, groups, self.labels.values[rows], given.probabilities(values), self.findings
+            )
+        return Predictions(names, groups, self.y[rows], softmax(values / calibration, axis=1), self.classes)
 
     def majority_accuracy(self, split: str = TEST) -> float:
         """Return the accuracy of always predicting the most frequent training class, on the images of one split.
 
-        It is NaN where the split lacks a class.
+        It is NaN where the split lacks a class, and for findings.
         """
-        if self.absent(split):
+        if self.findings or self.absent(split):
             return float("nan")
         majority = np.bincount(self.y[self.rows(TRAIN)]).argmax()
         return float(np.mean(self.y[self.rows(split)] == majority))
@@ -123,13 +220,22 @@ class Manifest:
             if any(isinstance(value, str) and runtime.legible(value) != value for value in column)
         }
         frame = self.frame.assign(**shown) if shown else self.frame
-        return replace(self, frame=frame, classes=tuple(map(runtime.legible, self.classes)))
+        findings = tuple(map(runtime.legible, self.findings))
+        columns = zip(map(finding_column, self.findings), map(finding_column, findings), strict=True)
+        return replace(
+            self,
+            frame=frame.rename(columns=dict(columns)),
+            classes=tuple(map(runtime.legible, self.classes)),
+            findings=findings,
+            uncertain={runtime.legible(name): policy for name, policy in self.uncertain.items()},
+        )
 
     def fingerprint(self) -> str:
         """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
         names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
         table = self.frame.assign(**names).to_csv(index=False)
-        return fingerprint(runtime.encode(table), self.classes, self.facts.get("data", ""))
+        labels = (self.findings, self.uncertain) if self.findings else self.classes
+        return fingerprint(runtime.encode(table), labels, self.facts.get("data", ""))
 
 
 def _short_path(path: str) -> str:

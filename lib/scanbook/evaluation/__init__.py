@@ -4,7 +4,9 @@ It is used without the other folders, too: load a table with `Predictions.load`,
 the others.
 """
 
-from scanbook.evaluation.calibration import fit_temperature, reliability
+from scanbook.evaluation.calibration import Calibration, fit_temperature, reliability
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
+from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.metrics import METRICS, metrics_for
 from scanbook.evaluation.paired import Difference, comparison, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions, failures, successes

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 from scipy.stats import binomtest
 
 from scanbook.errors import DataError
 from scanbook.evaluation.metrics import confidence_bin
 from scanbook.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The calibration of k findings: probability = sigmoid(slope × logit + offset).
+
+    Attributes:
+        slope: (k,) float64, above 0.
+        offset: (k,) float64; 0 where a temperature alone was fitted.
+        method: How each finding was calibrated: "temperature", "Platt" or "none".
+    """
+
+    slope: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    method: tuple[str, ...]
+
+    @classmethod
+    def identity(cls, count: int) -> Calibration:
+        """Return the calibration that changes nothing, of `count` findings."""
+        return cls(np.ones(count), np.zeros(count), ("none",) * count)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities of logits (n, k), float64 of the same shape."""
+        return expit(np.asarray(logits, np.float64) * self.slope + self.offset)
 
 
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:

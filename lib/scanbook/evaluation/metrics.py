@@ -101,7 +101,7 @@ def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
     """Return the area under each class's one-vs-rest ROC curve: how often a positive outranks a negative, ties half.
 
     Args:
-        y_true: (n,) int.
+        y_true: (n,) int, true class; or (n, k) float, of findings: 1 present, 0 absent, NaN not labelled.
         probabilities: (n, k).
         weights: (rounds, n) or None.
 
@@ -111,7 +111,7 @@ def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
     weights = _rounds(weights, len(y_true))
     areas = np.empty((len(weights), probabilities.shape[1]))
     for c, scores in enumerate(probabilities.T):
-        positive, negative = _ascending(scores, y_true == c), _ascending(scores, y_true != c)
+        positive, negative = (_ascending(scores, mask) for mask in _sides(y_true, c))
         below = _cumulative(weights, negative)
         wins = below[:, np.searchsorted(scores[negative], scores[positive], side="left")]
         wins += below[:, np.searchsorted(scores[negative], scores[positive], side="right")]
@@ -129,7 +129,7 @@ def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
     areas = np.empty((len(weights), probabilities.shape[1]))
     for c in range(probabilities.shape[1]):
         falling = -probabilities[:, c]
-        positive, negative = _ascending(falling, y_true == c), _ascending(falling, y_true != c)
+        positive, negative = (_ascending(falling, mask) for mask in _sides(y_true, c))
         hits = _cumulative(weights, positive)[:, np.searchsorted(falling[positive], falling[positive], side="right")]
         false = _cumulative(weights, negative)[:, np.searchsorted(falling[negative], falling[positive], side="right")]
         precision = np.divide(hits, hits + false, out=np.zeros_like(hits), where=hits > 0)
@@ -297,6 +297,13 @@ def _sums(cells: Labels, count: int, weights: Floats, values: Floats | None = No
     sums = np.zeros((len(weights), count))
     sums[:, present] = np.add.reduceat(masses, starts, axis=1)
     return sums
+
+
+def _sides(y_true: Labels, column: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which images are positives and which negatives of a class or finding; an unlabelled image is neither."""
+    if y_true.ndim == 1:
+        return y_true == column, y_true != column
+    return y_true[:, column] == 1, y_true[:, column] == 0
 
 
 def _ascending(scores: Floats, mask: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -39,22 +39,16 @@ class Predictions:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        image_id, group = _names(self.image_id, "image_id"), _names(self.group, "group")
+        image_id, group = check_images(self.image_id, self.group)
         classes = tuple(str(name) for name in self.classes)
         probabilities = np.asarray(self.probabilities, dtype=np.float64)
         n, k = len(image_id), len(classes)
-        if n == 0:
-            raise DataError("predictions hold no image: expected at least one; check that the split is not empty")
         if k < 2 or len(set(classes)) != k:
             raise DataError(f"classes are {classes}: expected two or more different names")
         if probabilities.shape != (n, k):
             raise DataError(f"probabilities have shape {probabilities.shape}: expected ({n}, {k}), one row per image")
-        for name, array in {"group": group, "y_true": np.asarray(self.y_true)}.items():
-            if array.shape != (n,):
-                raise DataError(f"{name} has shape {array.shape}: expected ({n},), one value per image")
-        if len(np.unique(image_id)) != n:
-            names, counts = np.unique(image_id, return_counts=True)
-            raise DataError(f"image_id {str(names[counts > 1][0])!r} occurs twice: predict each image once")
+        if np.shape(self.y_true) != (n,):
+            raise DataError(f"y_true has shape {np.shape(self.y_true)}: expected ({n},), one value per image")
         _check_probabilities(probabilities, image_id)
         self.__dict__.update(  # the dataclass is frozen
             image_id=image_id, group=group, y_true=_labels(self.y_true, k), probabilities=probabilities, classes=classes
@@ -62,6 +56,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns."""
+        return self.classes
 
     @property
     def y_pred(self) -> NDArray[np.int64]:
@@ -175,15 +174,40 @@ class Predictions:
         Raises:
             DataError: the file does not exist or is not a table of predictions.
         """
-        try:
-            # As text: names such as "NA" and "007" must be read unchanged, and pandas versions round differently.
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-            columns = [name for name in frame.columns if name.startswith(_PROBABILITY)]
-            frame = frame.astype(dict.fromkeys(columns, np.float64))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"cannot read predictions from {path}: {reason}; make them again") from None
-        return cls.from_frame(frame)
+        return cls.from_frame(read_table(path, _PROBABILITY))
+
+
+def read_table(path: Path, prefix: str) -> pd.DataFrame:
+    """Return a saved table of predictions, as text but for the columns whose name starts with `prefix`.
+
+    Raises:
+        DataError: The file does not exist or is not such a table.
+    """
+    try:
+        # As text: names such as "NA" and "007" must be read unchanged, and pandas versions round differently.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        columns = [name for name in frame.columns if name.startswith(prefix)]
+        return frame.astype(dict.fromkeys(columns, np.float64))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot read predictions from {path}: {reason}; make them again") from None
+
+
+def check_images(image_id: ArrayLike, group: ArrayLike) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Return the names of images and of their groups, (n,) each.
+
+    Raises:
+        DataError: There is no image, a name is empty, an image occurs twice, or there is not one group per image.
+    """
+    images, groups = _names(image_id, "image_id"), _names(group, "group")
+    if len(images) == 0:
+        raise DataError("predictions hold no image: expected at least one; check that the split is not empty")
+    if groups.shape != images.shape:
+        raise DataError(f"group has shape {groups.shape}: expected {images.shape}, one value per image")
+    names, counts = np.unique(images, return_counts=True)
+    if len(names) != len(images):
+        raise DataError(f"image_id {str(names[counts > 1][0])!r} occurs twice: predict each image once")
+    return images, groups
 
 
 def failures(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from scanbook.bundle import Bundle
 from scanbook.config import Study
 from scanbook.data import cards, dicom, pixels, presence
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
-from scanbook.evaluation import Predictions
+from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.export import formats
 from scanbook.export.formats import Saved
 from scanbook.inspection import grad_cam
@@ -26,7 +26,7 @@ from scanbook.models import engines
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
 """Packages that a service needs to read DICOM files."""
 
-OnTest = Callable[..., Predictions]
+OnTest = Callable[..., AnyPredictions]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ def describe_input(study: Study) -> str:
     )
 
 
-def _predict_test(trained: training.TrainedModel, manifest: Manifest, *, temperature: float) -> Predictions:
-    return manifest.predictions(TEST, trained.logits(TEST), temperature)
+def _predict_test(
+    trained: training.TrainedModel, manifest: Manifest, *, calibration: float | Calibration
+) -> AnyPredictions:
+    return manifest.predictions(TEST, trained.logits(TEST), calibration)
 
 
 def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test) -> Export:
@@ -91,7 +93,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     logits = tuned.logits(VALIDATION)
     temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
     validation = manifest.predictions(VALIDATION, logits, temperature)
-    test = on_test(tuned, manifest, temperature=temperature)
+    test = on_test(tuned, manifest, calibration=temperature)
     settings, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
     points = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
     written, saved = _write(

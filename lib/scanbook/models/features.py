@@ -71,7 +71,7 @@ def extract_views(
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
         augment = Augmenter(policy, len(rows), seed)
-        one_hot = manifest.one_hot(TRAIN)
+        one_hot = manifest.label_values(TRAIN)
         labels = np.tile(one_hot, (views, 1, 1))
         shape = (views, len(rows), engine.predict(images[rows[:1]])[0].shape[1])
         features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)

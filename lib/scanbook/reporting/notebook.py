@@ -22,7 +22,7 @@ from scanbook import config, runtime
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
-from scanbook.evaluation import Predictions
+from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
 from scanbook.reporting.records import TRAINED_ON
@@ -224,18 +224,18 @@ class Session:
             self.result("published", comparisons)
 
     def on_test(
-        self, trained: TrainedModel, manifest: Manifest, *, temperature: float = 1.0, arm: str = ""
-    ) -> Predictions:
+        self, trained: TrainedModel, manifest: Manifest, *, calibration: float | Calibration = 1.0, arm: str = ""
+    ) -> AnyPredictions:
         """Return a trained network's predictions for the test images, and count this evaluation in `results.json`.
 
         Args:
             trained: The network.
             manifest: The dataset, split.
-            temperature: Divisor of its logits before the softmax.
+            calibration: As in `Manifest.predictions`.
             arm: Name that distinguishes it from other networks, where its own name does not.
         """
         self._test_evaluations[arm or trained.label] += 1
-        return manifest.predictions(TEST, trained.logits(TEST), temperature)
+        return manifest.predictions(TEST, trained.logits(TEST), calibration)
 
     def result(self, key: str, value: Any) -> None:
         """Record a value that is identical in two runs with one seed."""

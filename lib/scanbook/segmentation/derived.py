@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def derive(study: Study, manifest: Manifest, masks: np.ndarray, method: str) -> 
     mask_paths = [str(folder / "masks" / f"{row}.png") if row in written else "" for row in range(len(frame))]
     derived.loc[derived.index[rows], "path"] = [str(folder / "images" / f"{row}.png") for row in rows]
     facts = manifest.facts | {"input": study.input, "method": method, "data": folder.name}
-    return Manifest(manifest.name, derived.assign(mask_path=mask_paths), manifest.classes, facts)
+    return replace(manifest, frame=derived.assign(mask_path=mask_paths), facts=facts)
 
 
 def bounding_box(mask: np.ndarray, margin: float) -> tuple[slice, slice]:

@@ -203,12 +203,12 @@ def train_network(
     Returns:
         One row per epoch, as `TrainedModel.history`.
     """
-    values, rows, y = plan.values, manifest.rows(TRAIN), manifest.one_hot(TRAIN)
+    values, rows, y = plan.values, manifest.rows(TRAIN), manifest.label_values(TRAIN)
     augment = Augmenter(plan.policy, len(rows), plan.seed)
     batches = Batches(images, rows, y, values.batch_size, augment, sampling=values.balance == "sampling")
     validation_rows = manifest.rows(VALIDATION)
     no_augmentation = Augmenter("none", len(validation_rows), plan.seed)
-    validation = Batches(images, validation_rows, manifest.one_hot(VALIDATION), 64, no_augmentation, shuffle=False)
+    validation = Batches(images, validation_rows, manifest.label_values(VALIDATION), 64, no_augmentation, shuffle=False)
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
     loss = CrossEntropy(values.label_smoothing, class_weights(y) if values.balance == "class_weights" else None)

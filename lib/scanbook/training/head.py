@@ -123,7 +123,7 @@ def fit_head(
             dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same optimum from anywhere
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
         model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
-        history = fit("head", model, train_on, (x_validation, manifest.one_hot(VALIDATION)), plan)
+        history = fit("head", model, train_on, (x_validation, manifest.label_values(VALIDATION)), plan)
         logits = keras.ops.convert_to_numpy(model(x_validation))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))
     _, penalty, values, history = min(fits, key=lambda trained: trained[0])

@@ -59,7 +59,7 @@ def train_head(
         runtime.configure(study.seed)
         values, extraction = features.extract(manifest, images, backbone, weights)
         rows, started = manifest.rows(TRAIN), time.perf_counter() - extraction
-        x_train, y_train = [(values, rows)], manifest.one_hot(TRAIN)
+        x_train, y_train = [(values, rows)], manifest.label_values(TRAIN)
         if policy != "none":
             views, labels, extraction_of_views = features.extract_views(
                 manifest, images, backbone, weights, policy=policy, views=study.head.views, seed=study.seed

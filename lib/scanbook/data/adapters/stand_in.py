@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -75,7 +76,7 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         "near_duplicate_kinds": {ids[path]: kind for path, kind in truth["near_duplicate_kinds"].items()},
         "tinted": [ids[path] for path in truth["tinted"]],
     }
-    return Manifest(manifest.name, manifest.frame, manifest.classes, manifest.facts | facts)
+    return replace(manifest, facts=manifest.facts | facts)
 
 
 def write(folder: Path, study: Study) -> None:

@@ -1,0 +1,144 @@
+"""The predictions of one model for findings, each of which is present, absent or not labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scanbook.errors import DataError
+from scanbook.evaluation.labels import Labels
+from scanbook.evaluation.predictions import Predictions, check_images, read_table
+from scanbook.store import atomic_write
+
+STATES = ("absent", "present")
+"""Classes of the predictions for one finding."""
+_PROBABILITY, _TRUE = "p_", "true_"
+
+
+@dataclass(frozen=True, eq=False)
+class FindingPredictions:
+    """The probabilities that one model predicts for n images and k findings.
+
+    Attributes:
+        image_id: (n,) str, one name per image, each once.
+        group: (n,) str, the patient or lesion the image belongs to, as in `Predictions`.
+        y_true: (n, k) float64: 1 present, 0 absent, NaN not labelled.
+        probabilities: (n, k) float64, between 0 and 1; the findings of an image are independent of each other.
+        findings: k names, in the order of the columns.
+
+    Raises:
+        DataError: A shape, a label or a probability is not as above.
+    """
+
+    image_id: NDArray[np.str_]
+    group: NDArray[np.str_]
+    y_true: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    findings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        image_id, group = check_images(self.image_id, self.group)
+        findings, probabilities = tuple(map(str, self.findings)), np.asarray(self.probabilities, np.float64)
+        n, k = len(image_id), len(findings)
+        if k < 1 or len(set(findings)) != k:
+            raise DataError(f"findings are {findings}: expected one or more different names")
+        y_true = Labels(findings, np.asarray(self.y_true, np.float32), exclusive=False).values.astype(np.float64)
+        for name, array in {"y_true": y_true, "probabilities": probabilities}.items():
+            if array.shape != (n, k):
+                raise DataError(f"{name} have shape {array.shape}: expected ({n}, {k}), one row per image")
+        outside = ~((probabilities >= 0) & (probabilities <= 1)).all(axis=1)
+        if outside.any():
+            row = int(outside.argmax())
+            raise DataError(
+                f"probabilities of image {str(image_id[row])!r} are {probabilities[row].tolist()}: expected numbers "
+                "between 0 and 1; pass logits through a sigmoid first"
+            )
+        self.__dict__.update(  # the dataclass is frozen
+            image_id=image_id, group=group, y_true=y_true, probabilities=probabilities, findings=findings
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The findings, in the order of the columns."""
+        return self.findings
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Findings that are never present or never absent on these images, in order."""
+        return Labels(self.findings, self.y_true, exclusive=False).absent
+
+    def subset(self, chosen: ArrayLike) -> FindingPredictions:
+        """Return the predictions for some of the images.
+
+        Args:
+            chosen: (n,) bool, or positions.
+        """
+        rows = np.asarray(chosen)
+        return FindingPredictions(
+            self.image_id[rows], self.group[rows], self.y_true[rows], self.probabilities[rows], self.findings
+        )
+
+    def binary(self, finding: str) -> Predictions:
+        """Return the predictions for one finding, on the images that are labelled for it, with the classes `STATES`.
+
+        Raises:
+            DataError: The finding is unknown, or no image is labelled for it.
+        """
+        if finding not in self.findings:
+            raise DataError(f"finding {finding!r} is unknown: expected one of {', '.join(self.findings)}")
+        column = self.findings.index(finding)
+        rows = np.flatnonzero(~np.isnan(self.y_true[:, column]))
+        if len(rows) == 0:
+            raise DataError(f"no image is labelled for finding {finding!r}: expected at least one")
+        p = self.probabilities[rows, column]
+        y_true = self.y_true[rows, column].astype(np.int64)
+        return Predictions(self.image_id[rows], self.group[rows], y_true, np.column_stack([1 - p, p]), STATES)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per image: image_id, group, `true_<finding>` (empty: not labelled), `p_<finding>` in order."""
+        frame = pd.DataFrame({"image_id": self.image_id, "group": self.group})
+        true = pd.DataFrame(self.y_true, columns=[_TRUE + name for name in self.findings]).astype("Int64")
+        p = pd.DataFrame(self.probabilities, columns=[_PROBABILITY + name for name in self.findings])
+        return pd.concat([frame, true, p], axis=1)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> FindingPredictions:
+        """Return the predictions that `to_frame` wrote; the order of the `p_` columns is that of the findings.
+
+        Raises:
+            DataError: A column is missing.
+        """
+        columns = [name for name in frame.columns if str(name).startswith(_PROBABILITY)]
+        findings = tuple(name.removeprefix(_PROBABILITY) for name in columns)
+        missing = [name for name in ("image_id", "group", *(_TRUE + name for name in findings)) if name not in frame]
+        if missing:
+            raise DataError(f"predictions lack the column {missing[0]!r}: found {', '.join(map(str, frame.columns))}")
+        y_true = frame[[_TRUE + name for name in findings]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
+        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), findings)
+
+    def save(self, path: Path) -> None:
+        """Write a CSV file, which other statistics packages read too; `load` returns the same bits."""
+        atomic_write(Path(path), self.to_frame().to_csv(index=False, lineterminator="\n"))
+
+    @classmethod
+    def load(cls, path: Path) -> FindingPredictions:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: The file does not exist or is not a table of predictions.
+        """
+        frame = read_table(path, _PROBABILITY)
+        true = [name for name in frame.columns if name.startswith(_TRUE)]
+        return cls.from_frame(frame.assign(**{name: pd.to_numeric(frame[name]) for name in true}))
+
+
+AnyPredictions = Predictions | FindingPredictions
+"""Predictions for classes or for findings."""
