@@ -223,15 +223,32 @@ class StandIn(Block):
     """Synthetic images in a dataset's layout, for running the study where the dataset is not available.
 
     The classes share `images` in proportion to the dataset's `claimed` counts, with at least `min_per_class` each.
+    Findings occur together on chest radiographs, as often as `scanbook.data.adapters.synthetic.findings` says.
     """
 
-    classes: dict[str, str]
+    classes: dict[str, str] = {}
     """Kind of synthetic image for each class, one of `scanbook.data.adapters.synthetic.kinds`."""
+    findings: dict[str, str] = {}
+    """Kind of each finding, in place of `classes`: its column, or its name in the cells of the table. Findings of the
+    dataset that are not here are left out on the stand-in."""
     images: Positive = 600
     """Number of images."""
     min_per_class: Positive = 12
     """Smallest number of images per class."""
+    missing: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of labels of findings that are blank, at random, outside the source's test split."""
+    uncertain: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the other labels of findings that are -1, at random, outside the source's test split."""
     size: Positive = 128
     """Side of the images, in pixels."""
     seed: Seed = 0
     """Seed of the synthetic images."""
+
+    @model_validator(mode="after")
+    def _classes_or_findings(self) -> StandIn:
+        if bool(self.classes) == bool(self.findings):
+            stated = "both" if self.classes else "none"
+            raise ValueError(f"classes and findings: {stated} of them is given; expected exactly one of the two")
+        if self.classes and (self.missing or self.uncertain):
+            raise ValueError("missing and uncertain are shares of labels of findings; remove them, or name findings")
+        return self
