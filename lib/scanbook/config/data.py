@@ -97,7 +97,7 @@ class TableData(Folders):
     """Column of the class, or of the names of findings. Empty: there is a column for each finding or class."""
     label_separator: str = ""
     """What separates names in a cell of `label_column`, such as `|`. They are findings, and one that a cell does not
-    name is absent. A list, `['effusion', 'mass']`, is read too."""
+    name is absent. A list, `['effusion', 'mass']` or `[]`, is read too."""
     no_finding: str = ""
     """Name that stands for no finding, in a cell or as a column, such as `No Finding`."""
     findings: list[str] | dict[str, str] = []
