@@ -17,7 +17,7 @@ from helpers.uploads import BAD, BLUE, BROWSER, GREY, RED, png, post, problem
 from scanbook.data import images
 from scanbook.errors import BundleError
 from scanbook.serving.app import create_app
-from scanbook.serving.predictor import MAPS, Predictor
+from scanbook.serving.predictor import MAPS, Predictor, overlay, overlay_of_levels
 from scanbook.serving.uploads import MAX_IMAGES
 
 THREE = finding_bundles.names(3)
@@ -131,6 +131,14 @@ def test_heat_maps_lie_where_the_colour_of_the_finding_is(client) -> None:
     assert red.shape == (160, 240, 4)
     assert red[:, 140:, 3].max() == 0 and red[:, :100, 3].min() > 120
     assert blue[:, :100, 3].max() == 0 and blue[:, 140:, 3].min() > 120
+
+
+def test_a_heat_map_of_levels_looks_as_one_of_all_colours() -> None:
+    heat_map = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
+    whole, levels = overlay(heat_map, (100, 120)), overlay_of_levels(heat_map, (100, 120))
+    shown, expected = (np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(int) for data in (levels, whole))
+    assert np.abs(shown - expected).max() <= 12 and len(levels) < len(whole) / 2
+    assert shown[..., 3].min() == 0 and shown[..., 3].max() > 140
 
 
 def test_a_heat_map_can_be_had_of_any_finding_and_their_number_is_bounded(client, fourteen) -> None:

@@ -7,14 +7,11 @@ its log odds; of classes the logarithms, up to the temperature.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from scanbook.models.engines import centred_log
-
-if TYPE_CHECKING:
-    from scanbook.bundle.description import Bundle
 
 PRESENT, NOT_SURE, ABSENT = "present", "not sure", "absent"
 STATES = (PRESENT, NOT_SURE, ABSENT)
@@ -24,6 +21,21 @@ RULES = {"mean": np.mean, "maximum": np.max}
 RESOLVED = 0.999
 """Largest probability whose logit is compared: float32 resolves that of a larger one to less than a thousandth."""
 _LARGEST = 1 - 2.0**-24
+
+
+class Described(Protocol):
+    """What the rules need of a `Bundle`; the attributes are as there."""
+
+    @property
+    def findings(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def temperature(self) -> float: ...  # noqa: D102
+    @property
+    def calibration(self) -> dict[str, dict[str, Any]]: ...  # noqa: D102
+    @property
+    def operating_points(self) -> dict[str, dict[str, Any]]: ...  # noqa: D102
+    @property
+    def exam(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 def log_odds(probabilities: Any, largest: float = _LARGEST) -> np.ndarray:
@@ -64,7 +76,7 @@ def find_answers(points: Mapping[str, Mapping[str, Any]], probabilities: np.ndar
     return np.where(near | np.isnan(thresholds), NOT_SURE, answers)
 
 
-def combine(bundle: Bundle, probabilities: np.ndarray) -> np.ndarray:
+def combine(bundle: Described, probabilities: np.ndarray) -> np.ndarray:
     """Return the calibrated probabilities of an exam, float64 `(k,)`.
 
     The logits before calibration, which follow from the probabilities, are combined by the rule of the bundle; the
@@ -102,7 +114,7 @@ def unsure_range(point: Mapping[str, Any]) -> tuple[float, float]:
     return low, high
 
 
-def find_faults(bundle: Bundle) -> Iterator[tuple[str, Any, str]]:
+def find_faults(bundle: Described) -> Iterator[tuple[str, Any, str]]:
     """Yield what contradicts itself in the findings, their operating points and the exams of a bundle.
 
     Yields:
@@ -126,7 +138,7 @@ def find_faults(bundle: Bundle) -> Iterator[tuple[str, Any, str]]:
         yield "exam.abstain_below", exam.get("abstain_below"), "a probability between 0 and 1"
 
 
-def _faults_of_findings(where: str, bundle: Bundle, calibration: Any, points: Any) -> Iterator[tuple[str, Any, str]]:
+def _faults_of_findings(where: str, bundle: Described, calibration: Any, points: Any) -> Iterator[tuple[str, Any, str]]:
     for key, values in (("calibration", calibration), ("operating_points", points)):
         names = list(values) if isinstance(values, Mapping) else values
         if names != list(bundle.findings):

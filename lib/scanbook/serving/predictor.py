@@ -300,9 +300,9 @@ def overlay_of_levels(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
     step = 256 // LEVELS
     levels = np.arange(0, 256, step, dtype=np.uint8)
     picture = Image.fromarray(_strength(heat_map, size) // step)
-    picture.putpalette(_colours(levels)[:, 0, ::-1].tobytes())
+    picture.putpalette(_colours(levels[None])[0, :, ::-1].tobytes())
     file = io.BytesIO()
-    picture.save(file, "PNG", transparency=cv2.multiply(levels, _OPACITY).tobytes())
+    picture.save(file, "PNG", transparency=(_OPACITY * levels).astype(np.uint8).tobytes())
     return file.getvalue()
 
 
