@@ -1,4 +1,4 @@
-"""Which classes are in which split, and what a reader must know where one is missing or mostly copies of others."""
+"""Which labels are in which split, and what a reader must know where one is missing or contradicted by copies."""
 
 from __future__ import annotations
 
@@ -17,80 +17,147 @@ _CONSEQUENCES = {
     VALIDATION: "the class has no threshold, and temperature, early stopping and the choice of networks do not see it",
     TEST: "no metric of all classes, such as accuracy and AUROC, is defined on test",
 }
+_OF_FINDINGS = {
+    VALIDATION: "it has no threshold and no calibration, and the choice of networks does not see it",
+    TEST: "its AUROC is not defined on test, and means are over the other findings",
+}
 
 
 def notes(manifest: Manifest) -> tuple[str, ...]:
     """Return what a reader must know of the splits before any figure, one line each; usually nothing.
 
-    These are classes of which most images are copies of other classes' images, and classes that a split lacks.
+    These are classes of which most images are copies of other classes' images, and classes that a split lacks; findings
+    of which most images have a copy without them, and findings never present, or never absent, in a split.
     """
     return tuple(manifest.facts.get("split_notes", ()))
 
 
+def kinds(manifest: Manifest) -> np.ndarray:
+    """Return what each image shows, of which every split needs some, bool: its class, `(n, k)`; or its findings.
+
+    Of findings it is `(n, 2k)`: which are present, then which are absent.
+    """
+    present = manifest.labels.present
+    return present if manifest.classes else np.concatenate([present, manifest.labels.values == 0], axis=1)
+
+
+def conflicts(manifest: Manifest, copy_group: pd.Series) -> np.ndarray:
+    """Return whether an exact copy of each image has another label, bool `(n, 1)` of classes, `(n, k)` of findings.
+
+    Args:
+        manifest: The dataset.
+        copy_group: Number of the exact copies to which an image belongs, NaN for an image without one.
+    """
+    if manifest.classes:
+        return (manifest.frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()[:, None]
+    copied, table = copy_group.notna().to_numpy(), np.zeros(manifest.labels.values.shape, bool)
+    if copied.any():
+        values = pd.DataFrame(manifest.labels.values[copied]).groupby(copy_group[copied].to_numpy())
+        table[copied] = values.transform("max") > values.transform("min")  # NaN, not labelled, agrees with both
+    return table
+
+
+def copy_conflicts(manifest: Manifest, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:
+    """Count the groups of byte-identical images whose labels agree or conflict, for each finding.
+
+    Args:
+        manifest: A dataset of findings.
+        copy_group: As in `conflicts`.
+        split: Split of each image before copies were excluded, (n,) names.
+
+    Returns:
+        One row per finding; none where no image has a copy. `compared` groups, in which two images or more are
+        labelled; `agree: present`, `agree: absent` and `conflict` of these; and the images in conflict, by split.
+    """
+    copied = copy_group.notna().to_numpy()
+    columns = ["compared", "agree: present", "agree: absent", "conflict"]
+    columns += [f"images in conflict: {name}" for name in SPLITS]
+    if not copied.any():
+        return pd.DataFrame(columns=columns).rename_axis("finding")
+    values = pd.DataFrame(manifest.labels.values[copied], columns=list(manifest.findings))
+    groups = values.groupby(copy_group[copied].to_numpy())
+    compared, most, least = groups.count() > 1, groups.max(), groups.min()
+    conflicting = conflicts(manifest, copy_group)
+    counts = [compared, compared & (least == 1), compared & (most == 0), compared & (most > least)]
+    table = [count.sum() for count in counts]
+    table += [pd.Series(conflicting[np.asarray(split) == name].sum(axis=0), manifest.findings) for name in SPLITS]
+    return pd.concat(table, axis=1).set_axis(columns, axis=1).rename_axis("finding")
+
+
 def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tuple[str, ...]:
-    """Return the notes of new splits: classes that are mostly copies of others, then classes that a split lacks.
+    """Return the notes of new splits: labels that most copies contradict, then labels that a split lacks.
 
     Args:
         manifest: The dataset, split.
-        shared: The result of `shared_copies`.
+        shared: The result of `shared_copies`, or of `copy_conflicts`.
         source: Splits of the source, (n,) names.
     """
     given = tuple(split for split in SPLITS if (source == split).any())
-    labels = manifest.frame["label"]
-    lacking: dict[tuple[str, ...], list[str]] = {}
-    for name in manifest.classes:
-        splits = tuple(split for split in (VALIDATION, TEST) if name in manifest.absent(split))
-        lacking.setdefault(splits, []).append(name)
-    lacking.pop((), None)
-    return (
-        *(_describe_copies(manifest, shared, name) for name in _mostly_copies(shared)),
-        *(
-            _describe_absence(manifest, splits, names, given, (labels.isin(names) & np.isin(source, splits)).any())
-            for splits, names in lacking.items()
-        ),
-    )
+    copies = _describe_conflicts if manifest.findings else _describe_copies
+    names = _mostly_conflicting(manifest, shared) if manifest.findings else _mostly_copies(shared)
+    every = kinds(manifest)
+    held = {split: every[manifest.rows(split)].any(axis=0) for split in (VALIDATION, TEST)}
+    lacking: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
+    for kind in range(every.shape[1]):
+        splits = tuple(split for split, present in held.items() if not present[kind])
+        lacking.setdefault((kind >= len(manifest.names), splits), []).append(kind)
+    absence = []
+    for (_, splits), lacked in lacking.items():
+        if splits:
+            emptied = (every[:, lacked].any(axis=1) & np.isin(source, splits)).any()
+            absence.append(_describe_absence(manifest, splits, lacked, given, emptied))
+    return (*(copies(manifest, shared, name) for name in names), *absence)
 
 
 def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
-    """Return why the classes cannot be learned, one of which has no training image; "" where each has one.
+    """Return why the labels cannot be learned, since training lacks images of a class or finding; "" where it has all.
 
     Args:
         manifest: The dataset, split.
         excluded: The excluded images, as in `splits.SplitDataset`.
     """
-    lacking = manifest.absent(TRAIN)
-    if not lacking:
+    every = kinds(manifest)
+    lacking = np.flatnonzero(~every[manifest.rows(TRAIN)].any(axis=0))
+    if not len(lacking):
         return ""
-    name = lacking[0]
-    own = manifest.frame[manifest.frame["label"] == name]
+    own = manifest.frame[every[:, lacking[0]]]
     rules = excluded.loc[excluded["image_id"].isin(own["image_id"]), "reason"].astype(str).str.split(":").str[0]
     places = [f"{count} in {split}" for split, count in _counts(own["split"])]
     places += [f"{count} excluded ({rule.replace('_', ' ')})" for rule, count in rules.value_counts().items()]
     unassigned = int((own["split"] == "").sum()) - len(rules)
     places += [f"{unassigned} in no split"] if unassigned else []
+    what = "finding" if manifest.findings else "class"
     if rules.str.contains("different label").any():
-        remedy = "merge the classes whose images are the same (classes in the study), or correct the labels"
+        merge = "" if manifest.findings else "merge the classes whose images are the same (classes in the study), or "
+        remedy = f"{merge}correct the labels"
     elif len(rules) and rules.isin(["unreadable"]).all():
-        remedy = "replace the unreadable files, or remove the class"
+        remedy = f"replace the unreadable files, or remove the {what}"
     elif rules.str.startswith(("dark", "blank", "blurred", "near")).any():
-        remedy = "shorten quality.drop in the study, add images of it, or remove the class"
+        remedy = f"shorten quality.drop in the study, add images of it, or remove the {what}"
     else:
-        remedy = "add training images of it, correct the source's splits, or remove the class"
-    others = f", nor of {len(lacking) - 1} other class{'es' * (len(lacking) > 2)}" if len(lacking) > 1 else ""
+        remedy = f"add training images {'like these' if manifest.findings else 'of it'}, correct the source's splits, "
+        remedy += f"or remove the {what}"
+    plural = {"class": "classes", "finding": "findings"}[what] if len(lacking) > 2 else what
+    others = f", nor of {len(lacking) - 1} other {plural}" if len(lacking) > 1 else ""
     return (
-        f"dataset {manifest.name}: no training image of class {name!r}{others}; of its {_amount(own)}, "
+        f"dataset {manifest.name}: no training image {_of(manifest, lacking[0])}{others}; of its {_amount(own)}, "
         f"{', '.join(places) or 'none can be used'}; {remedy}"
     )
 
 
 def why_undefined(manifest: Manifest, split: str = TEST) -> str:
-    """Return why no metric of all classes is defined on a split; "" where all its classes have images."""
+    """Return why no metric of all classes is defined on a split; "" where all its classes have images.
+
+    The means of findings are over those that are defined: they are undefined where none is.
+    """
     names = manifest.absent(split)
-    if not names:
+    if not names or (manifest.findings and len(names) < len(manifest.findings)):
         return ""
     more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
-    plural = "es" if len(names) > 1 else ""
-    return f"the {split} split has no image of class{plural} {', '.join(map(repr, names[:_NAMED]))}{more}"
+    named = ", ".join(map(repr, names[:_NAMED])) + more
+    if manifest.findings:
+        return f"no finding is both present and absent on the {split} split ({named})"
+    return f"the {split} split has no image of class{'es' if len(names) > 1 else ''} {named}"
 
 
 def shared_copies(frame: pd.DataFrame, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:
@@ -140,31 +207,62 @@ def _describe_copies(manifest: Manifest, shared: pd.DataFrame, name: str) -> str
     )
 
 
+def _mostly_conflicting(manifest: Manifest, shared: pd.DataFrame) -> list[str]:
+    """Return the findings of which half or more of a split's images with copies are in conflict with one."""
+    conflicting = shared[shared["conflict"] > _MOSTLY * shared["compared"]]
+    return [name for name in manifest.findings if name in conflicting.index]
+
+
+def _describe_conflicts(manifest: Manifest, shared: pd.DataFrame, name: str) -> str:
+    row = shared.loc[name]
+    return (
+        f"{row['conflict']} of {row['compared']} groups of byte-identical images are labelled both with and without "
+        f"{name!r}: nobody can tell which label is right. Training excludes them. Correct the labels, or remove the "
+        "finding."
+    )
+
+
 def _describe_absence(
-    manifest: Manifest, splits: Sequence[str], names: Sequence[str], given: Sequence[str], emptied: bool
+    manifest: Manifest, splits: Sequence[str], lacked: Sequence[int], given: Sequence[str], emptied: bool
 ) -> str:
-    used = manifest.frame[manifest.frame["split"] != ""]
-    counted = []
-    for name in names[:_NAMED]:
-        own = used[used["label"] == name]
+    every = kinds(manifest)
+    used = (manifest.frame["split"] != "").to_numpy()
+    counted, groups = [], []
+    for kind in lacked:
+        own = manifest.frame[used & every[:, kind]]
         places = ", ".join(f"{count} in {split}" for split, count in _counts(own["split"]))
-        counted.append(f"{name!r} ({_amount(own)}: {places})")
-    more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
+        counted.append(f"{manifest.names[kind % len(manifest.names)]!r} ({_amount(own)}: {places})")
+        groups.append(own["group"].nunique())
+    more = f" and {len(lacked) - _NAMED} others" if len(lacked) > _NAMED else ""
+    add = "add images of other patients"
     if emptied:
         cause = "the source's images there are unreadable, or copies"
-        remedy = f"replace them, or add other images to {_and(splits)}"
+        add = f"replace them, or add other images to {_and(splits)}"
     elif set(splits) <= set(given):
-        cause, remedy = "the source's splits lack it", f"add images of it to {_and(splits)}"
-    elif used.loc[used["label"].isin(list(names))].groupby("label")["group"].nunique().max() < len(SPLITS):
-        cause, remedy = "each split needs a patient or lesion of its own", "add images of other patients"
+        like = "like these" if manifest.findings else "of it"
+        cause, add = "the source's splits lack it", f"add images {like} to {_and(splits)}"
+    elif max(groups) < len(SPLITS):
+        cause = "each split needs a patient or lesion of its own"
     else:
-        cause, remedy = "patients or lesions, and copies of an image, stay in one split", "add images of other patients"
-    consequences = "; ".join(_CONSEQUENCES[split] for split in splits)
-    plural = "es" if len(names) > 1 else ""
+        cause = "patients or lesions, and copies of an image, stay in one split"
+    of_findings = bool(manifest.findings)
+    singular, several = ("finding", "findings") if of_findings else ("class", "classes")
+    side = "without" if lacked[0] >= len(manifest.names) else "with"
+    what = f"{f'labelled {side}' if of_findings else 'of'} the {several if len(lacked) > 1 else singular}"
+    texts = _OF_FINDINGS if of_findings else _CONSEQUENCES
+    consequences = "; ".join(texts[split] for split in splits)
     return (
-        f"No image in {_and(splits)} of the class{plural} {', '.join(counted)}{more}: {cause}. So {consequences}. "
-        f"{remedy[0].upper()}{remedy[1:]}, or remove the class."
+        f"No image in {_and(splits)} {what} {', '.join(counted[:_NAMED])}{more}: {cause}. So {consequences}. "
+        f"{add[0].upper()}{add[1:]}, or remove the {singular}."
     )
+
+
+def _of(manifest: Manifest, kind: int) -> str:
+    """Return which images a column of `kinds` is about: "of class 'x'", "with finding 'y'", "without finding 'y'"."""
+    if manifest.classes:
+        return f"of class {manifest.classes[kind]!r}"
+    side = "labelled without" if kind >= len(manifest.findings) else "with"
+    return f"{side} finding {manifest.findings[kind % len(manifest.findings)]!r}"
 
 
 def _counts(split: pd.Series) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Splits into training, validation and test images: stratified by class, sharing no patient, lesion or image copy."""
+"""Splits into training, validation and test images: stratified by label, sharing no patient, lesion or image copy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ from sklearn.model_selection import StratifiedKFold
 
 from scanbook import evaluation
 from scanbook.config import Splits, Study
-from scanbook.data import adapters, presence, quality, spreading
-from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
+from scanbook.data import adapters, presence, quality, spreading, stratification
+from scanbook.data.counts import balance, finding_counts, image_counts, remarks
+from scanbook.data.manifest import EXAM, SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
 from scanbook.data.presence import notes
 from scanbook.errors import DataError
+
+__all__ = [
+    "SplitDataset",
+    "assign",
+    "balance",
+    "finding_counts",
+    "image_counts",
+    "notes",
+    "prepare",
+    "remarks",
+    "split_study",
+]
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,8 @@ class SplitDataset:
         manifest: The dataset; the split of an excluded image is "".
         quality: The result of `quality.scan`, in the manifest's order.
         excluded: One row per excluded image: `image_id`, its `split` before the exclusion ("" if none), `reason`.
-        shared: The classes that share byte-identical images, by split, as `presence.shared_copies` counts them.
+        shared: The classes that share byte-identical images, by split, as `presence.shared_copies` counts them; for
+            findings, how many exact copies agree, as `presence.copy_conflicts` counts them.
     """
 
     manifest: Manifest
@@ -58,10 +72,10 @@ def split_study(study: Study) -> SplitDataset:
 
 def _check_options(study: Study, manifest: Manifest) -> None:
     options = study.evaluation
-    evaluation.check_targets(manifest.classes, options.targets, options.prevalence)
+    evaluation.check_targets(manifest.names, options.targets, options.prevalence)
     for column in options.subgroups:
         evaluation.attribute(manifest.frame, metadata_name(column))
-    study.names_of(manifest.classes)
+    study.names_of(manifest.names)
 
 
 def assign(
@@ -78,10 +92,12 @@ def assign(
 
     Splits given by the source are kept; a missing validation split is taken from train. Otherwise fold 0 of
     `StratifiedGroupKFold(test_folds)` is test, and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
-    validation. Where folds leave a class out of a split although it has the groups, whole groups move, as few images as
-    possible (`spreading.spread`); a class of one group is in training, one of two in training and test. A training
-    image is then excluded if an exact copy of it is in validation or test, or if an exact copy has a different label. A
-    validation image is excluded if an exact copy of it is in test. No test image is excluded.
+    validation; of findings, both are `stratification.fold`. Where folds leave a class out of a split, or the images
+    labelled with or without a finding, although there are groups for it, whole groups move, as few images as possible
+    (`spreading.spread`); a class of one group is in training, one of two in training and test. A training image is then
+    excluded if an exact copy of it is in validation or test, or if an exact copy has a different label: present and
+    absent for one finding, while one that is not labelled agrees with both. A validation image is excluded if an exact
+    copy of it is in test. No test image is excluded.
 
     Last, training images that `drop` names are excluded, and the training images of each class are limited.
 
@@ -93,6 +109,7 @@ def assign(
             that show nearly the same as an image in validation or test.
         near: The result of `quality.near_copies`; needed where `drop` names near-duplicates.
         max_per_class: Largest number of training images per class; a larger class keeps a random sample of its images.
+            An image of several findings counts for its rarest one, and images without any are limited likewise.
         seed: Seed of that sample.
 
     Raises:
@@ -105,20 +122,28 @@ def assign(
     copy_group = frame["image_id"].map(quality.exact_copies(scanned).set_index("image_id")["copy_group"])
     split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
     log += copied
-    conflicting = _conflicting(frame, copy_group)
-    log += _exclude(split, frame, conflicting & (split == TRAIN), "its exact copy has a different label")
+    conflicts = presence.conflicts(manifest, copy_group)
+    conflicting = conflicts.any(axis=1)
+    reasons = _conflict_reasons(manifest, conflicts)
+    log += _exclude(split, frame, conflicting & (split == TRAIN), reasons)
     reasons = _drop_reasons(split, frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
     if max_per_class is not None:
-        surplus = _surplus(split, frame["label"], max_per_class, seed)
+        surplus = _surplus(split, _strata(manifest, split), max_per_class, seed)
         log += _exclude(split, frame, surplus, f"over max_per_class ({max_per_class})")
     excluded = pd.DataFrame(log, columns=["image_id", "split", "reason"])
     assigned = manifest.with_frame(frame.assign(split=split))
     _check(assigned, copy_group, excluded)
-    shared = presence.shared_copies(frame, copy_group, _before_exclusion(split, frame, excluded))
+    former = _before_exclusion(split, frame, excluded)
+    if manifest.findings:
+        shared = presence.copy_conflicts(manifest, copy_group, former)
+    else:
+        shared = presence.shared_copies(frame, copy_group, former)
     sentences = presence.describe(assigned, shared, frame["split"].to_numpy())
     assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences})
-    return SplitDataset(assigned, scanned, excluded, shared.reset_index().set_index("class"))
+    return SplitDataset(
+        assigned, scanned, excluded, shared if manifest.findings else shared.reset_index().set_index("class")
+    )
 
 
 def _before_exclusion(split: np.ndarray, frame: pd.DataFrame, excluded: pd.DataFrame) -> np.ndarray:
@@ -160,10 +185,10 @@ def _complete(
         return split, log
     folded = _before_exclusion(split, frame, pd.DataFrame(log, columns=["image_id", "split", "reason"]))
     excluded = folded != split
-    usable = ~_conflicting(frame, copy_group)[rows]
+    usable = ~presence.conflicts(manifest, copy_group)[rows].any(axis=1)
     copies = copy_group.fillna(-1).to_numpy(np.int64)[rows]
     unit = spreading.units(frame["group"].to_numpy()[rows], np.where(usable, copies, -1))
-    images = spreading.Images(manifest.y[rows], unit, usable)
+    images = spreading.Images(presence.kinds(manifest)[rows], unit, usable)
     spread = spreading.spread(images, folded[rows], usable & ~excluded[rows], places)
     if spread is None:
         return split, log
@@ -186,9 +211,13 @@ def _exclude(
     return list(zip(ids, former, reasons, strict=True))
 
 
-def _conflicting(frame: pd.DataFrame, copy_group: pd.Series) -> np.ndarray:
-    """Return whether an exact copy of each image has a different label, bool `(n,)`."""
-    return (frame["label"].groupby(copy_group).transform("nunique") > 1).to_numpy()
+def _conflict_reasons(manifest: Manifest, conflicts: np.ndarray) -> str | dict[str, str]:
+    """Return why images with conflicting copies are excluded; of findings, by image, with the findings named."""
+    reason, names = "its exact copy has a different label", np.array(manifest.names, object)
+    if not manifest.findings:
+        return reason
+    ids, rows = manifest.frame["image_id"], np.flatnonzero(conflicts.any(axis=1))
+    return {ids.iloc[row]: f"{reason}: {', '.join(names[conflicts[row]])}" for row in rows}
 
 
 def _exclude_copies(
@@ -232,9 +261,23 @@ def _surplus(split: np.ndarray, labels: pd.Series, limit: int, seed: int) -> np.
     return np.isin(np.arange(len(split)), order[position >= limit])
 
 
+def _strata(manifest: Manifest, split: np.ndarray) -> pd.Series:
+    """Return what `max_per_class` limits: the class of each image, or its rarest finding in training; "" for none."""
+    if not manifest.findings:
+        return manifest.frame["label"]
+    values = np.where((split == TRAIN)[:, None], manifest.labels.values, np.nan)
+    names = np.array([*manifest.findings, ""], object)
+    return pd.Series(names[stratification.rarest(values)], manifest.frame.index)
+
+
 def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool = False) -> np.ndarray:
     """Return the rows of fold 0, stratified by class, with whole groups; `few` allows a class fewer rows than folds."""
-    y, groups = manifest.y[rows], manifest.frame["group"].to_numpy()[rows]
+    groups = manifest.frame["group"].to_numpy()[rows]
+    if manifest.findings:
+        folds = min(folds, len(set(groups))) if few else folds
+        _check_groups(manifest, groups, 2 if few else folds)
+        return rows[stratification.fold(manifest.labels.values[rows], groups, folds, seed)]
+    y = manifest.y[rows]
     counts = np.bincount(y, minlength=len(manifest.classes))
     # a class without any image is refused later, where all its images are counted
     smallest = int(np.argmin(np.where(counts > 0, counts, len(y) + 1)))
@@ -245,11 +288,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
             f"dataset {manifest.name}: class {manifest.classes[smallest]!r} has {counts[smallest]} images to split; "
             f"expected at least {needed}, one per fold; add images, or lower the folds of splits in the study"
         )
-    if unique < needed:
-        raise DataError(
-            f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
-            f"{needed}, one per fold; correct the source's groups, or lower the folds of splits in the study"
-        )
+    _check_groups(manifest, groups, needed)
     if unique == len(groups):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
     else:
@@ -257,6 +296,15 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
     with warnings.catch_warnings():  # of a class with fewer images than folds
         warnings.simplefilter("ignore", UserWarning)
         return rows[next(splits)[1]]
+
+
+def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int) -> None:
+    unique = len(set(groups))
+    if unique < needed:
+        raise DataError(
+            f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
+            f"{needed}, one per fold; correct the source's groups, or lower the folds of splits in the study"
+        )
 
 
 def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) -> None:
@@ -269,47 +317,14 @@ def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) ->
             )
     if reason := presence.refusal(manifest, excluded):
         raise DataError(reason)
-    for name, keys in (("group", used["group"]), ("exact copy", copy_group[used.index])):
+    keys_of = {"a group": used["group"], "an exact copy": copy_group[used.index]}
+    if manifest.has_exams:
+        keys_of["an exam"] = used[EXAM]
+    for name, keys in keys_of.items():
         shared = used["split"].groupby(keys).nunique()
         if (shared > 1).any():
             rows = used[keys == shared.index[shared > 1][0]]
             raise DataError(
-                f"dataset {manifest.name}: {', '.join(sorted(rows['split'].unique()))} share a {name} "
+                f"dataset {manifest.name}: {', '.join(sorted(rows['split'].unique()))} share {name} "
                 f"({', '.join(rows['image_id'].head(3))}); correct the source's splits or its group column"
             )
-
-
-def image_counts(manifest: Manifest) -> pd.DataFrame:
-    """Return the images per class (rows, in class order) and split, with totals and the number of groups per split."""
-    frame = manifest.frame[manifest.frame["split"] != ""]
-    counts = pd.crosstab(frame["label"], frame["split"]).reindex(
-        index=list(manifest.classes), columns=list(SPLITS), fill_value=0
-    )
-    counts["all"] = counts.sum(axis=1)
-    groups = frame.groupby("split")["group"].nunique().reindex(list(SPLITS), fill_value=0)
-    rows = [counts.sum().tolist(), [*groups, frame["group"].nunique()]]
-    # appended, not set by name: a class may be called "all"
-    totals = pd.DataFrame(rows, index=["all", "groups"], columns=counts.columns)
-    return pd.concat([counts, totals]).rename_axis(index="class", columns=None)
-
-
-def remarks(manifest: Manifest) -> str:
-    """Return what a reader must know before the counts: `notes`, the adapter's, missing groups, class imbalance."""
-    sentences = [*notes(manifest), *manifest.facts.get("notes", ())]
-    if not manifest.facts.get("names_groups", False):
-        sentences.append(
-            "This source names no patients: every image is a group of its own, and intervals may be too narrow."
-        )
-    return "\n\n".join([*sentences, balance(manifest)])
-
-
-def balance(manifest: Manifest) -> str:
-    """Return a sentence on the imbalance of the classes in training."""
-    counts = manifest.frame.loc[manifest.rows(TRAIN), "label"].value_counts()
-    ratio = counts.max() / counts.min()
-    if ratio < 1.5:
-        return f"The classes are about even: {counts.min():,} to {counts.max():,} training images each."
-    return (
-        f"The largest class, {counts.idxmax()}, has {ratio:.1f} times as many training images as the smallest, "
-        f"{counts.idxmin()} ({counts.max():,} and {counts.min():,}): accuracy alone would hide errors in the smallest."
-    )

@@ -1,9 +1,10 @@
-"""Whole groups moved between splits where folds leave a class out of one of them."""
+"""Whole groups moved between splits where folds leave a class, or a label of a finding, out of one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -16,20 +17,21 @@ class Images:
     """Images that are to be assigned to splits.
 
     Attributes:
-        y: (n,) int, class of each image.
+        kinds: (n, c) bool, what each image shows: its class; or which findings are present, and which are absent.
         unit: (n,) int, from `units`.
-        usable: (n,) bool, whether the image shows its class: a copy with another label does not.
+        usable: (n,) bool, whether the image shows its class or findings: a copy with another label does not.
     """
 
-    y: np.ndarray
+    kinds: np.ndarray
     unit: np.ndarray
     usable: np.ndarray
 
-    def units_by_class(self) -> dict[int, list[int]]:
-        """Return the units that show each class, the rarest class first."""
-        y, unit = self.y[self.usable], self.unit[self.usable]
-        own = {int(label): np.unique(unit[y == label]).tolist() for label in np.unique(y)}
-        return dict(sorted(own.items(), key=lambda item: (len(item[1]), item[0])))
+    @cached_property
+    def units_by_kind(self) -> dict[int, list[int]]:
+        """The units that show each kind, the rarest kind first; none for a kind that no image shows."""
+        kinds, unit = self.kinds[self.usable], self.unit[self.usable]
+        own = {kind: np.unique(unit[kinds[:, kind]]).tolist() for kind in range(kinds.shape[1])}
+        return {kind: units for kind, units in sorted(own.items(), key=lambda item: (len(item[1]), item[0])) if units}
 
     def homes(self, split: np.ndarray, shown: np.ndarray, places: Sequence[str]) -> np.ndarray:
         """Return the place of each unit, by its position in `places`: that of all its usable images; -1 without one."""
@@ -41,13 +43,9 @@ class Images:
         return np.where(low == high, low, -1)
 
     def lacking(self, split: np.ndarray, shown: np.ndarray, places: Sequence[str]) -> int:
-        """Return how often a split lacks a class that has a unit for it."""
-        present = set(zip(self.y[shown].tolist(), split[shown].tolist(), strict=True))
-        return sum(
-            (label, place) not in present
-            for label, own in self.units_by_class().items()
-            for place in places[: len(own)]
-        )
+        """Return how often a split lacks a kind that has a unit for it."""
+        present = {place: self.kinds[shown & (split == place)].any(axis=0) for place in places}
+        return sum(not present[place][kind] for kind, own in self.units_by_kind.items() for place in places[: len(own)])
 
 
 def units(group: np.ndarray, copies: np.ndarray) -> np.ndarray:
@@ -69,12 +67,12 @@ def units(group: np.ndarray, copies: np.ndarray) -> np.ndarray:
 
 
 def spread(images: Images, split: np.ndarray, shown: np.ndarray, places: Sequence[str]) -> np.ndarray | None:
-    """Return an assignment of whole units in which more classes are in every split, or None where folds leave none out.
+    """Return an assignment of whole units in which more kinds are in every split, or None where folds leave none out.
 
-    The rarest class comes first. It takes one unit for each split, such that the fewest images move; the classes after
-    it do not move these units. Where every unit has one class, three units are enough for three splits. In general the
-    i-th class has free units for its splits if it has 3i of them, since the classes before it hold at most 3(i − 1). A
-    class with fewer units than splits takes the first of `places`.
+    The rarest kind comes first. It takes one unit for each split, such that the fewest images move; the kinds after it
+    do not move these units. Where every unit has one kind, three units are enough for three splits. In general the
+    i-th kind has free units for its splits if it has 3i of them, since the kinds before it hold at most 3(i − 1). A
+    kind with fewer units than splits takes the first of `places`.
 
     Args:
         images: The images.
@@ -91,7 +89,7 @@ def spread(images: Images, split: np.ndarray, shown: np.ndarray, places: Sequenc
     moved, shown = split.copy(), shown.copy()
     home, sizes = images.homes(split, shown, places), np.bincount(images.unit)
     held: dict[int, str] = {}
-    for own in images.units_by_class().values():
+    for own in images.units_by_kind.values():
         free = np.array([one for one in own if one not in held], np.int64)
         reached = {held[one] for one in own if one in held}
         wanted = [place for place in places[: len(own)] if place not in reached][: len(free)]

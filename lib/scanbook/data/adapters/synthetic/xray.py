@@ -9,6 +9,7 @@ import numpy as np
 
 from scanbook.data.adapters.synthetic import primitives
 
+NORMAL_HEART, LARGE_HEART = (0.88, 1.08), (1.35, 1.65)
 CLASSES: tuple[str, ...] = ("normal", "viral_pneumonia", "covid", "lung_opacity")
 # Of each class: mean and standard deviation of the strength of markings that run from the hila, of patchy opacities
 # near them, of ground glass at the edge of both lungs, and of one dense opacity.
@@ -22,13 +23,17 @@ _STRENGTHS: dict[str, tuple[tuple[float, float], ...]] = {
 
 @dataclass(frozen=True)
 class Chest:
-    """Fields of one chest, float32 (size, size): its coordinates, tissue in the beam, lungs and heart (0 to 1)."""
+    """Fields of one chest, float32 (size, size): its coordinates, tissue in the beam, lungs and heart (0 to 1).
+
+    `reach` is 0 at the centre of each lung and 1 at its edge.
+    """
 
     u: np.ndarray
     v: np.ndarray
     amount: np.ndarray
     lungs: np.ndarray
     heart: np.ndarray
+    reach: np.ndarray
 
 
 def develop(chest: Chest, opacity: np.ndarray, rng: primitives.Rng) -> np.ndarray:
@@ -36,8 +41,8 @@ def develop(chest: Chest, opacity: np.ndarray, rng: primitives.Rng) -> np.ndarra
     return np.clip(0.06 + 0.92 * (chest.amount + opacity), 0, 1) ** rng.uniform(0.85, 1.2)
 
 
-def build_chest(rng: primitives.Rng, size: int, large: bool) -> Chest:
-    """Return a chest without opacities; with `large`, its heart is enlarged."""
+def build_chest(rng: primitives.Rng, size: int, heart_width: tuple[float, float]) -> Chest:
+    """Return a chest without opacities; the width of its heart lies in a range, 1 for a normal one."""
     x, y = primitives.coordinates(size)
     zoom, tilt, shift = rng.uniform(0.92, 1.08), rng.normal(0, 0.04), rng.normal(0, 0.04)
     u, v = (x - shift) * zoom + tilt * y, y * zoom - tilt * x
@@ -46,14 +51,15 @@ def build_chest(rng: primitives.Rng, size: int, large: bool) -> Chest:
     # Amounts of tissue in the beam; the film is brighter where there is more.
     body = primitives.smoothstep(1.02, 0.86, np.abs(u) + 0.30 * np.clip(-v - 0.45, 0, 1) + 0.03 * soft)
     amount = 0.50 * body + 0.03 * soft
-    lungs = np.zeros_like(u)
+    lungs, nearest = np.zeros_like(u), np.full_like(u, np.inf)
     base = rng.uniform(0.48, 0.60)
     for side in (-1.0, 1.0):
         across = (side * u - 0.40) / (0.30 + 0.06 * primitives.smoothstep(-0.7, 0.4, v))
         up = np.where(v < 0, v / 0.76, v / np.maximum(base + 0.10 - 0.84 * (side * u - 0.40) ** 2, 1e-3))
         reach = np.abs(across) ** 2.6 + np.abs(up) ** 2.6 + 0.03 * soft
         lungs = np.maximum(lungs, primitives.smoothstep(1.10, 0.86, reach))
-    swell = rng.uniform(1.35, 1.65) if large else rng.uniform(0.88, 1.08)
+        nearest = np.minimum(nearest, reach)
+    swell = rng.uniform(*heart_width)
     heart = ((u - 0.10 * swell) / (0.24 * swell)) ** 2 + ((v - 0.24 - 0.3 * (u - 0.1)) / 0.30) ** 2
     heart = primitives.smoothstep(1.18, 0.82, heart + 0.04 * soft)
     spine = np.exp(-((u / 0.085) ** 2)) * (0.8 + 0.2 * np.cos(38.0 * v))
@@ -74,7 +80,7 @@ def build_chest(rng: primitives.Rng, size: int, large: bool) -> Chest:
     amount += 0.07 * cage * primitives.smoothstep(0.15, 0.75, wave) * primitives.smoothstep(0.08, 0.2, np.abs(u))
     collar = np.abs(v + 0.62 + 0.16 * (np.abs(u) - 0.1))
     amount += 0.10 * primitives.smoothstep(0.035, 0.015, collar) * primitives.smoothstep(0.8, 0.7, np.abs(u))
-    return Chest(u, v, amount, lungs, heart)
+    return Chest(u, v, amount, lungs, heart, nearest)
 
 
 def _consolidation(chest: Chest, rng: primitives.Rng) -> np.ndarray:
@@ -99,17 +105,17 @@ def render(label: str, rng: primitives.Rng, size: int) -> tuple[np.ndarray, np.n
         The image, uint8 grey (size, size), and the lungs, uint8 (size, size), 0 or 255.
     """
     chest_rng, opacity_rng, film_rng = rng.spawn(3)
-    chest = build_chest(chest_rng, size, large=bool(opacity_rng.uniform() < 0.12))
+    chest = build_chest(chest_rng, size, LARGE_HEART if opacity_rng.uniform() < 0.12 else NORMAL_HEART)
     air = chest.lungs * (1 - 0.9 * chest.heart)
     hila, patchy, glass, dense = (
         float(np.clip(mean + spread * opacity_rng.normal(), 0, 1.2)) for mean, spread in _STRENGTHS[label]
     )
-    opacity = _infiltrates(chest, opacity_rng, hila, patchy, glass)
+    opacity = infiltrates(chest, opacity_rng, hila, patchy, glass)
     opacity += min(dense, 1.0) * _consolidation(chest, opacity_rng)
-    _add_side_marker(chest, film_rng)
+    add_side_marker(chest, film_rng)
     film = develop(chest, opacity * air, film_rng)
     lungs = chest.lungs * (1 - chest.heart)
-    pose = _random_pose(film_rng, size)
+    pose = random_pose(film_rng, size)
     film, lungs = (
         cv2.warpAffine(field, pose, (size, size), borderMode=cv2.BORDER_REPLICATE) for field in (film, lungs)
     )
@@ -119,7 +125,7 @@ def render(label: str, rng: primitives.Rng, size: int) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray(image[..., 0]), np.where(lungs > 0.5, np.uint8(255), np.uint8(0))
 
 
-def _random_pose(rng: primitives.Rng, size: int) -> np.ndarray:
+def random_pose(rng: primitives.Rng, size: int) -> np.ndarray:
     """Return a random rotation, width, height and shift of the patient, as a (2, 3) matrix in pixels."""
     turn, wide, tall = rng.normal(0, 0.035), rng.uniform(0.90, 1.10), rng.uniform(0.90, 1.10)
     linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag([wide, tall])
@@ -127,7 +133,7 @@ def _random_pose(rng: primitives.Rng, size: int) -> np.ndarray:
     return np.column_stack([linear, middle + rng.normal(0, 0.025, 2) * size - linear @ np.full(2, middle)])
 
 
-def _infiltrates(chest: Chest, rng: primitives.Rng, hila: float, patchy: float, glass: float) -> np.ndarray:
+def infiltrates(chest: Chest, rng: primitives.Rng, hila: float, patchy: float, glass: float) -> np.ndarray:
     """Return the tissue of streaks, of patches near the hila and of ground glass at the edge, float32 (size, size)."""
     size = chest.u.shape[0]
     streaks, clouds, veil, fine = (primitives.noise(rng, size, cells, 2) for cells in (24, 8, 6, 30))
@@ -140,7 +146,7 @@ def _infiltrates(chest: Chest, rng: primitives.Rng, hila: float, patchy: float, 
     return tissue + glass * 0.22 * sides * edge * primitives.smoothstep(-0.7, 0.7, veil) * (1.0 + 0.15 * fine)
 
 
-def _add_side_marker(chest: Chest, rng: primitives.Rng) -> None:
+def add_side_marker(chest: Chest, rng: primitives.Rng) -> None:
     """Add the side marker in a corner of most films."""
     size = chest.amount.shape[0]
     corner = (rng.choice((-0.85, 0.85)), rng.uniform(-0.9, -0.7))
