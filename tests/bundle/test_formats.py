@@ -27,7 +27,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_a_bundle_of_every_format_that_is_read_is_stored() -> None:
     names = {path.name for path in stored.FOLDER.glob("*.tar.xz")}
     assert names == {stored.archive(version).name for version in READ} and max(READ) == FORMAT
-    assert sum(path.stat().st_size for path in stored.FOLDER.iterdir()) < 300 * 2**10
+    assert sum(path.stat().st_size for path in stored.FOLDER.iterdir()) < 600 * 2**10
 
 
 def test_an_old_bundle_is_read_and_served(old: bundle.Bundle) -> None:

@@ -21,7 +21,7 @@ from scanbook.bundle.checking import ANSWERS
 from scanbook.bundle.description import CHECKSUMS, DESCRIPTION, FORMAT, SERVED
 
 FOLDER = Path(__file__).parents[1] / "bundle" / "stored"
-_OPEN = ("about", "excluded", "hub", "metrics", "models", "names", "operating_points", "parity")
+_OPEN = ("about", "excluded", "hub", "metrics", "models", "names", "operating_points", "parity", "exam.metrics")
 """Keys of the description whose own keys are a study's."""
 _CODE = ("scanbook/", "cloudformation/")
 """What runs a bundle is of no format: a bundle brings its own."""
@@ -76,6 +76,7 @@ def write(folder: Path) -> bundle.Bundle:
         images=planted.pixels(),
         operating_points={"blue": {"classes": ["sky"], "threshold": 0.5, **rates}},
         dataset_card="# Card\n",
+        exam={"rule": "mean", "calibration": 1.2, "abstain_below": 0.3, "metrics": {"accuracy": {"value": 0.5}}},
     )
     for style, name in bundle.FILES.items():  # as in a container: what the service does not run may be missing
         if style not in SERVED.values():
