@@ -114,6 +114,11 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
+    listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).unlink()
+    manifest = adapters.load(listed)
+    assert set(manifest.frame["split"]) == {""} and note(manifest, "so the splits are not those of the source")
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     assert "names 12 images that are in no image folder" in refusal(study)
