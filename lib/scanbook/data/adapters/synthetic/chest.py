@@ -78,7 +78,7 @@ def _consolidation(chest: Chest, severity: float, rng: Rng) -> None:
     spread = 0.20 + 0.18 * severity
     near = np.exp(-(((chest.u - x) / spread) ** 2) - ((chest.v - y) / (1.15 * spread)) ** 2)
     opaque = smoothstep(0.20, 0.75, near + 0.16 * cloud) * (1 - 0.35 * smoothstep(0.6, 1.6, bronchi))
-    chest.amount[:] += _ramp(severity) * 0.36 * opaque * chest.lungs * (1 - chest.heart)
+    chest.amount[:] += _ramp(severity) * 0.42 * opaque * chest.lungs * (1 - chest.heart)
 
 
 def _edema(chest: Chest, severity: float, rng: Rng) -> None:
@@ -91,7 +91,7 @@ def _edema(chest: Chest, severity: float, rng: Rng) -> None:
     lines = smoothstep(0.5, 0.9, np.cos(2 * np.pi * chest.v / 0.055))
     sides = smoothstep(0.50, 0.58, np.abs(chest.u)) * smoothstep(0.05, 0.15, chest.v) * smoothstep(0.50, 0.40, chest.v)
     tissue = tissue + 0.20 * sides * lines
-    chest.amount[:] += _ramp(severity) * (0.70 + 0.75 * severity) * tissue * chest.lungs * (1 - 0.9 * chest.heart)
+    chest.amount[:] += _ramp(severity) * (0.95 + 0.65 * severity) * tissue * chest.lungs * (1 - 0.9 * chest.heart)
 
 
 def _atelectasis(chest: Chest, severity: float, rng: Rng) -> None:
