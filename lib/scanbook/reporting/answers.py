@@ -10,7 +10,7 @@ import pandas as pd
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference
+from scanbook.evaluation import METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -97,9 +97,9 @@ def describe_segmentation(
 def reference_accuracies(manifest: Manifest) -> dict[str, float]:
     """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
 
-    There are none where the test split lacks a class.
+    There are none of findings, and none where the test split lacks a class.
     """
-    if manifest.absent(TEST):
+    if manifest.findings or manifest.absent(TEST):
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
@@ -136,16 +136,20 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
-    shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
+    names = ("auroc", "auprc") if manifest.findings else ("accuracy", "balanced_accuracy", "auroc", "kappa")
+    shown = [metric for metric in names if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
+    reached = f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}"
+    if manifest.findings:
+        lacking = manifest.absent(TEST)
+        of = len(manifest.findings) - len(lacking)
+        others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
+        return [f"{reached}, the means of {of} findings{others}."]
     known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
-    return [
-        f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
-        f"Accuracies to compare with: {known}.",
-    ]
+    return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 
 def describe_final_model(
@@ -178,15 +182,17 @@ def describe_final_model(
 
 
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
-    """Return the accuracy of a model with its interval, or why there is none, for the index of all reports."""
+    """Return the main metric of a model with its interval, or why there is none, for the index of all reports."""
+    metric = main_metric(manifest)
+    title = METRICS[metric].title
     if reason := presence.why_undefined(manifest):
-        return f"{name}: accuracy is not defined: {reason}"
-    value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
-    return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+        return f"{name}: {title} is not defined: {reason}"
+    value, low, high = summary.loc[metric, ["value", "low", "high"]]
+    return f"{name}: {title} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def headline_of_differences(what: str, differences: Mapping[str, Difference], manifest: Manifest) -> str:
-    """Return the differences in accuracy between two ways of training, or why there are none, for the index.
+    """Return the differences in the main metric between two ways of training, or why there are none, for the index.
 
     Args:
         what: What is compared with what.
@@ -195,10 +201,11 @@ def headline_of_differences(what: str, differences: Mapping[str, Difference], ma
     """
     if not differences:
         return ""
+    title = METRICS[main_metric(manifest)].title
     if reason := presence.why_undefined(manifest):
-        return f"accuracy with {what} is not defined: {reason}"
+        return f"{title} with {what} is not defined: {reason}"
     gains = [f"{name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for name, gain in differences.items()]
-    return f"accuracy with {what}: {'; '.join(gains)}"
+    return f"{title} with {what}: {'; '.join(gains)}"
 
 
 def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:

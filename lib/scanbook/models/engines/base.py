@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -110,16 +110,22 @@ def rejection_reason(precision: Precision, reference: np.ndarray, other: np.ndar
             f"fp32: logits differ from Keras's by {difference:.2g} of their spread on {len(other)} images, "
             f"at most {PARITY:g} is allowed"
         )
-    right, answers, labelled = _right_answers(y_true)
-    correct, expected = (int(right(logits).sum()) for logits in (other, reference))
-    if expected - correct > INT8_LOSS * labelled:
+    return _loss_of_int8(reference, other, y_true)
+
+
+def _loss_of_int8(reference: np.ndarray, other: np.ndarray, y_true: np.ndarray) -> str:
+    """Return the line of an int8 model that loses more than `INT8_LOSS`; "" if none does; see `rejection_reason`."""
+    labelled = ~np.isnan(y_true)
+    count, answers = int(labelled.sum()), "images" if y_true.ndim == 1 else "labels"
+    correct, expected = (int((_answers(logits, y_true) == y_true).sum()) for logits in (other, reference))
+    if expected - correct > INT8_LOSS * count + 1e-9:
         return (
-            f"int8: right on {correct} of {labelled} {answers} ({correct / labelled:.1%}), Keras in float32 on "
-            f"{expected} ({expected / labelled:.1%}); it may lose {100 * INT8_LOSS:g} % of the {answers}"
+            f"int8: right on {correct} of {count} {answers} ({correct / count:.1%}), Keras in float32 on {expected} "
+            f"({expected / count:.1%}); it may lose {100 * INT8_LOSS:g} % of the {answers}"
         )
     if y_true.ndim == 1:
         return ""
-    from scanbook.evaluation.metrics import auroc  # here, since a bundle has this module, and none of evaluation
+    from scanbook.evaluation.metrics import auroc  # here: a bundle has this module, and none of evaluation
 
     area, full = (float(auroc(y_true, logits.astype(np.float64))[0]) for logits in (other, reference))
     if full - area > INT8_LOSS:
@@ -130,12 +136,9 @@ def rejection_reason(precision: Precision, reference: np.ndarray, other: np.ndar
     return ""
 
 
-def _right_answers(y_true: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], str, int]:
-    """Return a function of logits that says which answers are right, what these are called, and their number."""
-    if y_true.ndim == 1:
-        return lambda logits: logits.argmax(1) == y_true, "images", len(y_true)
-    labelled = ~np.isnan(y_true)
-    return lambda logits: ((logits > 0) == (y_true == 1)) & labelled, "labels", int(labelled.sum())
+def _answers(logits: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+    """Return the most probable class of each image, `(n,)`; of findings, 1 where one is probable, `(n, k)`."""
+    return logits.argmax(1) if y_true.ndim == 1 else (logits > 0).astype(y_true.dtype)
 
 
 def size_on_disk(path: Path) -> int:
