@@ -21,6 +21,8 @@ RULES = {"mean": np.mean, "maximum": np.max}
 RESOLVED = 0.999
 """Largest probability whose logit is compared: float32 resolves that of a larger one to less than a thousandth."""
 _LARGEST = 1 - 2.0**-24
+_LEAST = 1e-12
+"""Smallest distance from 0 and 1 at which margins count, as in `evaluation.distance`, which chose them."""
 
 
 class Described(Protocol):
@@ -71,7 +73,8 @@ def find_answers(points: Mapping[str, Mapping[str, Any]], probabilities: np.ndar
     """
     thresholds = np.array([np.nan if point["threshold"] is None else point["threshold"] for point in points.values()])
     margins = np.array([point["margin"] for point in points.values()])
-    near = np.abs(log_odds(probabilities) - log_odds(thresholds)) < margins
+    p, cut = (np.clip(np.asarray(values, np.float64), _LEAST, 1 - _LEAST) for values in (probabilities, thresholds))
+    near = np.abs(np.log(p / (1 - p)) - np.log(cut / (1 - cut))) < margins
     answers = np.where(np.asarray(probabilities, np.float64) >= thresholds, PRESENT, ABSENT)
     return np.where(near | np.isnan(thresholds), NOT_SURE, answers)
 

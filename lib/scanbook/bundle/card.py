@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from scanbook.bundle.answering import unsure_range
@@ -308,10 +309,15 @@ def int8_sentence(figures: Mapping[str, Any]) -> str:
     """Return the loss by int8 as a sentence, from `Bundle.int8`."""
     if "auroc" in figures:
         change, low, high = (figures[key] for key in ("change", "low", "high"))
-        return (
+        defined = None not in (change, low, high) and not any(map(isnan, (change, low, high)))
+        area = (
             f"int8 has a macro AUROC of {figures['auroc']:.3f} on {figures['images']} validation images, the trained "
-            f"model {figures['reference']:.3f}: a change of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f}). "
-            f"At the thresholds it is right on {figures['right']:.1%} of the labels, the trained model on "
+            f"model {figures['reference']:.3f}: a change of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
+            if defined
+            else f"The change of the macro AUROC by int8 is not defined on {figures['images']} validation images."
+        )
+        return (
+            f"{area} At the thresholds it is right on {figures['right']:.1%} of the labels, the trained model on "
             f"{figures['right_reference']:.1%}. It may lose {INT8_LOSS:g} of AUROC and {INT8_LOSS:.0%} of the labels."
         )
     change, low, high = (100 * figures[key] for key in ("change", "low", "high"))

@@ -280,12 +280,15 @@ def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: 
     others = f"; other answers: {', '.join(parity.index[~agreeing])}" if not agreeing.all() else ""
     exact = [name for name in parity.index if "int8" not in name]
     formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
+    unsure = f"below a confidence of {written.abstain_below:.2f}"
+    if written.findings:
+        unsure = f"near the threshold of each of {len(written.findings)} findings"
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
         f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread{others}.",
         f"The bundle has the model as {formats}.",
-        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
-        f"confidence of {written.abstain_below:.2f}.",
+        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* "
+        f"{unsure}.",
     ]
 
 
