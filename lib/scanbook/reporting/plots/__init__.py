@@ -22,6 +22,7 @@ from scanbook.reporting.plots.evaluation import (
     roc_arms,
     roc_curves,
 )
+from scanbook.reporting.plots.findings import areas_by_finding, co_occurrence, findings_per_image, label_states
 from scanbook.reporting.plots.hardware import (
     latency_percentiles,
     layer_times,
