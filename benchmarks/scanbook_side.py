@@ -219,7 +219,7 @@ def bare_step(lesions: str, backbone: str, weights: str, size: int, steps: int) 
     images, labels = inputs.photos(lesions, size, 0, BATCH)
     model = _build_network(backbone, weights, size, len(dermoscopy.CLASSES))
     y = np.eye(len(dermoscopy.CLASSES), dtype=np.float32)[labels]
-    model.compile(training.optimizer(Training(), steps), training.fitting.CrossEntropy())
+    model.compile(training.optimizer(Training(), steps), training.objectives.CrossEntropy())
     model.make_train_function()
     step, batch = model.train_function, (tf.constant(images), tf.constant(y))
     again = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())

@@ -132,11 +132,12 @@ def mix(images: np.ndarray, y: np.ndarray, sampled: pd.DataFrame) -> tuple[np.nd
 
     Args:
         images: uint8 `(m, h, w, 3)`.
-        y: Labels, one-hot or shares of classes, float `(m, k)`.
+        y: Labels, float `(m, k)`: 1 or 0 for each class or finding, or shares; NaN where a finding is not labelled.
         sampled: Values of `mixing`, or n of its rows, with places among `images`.
 
     Returns:
-        Images, uint8 `(n, h, w, 3)`, and labels, float32 `(n, k)`, whose rows have the same sums as before.
+        Images, uint8 `(n, h, w, 3)`, and labels, float32 `(n, k)`: rows of classes have the same sums as before, and a
+        finding is labelled where it is in both images.
     """
     mixed = np.empty((len(sampled), *images.shape[1:]), images.dtype)
     for place, row in enumerate(sampled.itertuples()):
@@ -230,12 +231,12 @@ class Augmenter:
 
         Args:
             images: uint8 `(m, h, w, 3)`.
-            y: Labels, one-hot, float32 `(m, k)`.
+            y: Labels, float32 `(m, k)`, NaN where a finding is not labelled.
             epoch: Epoch, from 1 in training.
             batch: Number of the batch in its epoch, from 0.
 
         Returns:
-            Images, uint8 `(m, h, w, 3)`, and labels, float32 `(m, k)`, whose rows sum to 1.
+            Images, uint8 `(m, h, w, 3)`, and labels, float32 `(m, k)`, as `mix` gives them.
         """
         if not self.mixes:
             return images, y

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from scipy.stats import spearmanr
 
 from helpers import planted
 from scanbook import training
 from scanbook.config import Head, Training
 from scanbook.data.manifest import COLUMNS, TRAIN, VALIDATION, Manifest
+from scanbook.evaluation import Calibration
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines, heads
 from scanbook.models.backbones import networks
@@ -41,6 +42,27 @@ def test_maps_average_to_the_logits():
     assert maps.shape[0] == 60 and maps.shape[-1] == 3 and maps.shape[1] == maps.shape[2] > 1
     assert engines.parity(logits, maps.mean((1, 2)) + bias) < 1e-5
     np.testing.assert_allclose(probabilities, softmax(logits / 2.5, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("units", "count"), [([], 1), ([], 4), ([9], 4)])
+def test_findings_end_in_a_calibrated_sigmoid_each(units, count, tmp_path):
+    """p = sigmoid(slope × z + offset), and the map of a finding is that of its own logit, whatever the calibration."""
+    networks.keras.utils.set_random_seed(5)
+    model = backbones.build("small_cnn", PIXELS.shape[1:3], count, planted.weights("small_cnn"), Head(units=units))
+    images, logits = PIXELS[::10], np.asarray(model(PIXELS[::10]))
+    slope, offset = np.linspace(0.4, 1.9, count), np.linspace(-1.5, 0.5, count)
+    calibration = Calibration(slope, offset, ("Platt",) * count)
+    exported = grad_cam.add_heat_maps(model, calibration)
+    probabilities, maps = map(np.asarray, exported(images))
+    np.testing.assert_allclose(probabilities, expit(logits * slope + offset), atol=1e-6)
+    gradient, _ = slopes(model, images, backbones.FEATURES)
+    feature_map = np.asarray(networks.keras.Model(model.input, model.get_layer(backbones.FEATURE_MAP).output)(images))
+    expected = np.einsum("nhwc,nkc->nhwk", feature_map, gradient)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
+    exported.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(backbones.load(tmp_path / "model.keras")(images)[0]), probabilities)
+    converted = engines.OpenVinoEngine(engines.to_openvino(exported)).predict(images)
+    np.testing.assert_allclose(converted[0], probabilities, atol=1e-5)
 
 
 def test_the_trained_model_stays_as_it_was():

@@ -21,7 +21,7 @@ from scanbook.errors import RunError, ScanbookError
 from scanbook.runner import train
 from scanbook.runtime import distribution
 from scanbook.runtime.distribution import Share
-from scanbook.training import fitting
+from scanbook.training import objectives
 
 keras = runtime.keras()
 
@@ -32,6 +32,7 @@ def batches(**options):
     images = draw.integers(0, 256, (50, 16, 16, 3), np.uint8)
     rows = draw.permutation(50)[:37]
     policy = options.pop("policy", "dermoscopy")
+    options |= {"strata": y.argmax(1)} if options.pop("sampling", False) else {}
     return training.Batches(images, rows, y, 10, Augmenter(policy, 37, 3), **options)
 
 
@@ -66,9 +67,9 @@ def test_images_that_fill_a_batch_up_change_neither_loss_nor_metrics():
     more = [np.concatenate([array, array[:4]]) for array in (y, logits)]
     weights = np.repeat(np.float32([1, 0]), (8, 4))
     for classes in (None, np.float32([0.5, 1, 3])):
-        loss = fitting.CrossEntropy(0.1, classes)
+        loss = objectives.CrossEntropy(0.1, classes)
         assert float(loss(*more, sample_weight=weights)) == pytest.approx(float(loss(y, logits)), rel=1e-6)
-    for metric in fitting.metrics():
+    for metric in objectives.ClassObjective(("a", "b", "c")).metrics():
         expected = float(metric(y, logits))
         metric.reset_state()
         assert float(metric(*more, sample_weight=weights)) == pytest.approx(expected, rel=1e-6)

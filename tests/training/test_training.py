@@ -16,7 +16,7 @@ from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import RANDOM, Weights
 from scanbook.training import comparisons, end_to_end, fitting, head, model_selection
-from scanbook.training.batches import class_weights
+from scanbook.training.objectives import ClassObjective, CrossEntropy
 
 keras = fitting.keras
 HISTORY = ["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds", "device"]
@@ -91,7 +91,7 @@ ARMS = {"scratch": scratch, "transfer": transfer, "fine_tune": fine_tune}
 def test_arm_learns_the_planted_colours(arm):
     trained = ARMS[arm]()
     assert accuracy(trained, TEST) > 0.9 and accuracy(trained, VALIDATION) > 0.9
-    assert trained.classes == planted.CLASSES and trained.seconds > 0
+    assert trained.names == planted.CLASSES and trained.seconds > 0
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -317,9 +317,9 @@ def test_cross_entropy_is_of_smoothed_and_of_mixed_labels():
     logits, y = draw.normal(size=(8, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0, 1])
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     for target in (np.eye(3)[y], draw.dirichlet(np.ones(3), 8)):
-        value = float(fitting.CrossEntropy(0.1)(target.astype(np.float32), logits))
+        value = float(CrossEntropy(0.1)(target.astype(np.float32), logits))
         assert value == pytest.approx(-((target * 0.9 + 0.1 / 3) * logs).sum(1).mean(), rel=1e-5)
-    assert float(fitting.CrossEntropy()(np.eye(3)[y], logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
+    assert float(CrossEntropy()(np.eye(3)[y], logits)) == pytest.approx(cross_entropy(logits, y), rel=1e-5)
 
 
 def rare(counts):
@@ -335,7 +335,7 @@ def rare(counts):
 
 def test_balanced_sampling_draws_every_class_alike():
     batches, y = rare((90, 9, 3))
-    sampled = batches(sampling=True)
+    sampled = batches(strata=y.argmax(1))
     counts = np.bincount(y[sampled.order].argmax(1))
     assert counts.sum() == len(y) and np.ptp(counts) <= 1
     repeated = np.bincount(sampled.order, minlength=len(y))
@@ -351,18 +351,18 @@ def test_an_image_sampled_twice_is_augmented_twice():
     draw = np.random.default_rng(5)
     y = np.eye(2, dtype=np.float32)[[0] * 30 + [1]]
     images = draw.integers(0, 256, (31, 16, 16, 3), np.uint8)
-    batch = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), sampling=True)[0]
+    batch = training.Batches(images, np.arange(31), y, 31, Augmenter("dermoscopy", 31, 0), strata=y[:, 1])[0]
     rare_ones = batch[0][batch[1][:, 1] == 1]
     assert len(rare_ones) >= 15 and len(np.unique(rare_ones.reshape(len(rare_ones), -1), axis=0)) == len(rare_ones)
 
 
 def test_class_weights_give_every_class_the_same_say():
     _, y = rare((90, 9, 3))
-    weights = class_weights(y)
+    weights = ClassObjective(("a", "b", "c")).weights(y)
     np.testing.assert_allclose(y.sum(0) * weights, np.full(3, len(y) / 3), rtol=1e-5)
     logits = np.random.default_rng(4).normal(size=y.shape).astype(np.float32)
     by_class = [cross_entropy(logits[y[:, label] == 1], np.full(int(y[:, label].sum()), label)) for label in range(3)]
-    assert float(fitting.CrossEntropy(weights=weights)(y, logits)) == pytest.approx(np.mean(by_class), rel=1e-5)
+    assert float(CrossEntropy(weights=weights)(y, logits)) == pytest.approx(np.mean(by_class), rel=1e-5)
 
 
 def test_mixed_batches_have_mixed_labels():
@@ -402,7 +402,7 @@ def test_first_layers_learn_at_their_share_of_the_rate():
     assert sorted(shares.values()) == list(shares.values())
     before = {variable.path: np.array(variable) for variable in (first.kernel, last.kernel)}
     rate = fitting.optimizer(Training(epochs=1, rate_schedule="constant"), 1, shares)
-    model.compile(rate, fitting.CrossEntropy(), run_eagerly=True)
+    model.compile(rate, CrossEntropy(), run_eagerly=True)
     model.train_on_batch(planted.pixels()[:8, :32, :32], np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1]])
     # Adam's first step is the rate itself, for every weight whose gradient is not tiny
     moved = [np.quantile(np.abs(np.array(v) - before[v.path]), 0.9) for v in (first.kernel, last.kernel)]

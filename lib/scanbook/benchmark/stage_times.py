@@ -61,7 +61,7 @@ def epoch_times(
     rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[:count]
     files = [Path(path) for path in manifest.frame["path"].iloc[rows]]
     batch, size = study.fine_tuning.batch_size, images.shape[1:3]
-    pixels, y = np.asarray(images[rows]), np.eye(len(manifest.classes), dtype=np.float32)[manifest.y[rows]]
+    pixels, y = np.asarray(images[rows]), manifest.labels.values[rows]
     augment = Augmenter(study.augmentation, len(rows), study.seed)
 
     def decode(_: int) -> None:

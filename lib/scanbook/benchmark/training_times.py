@@ -36,8 +36,9 @@ class TrainingTimes:
         backbone: Name of the trained network.
         strong: The same images for every arm. `arm`, `threads`, `images`; `seconds` (median), `low`, `high`,
             `first_epoch`, `total` of all epochs, including the first; `accuracy` on training images and
-            `validation_accuracy` after the last epoch; `images_per_second`; `speedup` over one thread, `efficiency`,
-            speed-up over threads, and Karp and Flatt's `serial_fraction`, both undefined for a GPU.
+            `validation_accuracy` after the last epoch, of findings the share of right labels; `images_per_second`;
+            `speedup` over one thread, `efficiency`, speed-up over threads, and Karp and Flatt's `serial_fraction`, both
+            undefined for a GPU.
         weak: The same number of images per thread for every arm, processors only. `arm`, `threads`, `images`,
             `seconds`, `low`, `high`, `images_per_second`; `speedup` scaled by the work, `efficiency`, and Gustafson's
             `serial_fraction`.
@@ -198,8 +199,8 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     from scanbook.augmentation import Augmenter
     from scanbook.config import Head, Training
     from scanbook.models import backbones
+    from scanbook.training import objectives
     from scanbook.training.end_to_end import build_in_training_precision
-    from scanbook.training.fitting import CrossEntropy, metrics
 
     source, path, digest = task["weights"]
     weights = Weights(source, Path(path) if path else None, digest)
@@ -207,7 +208,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     manifest = pd.read_pickle(Path(task["data"]) / "manifest.pickle")
     size, head = images.shape[1:3], Head.model_validate(task["head"])
     model = build_in_training_precision(
-        lambda: backbones.build(task["backbone"], size, len(manifest.classes), weights, head)
+        lambda: backbones.build(task["backbone"], size, len(manifest.names), weights, head)
     )
     training.set_trainable(model)
     rows, y = manifest.rows(TRAIN), manifest.label_values(TRAIN)
@@ -221,7 +222,9 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
 
     whole, epochs = batches(len(rows)), task["epochs"] + 1
     values = Training(epochs=epochs, batch_size=task["batch_size"])
-    model.compile(training.optimizer(values, whole.num_batches), CrossEntropy(), weighted_metrics=metrics())
+    objective = objectives.of(manifest.labels)
+    steps = training.optimizer(values, whole.num_batches)
+    model.compile(steps, objective.loss(), weighted_metrics=objective.metrics())
     model.optimizer.build(model.trainable_variables)
     seconds, history = _epochs(model, whole, epochs)
     validation = manifest.rows(VALIDATION)
@@ -232,7 +235,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
         "first_epoch": seconds[0],
         "total": sum(seconds),
         "accuracy": history["accuracy"][-1],
-        "validation_accuracy": float((logits.argmax(1) == manifest.y[validation]).mean()),
+        "validation_accuracy": objective.accuracy(manifest.label_values(VALIDATION), logits),
     }
     weak = None
     if task["weak_images"] == len(rows):

@@ -188,7 +188,9 @@ class Study(Block):
         """Classes that the study names; a sample or an override may exclude all images of some of them."""
         keys = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
         stand_in = self.stand_in.classes if self.stand_in and not keys.get("classes") else {}
-        return {*keys.get("classes", {}).values(), *keys.get("extra_classes", ()), *keys["claimed"], *stand_in}
+        findings = getattr(self.dataset, "finding_names", {}).values()  # a stand-in draws some of them
+        named = (*keys.get("classes", {}).values(), *keys.get("extra_classes", ()), *keys["claimed"])
+        return {*named, *stand_in, *findings}
 
     def resolved(self) -> dict[str, Any]:
         """Return all that a result can depend on, as plain JSON: every attribute except the place of the data."""

@@ -63,7 +63,8 @@ class Head(Block):
     units: list[Positive] = []
     """Units of the hidden layers (Dense, ReLU)."""
     output: Literal["softmax", "sigmoid", "ordinal"] = "softmax"
-    """softmax; sigmoid: one score for two classes; ordinal: one step from each grade to the next."""
+    """softmax; sigmoid: one score for two classes; ordinal: one step from each grade to the next. Findings leave it out:
+    each has a score of its own."""
     epochs: Positive = 20
     """Passes over the features."""
     learning_rate: Rate = 1e-2
@@ -88,9 +89,11 @@ class Training(Schedule):
     patience: Positive | None = None
     """Epochs without a lower validation loss after which training stops; null: it does not."""
     balance: Literal["none", "class_weights", "sampling"] = "none"
-    """Correction for rare classes: weights in the loss, or every class sampled equally often."""
+    """Correction for rare labels: weights in the loss, or equal sampling. class_weights: every class counts as much as
+    another, and of each finding present as much as absent. sampling: every class is sampled equally often; an image
+    with findings counts for its rarest one, and images without any are sampled like one more finding."""
     label_smoothing: Fraction = 0.0
-    """Share of the label that is distributed over all classes."""
+    """Share of the label that is distributed over all classes; of a finding, over present and absent."""
     weight_decay: Penalty = 0.0
     """Weight decay of all layers; biases and normalisation have none."""
 

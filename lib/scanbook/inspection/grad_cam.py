@@ -1,6 +1,7 @@
 """Grad-CAM inside the model itself, and a check that it depends on the trained weights.
 
-Grad-CAM weighs the channels of the last feature map by the gradient of a class's logit (Selvaraju et al., ICCV 2017).
+Grad-CAM weighs the channels of the last feature map by the gradient of a logit (Selvaraju et al., ICCV 2017): that of a
+class, or of a finding.
 From the logits to the pooled features that gradient is a product of the head's matrices, its ReLU masks and the slope
 of its output, so it is computed in the graph: exact, without automatic differentiation, and exportable.
 """
@@ -16,7 +17,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from scanbook import runtime
-from scanbook.evaluation import group_weights, interval
+from scanbook.evaluation import Calibration, group_weights, interval
 from scanbook.models import backbones, heads
 
 keras = runtime.keras()
@@ -34,7 +35,7 @@ STEPS = {
 """Steps of the randomisation check: it re-initialises the head, and a share of all other arrays from the top down."""
 
 
-def add_heat_maps(model: Any, temperature: float) -> Any:
+def add_heat_maps(model: Any, calibration: float | Calibration) -> Any:
     """Return the network that is exported, with calibrated probabilities and heat maps.
 
     A map is the feature map times the gradient of the logit by the pooled features. For mean pooling that is Grad-CAM
@@ -44,15 +45,15 @@ def add_heat_maps(model: Any, temperature: float) -> Any:
 
     Args:
         model: A network of `backbones.build`, trained.
-        temperature: Divisor of the logits before the softmax.
+        calibration: Of classes, the temperature that divides the logits before the softmax; of findings, the
+            calibration of each, whose logits end in a sigmoid of their own.
 
     Returns:
-        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to probabilities, float32 `(n, k)`, and class activation maps,
-        float32 `(n, h', w', k)`, in logits: with mean pooling and a head without hidden layers, softmax or sigmoid, a
-        map's average plus the bias is the class's logit.
+        A `keras.Model` from uint8 RGB `(n, h, w, 3)` to probabilities, float32 `(n, k)`, and activation maps, float32
+        `(n, h', w', k)`, in logits before calibration: with mean pooling and a head without hidden layers, softmax or
+        sigmoid, a map's average plus the bias is the logit of the class or finding.
     """
-    scaled = layers.Rescaling(1.0 / temperature, name="temperature")(model.output)
-    probabilities = layers.Softmax(name="probabilities")(scaled)
+    probabilities = _calibrated(model.output, calibration)
     feature_map = model.get_layer(backbones.FEATURE_MAP).output
     dense, form = heads.head_layers(model), heads.output_form(model)
     if len(dense) > 1 or form == "ordinal":
@@ -67,6 +68,16 @@ def add_heat_maps(model: Any, temperature: float) -> Any:
     for layer, kernel in kernels:
         layer.set_weights([kernel])
     return exported
+
+
+def _calibrated(logits: Any, calibration: float | Calibration) -> Any:
+    """Return the probabilities of logits, `(n, k)`: of classes, which sum to 1, or of findings."""
+    if isinstance(calibration, Calibration):
+        slope, offset = calibration.slope.tolist(), calibration.offset.tolist()
+        scaled = layers.Rescaling(slope, offset, dtype="float32", name="calibration")(logits)
+        return layers.Activation("sigmoid", dtype="float32", name="probabilities")(scaled)
+    scaled = layers.Rescaling(1.0 / calibration, name="temperature")(logits)
+    return layers.Softmax(name="probabilities")(scaled)
 
 
 _SIGMOID = np.array([[-0.5], [0.5]], np.float32)
@@ -110,11 +121,11 @@ def _output_gradient(z: Any, form: str) -> Any:
 
 
 def grad_cam(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return Grad-CAM of one class per image, from the heat maps of `add_heat_maps`.
+    """Return Grad-CAM of one class or finding per image, from the heat maps of `add_heat_maps`.
 
     Args:
         maps: float32 `(n, h', w', k)`.
-        classes: Class to show for each image, int `(n,)`.
+        classes: Class or finding to show for each image, int `(n,)`.
         size: Height and width to enlarge to.
 
     Returns:
@@ -128,9 +139,9 @@ def grad_cam(maps: np.ndarray, classes: np.ndarray, size: tuple[int, int]) -> np
 def randomisation_check(model: Any, images: np.ndarray, seed: int) -> pd.DataFrame:
     """Check whether the heat maps depend on the trained weights (Adebayo et al., NeurIPS 2018, section 3).
 
-    Layers are re-initialised from the top down, and the maps of the class that the trained network predicts are ranked
-    position by position. Maps that do not change show edges of the image, not evidence of the network. The maps are
-    compared with their negative part, whose zeros would otherwise be tied.
+    Layers are re-initialised from the top down, and the maps of the class that the trained network predicts, or of the
+    finding of the largest logit, are ranked position by position. Maps that do not change show edges of the image, not
+    evidence of the network. The maps are compared with their negative part, whose zeros would otherwise be tied.
 
     Args:
         model: A network of `backbones.build`, trained; not changed.

@@ -49,7 +49,7 @@ def extract_views(
     """Extract the pooled features of augmented copies of the training images, with their labels.
 
     A policy that mixes images does so within chunks, in an order sampled anew for each view: neighbours in a manifest
-    are often of one class.
+    are often labelled alike.
 
     Args:
         manifest: The dataset, split.
@@ -61,9 +61,9 @@ def extract_views(
         seed: Seed of the sampled parameters.
 
     Returns:
-        Features, a read-only memory map, float32 `(views, m, channels)`, and labels as shares of the k classes, float32
-        `(views, m, k)`, one-hot unless the policy mixes; for the m training images in the manifest's order. And the
-        seconds of their extraction, now or when they were stored.
+        Features, a read-only memory map, float32 `(views, m, channels)`, and labels, float32 `(views, m, k)`, those of
+        the images or, if the policy mixes, shares; for the m training images in the manifest's order. And the seconds
+        of their extraction, now or when they were stored.
     """
     rows = manifest.rows(TRAIN)
     augmentation = {"policy": registry.policy(policy), "views": views, "seed": seed}
@@ -71,8 +71,8 @@ def extract_views(
     def build(folder: Path) -> None:
         engine = _engine(folder, backbone, weights, images.shape[1:3])
         augment = Augmenter(policy, len(rows), seed)
-        one_hot = manifest.label_values(TRAIN)
-        labels = np.tile(one_hot, (views, 1, 1))
+        own = manifest.label_values(TRAIN)
+        labels = np.tile(own, (views, 1, 1))
         shape = (views, len(rows), engine.predict(images[rows[:1]])[0].shape[1])
         features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float32, shape)
         for view in runtime.progress(range(views), f"augmented features of {backbone}"):
@@ -81,7 +81,7 @@ def extract_views(
                 order = np.random.default_rng([seed, 1, view]).permutation(order)
             for chunk, places in enumerate(engines.chunks(order)):
                 copies = augment(images[rows[places]], places, view)
-                copies, labels[view, places] = augment.mix(copies, one_hot[places], view, chunk)
+                copies, labels[view, places] = augment.mix(copies, own[places], view, chunk)
                 features[view, places] = engine.predict(copies)[0]
         features.flush()
         np.save(folder / "labels.npy", labels)

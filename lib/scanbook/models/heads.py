@@ -1,15 +1,18 @@
-"""Heads: layers on a network's pooled features that end in one logit per class, for every form of output.
+"""Heads: layers on a network's pooled features that end in one logit per class or finding, for every form of output.
 
 A head has hidden layers and one of three outputs. Softmax has one logit per class. Sigmoid has one score for two
 classes. Ordinal is the continuation-ratio model (Fienberg, The Analysis of Cross-Classified Categorical Data, 1980,
 section 6.6; trained jointly as in CORN, Shi et al., arXiv:2111.08851): one step per grade, the probability of going
 beyond it once it is reached. All three give logits whose softmax is the distribution over the classes, so that one loss
-trains them and one temperature calibrates them. All layers are Keras's own: a model loads without scanbook's code.
+trains them and one temperature calibrates them. Findings have the same linear layer as softmax, and the sigmoid of a
+logit is the probability that its finding is present. All layers are Keras's own: a model loads without scanbook's code.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from scanbook import runtime
 from scanbook.config import Head
@@ -32,7 +35,7 @@ def attach(features: Any, classes: int, head: Head = SOFTMAX) -> Any:
 
     Args:
         features: Symbolic tensor `(n, channels)`: a network's pooled features, or a `keras.Input` for cached ones.
-        classes: Number of classes k.
+        classes: Number of classes or findings k.
         head: Hidden layers and form of the output.
 
     Returns:
@@ -68,6 +71,12 @@ def check(classes: int, head: Head) -> None:
         raise ModelError(f"a sigmoid head has two classes, not {classes}; set head.output to softmax or ordinal")
     if head.output == "ordinal" and classes < 2:
         raise ModelError(f"an ordinal head has at least two grades, not {classes}; set head.output to softmax")
+
+
+def start_from(model: Any, logits: np.ndarray | None) -> None:
+    """Let a model's head start with these logits, float `(k,)`; None leaves it as it is."""
+    if logits is not None:
+        head_layers(model)[-1].bias.assign(logits)
 
 
 def head_layers(model: Any) -> list[Any]:

@@ -22,10 +22,11 @@ class Batches(keras.utils.PyDataset):
     Args:
         images: uint8 `(n, h, w, 3)`.
         rows: Rows of `images` that are used, int `(m,)`.
-        y: Targets of these rows, `(m, ...)`: one-hot classes, or masks.
+        y: Targets of these rows, `(m, ...)`: labels, NaN where one is missing, or masks.
         batch_size: Images per batch, of all processes together.
         augment: The policy.
-        sampling: Whether every class is sampled equally often, with m images per epoch in all.
+        strata: Stratum of each of these rows, int `(m,)`, if all strata are sampled equally often, with m images per
+            epoch in all.
         shuffle: Whether the order is sampled anew for every epoch.
     """
 
@@ -37,21 +38,21 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         augment: Augmenter,
         *,
-        sampling: bool = False,
+        strata: np.ndarray | None = None,
         shuffle: bool = True,
     ) -> None:
         # with one worker Keras takes tf.data's generator, which pauses for two seconds at the start of an epoch
         super().__init__(workers=2)
         self.images, self.rows, self.y = images, rows, y
-        self.batch_size, self.augment, self.sampling, self.shuffle = batch_size, augment, sampling, shuffle
+        self.batch_size, self.augment, self.strata, self.shuffle = batch_size, augment, strata, shuffle
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
         """Sample the order of an epoch. Keras ends one before the first, so training epochs count from 1."""
         self.epoch = epoch
         random = np.random.default_rng([self.augment.seed, 1, epoch])
-        if self.sampling:
-            self.order = _balanced(self.y.argmax(1), random)
+        if self.strata is not None:
+            self.order = _balanced(self.strata, random)
         else:
             self.order = random.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
 
@@ -71,7 +72,7 @@ class Batches(keras.utils.PyDataset):
             mixing[["place", "partner"]] = places.reshape(-1, 2)
         places = self.order[slots[own]]
         # an image that balanced sampling takes twice is augmented differently each time
-        positions = slots[own] if self.sampling else places
+        positions = places if self.strata is None else slots[own]
         images, y = self.augment(self.images[self.rows[places]], positions, self.epoch), self.y[places]
         if self.augment.mixes:
             images, y = augmentation.mix(images, y, mixing)
@@ -91,24 +92,13 @@ class Batches(keras.utils.PyDataset):
         self.begin(self.epoch + 1)
 
 
-def class_weights(y: np.ndarray) -> np.ndarray:
-    """Return the inverse frequency of each class, 1 on average over the images; 0 for a class without images.
-
-    Args:
-        y: One-hot classes, float `(n, k)`.
-    """
-    counts = y.sum(0)
-    present = counts > 0
-    return np.where(present, len(y) / (present.sum() * np.maximum(counts, 1)), 0.0)
-
-
-def _balanced(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return as many places as labels, every class equally often: each cycles through its own places, shuffled."""
-    classes = np.unique(labels)
-    count = -(-len(labels) // len(classes))
+def _balanced(strata: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return as many places as images, every stratum equally often: each cycles through its own places, shuffled."""
+    kinds = np.unique(strata)
+    count = -(-len(strata) // len(kinds))
     sampled = []
-    for label in classes:
-        places = np.flatnonzero(labels == label)
+    for kind in kinds:
+        places = np.flatnonzero(strata == kind)
         cycles = [random.permutation(places) for _ in range(-(-count // len(places)))]
         sampled.append(np.concatenate(cycles)[:count])
-    return random.permutation(np.concatenate(sampled))[: len(labels)]
+    return random.permutation(np.concatenate(sampled))[: len(strata)]

@@ -17,14 +17,13 @@ from scanbook import registry, runtime, store
 from scanbook.augmentation import Augmenter
 from scanbook.config import FineTuning, Study, Training
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
-from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import Weights
 from scanbook.runtime import distribution
 from scanbook.store import checkpoint, stage
-from scanbook.training import trained_model
-from scanbook.training.batches import Batches, class_weights
-from scanbook.training.fitting import CrossEntropy, depth_shares, fit, metrics, optimizer, weighted_layers
+from scanbook.training import objectives, trained_model
+from scanbook.training.batches import Batches
+from scanbook.training.fitting import depth_shares, fit, optimizer, weighted_layers
 from scanbook.training.trained_model import TrainedModel
 
 keras = runtime.keras()
@@ -113,16 +112,18 @@ class EndToEndTraining:
 
     def _network(self) -> Any:
         size = self.images.shape[1:3]
-        return backbones.build(self.backbone, size, len(self.manifest.classes), head=self.study.head)
+        return backbones.build(self.backbone, size, len(self.manifest.names), head=self.study.head)
 
     def _fit(self, checkpoints: Path) -> tuple[Any, pd.DataFrame, dict[str, np.ndarray]]:
         """Return the network of the epoch with the lowest validation loss, its history, and the logits by stage."""
-        check_classes(self.study, self.manifest)
+        check_labels(self.study, self.manifest)
         model = build_in_training_precision(self._network)
         if self.frozen:
             backbones.set_weights(model, self.frozen.load_model().get_weights())
             return (model, *self._fine_tune(model, checkpoints))
         plan = Plan(self.name, self.study.scratch, self.policy, self.study.seed)
+        if plan.values.balance == "none":
+            heads.start_from(model, objectives.of(self.manifest.labels).prior(self.manifest.label_values(TRAIN)))
         return model, train_network(plan, model, self.images, self.manifest, checkpoints / "scratch.npz"), {}
 
     def _fine_tune(self, model: Any, checkpoints: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -162,13 +163,10 @@ class EndToEndTraining:
         return pd.concat(histories, ignore_index=True), logits
 
 
-def check_classes(study: Study, manifest: Manifest) -> None:
-    """Raise a `ModelError` if the training images are of one class, or the head does not fit the classes."""
-    heads.check(len(manifest.classes), study.head)
-    present = np.unique(manifest.y[manifest.rows(TRAIN)])
-    if len(present) < 2:
-        problem = f"are all of class {manifest.classes[present[0]]!r}" if len(present) else "are missing"
-        raise ModelError(f"training images {problem}; expected at least two classes; raise limit or change splits")
+def check_labels(study: Study, manifest: Manifest) -> None:
+    """Raise a `ModelError` if the training images do not show what is to be learnt, or the head does not fit it."""
+    labels = manifest.labels
+    objectives.of(labels).check(study.head, labels.rows(manifest.rows(TRAIN)))
 
 
 @dataclass(frozen=True)
@@ -197,22 +195,23 @@ def train_network(
         plan: How to train.
         model: A network of `backbones.build`; trained in place.
         images: uint8 `(n, h, w, 3)`.
-        manifest: Class and split of each image.
+        manifest: Labels and split of each image.
         resume: Checkpoint to continue from and to write; None writes none.
 
     Returns:
         One row per epoch, as `TrainedModel.history`.
     """
     values, rows, y = plan.values, manifest.rows(TRAIN), manifest.label_values(TRAIN)
-    augment = Augmenter(plan.policy, len(rows), plan.seed)
-    batches = Batches(images, rows, y, values.batch_size, augment, sampling=values.balance == "sampling")
+    objective, augment = objectives.of(manifest.labels), Augmenter(plan.policy, len(rows), plan.seed)
+    strata = objective.strata(y) if values.balance == "sampling" else None
+    batches = Batches(images, rows, y, values.batch_size, augment, strata=strata)
     validation_rows = manifest.rows(VALIDATION)
     no_augmentation = Augmenter("none", len(validation_rows), plan.seed)
     validation = Batches(images, validation_rows, manifest.label_values(VALIDATION), 64, no_augmentation, shuffle=False)
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
-    loss = CrossEntropy(values.label_smoothing, class_weights(y) if values.balance == "class_weights" else None)
-    model.compile(optimizer(values, batches.num_batches, shares), loss, weighted_metrics=metrics())
+    loss = objective.loss(values.label_smoothing, objective.weights(y) if values.balance == "class_weights" else None)
+    model.compile(optimizer(values, batches.num_batches, shares), loss, weighted_metrics=objective.metrics())
     return fit(plan.name, model, batches, validation, values, checkpoint=resume)
 
 

@@ -1,4 +1,4 @@
-"""Fits a network: loss, optimizer, callbacks, and a checkpoint after every epoch."""
+"""Fits a network: optimizer, callbacks, and a checkpoint after every epoch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from scanbook.runtime import distribution
 from scanbook.runtime.steps import Step, reported
 from scanbook.store import atomic_write
 from scanbook.training.batches import Batches
+from scanbook.training.objectives import MONITORED
 
 keras = runtime.keras()
 
@@ -152,7 +153,6 @@ class Checkpoint(keras.callbacks.Callback):
 
 _NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
 """Errors of Python, TensorFlow and PyTorch; JAX says RESOURCE_EXHAUSTED."""
-_MONITORED = "cross_entropy"
 _PROGRESS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
 """Attributes with the progress of Keras's EarlyStopping and ReduceLROnPlateau: all are numbers."""
 
@@ -228,33 +228,6 @@ def optimizer(values: Schedule, steps: int, shares: Mapping[str, float] | None =
     return adam
 
 
-class CrossEntropy(keras.losses.Loss):
-    """Cross-entropy of one-hot, smoothed or mixed classes against logits.
-
-    Args:
-        smoothing: Share of a label that is spread over all classes.
-        weights: Weight of an image of each class, float `(k,)`; None for 1 each.
-    """
-
-    def __init__(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> None:
-        # a mean over the images with weight 1: images that fill a batch up have weight 0
-        super().__init__(name="cross_entropy", reduction="mean_with_sample_weight")
-        self.smoothing, self.weights = smoothing, weights
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each image, `(n,)`."""
-        losses = keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True, label_smoothing=self.smoothing)
-        if self.weights is None:
-            return losses
-        return losses * keras.ops.matmul(y_true, keras.ops.cast(self.weights, y_true.dtype))
-
-
-def metrics() -> list[Any]:
-    """Return cross-entropy without penalty or smoothing, and accuracy (of a mixed label: for its largest share)."""
-    cross_entropy = keras.metrics.CategoricalCrossentropy(from_logits=True, name=_MONITORED)
-    return [cross_entropy, keras.metrics.CategoricalAccuracy(name="accuracy")]
-
-
 def fit(
     name: str,
     model: Any,
@@ -268,8 +241,8 @@ def fit(
 
     Args:
         name: Name of the training, for progress lines.
-        model: Compiled with `CrossEntropy` and `metrics`; trained in place.
-        train: Batches, or arrays `x` and one-hot `y`.
+        model: Compiled with the loss and the metrics of an objective; trained in place.
+        train: Batches, or arrays `x` and `y`.
         validation: Batches, or arrays, of the validation images.
         values: Epochs, batch size and patience.
         checkpoint: File from which a killed training is resumed; None writes none.
@@ -284,7 +257,7 @@ def fit(
     """
     batches = isinstance(train, Batches)
     patience = getattr(values, "patience", None) or values.epochs
-    lowest = {"monitor": f"val_{_MONITORED}", "mode": "min"}
+    lowest = {"monitor": f"val_{MONITORED}", "mode": "min"}
     callbacks = [keras.callbacks.EarlyStopping(**lowest, patience=patience, restore_best_weights=True)]
     if getattr(values, "rate_schedule", "") == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**lowest, factor=0.5, patience=values.plateau_patience))
@@ -316,6 +289,6 @@ def fit(
             raise ModelError(f"{name}: out of memory; lower batch_size or image_size") from error
         raise
     frame = pd.DataFrame(saved.rows).drop(columns=["loss", "val_loss"])
-    frame = frame.rename(columns=lambda key: key.replace(_MONITORED, "loss").replace("val_", "validation_"))
+    frame = frame.rename(columns=lambda key: key.replace(MONITORED, "loss").replace("val_", "validation_"))
     frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
     return frame[["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds", "device"]]

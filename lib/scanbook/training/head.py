@@ -16,8 +16,9 @@ from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
 from scanbook.models import heads
 from scanbook.runtime import distribution
+from scanbook.training import objectives
 from scanbook.training.batches import Batches
-from scanbook.training.fitting import CrossEntropy, fit, metrics
+from scanbook.training.fitting import fit
 from scanbook.training.trained_model import validation_loss
 
 keras = runtime.keras()
@@ -97,13 +98,13 @@ def fit_head(
     Args:
         study: Study with the hyper-parameters, in `head`.
         manifest: The dataset, split.
-        train: Features of n images, augmented views included, and one-hot classes, float32 `(n, k)`.
+        train: Features of n images, augmented views included, and their labels, float32 `(n, k)`.
         validation: Features of the validation images, float32 `(m, channels)`.
 
     Returns:
         Kernel and bias of each Dense layer, first to last; and one row per epoch.
     """
-    plan, (x, y) = study.head, train
+    plan, (x, y), objective = study.head, train, objectives.of(manifest.labels)
     mean, axes = principal_axes(x)
     projected = x.project(mean, axes)
     if projected.nbytes > _IN_MEMORY and distribution.share() is None:
@@ -115,14 +116,15 @@ def fit_head(
     fits = []
     for penalty in plan.l2:
         entry = keras.Input((projected.shape[1],))
-        model = keras.Model(entry, heads.attach(entry, len(manifest.classes), plan))
+        model = keras.Model(entry, heads.attach(entry, len(manifest.names), plan))
         dense = heads.head_layers(model)
         for layer in dense:
-            layer.kernel.regularizer = keras.regularizers.L2(penalty)
+            layer.kernel.regularizer = keras.regularizers.L2(objective.penalty(penalty))
         if not plan.units:
             dense[0].kernel.assign(np.zeros(dense[0].kernel.shape))  # convex: the same optimum from anywhere
+        heads.start_from(model, objective.prior(y))
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs * -(-len(y) // plan.batch_size))
-        model.compile(keras.optimizers.Adam(rate), CrossEntropy(), metrics=metrics())
+        model.compile(keras.optimizers.Adam(rate), objective.loss(), metrics=objective.metrics())
         history = fit("head", model, train_on, (x_validation, manifest.label_values(VALIDATION)), plan)
         logits = keras.ops.convert_to_numpy(model(x_validation))
         fits.append((validation_loss(manifest, logits), penalty, [layer.get_weights() for layer in dense], history))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
 
 from scanbook import registry, runtime
 from scanbook.augmentation import Augmenter
@@ -20,8 +19,8 @@ from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import RANDOM, Weights
 from scanbook.store import atomic_write, stage
-from scanbook.training import trained_model
-from scanbook.training.end_to_end import EndToEndTraining, check_classes
+from scanbook.training import objectives, trained_model
+from scanbook.training.end_to_end import EndToEndTraining, check_labels
 from scanbook.training.head import Rows, fit_head
 from scanbook.training.trained_model import TrainedModel, validation_loss
 
@@ -44,7 +43,7 @@ def train_head(
         The whole network, backbone and head.
 
     Raises:
-        ModelError: The weights are random, or the training images are of one class.
+        ModelError: The weights are random, or the training images do not show what is to be learnt.
     """
     if weights == RANDOM:
         raise ModelError(
@@ -55,7 +54,7 @@ def train_head(
     inputs |= {"head": study.head, "policy": registry.policy(policy), "seed": study.seed}
 
     def build(folder: Path) -> None:
-        check_classes(study, manifest)
+        check_labels(study, manifest)
         runtime.configure(study.seed)
         values, extraction = features.extract(manifest, images, backbone, weights)
         rows, started = manifest.rows(TRAIN), time.perf_counter() - extraction
@@ -68,7 +67,7 @@ def train_head(
             x_train += [(view, np.arange(len(rows))) for view in views]
             y_train = np.concatenate([y_train, *labels])
         head, history = fit_head(study, manifest, (Rows(x_train), y_train), values[manifest.rows(VALIDATION)])
-        model = backbones.build(backbone, images.shape[1:3], len(manifest.classes), weights, study.head)
+        model = backbones.build(backbone, images.shape[1:3], len(manifest.names), weights, study.head)
         for layer, arrays in zip(heads.head_layers(model), head, strict=True):
             layer.set_weights(arrays)
         trained_model.save_training(folder, model, history, manifest, images)
@@ -167,13 +166,14 @@ def average_models(
     def build(folder: Path) -> None:
         (folder / trained_model.MODEL).write_bytes((members[0].folder / trained_model.MODEL).read_bytes())
         atomic_write(folder / trained_model.HISTORY, members[0].history.to_csv(index=False))
-        logits = {}
+        objective, logits = objectives.of(manifest.labels), {}
         for split in (VALIDATION, TEST):
             rows = manifest.rows(split)
-            probabilities = [softmax(member.logits(split).astype(np.float64), axis=1) for member in members]
+            of_members = [member.logits(split) for member in members]
             for member in members if options.test_time_views else ():
-                probabilities += _predict_views(study, member, images, rows, f"views of {split} images")
-            logits[split] = np.log(np.maximum(np.mean(probabilities, axis=0), 1e-12)).astype(np.float32)
+                of_members += _predict_views(study, member, images, rows, f"views of {split} images")
+            average = np.mean([objective.probabilities(values) for values in of_members], axis=0)
+            logits[split] = objective.logits(average).astype(np.float32)
         np.savez(folder / trained_model.LOGITS, **logits)
         atomic_write(folder / trained_model.SECONDS, f"{sum(member.seconds for member in members):.3f}\n")
 
@@ -184,14 +184,14 @@ def average_models(
 def _predict_views(
     study: Study, network: TrainedModel, images: np.ndarray, rows: np.ndarray, description: str
 ) -> list[np.ndarray]:
-    """Return the probabilities of augmented views of the images of n rows, float64 `(n, k)` per view."""
+    """Return the logits of augmented views of the images of n rows, float32 `(n, k)` per view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.load_model()), "throughput")
     augment = Augmenter(network.policy, len(rows), study.seed)
-    probabilities = []
+    of_views = []
     for view in runtime.progress(range(study.evaluation.test_time_views), description):
         logits = [
             engine.predict(augment(images[rows[chunk]], chunk, view))[0]
             for chunk in engines.chunks(np.arange(len(rows)))
         ]
-        probabilities.append(softmax(np.concatenate(logits).astype(np.float64), axis=1))
-    return probabilities
+        of_views.append(np.concatenate(logits))
+    return of_views

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import log_softmax
-from sklearn.metrics import log_loss
 
 from scanbook import runtime
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.models import backbones, engines
 from scanbook.store import atomic_write
+from scanbook.training import objectives
 
 keras = runtime.keras()
 
@@ -32,7 +31,7 @@ class TrainedModel:
         folder: Folder of the stage that holds it.
         history: One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`,
             `seconds` since the start of training, and the `device` that trained.
-        classes: Class names, in the order of the logits.
+        names: Classes or findings, in the order of the logits.
         policy: Augmentation policy of its training images.
         seed: Seed of its training.
     """
@@ -40,7 +39,7 @@ class TrainedModel:
     name: str
     folder: Path
     history: pd.DataFrame
-    classes: tuple[str, ...]
+    names: tuple[str, ...]
     policy: str
     seed: int
 
@@ -114,11 +113,9 @@ def save_seconds(folder: Path, started: float, history: pd.DataFrame | None = No
 
 def read_training(name: str, manifest: Manifest, folder: Path, policy: str, seed: int) -> TrainedModel:
     """Return the network that a stage holds."""
-    return TrainedModel(name, folder, pd.read_csv(folder / HISTORY), manifest.classes, policy, seed)
+    return TrainedModel(name, folder, pd.read_csv(folder / HISTORY), manifest.names, policy, seed)
 
 
 def validation_loss(manifest: Manifest, logits: np.ndarray) -> float:
-    """Return the log loss of validation logits, float `(m, k)`, by which networks and penalties are chosen."""
-    y = manifest.y[manifest.rows(VALIDATION)]
-    probabilities = np.exp(log_softmax(logits.astype(np.float64), axis=1))
-    return float(log_loss(y, probabilities, labels=range(len(manifest.classes))))
+    """Return the cross-entropy of validation logits, float `(m, k)`, by which networks and penalties are chosen."""
+    return objectives.of(manifest.labels).validation_loss(manifest.label_values(VALIDATION), logits)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from scanbook.config import KAGGLE, Study
-from scanbook.data.adapters import files, folder, kaggle, medmnist, stand_in, table
+from scanbook.data.adapters import files, findings, folder, kaggle, medmnist, stand_in, table
 from scanbook.data.adapters.synthetic import dataset as synthetic
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
@@ -21,8 +22,8 @@ def load(study: Study) -> Manifest:
     """Return the manifest of a study's images: one row per image, with the splits of the source where it has any.
 
     A study on its stand-in lists synthetic images. With DATA=kaggle, a missing dataset is downloaded first. Where the
-    study sets `limit`, whole groups are sampled by class until about that many images are listed. The sentences on the
-    listing that a report shows are in `facts["notes"]`.
+    study sets `limit`, whole groups are sampled by class, or by finding, until about that many images are listed. The
+    sentences on the listing that a report shows are in `facts["notes"]`.
 
     Raises:
         DataError: The dataset is missing, cannot be downloaded, or does not have the layout that the study states.
@@ -31,7 +32,9 @@ def load(study: Study) -> Manifest:
         kaggle.fetch(study)
     adapter = _ADAPTERS[study.dataset.adapter]
     manifest = (stand_in.load(study, adapter) if study.on_stand_in else adapter(study)).legible()
-    if len(manifest.classes) < 2:
+    if manifest.findings:
+        findings.check(manifest)
+    elif len(manifest.classes) < 2:
         lower = files.folders_in_class(manifest) if study.dataset.adapter == "folder" else ""
         raise DataError(
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
@@ -42,8 +45,9 @@ def load(study: Study) -> Manifest:
     sample = _sample(manifest, study)
     if len(sample.frame) == len(manifest.frame):  # no class has more images than its folds need
         return manifest
-    even = "evenly over the classes: the share of each class is not the source's"
-    shares = even if study.limit_class_balance == "even" else "in the class shares of the source"
+    kind, several = ("finding", "findings") if manifest.findings else ("class", "classes")
+    even = f"evenly over the {several}: the share of each {kind} is not the source's"
+    shares = even if study.limit_class_balance == "even" else f"in the {kind} shares of the source"
     note = f"{len(sample.frame)} of {len(manifest.frame)} images were taken (limit {study.limit}), {shares}."
     notes = [*sample.facts.get("notes", ()), note]
     return replace(sample, facts={**sample.facts, "sampled": True, "notes": notes})
@@ -60,25 +64,46 @@ def unused_files(manifest: Manifest) -> pd.DataFrame:
 
 
 def _sample(manifest: Manifest, study: Study) -> Manifest:
-    """Return about `study.limit` images, whole groups at a time, in the class shares that the study requests.
+    """Return about `study.limit` images, whole groups at a time, in the shares of classes or findings as requested.
 
-    Where the source has splits, each gives its share of a class. No class gets fewer images than its folds need.
+    Where the source has splits, each gives its share. No class, and neither the images with nor those without a
+    finding, get fewer images than their folds need.
     """
     frame = manifest.frame
-    shuffled = frame.iloc[np.random.default_rng(study.seed).permutation(len(frame))]
-    class_counts = frame["label"].value_counts(ascending=True)
-    even = study.limit_class_balance == "even"
+    order = np.random.default_rng(study.seed).permutation(len(frame))
+    shuffled = frame.iloc[order]
     groups: set[str] = set()
     earlier: set[str] = set()  # groups with images of the classes before, which have their share
-    for label, count in class_counts.items():  # a rare class first: its groups contain images of the others too
-        quota = study.limit / len(class_counts) if even else study.limit * count / len(frame)
-        quota = max(quota, study.splits.test_folds + study.splits.validation_folds)
-        for _, rows in shuffled[shuffled["label"] == label].groupby("split", sort=True):
+    for chosen, quota in _strata(manifest, study):
+        count = int(chosen.sum())
+        for _, rows in shuffled[chosen[order]].groupby("split", sort=True):
             taken = rows["group"].isin(groups)
             share = math.ceil(quota * len(rows) / count) - int(taken.sum())
             rest = rows[~taken].iloc[np.argsort(rows.loc[~taken, "group"].isin(earlier), kind="stable")]
             sizes = rest.groupby("group", sort=False).size().cumsum()
             fewest = max(0, 2 - rows.loc[taken, "group"].nunique())
             groups |= set(sizes.index[: max(fewest, int((sizes <= share).sum()))])
-        earlier |= set(frame.loc[frame["label"] == label, "group"])
+        earlier |= set(frame.loc[chosen, "group"])
     return manifest.with_frame(frame[frame["group"].isin(groups)])
+
+
+def _strata(manifest: Manifest, study: Study) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield which images are of a class or finding, bool `(n,)`, and how many to sample of them; rare ones first.
+
+    The groups of a rare class contain images of the others too, and images with a rare finding often have others.
+    """
+    values, total = manifest.labels.values, len(manifest.frame)
+    even, fewest = study.limit_class_balance == "even", study.splits.test_folds + study.splits.validation_folds
+    if manifest.classes:  # those of equal counts in the order of the source
+        counts = manifest.frame["label"].value_counts(ascending=True)
+        events = [values[:, manifest.classes.index(label)] == 1 for label in counts.index]
+    else:
+        present = values == 1
+        events = [*present.T, ~present.any(axis=1)]
+        events = sorted((event for event in events if event.any()), key=np.count_nonzero)
+    for event in events:
+        share = study.limit / len(events) if even else study.limit * event.sum() / total
+        yield event, max(share, fewest)
+    if manifest.findings:
+        yield from ((absent, fewest) for absent in (values == 0).T if absent.any())
+        yield np.ones(total, bool), 0 if even else study.limit

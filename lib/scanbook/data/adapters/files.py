@@ -18,7 +18,7 @@ from scanbook.config.data import Folders
 from scanbook.data import dicom
 from scanbook.data.adapters import layouts, spelling
 from scanbook.data.adapters.listing import Tree, is_dicom, natural_key, stem
-from scanbook.data.manifest import Manifest
+from scanbook.data.manifest import EXAM, Manifest
 from scanbook.errors import DataError, ImageError
 from scanbook.store import fingerprint, tree_fingerprint
 
@@ -107,16 +107,20 @@ def image_ids(paths: pd.Series, root: Path) -> pd.Series:
 def name_groups(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """Give every image a group, and remove what may identify a person from the images that are DICOM files.
 
-    An image without a known patient is a group of its own.
+    An image without a known patient is of that of its exam, else a group of its own. One without an exam is an exam of
+    its own.
 
     Args:
-        frame: A manifest's columns and `FOLDER`; `group` is "" where it is not known.
+        frame: A manifest's columns and `FOLDER`; `group`, and `exam` where there is such a column, are "" where not
+            known.
 
     Returns:
         The frame without `FOLDER`; the facts `grouped`, whether the group of every image is known, and `names_groups`,
         whether that of any is; and sentences for the report.
     """
     frame, notes = pseudonymise(frame)
+    if EXAM in frame:
+        frame = _name_exams(frame)
     unknown = frame["group"] == ""
     if unknown.any() and not unknown.all():
         notes.append(
@@ -125,6 +129,17 @@ def name_groups(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list
     own = frame["image_id"].where(~frame["image_id"].isin(frame["group"]), "image " + frame["image_id"])
     facts = {"grouped": not unknown.any(), "names_groups": not unknown.all()}
     return frame.assign(group=frame["group"].where(~unknown, own)), facts, notes
+
+
+def _name_exams(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which every image has an exam, and the images of a known exam a patient."""
+    told, known = frame[EXAM] != "", frame["group"] != ""
+    patients = frame[told & known].groupby(EXAM)["group"].first().to_dict()
+    taken = set(frame["group"])
+    of_exam = frame[EXAM].map(lambda exam: patients.get(exam) or (f"exam {exam}" if exam in taken else exam))
+    groups = frame["group"].where(known | ~told, of_exam)
+    own = frame["image_id"].where(~frame["image_id"].isin(frame[EXAM]), "image " + frame["image_id"])
+    return frame.assign(group=groups, **{EXAM: frame[EXAM].where(told, own)})
 
 
 def patient_pseudonyms(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -217,13 +232,14 @@ def content_fingerprint(study: Study, layout: Folders, root: Path) -> str:
 
 
 def pseudonymise(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Remove file names and patients from the rows whose files are DICOM: both may identify a person.
+    """Remove file names, patients and exams from the rows whose files are DICOM: these may identify a person.
 
     Such an image is called after its folder and a running number. Its patient is its group, under a pseudonym, where no
-    group was known; known groups get pseudonyms too.
+    group was known; known groups and exams get pseudonyms too.
 
     Args:
-        frame: A manifest's columns and `FOLDER`; `group` is "" where it is not known.
+        frame: A manifest's columns and `FOLDER`; `group`, and `exam` where there is such a column, are "" where not
+            known.
 
     Returns:
         The frame without `FOLDER`, and a sentence for the report, none where no file is DICOM.
@@ -241,6 +257,10 @@ def pseudonymise(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     groups = frame["path"].map(lambda path: pseudonyms.get(path, ""))
     named = frame.loc[has_group, "group"]
     groups[has_group] = named.map(_pseudonyms({name: name for name in named}, "group"))
+    if EXAM in frame:
+        exams = frame.loc[frame[EXAM] != "", EXAM]
+        numbered = exams.map(_pseudonyms({name: name for name in exams}, "exam"))
+        frame = frame.assign(**{EXAM: numbered.reindex(frame.index, fill_value="")})
     known = len(pseudonyms) + int((has_group & medical).sum())
     note = (
         f"{int(medical.sum())} of {len(frame)} images are DICOM files. They have running numbers in place of names; "

@@ -128,6 +128,8 @@ def normalise(name: str, prefix: str = "") -> str:
         name: As a table gives it.
         prefix: Leading folders to remove, written in any of these ways too.
     """
+    if "/" not in name and "\\" not in name:  # quickly, since most names have no folder
+        return name.strip()
     path, start = (re.sub(r"/(\./)*/*", "/", text.strip().replace("\\", "/")) for text in (name, prefix))
     # a table in a folder of its own may lead up from it: the rest of the name decides
     path, start = (re.sub(r"^(\.{0,2}/)+", "", text) for text in (path, start))

@@ -18,7 +18,7 @@ import yaml
 from scanbook import runtime
 from scanbook.config import MedMnistData, Study
 from scanbook.data.images import encode_png
-from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest, finding_column
 from scanbook.errors import DataError
 from scanbook.runtime import downloads
 from scanbook.store import atomic_write, stage, tree_fingerprint
@@ -37,15 +37,18 @@ SAME_HOST = "https://zenodo.org/api/records/10519652/files/{file}/content"
 
 @dataclass(frozen=True)
 class Archive:
-    """An official archive: the class names in the order of its labels, and its MD5 by size."""
+    """An official archive: the classes or the findings in the order of its labels, and its MD5 by size."""
 
     classes: tuple[str, ...]
     md5: dict[int, str]
+    findings: tuple[str, ...] = ()
 
 
 _LISTED = yaml.safe_load(Path(__file__).with_name("medmnist.yaml").read_text(encoding="utf-8"))
-ARCHIVES = {flag: Archive(tuple(listed["classes"]), listed["md5"]) for flag, listed in _LISTED.items()}
-_MULTI_LABEL = ("chestmnist",)
+ARCHIVES = {
+    flag: Archive(tuple(listed.get("classes", ())), listed["md5"], tuple(listed.get("findings", ())))
+    for flag, listed in _LISTED.items()
+}
 _MD5 = "md5.txt"
 
 
@@ -58,11 +61,6 @@ def load(study: Study) -> Manifest:
     """
     layout = study.dataset
     assert isinstance(layout, MedMnistData)
-    if layout.flag in _MULTI_LABEL:
-        raise DataError(
-            f"study {study.study}: {layout.flag} has several labels per image and scanbook needs exactly one; "
-            f"choose one of {', '.join(ARCHIVES)}"
-        )
     if layout.flag not in ARCHIVES:
         raise DataError(f"study {study.study}: unknown flag {layout.flag!r}; expected one of {', '.join(ARCHIVES)}")
     archive = ARCHIVES[layout.flag]
@@ -72,8 +70,8 @@ def load(study: Study) -> Manifest:
     data = tree_fingerprint(path)
     folder = stage(
         "medmnist",
-        {"data": data, "classes": archive.classes, "size": layout.size},
-        lambda work: _unpack(path, archive.classes, layout.size, work),
+        {"data": data, "classes": archive.classes, "findings": archive.findings, "size": layout.size},
+        lambda work: _unpack(path, archive, layout.size, work),
         __name__,
     )
     frame = pd.read_csv(folder / "images.csv", dtype=str, keep_default_na=False)
@@ -82,7 +80,10 @@ def load(study: Study) -> Manifest:
     official, md5 = archive.md5[layout.size], (folder / _MD5).read_text()
     notes = [f"The archive's MD5 is {md5}, not the official {official}: it was rebuilt or changed."]
     facts = {"data": data, "grouped": False, "notes": notes if md5 != official else []}
-    return Manifest(study.study, frame, archive.classes, facts)
+    if archive.classes:
+        return Manifest(study.study, frame, archive.classes, facts)
+    columns = [finding_column(name) for name in archive.findings]
+    return Manifest.of_findings(study.study, frame.astype(dict.fromkeys(columns, float)), archive.findings, facts=facts)
 
 
 def _file(flag: str, size: int) -> str:
@@ -123,7 +124,7 @@ def _reason(error: OSError) -> str:
     return f"HTTP {status}" if status else type(error).__name__
 
 
-def _unpack(path: Path, classes: tuple[str, ...], size: int, folder: Path) -> None:
+def _unpack(path: Path, known: Archive, size: int, folder: Path) -> None:
     """Write every image as a PNG, one at a time: a split at 224 pixels can be larger than memory."""
     rows = []
     (folder / "images").mkdir()
@@ -132,32 +133,36 @@ def _unpack(path: Path, classes: tuple[str, ...], size: int, folder: Path) -> No
             raise ValueError("not an .npz file")
         with zipfile.ZipFile(path) as archive:
             for split, key in ((TRAIN, "train"), (VALIDATION, "val"), (TEST, "test")):
-                labels = _labels(archive, key, classes)
+                labels = _labels(archive, key, known)
                 for index, (image, label) in enumerate(
                     zip(_images(archive, key, size, len(labels)), labels, strict=True)
                 ):
                     name = f"{key}_{index:06d}"
                     (folder / "images" / f"{name}.png").write_bytes(encode_png(image))
-                    rows.append((name, classes[label], split))
+                    rows.append((name, *(label if known.findings else [known.classes[label]]), split))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} is not a MedMNIST archive of {size} pixels ({str(error).strip(chr(39))}); "
-            "expected uint8 images of that size and one label for each, in train, val and test; download it again"
+            f"expected uint8 images of that size and {len(known.findings) or 'one'} label"
+            f"{'s' * bool(known.findings)} for each, in train, val and test; download it again"
         ) from error
     with path.open("rb") as file:  # read once, here: the archive may be large
         atomic_write(folder / _MD5, hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest())
-    atomic_write(folder / "images.csv", pd.DataFrame(rows, columns=["image_id", "label", "split"]).to_csv(index=False))
+    columns = ["image_id", *(map(finding_column, known.findings) if known.findings else ["label"]), "split"]
+    atomic_write(folder / "images.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
-def _labels(archive: zipfile.ZipFile, key: str, classes: tuple[str, ...]) -> np.ndarray:
-    """Return the labels of one split, integers `(n,)`."""
+def _labels(archive: zipfile.ZipFile, key: str, known: Archive) -> np.ndarray:
+    """Return the labels of one split, integers: classes `(n,)`, or k findings `(n, k)`, 0 or 1."""
     with archive.open(f"{key}_labels.npy") as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
-    if labels.ndim not in (1, 2) or labels.shape[1:] not in ((), (1,)) or labels.dtype.kind not in "iu":
+    shapes = [(len(known.findings),)] if known.findings else [(), (1,)]
+    if labels.ndim not in (1, 2) or labels.shape[1:] not in shapes or labels.dtype.kind not in "iu":
         raise ValueError(f"{key}_labels is {labels.dtype} {labels.shape}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise ValueError(f"{key}_labels reach from {labels.min()} to {labels.max()}, not 0 to {len(classes) - 1}")
-    return labels.reshape(-1)
+    last = 1 if known.findings else len(known.classes) - 1
+    if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
+        raise ValueError(f"{key}_labels reach from {labels.min()} to {labels.max()}, not 0 to {last}")
+    return labels if known.findings else labels.reshape(-1)
 
 
 def _images(archive: zipfile.ZipFile, key: str, size: int, count: int) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from scanbook import runtime
 from scanbook.config import StandIn, Study, TableData
+from scanbook.data.adapters import stand_in_films
 from scanbook.data.adapters.synthetic import faults
 from scanbook.data.adapters.synthetic.kinds import KINDS, SyntheticImage, modality
 from scanbook.data.adapters.synthetic.lesion import sample_skin
@@ -51,7 +52,8 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
 
     Returns:
         The manifest. Its facts state what was planted: `faults` {kind: image ids, or pairs of them},
-        `near_duplicate_kinds` {copy: one of `faults.NEAR_DUPLICATES`}, and `tinted`, image ids.
+        `near_duplicate_kinds` {copy: one of `faults.NEAR_DUPLICATES`}, and `tinted`, image ids. Of findings they also
+        state `bayes_auroc`, `odds_ratio` and `shares`, as in `stand_in_films.write`.
 
     Raises:
         StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
@@ -60,7 +62,9 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
     inputs = {"study": study.study, "dataset": layout.model_dump(mode="json"), "stand_in": block.model_dump()}
     folder = stage("stand_in", inputs, lambda work: write(work, study), __name__)
     root = folder / "dataset"
-    manifest = read(study.model_copy(update={"data": str(root)}))
+    if block.findings:
+        layout = stand_in_films.drawn(block, layout)
+    manifest = read(study.model_copy(update={"data": str(root), "dataset": layout}))
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     ids = {
         Path(path).relative_to(root).as_posix(): name
@@ -70,7 +74,8 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         kind: [ids[item] if isinstance(item, str) else [ids[path] for path in item] for item in items]
         for kind, items in truth["faults"].items()
     }
-    facts = {
+    facts = {name: truth[name] for name in ("bayes_auroc", "odds_ratio", "shares") if name in truth}
+    facts |= {
         "data": fingerprint(inputs, folder.name),
         "faults": planted,
         "near_duplicate_kinds": {ids[path]: kind for path, kind in truth["near_duplicate_kinds"].items()},
@@ -83,7 +88,7 @@ def write(folder: Path, study: Study) -> None:
     """Write the stand-in; the same study gives the same bytes, whatever the number of threads.
 
     The files lie in `dataset/`. `truth.json` states what was planted: `faults`, `near_duplicate_kinds` and `tinted`, as
-    in `load`, with paths relative to `dataset/` for image ids.
+    in `load`, with paths relative to `dataset/` for image ids. Of findings it states more (`stand_in_films.write`).
 
     Args:
         folder: Where to write.
@@ -91,6 +96,9 @@ def write(folder: Path, study: Study) -> None:
     """
     block, layout = stand_in_blocks(study)
     extras = EXTRAS.get(study.study, Extras())
+    if block.findings:
+        assert isinstance(layout, TableData)
+        return stand_in_films.write(folder, block, layout, extras)
     counts = class_sizes(study)
     rng = np.random.default_rng([block.seed, 0])
     images = [
@@ -230,15 +238,6 @@ def _write_csv(path: Path, columns: Iterable[str], rows: list[Iterable]) -> None
 
 def _truth(images: list[PlannedImage], paths: list[str]) -> dict[str, object]:
     """Return what `truth.json` holds."""
-    kinds = ("unreadable", "dark", "blurred", "exact_duplicates", "near_duplicates", "conflicting_labels")
-    planted: dict[str, list] = {kind: [] for kind in kinds}
-    for image, path in zip(images, paths, strict=True):
-        if image.fault:
-            planted["unreadable" if image.fault in faults.UNREADABLE else image.fault].append(path)
-        if image.source >= 0:
-            conflict = image.key != images[image.source].key
-            copied = "conflicting_labels" if conflict else "exact_duplicates"
-            planted["near_duplicates" if image.near_duplicate else copied].append([path, paths[image.source]])
-    near = {path: image.near_duplicate for image, path in zip(images, paths, strict=True) if image.near_duplicate}
+    conflicting = [image.source >= 0 and image.key != images[image.source].key for image in images]
     tinted = [path for image, path in zip(images, paths, strict=True) if image.tinted]
-    return {"faults": planted, "near_duplicate_kinds": near, "tinted": tinted}
+    return faults.summarise(images, paths, conflicting) | {"tinted": tinted}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,45 +12,69 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scanbook.config import Study, TableData
-from scanbook.data.adapters import files, layouts, listing, spelling, tables
+from scanbook.data.adapters import files, listing, spelling, tables
+from scanbook.data.adapters import findings as finding_forms
+from scanbook.data.adapters import rows as rows_of
 from scanbook.data.adapters.lookup import ImageIndex, normalise
-from scanbook.data.manifest import COLUMNS, Manifest, metadata_name
+from scanbook.data.adapters.rows import Rows
+from scanbook.data.manifest import COLUMNS, EXAM, Manifest, finding_column, metadata_name
 from scanbook.errors import DataError
+
+_ROW = "row of the table"
+"""Column of the frame with the index of an image's row, until the manifest is made."""
+_FINDING = finding_column("")
 
 
 def load(study: Study) -> Manifest:
     """Return the manifest of the images that a table names, in its order, then of the extra classes.
 
     Raises:
-        DataError: The folder, the table, a named column, every image folder or the image of a row is missing, a row may
-            name several images, or two rows of one image disagree.
+        DataError: The folder, a table, a named column, every image folder or the image of a row is missing, a row may
+            name several images, two rows of one image disagree, or an exam lies in two patients or splits.
     """
     layout = study.dataset
     assert isinstance(layout, TableData)
-    root = files.require_folder(study, f"{layout.csv} and {', '.join(layout.image_folders)}")
+    names = list(rows_of.names_of_tables(layout))
+    root = files.require_folder(study, f"{' and '.join(names)} and {', '.join(layout.image_folders)}")
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
     masks = [root / layout.mask_folder] if layout.mask_folder and (root / layout.mask_folder).is_dir() else []
-    tree, table = listing.Tree(root), tables.read(root / layout.csv)
-    frame, names, notes = _read_rows(table, layout)
+    tree, everything = listing.Tree(root), rows_of.read(layout, root)
+    rows = rows_of.included(everything, layout, root)
+    frame, notes = _read_rows(rows, layout)
     if not folders:
         raise DataError(
             f"{root} has none of the image folders {', '.join(layout.image_folders)}; "
             "correct image_folders in the study or unpack the images there"
         )
     index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders], tree)
-    excluded = {path for name in names.drop(frame.index) for path in index.find(name)}
-    frame["path"] = _paths(names[frame.index], index, layout, root)
-    frame, repeated = _merge_rows(frame, layout)
+    dropped = everything.images.drop(frame.index)
+    excluded = {
+        path: "of no class of the study" if row in rows.images.index else "their rows are not read"
+        for row, name in dropped.items()
+        for path in index.find(name)
+    }
+    frame["path"] = _paths(rows, frame.index, index, layout, root)
+    missing = frame["path"] == ""
+    if missing.any():
+        notes.append(
+            f"{int(missing.sum())} of {len(frame)} rows name an image that is not there, and are excluded "
+            "(allow_missing)."
+        )
+    frame[_ROW] = frame.index
+    frame, repeated = _merge_rows(frame[~missing], rows, layout)
     frame["image_id"] = files.image_ids(frame["path"], root)
     frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
-    frame[files.FOLDER] = Path(layout.csv).stem
+    frame[files.FOLDER] = rows.tables[frame[_ROW]].map(lambda name: Path(name).stem).to_numpy()
     extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
     if extra_rows:
         text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
         frame = pd.concat([frame, extra], ignore_index=True).fillna(dict.fromkeys(text, ""))
     frame, facts, patients = files.name_groups(frame)
-    notes = [*files.missing_class_notes(layout, frame), *notes, *repeated, *more, *patients]
+    _check_exams(frame, rows, layout)
+    if not layout.has_findings:
+        notes = [*files.missing_class_notes(layout, frame), *notes]
+    notes = [*notes, *repeated, *more, *patients]
     facts["data"] = files.content_fingerprint(study, layout, root)
     if layout.duplicates_csv and (root / layout.duplicates_csv).is_file():
         pairs = _read_pairs(root / layout.duplicates_csv, index)
@@ -60,34 +84,61 @@ def load(study: Study) -> Manifest:
             notes.append(
                 f"{len(pairs) - known} of {len(pairs)} listed pairs of duplicates name an image not listed here."
             )
-    facts["unused"] = listing.account(tree, frame, _reason(layout, masks, excluded))
+    facts["unused"] = listing.account(tree, frame, _reason(names, masks, excluded))
     facts["notes"] = [*notes, *listing.account_notes(tree, facts["unused"])]
-    metadata = dict.fromkeys(metadata_name(name) for name in layout.metadata)
-    return Manifest(study.study, frame[[*COLUMNS, *metadata]], files.class_order(layout, frame), facts)
+    columns = [*COLUMNS, *([EXAM] if EXAM in frame else [])]
+    columns += dict.fromkeys(metadata_name(name) for name in layout.metadata)
+    if not layout.has_findings:
+        return Manifest(study.study, frame[columns], files.class_order(layout, frame), facts)
+    findings = [column.removeprefix(_FINDING) for column in frame if column.startswith(_FINDING)]
+    columns = [column for column in columns if column != "label"] + [finding_column(name) for name in findings]
+    uncertain = finding_forms.policies(layout, findings)
+    manifest = Manifest.of_findings(study.study, frame[columns], findings, uncertain, facts)
+    return finding_forms.without_constant(manifest) if missing.any() else manifest
 
 
-def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd.Series, list[str]]:
-    """Return what the rows of the study's classes state, the name of the image of every row, and sentences.
+def _read_rows(rows: Rows, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
+    """Return what the rows of the study's labels state, and sentences.
 
-    The columns are label, group, split ("" where not told) and metadata; the index is the number of the row.
+    The columns are the label, or one for each finding, then group, split ("" where not told), exam and metadata.
     """
-    source, path = table.rows, table.path
-    named = (layout.image_column, layout.label_column, layout.group_column, layout.split_column, *layout.metadata)
-    for column in named:
-        if column and column not in source:
-            raise DataError(
-                f"{path} has no column {column!r}; its columns are {', '.join(source.columns)}; "
-                "correct the study or the file"
-            )
-    if source.empty:
-        raise DataError(f"{path} has no rows; expected one row per image")
-    for column in (layout.image_column, layout.label_column):
-        empty = source.index[source[column].str.strip() == ""]
-        if len(empty):
-            raise DataError(f"{path} row {empty[0]} has no {column}; fill it in or remove the row")
-    names = source[layout.image_column].map(lambda name: normalise(name, layout.path_prefix))
-    given = source[layout.label_column].str.strip()
-    stated, notes = spelling.whole_numbers(given), list(table.notes)
+    if layout.has_findings:
+        stated = finding_forms.read(rows, layout)
+        frame, notes = stated.values.rename(columns=finding_column), [*rows.notes, *stated.notes]
+        if rows.images.duplicated().any() and not isinstance(layout.csv, dict):
+            _check_agreement(stated.values, rows.images, rows)
+    else:
+        labels, notes = _classes(rows, layout)
+        frame = pd.DataFrame({"label": labels[labels.notna()]})
+    rows = rows.select(rows.images.index.isin(frame.index))
+    frame["group"], more = rows_of.patients(rows, layout)
+    notes += more
+    frame["split"] = rows.splits
+    if layout.exam_column or layout.exam_pattern:
+        frame[EXAM], more = rows_of.exams(rows, layout)
+        notes += more
+    for column in layout.metadata:
+        frame[metadata_name(column)] = spelling.metadata(rows.cells[column], layout.not_told, rows.decimal_comma)
+    return frame, notes
+
+
+def _classes(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
+    """Return the class of each row, None where it is none of the study's, and sentences.
+
+    Raises:
+        DataError: A row has no label, no label is a class of the study, or two rows of one image disagree.
+    """
+    notes = list(rows.notes)
+    if not layout.label_column:
+        labels = finding_forms.classes(rows, layout)
+        _check_agreement(pd.DataFrame({"the column that is 1": labels}), _image_keys(rows), rows)
+        return labels, notes
+    cells = rows.cells[layout.label_column]
+    empty = cells.index[cells.str.strip() == ""]
+    if len(empty):
+        raise DataError(f"{rows.place(empty[0])} has no {layout.label_column}; fill it in or remove the row")
+    given = cells.str.strip()
+    stated = spelling.whole_numbers(given)
     if not layout.classes:
         stated, more = spelling.merge_case(stated)
         notes += more
@@ -97,71 +148,66 @@ def _read_rows(table: tables.Table, layout: TableData) -> tuple[pd.DataFrame, pd
     labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
     if layout.classes:  # the study may name the label as it is written, "1.0"
         labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
-    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), names, layout)
-    listed = labels.notna()
-    if not listed.any():
+    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows)
+    if labels.isna().all():
         raise DataError(
-            f"{path}: none of the labels {', '.join(stated.unique()[:5])} is one of the study's "
-            f"classes; expected {', '.join(layout.classes)}; correct classes in the study, or label_column"
+            f"{' and '.join(rows_of.names_of_tables(layout))}: none of the labels {', '.join(stated.unique()[:5])} is "
+            f"one of the study's classes; expected {', '.join(layout.classes)}; correct classes in the study, or "
+            "label_column"
         )
-    frame = pd.DataFrame({"label": labels, "group": "", "split": _splits(source, layout)})[listed]
-    source = source[listed]
-    if layout.group_column:
-        frame["group"], note = spelling.patients(source[layout.group_column], layout.not_told)
-        notes += [note] if note else []
-    for column in layout.metadata:
-        frame[metadata_name(column)] = spelling.metadata(source[column], layout.not_told, table.separator == ";")
-    return frame, names, notes
+    return labels, notes
 
 
-def _splits(source: pd.DataFrame, layout: TableData) -> pd.Series | str:
-    """Return the split of each row, "" without a column of splits."""
-    if not layout.split_column:
-        return ""
-    named = source[layout.split_column].str.strip()
-    splits = named.map(layouts.split_of)
-    unknown = named[splits == ""]
-    if len(unknown):
-        raise DataError(
-            f"{layout.csv} row {unknown.index[0]}: {layout.split_column} is {unknown.iloc[0]!r}; expected train, "
-            "validation or test (or such a word as val, training or testing); correct the file, or split_column in the "
-            "study"
-        )
-    return splits
+def _image_keys(rows: Rows) -> pd.Series:
+    """Return what identifies the image of each row before it is found: two tables may name two images alike."""
+    return rows.images if rows.tables.nunique() == 1 else rows.tables + "\n" + rows.images
 
 
-def _paths(names: pd.Series, index: ImageIndex, layout: TableData, root: Path) -> pd.Series:
-    """Return the path of the image of each row.
+def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, root: Path) -> pd.Series:
+    """Return the path of the image of some rows, "" where it is not there and may be missing.
+
+    Of several images of one name, that below the folder of the row's table counts where there are several tables.
 
     Raises:
         DataError: A row names no image, or may name several. Names are not shown: that of a DICOM file may be the
             patient's.
     """
+    names = rows.images[chosen]
     images = index.locate(names)
     counts = images.map(len)
-    if (counts == 0).any():
-        row = counts.index[counts == 0][0]
+    if (counts > 1).any() and isinstance(layout.csv, dict):
+        homes = rows.tables[chosen].map(lambda name: os.path.join((root / name).parent, ""))
+        for row in counts.index[counts > 1]:
+            images[row] = [path for path in images[row] if path.startswith(homes[row])] or images[row]
+        counts = images.map(len)
+    absent = counts == 0
+    if absent.any() and (absent.all() or not layout.allow_missing):
+        row = counts.index[absent][0]
+        partly = ", or set allow_missing in the study where only some are unpacked" if not absent.all() else ""
         raise DataError(
-            f"{layout.csv} names {int((counts == 0).sum())} images that are in no image folder, the first in row "
-            f"{row}; expected them in {', '.join(layout.image_folders)} below {root}; {index.advice(names[row])}"
+            f"{rows.tables[row]} names {int(absent.sum())} images that are in no image folder, the first in row "
+            f"{rows.numbers[row]}; expected them in "
+            f"{', '.join(layout.image_folders)} below {root}; {index.advice(names[row])}{partly}"
         )
     if (counts > 1).any():
         row = counts.index[counts > 1][0]
         raise DataError(
-            f"{layout.csv} row {row}: {counts[row]} different images have the name that {layout.image_column} gives; "
+            f"{rows.place(row)}: {counts[row]} different images have the name that {layout.image_column} gives; "
             "expected one; write the folder and the extension into the table"
         )
-    return images.str[0]
+    return images.str[0].fillna("")
 
 
-def _check_agreement(stated: pd.DataFrame, images: pd.Series, layout: TableData) -> None:
+def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows) -> None:
     """Raise a `DataError` where two rows of one image state different things.
 
     Args:
         stated: Columns that must agree; values that are not told agree with any.
         images: What identifies the image of each row.
-        layout: Names the table.
+        rows: The rows, of the same index.
     """
+    if not images.duplicated().any():
+        return
     known = stated.replace("", np.nan)
     differing = known.groupby(images).nunique() > 1
     for column in known:
@@ -169,12 +215,28 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, layout: TableData)
             values = known.loc[images == image, column].dropna()
             other = values.index[(values != values.iloc[0])][0]
             raise DataError(
-                f"{layout.csv} rows {values.index[0]} and {other} name the same image, and differ in {column}; "
+                f"{rows.place(values.index[0], other)} name the same image, and differ in {column}; "
                 "expected one value for each image; keep one of the rows, or correct it"
             )
 
 
-def _merge_rows(frame: pd.DataFrame, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
+def _check_exams(frame: pd.DataFrame, rows: Rows, layout: TableData) -> None:
+    """Raise a `DataError` where the images of one exam are of two patients, or lie in two splits of the source."""
+    if EXAM not in frame:
+        return
+    for column, word in (("group", "patients"), ("split", "splits")):
+        shared = frame.groupby(EXAM)[column].nunique() > 1
+        for exam in shared.index[shared][:1]:
+            own = frame[frame[EXAM] == exam]
+            first, other = own[_ROW].iloc[0], own.loc[own[column] != own[column].iloc[0], _ROW].iloc[0]
+            raise DataError(
+                f"{rows.place(int(first), int(other))} are of one exam, and of two {word} ({int(shared.sum())} such "
+                "exams); expected the images of an exam together; where exams are numbered within a patient, name both "
+                "columns in exam_column, else correct the table"
+            )
+
+
+def _merge_rows(frame: pd.DataFrame, rows: Rows, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
     """Return one row per image, and a sentence where rows were merged.
 
     Raises:
@@ -183,12 +245,16 @@ def _merge_rows(frame: pd.DataFrame, layout: TableData) -> tuple[pd.DataFrame, l
     copies = int(frame["path"].duplicated().sum())
     if not copies:
         return frame.reset_index(drop=True), []
-    named = {"label": layout.label_column, "group": layout.group_column, "split": layout.split_column}
-    stated = frame.drop(columns=["path", *(key for key, column in named.items() if not column)])
-    _check_agreement(stated.rename(columns=named), frame["path"], layout)
+    columns = {
+        **{"label": layout.label_column or "the column that is 1", "split": layout.split_column or "the split"},
+        **{"group": layout.group_column or "the patient", EXAM: "the exam"},
+    }
+    columns |= {column: column.removeprefix(_FINDING) for column in frame if column.startswith(_FINDING)}
+    _check_agreement(frame.drop(columns=["path", _ROW]).rename(columns=columns), frame["path"], rows)
     text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     merged = frame.replace("", np.nan).groupby("path", sort=False).first().reset_index()[list(frame)]
-    note = f"{copies} of {len(frame)} rows of {layout.csv} repeat the image of another row: each image is listed once."
+    names = " and ".join(rows_of.names_of_tables(layout))
+    note = f"{copies} of {len(frame)} rows of {names} repeat the image of another row: each image is listed once."
     return merged.fillna(dict.fromkeys(text, "")), [note]
 
 
@@ -214,14 +280,15 @@ def _masks(
     return paths.map(mask_of)
 
 
-def _reason(layout: TableData, masks: list[Path], excluded: set[str]) -> Callable[[Path], str]:
+def _reason(names: Sequence[str], masks: list[Path], excluded: Mapping[str, str]) -> Callable[[Path], str]:
     """Return a function that tells why an image is not listed."""
     inside = [folder.resolve() for folder in masks]
+    unnamed = f"{' and '.join(names)} {'do' if len(names) > 1 else 'does'} not name them"
 
     def reason(path: Path) -> str:
         if str(path) in excluded:
-            return "of no class of the study"
-        return "masks of no image" if listing.is_within(path, inside) else f"{layout.csv} does not name them"
+            return excluded[str(path)]
+        return "masks of no image" if listing.is_within(path, inside) else unnamed
 
     return reason
 

@@ -59,7 +59,7 @@ def read(path: Path) -> Table:
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected the table that the study names")
     try:
-        encoding, text = _decode(path.read_bytes())
+        encoding, text = decode(path.read_bytes())
         separator, text = _separator(text if "\n" in text else text.replace("\r", "\n"))
         width = _width(text, separator)
         rows = pd.read_csv(
@@ -101,8 +101,12 @@ def _width(text: str, separator: str) -> int:
     return width
 
 
-def _decode(data: bytes) -> tuple[str, str]:
-    """Return the encoding and the text of a table, which gzip may have compressed."""
+def decode(data: bytes) -> tuple[str, str]:
+    """Return the encoding and the text of a file, which gzip may have compressed.
+
+    Raises:
+        ValueError: It holds no text.
+    """
     if data.startswith(b"\x1f\x8b"):
         data = gzip.decompress(data)
     for mark, encoding in _BYTE_ORDER_MARKS.items():
@@ -217,7 +221,7 @@ def _folder_column(rows: pd.DataFrame, tree: Tree) -> str:
 def _mentions(path: Path, index: ImageIndex) -> bool:
     """Return whether a file that is no table names an image."""
     try:
-        cells = re.split(rf"[{_SEPARATORS}\"\r\n]", _decode(path.read_bytes())[1])
+        cells = re.split(rf"[{_SEPARATORS}\"\r\n]", decode(path.read_bytes())[1])
     except ValueError:
         return False
     return any(index.resembles(normalise(cell)) for cell in cells if cell.strip())

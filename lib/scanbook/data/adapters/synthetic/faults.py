@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -61,6 +62,34 @@ def make_near_duplicate(
         box = np.s_[top : top + height - less_high, left : left + width - less_wide]
         return encode(image[box], extension), None if mask is None else np.ascontiguousarray(mask[box])
     raise ValueError(f"unknown near-duplicate {kind!r}; expected one of {', '.join(NEAR_DUPLICATES)}")
+
+
+class PlannedFile(Protocol):
+    """What the plan of a stand-in says of a file: its `fault`, and whose copy it is, of which kind."""
+
+    fault: str
+    source: int
+    near_duplicate: str
+
+
+def summarise(files: Sequence[PlannedFile], paths: Sequence[str], conflicting: Sequence[bool]) -> dict[str, object]:
+    """Return the planted faults of files: `faults` {kind: paths, or pairs [copy, source]}, and `near_duplicate_kinds`.
+
+    Args:
+        files: The planned files.
+        paths: Their paths, in the same order.
+        conflicting: Whether a file is a copy with another label than its source.
+    """
+    kinds = ("unreadable", "dark", "blurred", "exact_duplicates", "near_duplicates", "conflicting_labels")
+    planted: dict[str, list] = {kind: [] for kind in kinds}
+    for file, path, conflict in zip(files, paths, conflicting, strict=True):
+        if file.fault:
+            planted["unreadable" if file.fault in UNREADABLE else file.fault].append(path)
+        if file.source >= 0:
+            copied = "conflicting_labels" if conflict else "exact_duplicates"
+            planted["near_duplicates" if file.near_duplicate else copied].append([path, paths[file.source]])
+    near = {path: file.near_duplicate for file, path in zip(files, paths, strict=True) if file.near_duplicate}
+    return {"faults": planted, "near_duplicate_kinds": near}
 
 
 def encode_with_fault(image: np.ndarray, fault: str, extension: str = ".jpg") -> bytes:

@@ -17,7 +17,6 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from scanbook.data.adapters.synthetic import chest
 from scanbook.data.adapters.synthetic.primitives import Rng
 
 
@@ -37,15 +36,15 @@ class Finding:
 
 
 FINDINGS: dict[str, Finding] = {
-    "cardiomegaly": Finding(0.26, 0.08, 0.020),
-    "effusion": Finding(0.30, 0.05, 0.025),
-    "pneumothorax": Finding(0.18, 0.04, 0.012),
-    "mass": Finding(0.18, 0.08, 0.020),
-    "nodules": Finding(0.18, 0.10, 0.025),
-    "consolidation": Finding(0.20, 0.10, 0.030),
-    "edema": Finding(0.24, 0.08, 0.030),
-    "atelectasis": Finding(0.26, 0.10, 0.040),
-    "pleural_thickening": Finding(0.16, 0.10, 0.020),
+    "cardiomegaly": Finding(0.26, 0.06, 0.015),
+    "effusion": Finding(0.30, 0.04, 0.020),
+    "pneumothorax": Finding(0.18, 0.04, 0.008),
+    "mass": Finding(0.18, 0.06, 0.010),
+    "nodules": Finding(0.18, 0.08, 0.012),
+    "consolidation": Finding(0.22, 0.08, 0.020),
+    "edema": Finding(0.24, 0.06, 0.020),
+    "atelectasis": Finding(0.26, 0.08, 0.030),
+    "pleural_thickening": Finding(0.16, 0.08, 0.012),
     "devices": Finding(0.36, 0.02, 0.020),
 }
 """Findings by name. They are more frequent than in hospitals: a few hundred test images hold enough of each."""
@@ -65,9 +64,9 @@ CORRELATIONS: dict[tuple[str, str], float] = {
 """Correlation of the liabilities of two findings in one exam; that of other pairs is 0."""
 SAME_PATIENT = 0.6
 """Correlation of a finding's liabilities in two exams of one patient."""
-_READER = 0.12  # spread of the reader's threshold, in units of the liability
+_READER = 0.06  # spread of the reader's threshold, in units of the liability
 # Severity by liability above the threshold: the reader doubts where the finding is faint, and never elsewhere.
-_LIABILITIES, _SEVERITIES = (-0.3, 0.0, 0.3, 1.8), (0.0, 0.25, 0.5, 1.0)
+_LIABILITIES, _SEVERITIES = (-0.15, 0.0, 0.15, 1.8), (0.0, 0.25, 0.5, 1.0)
 
 
 def correlation(names: Sequence[str]) -> np.ndarray:
@@ -144,6 +143,3 @@ def _grid(points: int = 6001) -> tuple[np.ndarray, np.ndarray]:
     values = np.linspace(-6, 6, points)
     weights = np.exp(-0.5 * values**2)
     return values, weights / weights.sum()
-
-
-assert set(FINDINGS) == set(chest.NAMES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanbook.data.adapters.synthetic import clinical, dermoscopy, fundus, lesion, xray
+from scanbook.data.adapters.synthetic import chest, clinical, dermoscopy, fundus, lesion, xray
 from scanbook.data.adapters.synthetic.lesion import Skin
 from scanbook.data.adapters.synthetic.primitives import Rng
 
@@ -72,6 +72,8 @@ KINDS: dict[str, Generator] = {
     **{f"fundus_grade_{grade}": _fundus(grade) for grade in range(fundus.GRADES)},
 }
 """Generators by kind. Each takes a random generator, a side in pixels, and the patient's skin or None."""
+FINDING_KINDS: tuple[str, ...] = tuple(f"xray_{name}" for name in chest.NAMES)
+"""Kinds of findings on chest radiographs, several of which a film can show."""
 
 
 def modality(kind: str) -> str:

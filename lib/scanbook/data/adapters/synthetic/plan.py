@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from scanbook.config import FolderData, StandIn, Study, TableData
 from scanbook.data.adapters.synthetic import faults
-from scanbook.data.adapters.synthetic.kinds import KINDS, modality
+from scanbook.data.adapters.synthetic.kinds import FINDING_KINDS, KINDS, modality
 from scanbook.data.adapters.synthetic.primitives import Rng
 from scanbook.errors import StudyError
 from scanbook.store import fingerprint
@@ -38,6 +38,12 @@ class Extras:
         tinted: The class of which some images have a colour cast.
         other_files: Files that are not images, by path.
         images_per_fault: Faults that are more frequent than `_IMAGES_PER_FAULT` states.
+        file: Path of a film with findings in its folder of images, of `patient`, `visit` (from 0), `exam` (from 1),
+            `view`, `side` and `split`. The table names the path where it has folders.
+        lateral: Share of the exams with a view from the side, where exams have several films.
+        undrawn: Columns of findings that the stand-in does not draw.
+        no_disease: Findings without which there is no disease.
+        long_sex: Whether the table writes Male and Female.
     """
 
     subfolders: bool = False
@@ -45,11 +51,22 @@ class Extras:
     tinted: str = ""
     other_files: dict[str, bytes] = field(default_factory=dict)
     images_per_fault: dict[str, int] = field(default_factory=dict)
+    file: str = "{patient:05d}_{visit:02d}_{view}.png"
+    lateral: float = 0.0
+    undrawn: tuple[str, ...] = ()
+    no_disease: tuple[str, ...] = ()
+    long_sex: bool = False
 
 
 _NOTE = b"Synthetic images in the layout of this dataset, made by scanbook. They show no patient.\n"
 _EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 _COVID = "COVID-19_Radiography_Dataset"
+_NO_BOXES = b"Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+_CHEXPERT = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture"),
+    "Support Devices",
+)
 EXTRAS = {
     "chest_xray": Extras(
         subfolders=True,
@@ -64,6 +81,26 @@ EXTRAS = {
     ),
     # 123 groups of identical files in 3,662 images, 30 of them with conflicting labels
     "retinopathy": Extras(images_per_fault={"exact_duplicates": 40, "conflicting_labels": 120}),
+    "chestxray14": Extras(
+        columns=(
+            *("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender"),
+            # the header has commas in its brackets, and one at its end
+            *("View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]", ""),
+        ),
+        other_files={
+            "README_CHESTXRAY.pdf": _NOTE,
+            "BBox_List_2017.csv": b"Image Index,Finding Label,Bbox [x,y,w,h],,,\n",
+        },
+        file="{patient:08d}_{visit:03d}.png",
+    ),
+    "chexpert": Extras(
+        columns=("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *_CHEXPERT),
+        file="{split}/patient{patient:05d}/study{exam}/view{view}_{side}.jpg",
+        lateral=0.2,
+        undrawn=_CHEXPERT,
+        no_disease=("Support Devices",),
+        long_sex=True,
+    ),
     "skin11": Extras(other_files={"IMG_CLASSES/Thumbs.db": b"", "normal_skin/Thumbs.db": b""}),
 }
 _TINTED = 0.15  # share of the images of that class
@@ -124,19 +161,38 @@ def stand_in_blocks(study: Study) -> tuple[StandIn, FileLayout]:
     """Return the study's blocks `stand_in` and `dataset`.
 
     Raises:
-        StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
+        StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise, or labels
+            that its layout cannot hold.
     """
     block, layout = study.stand_in, study.dataset
-    if block is None or not block.classes or not isinstance(layout, FolderData | TableData):
+    if block is None or not (block.classes or block.findings) or not isinstance(layout, FolderData | TableData):
         raise StudyError(
             f"study {study.study} has no stand-in; expected stand_in.classes, and class folders or a table as dataset; "
             "pass DATA=path"
         )
-    for key, kind in block.classes.items():
-        if kind not in KINDS:
+    for key, kinds in (("classes", KINDS), ("findings", FINDING_KINDS)):
+        for name, kind in getattr(block, key).items():
+            if kind not in kinds:
+                raise StudyError(
+                    f"study {study.study}: stand_in.{key}.{name} is {kind!r}; expected one of {', '.join(kinds)}"
+                )
+    has_findings = bool(getattr(layout, "has_findings", False))  # class folders never have
+    if bool(block.findings) != has_findings:
+        stated, other = ("findings", "classes") if has_findings else ("classes", "findings")
+        raise StudyError(
+            f"study {study.study}: its dataset has {stated}, and its stand-in {other}; name stand_in.{stated} instead"
+        )
+    for name in block.findings:
+        if layout.finding_names and name not in layout.finding_names:
             raise StudyError(
-                f"study {study.study}: stand_in.classes.{key} is {kind!r}; expected one of {', '.join(KINDS)}"
+                f"study {study.study}: stand_in.findings names {name!r}, which dataset.findings does not; expected one "
+                f"of {', '.join(layout.finding_names)}"
             )
+    if block.findings and layout.label_separator and (block.missing or block.uncertain):
+        raise StudyError(
+            f"study {study.study}: cells of several names ({layout.label_column}) have no missing and no uncertain "
+            "labels; expected stand_in.missing and stand_in.uncertain to be 0, or a column for each finding"
+        )
     return block, layout
 
 
