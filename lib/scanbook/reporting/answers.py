@@ -10,7 +10,7 @@ import pandas as pd
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference
+from scanbook.evaluation import MACRO, METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -163,6 +163,14 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
+    if manifest.findings:
+        values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in ("auroc", "auprc")]
+        lacking = len(manifest.absent(TEST))
+        some = f" ({lacking} of them cannot be measured on test)" if lacking else ""
+        return [
+            f"On {images:,} test images and {len(manifest.findings)} findings{some} {_in_words(name)} reaches: "
+            f"{', '.join(values)}."
+        ]
     shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
@@ -181,6 +189,8 @@ def describe_final_model(
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
+    *,
+    report: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return how well the final model performs, whether fine-tuning helped, and how far its answers can be believed.
 
@@ -189,12 +199,28 @@ def describe_final_model(
         models: The final model, and the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
-        abstention: `evaluation.abstention`.
+        abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
+        report: Of findings, `evaluation.finding_report`.
     """
     tuned, frozen = (model.name for model in models)
     sentences = describe_model(tuned, summary, manifest)
-    if "accuracy" in differences:
-        sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
+    if manifest.findings and report is not None:
+        sentences += _describe_extremes(report)
+    main = main_metric(manifest)
+    if main in differences:
+        sentences.append(f"{differences[main].sentence(tuned, frozen)}.")
+    if manifest.findings:
+        row = abstention.loc[MACRO]
+        coverage, sensitivity, specificity = (
+            with_interval(*row[[name, f"{name}_low", f"{name}_high"]])
+            for name in ("coverage", "sensitivity", "specificity")
+        )
+        return [
+            *sentences,
+            f"The calibration error of a finding is {with_interval(*summary.loc['ece'])} on average.",
+            f"If the answer near a threshold is *not sure*, {coverage} of the labels are answered, with a sensitivity "
+            f"of {sensitivity} and a specificity of {specificity}.",
+        ]
     coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
     right = "" if presence.why_undefined(manifest) else f", with an accuracy of {accuracy}"
     return [
@@ -204,8 +230,23 @@ def describe_final_model(
     ]
 
 
+def _describe_extremes(report: pd.DataFrame) -> list[str]:
+    """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
+    areas = report.drop(index=MACRO)["auroc"].dropna()
+    if len(areas) < 2:
+        return []
+    best, worst = (
+        f"{name} ({with_interval(*report.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
+        for name in (areas.idxmax(), areas.idxmin())
+    )
+    return [f"The highest AUROC is that of {best}, the lowest that of {worst}."]
+
+
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
-    """Return the accuracy of a model with its interval, or why there is none, for the index of all reports."""
+    """Return a model's accuracy, or AUROC of findings, with its interval, or why there is none, for the index."""
+    if manifest.findings:
+        value, low, high = summary.loc["auroc", ["value", "low", "high"]]
+        return f"{name}: macro AUROC {value:.3f} ({low:.3f} to {high:.3f})"
     if reason := presence.why_undefined(manifest):
         return f"{name}: accuracy is not defined: {reason}"
     value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
