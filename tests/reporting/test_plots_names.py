@@ -212,7 +212,8 @@ def test_a_table_of_many_classes_is_whole_and_folded(session) -> None:
 
 
 def test_confusions_of_many_classes_are_a_table(session) -> None:
-    sections.show_confusion(session, predicted([f"species {number}" for number in range(50)]))
+    many = predicted([f"species {number}" for number in range(50)])
+    sections.show_confusion(session, many, many)
     pairs = pd.read_csv(session.folder / "tables" / "confusions.csv")
     assert pairs.columns.tolist() == ["true class", "predicted", "images", "share"] and len(pairs) > 24
     few = session.shown.copy()
