@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scanbook import bundle
@@ -97,9 +98,9 @@ def describe_segmentation(
 def reference_accuracies(manifest: Manifest) -> dict[str, float]:
     """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
 
-    There are none where the test split lacks a class.
+    There are none of findings, and none where the test split lacks a class.
     """
-    if manifest.absent(TEST):
+    if manifest.findings or manifest.absent(TEST):
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
@@ -149,11 +150,14 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
+    reached = f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}"
+    if manifest.findings:
+        lacking = manifest.absent(TEST)
+        of = len(manifest.findings) - len(lacking)
+        others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
+        return [f"{reached}, the means of {of} findings{others}."]
     known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
-    return [
-        f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
-        f"Accuracies to compare with: {known}.",
-    ]
+    return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 
 def describe_final_model(
@@ -217,17 +221,16 @@ def _describe_extremes(report: pd.DataFrame) -> list[str]:
 
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
     """Return a model's accuracy, or AUROC of findings, with its interval, or why there is none, for the index."""
-    if manifest.findings:
-        value, low, high = summary.loc["auroc", ["value", "low", "high"]]
-        return f"{name}: macro AUROC {value:.3f} ({low:.3f} to {high:.3f})"
-    if reason := presence.why_undefined(manifest):
-        return f"{name}: accuracy is not defined: {reason}"
-    value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
-    return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+    metric = main_metric(manifest)
+    title = METRICS[metric].title
+    value, low, high = summary.loc[metric, ["value", "low", "high"]]
+    if np.isnan(value):
+        return f"{name}: {title} is not defined: {presence.why_undefined(manifest)}"
+    return f"{name}: {title} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def headline_of_differences(what: str, differences: Mapping[str, Difference], manifest: Manifest) -> str:
-    """Return the differences in accuracy between two ways of training, or why there are none, for the index.
+    """Return the differences in the main metric between two ways of training, or why there are none, for the index.
 
     Args:
         what: What is compared with what.
@@ -236,10 +239,11 @@ def headline_of_differences(what: str, differences: Mapping[str, Difference], ma
     """
     if not differences:
         return ""
+    title = METRICS[main_metric(manifest)].title
     if reason := presence.why_undefined(manifest):
-        return f"accuracy with {what} is not defined: {reason}"
+        return f"{title} with {what} is not defined: {reason}"
     gains = [f"{name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for name, gain in differences.items()]
-    return f"accuracy with {what}: {'; '.join(gains)}"
+    return f"{title} with {what}: {'; '.join(gains)}"
 
 
 def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:
@@ -276,12 +280,15 @@ def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: 
     others = f"; other answers: {', '.join(parity.index[~agreeing])}" if not agreeing.all() else ""
     exact = [name for name in parity.index if "int8" not in name]
     formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
+    unsure = f"below a confidence of {written.abstain_below:.2f}"
+    if written.findings:
+        unsure = f"near the threshold of each of {len(written.findings)} findings"
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
         f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread{others}.",
         f"The bundle has the model as {formats}.",
-        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
-        f"confidence of {written.abstain_below:.2f}.",
+        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* "
+        f"{unsure}.",
     ]
 
 
