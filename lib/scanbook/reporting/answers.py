@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference, main_metric
+from scanbook.evaluation import MACRO, METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -136,8 +137,15 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
-    names = ("auroc", "auprc") if manifest.findings else ("accuracy", "balanced_accuracy", "auroc", "kappa")
-    shown = [metric for metric in names if metric in summary.index]
+    if manifest.findings:
+        values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in ("auroc", "auprc")]
+        lacking = len(manifest.absent(TEST))
+        some = f" ({lacking} of them cannot be measured on test)" if lacking else ""
+        return [
+            f"On {images:,} test images and {len(manifest.findings)} findings{some} {_in_words(name)} reaches: "
+            f"{', '.join(values)}."
+        ]
+    shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
@@ -158,6 +166,8 @@ def describe_final_model(
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
+    *,
+    report: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return how well the final model performs, whether fine-tuning helped, and how far its answers can be believed.
 
@@ -166,12 +176,28 @@ def describe_final_model(
         models: The final model, and the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
-        abstention: `evaluation.abstention`.
+        abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
+        report: Of findings, `evaluation.finding_report`.
     """
     tuned, frozen = (model.name for model in models)
     sentences = describe_model(tuned, summary, manifest)
-    if "accuracy" in differences:
-        sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
+    if manifest.findings and report is not None:
+        sentences += _describe_extremes(report)
+    main = main_metric(manifest)
+    if main in differences:
+        sentences.append(f"{differences[main].sentence(tuned, frozen)}.")
+    if manifest.findings:
+        row = abstention.loc[MACRO]
+        coverage, sensitivity, specificity = (
+            with_interval(*row[[name, f"{name}_low", f"{name}_high"]])
+            for name in ("coverage", "sensitivity", "specificity")
+        )
+        return [
+            *sentences,
+            f"The calibration error of a finding is {with_interval(*summary.loc['ece'])} on average.",
+            f"If the answer near a threshold is *not sure*, {coverage} of the labels are answered, with a sensitivity "
+            f"of {sensitivity} and a specificity of {specificity}.",
+        ]
     coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
     right = "" if presence.why_undefined(manifest) else f", with an accuracy of {accuracy}"
     return [
@@ -181,13 +207,25 @@ def describe_final_model(
     ]
 
 
+def _describe_extremes(report: pd.DataFrame) -> list[str]:
+    """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
+    areas = report.drop(index=MACRO)["auroc"].dropna()
+    if len(areas) < 2:
+        return []
+    best, worst = (
+        f"{name} ({with_interval(*report.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
+        for name in (areas.idxmax(), areas.idxmin())
+    )
+    return [f"The highest AUROC is that of {best}, the lowest that of {worst}."]
+
+
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
-    """Return the main metric of a model with its interval, or why there is none, for the index of all reports."""
+    """Return a model's accuracy, or AUROC of findings, with its interval, or why there is none, for the index."""
     metric = main_metric(manifest)
     title = METRICS[metric].title
-    if reason := presence.why_undefined(manifest):
-        return f"{name}: {title} is not defined: {reason}"
     value, low, high = summary.loc[metric, ["value", "low", "high"]]
+    if np.isnan(value):
+        return f"{name}: {title} is not defined: {presence.why_undefined(manifest)}"
     return f"{name}: {title} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
@@ -242,12 +280,15 @@ def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: 
     others = f"; other answers: {', '.join(parity.index[~agreeing])}" if not agreeing.all() else ""
     exact = [name for name in parity.index if "int8" not in name]
     formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
+    unsure = f"below a confidence of {written.abstain_below:.2f}"
+    if written.findings:
+        unsure = f"near the threshold of each of {len(written.findings)} findings"
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
         f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread{others}.",
         f"The bundle has the model as {formats}.",
-        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
-        f"confidence of {written.abstain_below:.2f}.",
+        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* "
+        f"{unsure}.",
     ]
 
 

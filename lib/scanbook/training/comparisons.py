@@ -101,17 +101,15 @@ def validation_by_stage(
         final: The reported model: one of them, or their average.
 
     Returns:
-        Index `step`; columns accuracy, auroc, kappa if the classes are grades, and log loss: means over the seeds; of
-        findings auroc, auprc and log loss; and gain, the change in AUROC from the previous stage.
+        Index `step`; columns accuracy, auroc, kappa if the classes are grades, of findings auroc and auprc, and log
+        loss: means over the seeds; and gain, the change in AUROC from the previous stage.
     """
     logits = {base_models[0].name: [network.logits(VALIDATION) for network in base_models]}
     for name in networks[0].stages:
         logits[_STAGES[name]] = [network.logits(name) for network in networks]
     if final not in networks:
         logits[final.name] = [final.logits(VALIDATION)]
-    names = ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
-    if manifest.findings:
-        names = ("auroc", "auprc")
+    names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
     rows = {
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)
         for stage, of_seeds in logits.items()
