@@ -182,7 +182,7 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         lacking = manifest.absent(TEST)
         of = len(manifest.findings) - len(lacking)
         others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
-        return [f"{reached}, the means of {of} findings{others}."]
+        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}."]
     known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
     return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
