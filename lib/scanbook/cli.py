@@ -133,8 +133,8 @@ def _new_study(options: argparse.Namespace) -> None:
     from scanbook.runner.authoring import studies
 
     created = studies.create(options.name, options.data)
-    images = created.manifest.frame["label"].value_counts()
-    counts = ", ".join(f"{label}: {images[label]}" for label in created.manifest.classes)
+    images = created.manifest.labels.present.sum(axis=0)
+    counts = ", ".join(f"{name}: {count}" for name, count in zip(created.manifest.names, images, strict=True))
     data = f" DATA={shlex.quote(options.data)}" if options.data else ""
     print(f"{created.path}: {len(created.manifest.frame)} images ({counts})")
     print("".join(f"  {runtime.legible(line)}\n" for line in (created.reads, *created.notes)), end="")

@@ -114,6 +114,11 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
+    listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).unlink()
+    manifest = adapters.load(listed)
+    assert set(manifest.frame["split"]) == {""} and note(manifest, "so the splits are not those of the source")
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     assert "names 12 images that are in no image folder" in refusal(study)
@@ -156,8 +161,8 @@ def test_lists_of_strings_as_in_padchest(tmp_path: Path) -> None:
     keys = {"label_column": "Labels", "label_separator": ",", "no_finding": "normal", "exam_column": "StudyID"}
     manifest = adapters.load(table(tmp_path, text, **keys))
     assert manifest.findings == ("cardiomegaly", "heart's apex", "pleural effusion", "pneumonia", "Unchanged")
-    assert same(stated(manifest, "pneumonia"), [0, 1, 1, NAN, 0, NAN, NAN, 0])
-    assert manifest.frame["label"].tolist()[5] == "not labelled" and note(manifest, "3 of 8 rows have no label")
+    assert same(stated(manifest, "pneumonia"), [0, 1, 1, 0, 0, NAN, NAN, 0])
+    assert manifest.frame["label"].tolist()[5] == "not labelled" and note(manifest, "2 of 8 rows have no label")
     assert manifest.frame["exam"].tolist() == list("00112233")
     again = table(tmp_path, text, **keys, blank="absent", findings=["pneumonia", "cardiomegaly"])
     assert stated(adapters.load(again), "pneumonia") == [0, 1, 1, 0, 0, 0, 0, 0]

@@ -24,7 +24,9 @@ def classes_of(chosen: Study) -> set[str]:
     if source.adapter == "synthetic":
         return set(dermoscopy.CLASSES)
     if source.adapter == "medmnist":
-        return set(ARCHIVES[source.flag].classes)
+        return {*ARCHIVES[source.flag].classes, *ARCHIVES[source.flag].findings}
+    if findings := getattr(source, "finding_names", {}):
+        return set(findings.values())
     if chosen.stand_in:
         return {name for key in chosen.stand_in.classes if (name := class_of(key, source))}
     return set(source.claimed)

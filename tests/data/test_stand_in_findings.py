@@ -147,6 +147,7 @@ def test_a_stand_in_that_does_not_fit_is_one_line(keys: dict, message: str) -> N
         {"images": 9},
         {"classes": {"a": "xray_normal"}, "findings": {"b": "xray_edema"}},
         {"classes": {"a": "xray_normal"}, "missing": 0.1},
+        {"findings": {"a": "xray_mass", "b": "xray_mass"}},
     ],
 )
 def test_a_stand_in_has_classes_or_findings(keys: dict) -> None:

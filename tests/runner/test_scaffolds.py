@@ -158,7 +158,7 @@ def test_a_study_of_a_table(project: Path, tmp_path: Path) -> None:
     ("make", "says"),
     [
         (lambda folder: folder / "gone", r"no folder of images at .*gone; put them there or name their place"),
-        (lambda folder: table_folder(folder, "what"), r"no column is known to hold their class; .* are id, what"),
+        (lambda folder: table_folder(folder, "what"), r"no column is known to hold their class or findings; "),
         (lambda folder: class_folders(folder, 2, "only"), r"only the class only in .*; expected at least two classes"),
         (lambda folder: folder, r"holds no class folders, but nothing; expected one folder of images for each class"),
     ],
@@ -301,16 +301,173 @@ def test_a_study_that_cannot_be_loaded_leaves_no_file(
     assert not template.with_name("mine.yaml").exists()
 
 
-@pytest.mark.parametrize("cell", ["Mass|Nodule", "Mass | Nodule", "['mass', 'nodule']"])
-def test_several_findings_in_one_cell_are_no_class(
+def written(name: str = "mine") -> dict[str, object]:
+    return yaml.safe_load((config.studies_dir() / f"{name}.yaml").read_text())["dataset"]
+
+
+@pytest.mark.parametrize("cell", ["Mass|Nodule", "Mass | Nodule", "['Mass', 'Nodule']"])
+def test_several_findings_in_one_cell(
     cell: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = table_folder(tmp_path / "images", "Finding Labels")
     table = pd.read_csv(images / "images.csv")
-    table.loc[3, "Finding Labels"] = cell
+    table["Finding Labels"] = (
+        ["No Finding", cell, "Mass", "Nodule"] * 3 if cell[0] != "[" else [cell, "['Mass']", "[]"] * 4
+    )
     table.to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    dataset, out = written(), capsys.readouterr().out
+    assert (dataset["label_column"], dataset["label_separator"]) == ("Finding Labels", "," if cell[0] == "[" else "|")
+    assert dataset["findings"] == {"Mass": "Mass", "Nodule": "Nodule"} and "classes" not in dataset
+    assert dataset.get("no_finding", "") == ("" if cell[0] == "[" else "No Finding")
+    assert "12 images (Mass: " in out and "findings: Finding Labels" in out
+    assert adapters.load(config.load("mine", data=str(images))).findings == ("Mass", "Nodule")
+
+
+@pytest.mark.parametrize(
+    ("cells", "separator"),
+    [
+        (["a, b", "a", "b", "c, a", "c", "b"], ","),
+        (["a; b", "a", "b", "a;c", "c", "b"], ";"),
+        (["carcinoma, basal cell", "nevus", "carcinoma, squamous cell", "nevus", "melanoma", "nevus"], ""),
+        (["eczema/dermatitis", "acne", "eczema/dermatitis", "acne", "acne", "rosacea"], ""),
+        (["['N']", "['D']", "['N']", "['D']", "['G']", "['N']"], ""),
+    ],
+)
+def test_a_class_may_hold_a_comma(
+    cells: list[str], separator: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = table_folder(tmp_path / "images", "label")
+    table = pd.read_csv(images / "images.csv").assign(label=cells * 2)
+    table.to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert written().get("label_separator", "") == separator
+    manifest = adapters.load(config.load("mine", data=str(images)))
+    assert bool(manifest.findings) == bool(separator)
+    if cells[0] == "['N']":
+        assert manifest.classes == ("D", "G", "N"), "a list of one name is that name"
+
+
+CHEST_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+
+
+def test_chest_x_ray_14_partly_unpacked(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, names, lines = tmp_path / "images", [], [CHEST_HEADER]
+    for number, label in enumerate(["No Finding", "Mass", "Mass|Nodule", "Nodule", "Hernia", "Mass"] * 4):
+        names.append(f"{number // 3 + 1:08d}_{number % 3:03d}.png")
+        lines.append(f"{names[-1]},{label},{number % 3},{number // 3 + 1},58,M,PA,2682,2749,0.143,0.143,")
+        if number < 12:
+            draw(root / f"images_00{number // 6 + 1}" / "images" / names[-1], number)
+    (root / "Data_Entry_2017.csv").write_text("\n".join(lines) + "\n")
+    (root / "train_val_list.txt").write_text("\n".join(names[:9]))
+    (root / "test_list.txt").write_text("\n".join(names[9:]))
+    assert cli.main(["new-study", "mine", "--data", str(root)]) == 0
+    dataset, out = written(), capsys.readouterr().out
+    assert dataset | {"metadata": []} == {
+        **{"adapter": "table", "csv": "Data_Entry_2017.csv", "image_column": "Image Index"},
+        **{"label_column": "Finding Labels", "label_separator": "|", "no_finding": "No Finding"},
+        **{"group_column": "Patient ID", "metadata": [], "image_folders": ["."], "allow_missing": True},
+        "split_lists": {"train": "train_val_list.txt", "test": "test_list.txt"},
+        **{"source": "own images", "licence": "unknown"},
+    }
+    assert "12 images (Hernia: 2, Mass: 6, Nodule: 4)" in out and "12 of 24 rows name an image that is not there" in out
+    assert "splits of the source: train 9, test 3" in out
+    (root / "images_001" / "images" / names[0]).unlink()
+    (root / "Data_Entry_2017.csv").write_text("\n".join(lines[:13]) + "\n")
+    assert cli.main(["new-study", "other", "--data", str(root)]) == 1
+    assert "names 1 images that are in no image folder, the first in row 2" in one_line(capsys)
+
+
+def test_chexpert(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Edema,Fracture,Support Devices"
+    values = ["1.0,,,,1.0", ",1.0,-1.0,,", ",0.0,1.0,,0.0", ",-1.0,0.0,,"]
+    root = tmp_path / "images"
+    for split, first in (("train", 0), ("valid", 8)):
+        lines = [header]
+        for number in range(first, first + 8):
+            view = "view1_frontal" if number % 2 else "view2_lateral"
+            path = f"{split}/patient{number // 4:05d}/study{number // 2 % 2 + 1}/{view}.jpg"
+            draw(root / path, number)
+            lines.append(f"CheXpert-v1.0-small/{path},Male,40,Frontal,AP,{values[number // 2 % 4]}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    assert cli.main(["new-study", "mine", "--data", str(root)]) == 0
+    dataset, out = written(), capsys.readouterr().out
+    findings = ["Cardiomegaly", "Edema", "Support Devices"]
+    assert dataset == {
+        **{"adapter": "table", "csv": {"train": "train.csv", "test": "valid.csv"}, "image_column": "Path"},
+        **{"path_prefix": "CheXpert-v1.0-small/", "findings": {name: name for name in findings}},
+        **{"no_finding": "No Finding", "uncertain": "ignore", "group_pattern": r"patient[_-]?\d+"},
+        **{"exam_pattern": r"patient[_-]?\d+/(?:study|exam|visit)[_-]?\w+", "metadata": ["Sex", "Age"]},
+        **{"image_folders": ["."], "source": "own images", "licence": "unknown"},
+    }
+    assert "never 1 or never 0 in the table: Fracture." in out and "A blank cell of a finding is not" in out
+    manifest = adapters.load(config.load("mine", data=str(root)))
+    assert manifest.frame["exam"].nunique() == 8 and manifest.frame["group"].nunique() == 4
+    assert manifest.frame["split"].value_counts().to_dict() == {"train": 8, "test": 8}
+
+
+def test_one_column_per_class(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {name: [str(float(number % 3 == index)) for number in range(12)] for index, name in enumerate("ABC")}
+    images = table_folder(tmp_path / "images", "note", **{name: columns[name] for name in "ABC"}, UNK=["0.0"] * 12)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert written()["classes"] == {"A": "A", "B": "B", "C": "C"} and "label_column" not in written()
+    assert "classes: A, B, C" in capsys.readouterr().out
+    assert adapters.load(config.load("mine", data=str(images))).classes == ("A", "B", "C")
+
+
+def test_columns_of_findings_and_those_that_are_none(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As RFMiD, whose first column is 1 where any other is, beside columns of a ward."""
+    rng = np.random.default_rng(1)
+    signs = {name: rng.integers(0, 2, 12) for name in ("DR", "MH", "ODC", "TV")}
+    signs["DR"][:2] = signs["MH"][:2] = signs["ODC"][:2] = signs["TV"][:2] = 0
+    risk = np.max(list(signs.values()), axis=0)
+    more = {"smoker": ["yes", "no"] * 6, "Disease_Risk": risk, **signs, "remark": ["x"] * 12, "urgent": [0, 1] * 6}
+    images = table_folder(tmp_path / "images", "note", sex=[0, 1] * 6, **more)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    dataset, out = written(), capsys.readouterr().out
+    assert list(dataset["findings"]) == list(signs) and dataset["metadata"] == ["sex"]
+    assert "The column Disease_Risk is not read: it is 1 exactly where another is." in out
+    assert "The columns smoker, urgent hold values of findings, and are not read as such." in out
+    assert "Remove from findings, in the study, any of these that is none: DR, MH, ODC, TV." in out
+
+
+def test_a_single_column_of_0_and_1_is_no_finding_unless_its_name_says_so(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = table_folder(tmp_path / "images", "note", urgent=[0, 1] * 6)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
-    assert f"lists findings in the cells of Finding Labels, such as {cell!r}" in one_line(capsys)
+    assert "no column is known to hold their class or findings" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"patient_id": "aabbcc", "study_id": "xxyyzw"}, {"group_column": "patient_id", "exam_column": "study_id"}),
+        (
+            {"patient_id": "aabbcc", "visit": "112212"},
+            {"group_column": "patient_id", "exam_column": ["patient_id", "visit"]},
+        ),
+        ({"patient_id": "aabbcc", "study_id": "uvwxyz"}, {"group_column": "patient_id"}),
+        ({"study_id": "xxyyzw"}, {"exam_column": "study_id"}),
+        ({"visit": "112212"}, {}),
+    ],
+)
+def test_exams_of_several_images(
+    columns: dict[str, str], expected: dict[str, object], project: Path, tmp_path: Path
+) -> None:
+    more = {
+        name: [f"{value}{number // 6}" if name != "visit" else value for number, value in enumerate(values * 2)]
+        for name, values in columns.items()
+    }
+    images = table_folder(tmp_path / "images", "label", **more)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert {key: value for key, value in written().items() if "group" in key or "exam" in key} == expected
+    adapters.load(config.load("mine", data=str(images)))
 
 
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])

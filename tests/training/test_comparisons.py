@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook.evaluation import Predictions, paired_difference
-from scanbook.training.comparisons import TrainingResult, accuracies, compare_augmentation
+from scanbook.training.comparisons import TrainingResult, compare_augmentation, scores_by_split
 
 
 def predictions(share: float, split: str, seed: int, count: int = 200) -> Predictions:
@@ -35,9 +35,9 @@ def test_the_table_tells_what_augmentation_did_to_every_backbone() -> None:
     assert differences["helped"] == expected and expected.clear
     assert table.loc["helped", ["low", "high"]].to_list() == [expected.low, expected.high]
     assert table.loc["unchanged", ["difference on test", "low", "high"]].to_list() == [0, 0, 0]
-    assert accuracies(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
+    assert scores_by_split(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
 
 
 def test_without_results_the_table_is_empty() -> None:
     table, differences = compare_augmentation({}, {})
-    assert table.empty and not differences and list(accuracies({})) == ["train", "validation", "accuracy"]
+    assert table.empty and not differences and list(scores_by_split({})) == ["train", "validation", "accuracy"]

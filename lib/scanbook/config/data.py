@@ -97,7 +97,7 @@ class TableData(Folders):
     """Column of the class, or of the names of findings. Empty: there is a column for each finding or class."""
     label_separator: str = ""
     """What separates names in a cell of `label_column`, such as `|`. They are findings, and one that a cell does not
-    name is absent. A list, `['effusion', 'mass']`, is read too."""
+    name is absent. A list, `['effusion', 'mass']` or `[]`, is read too."""
     no_finding: str = ""
     """Name that stands for no finding, in a cell or as a column, such as `No Finding`."""
     findings: list[str] | dict[str, str] = []
@@ -247,8 +247,12 @@ class StandIn(Block):
     @model_validator(mode="after")
     def _classes_or_findings(self) -> StandIn:
         if bool(self.classes) == bool(self.findings):
-            stated = "both" if self.classes else "none"
-            raise ValueError(f"classes and findings: {stated} of them is given; expected exactly one of the two")
+            stated = "both classes and findings" if self.classes else "neither classes nor findings"
+            raise ValueError(f"{stated} are named; expected exactly one of the two")
         if self.classes and (self.missing or self.uncertain):
             raise ValueError("missing and uncertain are shares of labels of findings; remove them, or name findings")
+        kinds = list(self.findings.values())
+        repeated = [name for name, kind in self.findings.items() if kinds.count(kind) > 1]
+        if repeated:
+            raise ValueError(f"findings {' and '.join(repeated)} have one kind; expected a kind of its own for each")
         return self

@@ -12,7 +12,7 @@ from scanbook.evaluation.calibration import (
     reliability,
 )
 from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule
-from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.operating_points import (
     co_errors,

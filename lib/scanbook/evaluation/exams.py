@@ -134,13 +134,14 @@ def exam_labels(labels: Labels, exams: Exams) -> Floats:
     return values
 
 
-def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams) -> ExamRule:
+def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams, seed: int = 0) -> ExamRule:
     """Return the rule with the lowest log loss on validation exams, each after its own calibration.
 
     Args:
         labels: Of the n validation images.
         logits: (n, k), of each image.
         exams: Theirs.
+        seed: Seed of the folds of the calibration of findings.
 
     Returns:
         The rule; the mean where no exam has two images, or where both have the same loss.
@@ -149,7 +150,7 @@ def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams) -> ExamRule:
     rules: dict[str, ExamRule] = {}
     for rule in RULES:
         combined = combine(logits, exams.member, rule, labels.exclusive)
-        calibration, loss = _calibrate(combined, values, exams.group, labels.exclusive)
+        calibration, loss = _calibrate(combined, values, exams.group, labels.exclusive, seed)
         rules[rule] = ExamRule(rule, calibration, {rule: loss})
     losses = {rule: fitted.losses[rule] for rule, fitted in rules.items()}
     best = RULES[0] if not losses[RULES[1]] < losses[RULES[0]] else RULES[1]
@@ -157,7 +158,7 @@ def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams) -> ExamRule:
 
 
 def _calibrate(
-    logits: Floats, values: Floats, group: NDArray[np.str_], exclusive: bool
+    logits: Floats, values: Floats, group: NDArray[np.str_], exclusive: bool, seed: int
 ) -> tuple[float | Calibration, float]:
     """Return the calibration of combined logits, and the mean log loss that it leaves."""
     if exclusive:
@@ -167,5 +168,5 @@ def _calibrate(
         y = values[known].argmax(axis=1)
         temperature = fit_temperature(logits[known], y)
         return temperature, float(-log_softmax(logits[known] / temperature, axis=1)[np.arange(len(y)), y].mean())
-    calibration = fit_calibration(logits, values, group)
+    calibration = fit_calibration(logits, values, group, seed)
     return calibration, calibration.log_loss(logits, values)

@@ -165,3 +165,13 @@ def in_words(label: float) -> str:
 
 AnyPredictions = Predictions | FindingPredictions
 """Predictions for classes or for findings."""
+
+
+def load_predictions(path: Path) -> AnyPredictions:
+    """Read what `Predictions.save` or `FindingPredictions.save` wrote.
+
+    Raises:
+        DataError: The file does not exist or is not a table of predictions.
+    """
+    of_classes = "true" in read_table(path, _PROBABILITY)
+    return Predictions.load(path) if of_classes else FindingPredictions.load(path)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference
+from scanbook.evaluation import MACRO, METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -97,9 +98,9 @@ def describe_segmentation(
 def reference_accuracies(manifest: Manifest) -> dict[str, float]:
     """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
 
-    There are none where the test split lacks a class.
+    There are none of findings, and none where the test split lacks a class.
     """
-    if manifest.absent(TEST):
+    if manifest.findings or manifest.absent(TEST):
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
@@ -136,16 +137,27 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
+    if manifest.findings:
+        values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in ("auroc", "auprc")]
+        lacking = len(manifest.absent(TEST))
+        some = f" ({lacking} of them cannot be measured on test)" if lacking else ""
+        return [
+            f"On {images:,} test images and {len(manifest.findings)} findings{some} {_in_words(name)} reaches: "
+            f"{', '.join(values)}."
+        ]
     shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
+    reached = f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}"
+    if manifest.findings:
+        lacking = manifest.absent(TEST)
+        of = len(manifest.findings) - len(lacking)
+        others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
+        return [f"{reached}, the means of {of} findings{others}."]
     known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
-    return [
-        f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
-        f"Accuracies to compare with: {known}.",
-    ]
+    return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 
 def describe_final_model(
@@ -154,6 +166,8 @@ def describe_final_model(
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
+    *,
+    report: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return how well the final model performs, whether fine-tuning helped, and how far its answers can be believed.
 
@@ -162,12 +176,28 @@ def describe_final_model(
         models: The final model, and the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
-        abstention: `evaluation.abstention`.
+        abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
+        report: Of findings, `evaluation.finding_report`.
     """
     tuned, frozen = (model.name for model in models)
     sentences = describe_model(tuned, summary, manifest)
-    if "accuracy" in differences:
-        sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
+    if manifest.findings and report is not None:
+        sentences += _describe_extremes(report)
+    main = main_metric(manifest)
+    if main in differences:
+        sentences.append(f"{differences[main].sentence(tuned, frozen)}.")
+    if manifest.findings:
+        row = abstention.loc[MACRO]
+        coverage, sensitivity, specificity = (
+            with_interval(*row[[name, f"{name}_low", f"{name}_high"]])
+            for name in ("coverage", "sensitivity", "specificity")
+        )
+        return [
+            *sentences,
+            f"The calibration error of a finding is {with_interval(*summary.loc['ece'])} on average.",
+            f"If the answer near a threshold is *not sure*, {coverage} of the labels are answered, with a sensitivity "
+            f"of {sensitivity} and a specificity of {specificity}.",
+        ]
     coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
     right = "" if presence.why_undefined(manifest) else f", with an accuracy of {accuracy}"
     return [
@@ -177,16 +207,30 @@ def describe_final_model(
     ]
 
 
+def _describe_extremes(report: pd.DataFrame) -> list[str]:
+    """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
+    areas = report.drop(index=MACRO)["auroc"].dropna()
+    if len(areas) < 2:
+        return []
+    best, worst = (
+        f"{name} ({with_interval(*report.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
+        for name in (areas.idxmax(), areas.idxmin())
+    )
+    return [f"The highest AUROC is that of {best}, the lowest that of {worst}."]
+
+
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
-    """Return the accuracy of a model with its interval, or why there is none, for the index of all reports."""
-    if reason := presence.why_undefined(manifest):
-        return f"{name}: accuracy is not defined: {reason}"
-    value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
-    return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+    """Return a model's accuracy, or AUROC of findings, with its interval, or why there is none, for the index."""
+    metric = main_metric(manifest)
+    title = METRICS[metric].title
+    value, low, high = summary.loc[metric, ["value", "low", "high"]]
+    if np.isnan(value):
+        return f"{name}: {title} is not defined: {presence.why_undefined(manifest)}"
+    return f"{name}: {title} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def headline_of_differences(what: str, differences: Mapping[str, Difference], manifest: Manifest) -> str:
-    """Return the differences in accuracy between two ways of training, or why there are none, for the index.
+    """Return the differences in the main metric between two ways of training, or why there are none, for the index.
 
     Args:
         what: What is compared with what.
@@ -195,10 +239,11 @@ def headline_of_differences(what: str, differences: Mapping[str, Difference], ma
     """
     if not differences:
         return ""
+    title = METRICS[main_metric(manifest)].title
     if reason := presence.why_undefined(manifest):
-        return f"accuracy with {what} is not defined: {reason}"
+        return f"{title} with {what} is not defined: {reason}"
     gains = [f"{name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for name, gain in differences.items()]
-    return f"accuracy with {what}: {'; '.join(gains)}"
+    return f"{title} with {what}: {'; '.join(gains)}"
 
 
 def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:

@@ -23,6 +23,9 @@ NAMES = {
     **{"image_id": "image", "iou": "intersection over union", "dice": "Dice"},
 }
 """Names that are not their own words with spaces in place of underscores."""
+_OF_ONE = {"class": {"auroc": "AUROC", "auprc": "AUPRC"}}
+_OF_ONE["finding"] = _OF_ONE["class"]
+"""Names of columns in tables with a row per class or finding, whose values are not means over them."""
 _NAMED = ("metric", "comparison", "property", "column")
 """Indexes and columns whose values are names of columns elsewhere."""
 _METRICS = {*METRICS, "value", "sensitivity", "specificity", "precision", "f1", "ppv", "npv", "threshold"}
@@ -56,7 +59,7 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
             column = column.astype(object).where(column.notna(), UNDEFINED)
         elif name in _NAMED and not is_numeric_dtype(column):
             column = column.map(words)
-        names.append(words(name))
+        names.append(_OF_ONE.get(frame.index.name, {}).get(name) or words(name))
         columns.append(column)
         position += 1
     table = pd.concat(columns, axis=1).set_axis(names, axis=1) if columns else frame

@@ -216,6 +216,7 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     codes, distinct = pd.factorize(cells)
     counts = np.bincount(codes, minlength=len(distinct))
     blank = spelling.is_not_told(pd.Series(distinct, dtype=object), layout.not_told).to_numpy()
+    # an empty list, [], names nothing, while an empty cell tells nothing
     named = [
         [] if empty else names_in(cell, layout.label_separator) for cell, empty in zip(distinct, blank, strict=True)
     ]
@@ -241,7 +242,7 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     table = np.full((len(distinct), len(findings)), ABSENT)
     for number, names in enumerate(named):
         present = [position[finding] for name in names if (finding := found.get(name)) is not None]
-        if not names and not is_nothing[number]:
+        if blank[number] and not is_nothing[number]:
             table[number] = np.nan
         table[number, present] = PRESENT
         if nothing and present and any(name.casefold() == nothing for name in names):

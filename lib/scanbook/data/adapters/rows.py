@@ -201,7 +201,16 @@ def _splits(rows: Rows, layout: TableData) -> pd.Series:
 
 
 def _listed(rows: Rows, layout: TableData, root: Path) -> Rows:
-    """Return the rows whose image a list names, with the split of the list."""
+    """Return the rows whose image a list names, with the split of the list.
+
+    Where images may be missing, the lists may be too, but not some of them.
+    """
+    lists = ", ".join(layout.split_lists.values())
+    if layout.allow_missing and not any((root / name).exists() for name in layout.split_lists.values()):
+        rows.notes.append(
+            f"The lists of the splits are not there ({lists}), so the splits are not those of the source."
+        )
+        return rows
     named = [
         (split, name, number, normalise(line, layout.path_prefix).casefold())
         for split, name in layout.split_lists.items()
@@ -225,7 +234,6 @@ def _listed(rows: Rows, layout: TableData, root: Path) -> Rows:
     split_of = dict(zip(known["image"], known["split"], strict=True))
     splits = images.map(lambda image: split_of.get(image, ""))
     chosen = splits != ""
-    lists = ", ".join(layout.split_lists.values())
     if not chosen.any():
         raise DataError(
             f"{lists}: no line names an image of {' and '.join(names_of_tables(layout))}; expected one name per line; "

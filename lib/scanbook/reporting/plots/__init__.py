@@ -1,5 +1,6 @@
 """Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
 
+from scanbook.reporting.plots import style
 from scanbook.reporting.plots.cost import cost_of_prediction
 from scanbook.reporting.plots.data import (
     category_by_class,
@@ -21,6 +22,15 @@ from scanbook.reporting.plots.evaluation import (
     reliability_diagram,
     roc_arms,
     roc_curves,
+)
+from scanbook.reporting.plots.findings import (
+    co_errors,
+    finding_answers,
+    finding_bars,
+    finding_coverage,
+    finding_reliability_diagrams,
+    finding_robustness,
+    finding_subgroup_bars,
 )
 from scanbook.reporting.plots.hardware import (
     latency_percentiles,

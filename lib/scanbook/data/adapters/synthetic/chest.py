@@ -71,14 +71,14 @@ def _nodules(chest: Chest, severity: float, rng: Rng) -> None:
 
 
 def _consolidation(chest: Chest, severity: float, rng: Rng) -> None:
-    """Fill the upper or middle part of one lung with an airless cloud, with air in the bronchi."""
+    """Fill the upper part of one lung with an airless cloud, with air in the bronchi."""
     side, size = _side(rng), chest.u.shape[0]
     cloud, bronchi = primitives.noise(rng, size, 9, 3), primitives.noise(rng, size, 30, 1)
-    x, y = side * rng.uniform(0.36, 0.46), rng.uniform(-0.32, 0.0)
+    x, y = side * rng.uniform(0.36, 0.44), rng.uniform(-0.40, -0.18)
     spread = 0.20 + 0.18 * severity
     near = np.exp(-(((chest.u - x) / spread) ** 2) - ((chest.v - y) / (1.15 * spread)) ** 2)
     opaque = smoothstep(0.20, 0.75, near + 0.16 * cloud) * (1 - 0.35 * smoothstep(0.6, 1.6, bronchi))
-    chest.amount[:] += _ramp(severity) * 0.36 * opaque * chest.lungs * (1 - chest.heart)
+    chest.amount[:] += _ramp(severity) * 0.42 * opaque * chest.lungs * (1 - chest.heart)
 
 
 def _edema(chest: Chest, severity: float, rng: Rng) -> None:
@@ -86,12 +86,12 @@ def _edema(chest: Chest, severity: float, rng: Rng) -> None:
     size = chest.u.shape[0]
     streaks, haze = primitives.noise(rng, size, 22, 2), primitives.noise(rng, size, 7, 2)
     reach = 0.16 + 0.16 * severity
-    wings = np.exp(-(((np.abs(chest.u) - 0.20) / reach) ** 2) - ((chest.v + 0.02) / 0.40) ** 2)
+    wings = np.exp(-(((np.abs(chest.u) - 0.20) / reach) ** 2) - ((chest.v - 0.06) / 0.38) ** 2)
     tissue = wings * (0.20 + 0.05 * haze + 0.06 * np.abs(streaks))
     lines = smoothstep(0.5, 0.9, np.cos(2 * np.pi * chest.v / 0.055))
     sides = smoothstep(0.50, 0.58, np.abs(chest.u)) * smoothstep(0.05, 0.15, chest.v) * smoothstep(0.50, 0.40, chest.v)
-    tissue = tissue + 0.14 * sides * lines
-    chest.amount[:] += _ramp(severity) * (0.70 + 0.75 * severity) * tissue * chest.lungs * (1 - 0.9 * chest.heart)
+    tissue = tissue + 0.20 * sides * lines
+    chest.amount[:] += _ramp(severity) * (0.95 + 0.65 * severity) * tissue * chest.lungs * (1 - 0.9 * chest.heart)
 
 
 def _atelectasis(chest: Chest, severity: float, rng: Rng) -> None:

@@ -135,7 +135,7 @@ def _choose_test(exams: list[tuple[int, int, list[bool]]], patients: int, images
         sizes[owner] += len(sides)
     order = 1 + rng.permutation(patients)
     ends = np.cumsum([sizes[owner] for owner in order.tolist()])
-    return set(order[: max(2, int((ends <= _TEST * images).sum()))].tolist())
+    return set(order[: np.clip(int((ends <= _TEST * images).sum()), 1, patients - 1)].tolist())
 
 
 def _sample_people(patients: int, rng: Rng) -> list[tuple[int, str]]:
