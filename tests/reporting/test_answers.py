@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers import planted
 from scanbook import evaluation
-from scanbook.data.manifest import Manifest
+from scanbook.data.manifest import Manifest, finding_column
 from scanbook.evaluation import Difference
 from scanbook.reporting import answers, tables
 from scanbook.reporting.report import NUMBER
@@ -214,3 +214,40 @@ def test_what_a_reader_must_know_of_the_splits_is_the_first_sentence() -> None:
 def test_a_threshold_that_is_not_defined_is_no_empty_cell() -> None:
     points = pd.DataFrame({"threshold": [0.5, np.nan], "positives": [3, 0]}, index=["a", "b"])
     assert tables.readable(points)[0]["threshold"].tolist() == [0.5, "not defined"]
+
+
+# --- findings
+
+
+def test_findings_are_told_by_their_macro_means_and_those_that_test_lacks_are_named() -> None:
+    manifest = planted.observed()
+    logits = (
+        np.random.default_rng(0).normal(size=(len(manifest.rows("test")), 2))
+        + manifest.labels.rows(manifest.rows("test")).present
+    )
+    test = manifest.predictions("test", logits)
+    summary = evaluation.summary(test, rounds=50)
+    (sentence,) = answers.describe_model("small, frozen", summary, manifest)
+    assert f"small (frozen) reaches: macro AUROC {tables.with_interval(*summary.loc['auroc'])}, macro AUPRC" in sentence
+    assert sentence.endswith("the means of 2 findings.")
+    assert answers.headline("small", summary, manifest).startswith(
+        f"small: macro AUROC {summary.at['auroc', 'value']:.3f}"
+    )
+    gap = {"small": evaluation.paired_difference(test, test, rounds=20)}
+    assert answers.headline_of_differences("a minus b", gap, manifest).startswith(
+        "macro AUROC with a minus b: small +0"
+    )
+    assert answers.reference_accuracies(manifest) == {}
+
+    column = finding_column("cool")
+    frame = manifest.frame.assign(**{column: manifest.frame[column].where(manifest.frame["split"] != "test", 0)})
+    lacking = manifest.with_frame(frame)
+    test = lacking.predictions("test", logits)
+    (sentence,) = answers.describe_model("small, frozen", evaluation.summary(test, rounds=50), lacking)
+    assert sentence.endswith("the means of 1 finding; cool cannot be measured there.")
+    for name in ("cool", "vivid"):
+        frame = frame.assign(**{finding_column(name): np.where(frame["split"] == "test", np.nan, frame[column])})
+    none = manifest.with_frame(frame)
+    summary = evaluation.summary(none.predictions("test", logits), rounds=20)
+    assert "no finding is both present and absent" in answers.headline("small", summary, none)
+    assert "has no result as a whole (macro AUROC, macro AUPRC)" in answers.describe_model("small", summary, none)[0]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from helpers import pages
+from helpers.models import findings
 from scanbook import cli, config, evaluation
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
@@ -246,3 +247,20 @@ def test_without_validation_images_of_a_class_no_configuration_is_the_best(proje
     assert "No configuration is best: macro AUROC is not defined" in table.key_result(standings)
     shown = page.write(grid, results, [], {}).read_text()
     assert "not defined" in shown and ">nan" not in shown and " nan" not in shown
+
+
+def test_findings_are_swept_by_macro_auroc(project: Path) -> None:
+    facts = {"network": "net", "seconds": 1.0, "log loss": 0.5, "epochs": 2, "policy": "none"}
+    results = []
+    for backbone, skill in (("baseline_cnn", 0.5), ("small_cnn", 2.0)):
+        for seed in range(2):
+            path = project / f"{backbone}{seed}.csv"
+            findings(skill=skill, seed=seed).save(path)
+            of = facts | {"backbone": backbone, "seed": seed}
+            results.append(Result(Trial(backbone, "none", seed), of, evaluation.load_predictions(path)))
+    grid = Grid(batch())
+    standings = table.standings(grid.batch.study, results)
+    assert [standing.configuration[0] for standing in standings] == ["small_cnn", "baseline_cnn"]
+    assert list(standings[0].values) == ["auroc", "auprc"] and standings[1].behind.low > 0
+    assert "Best on validation: net, augmentation none, macro AUROC 0.9" in table.key_result(standings)
+    assert "macro AUPRC" in page.write(grid, results, [], {}).read_text()

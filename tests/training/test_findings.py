@@ -1,7 +1,5 @@
 """Training on findings: what is not labelled changes nothing, and what is labelled is learnt."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,16 +12,16 @@ from helpers import planted
 from scanbook import augmentation, runtime, training
 from scanbook.augmentation import Augmenter
 from scanbook.config import Head
-from scanbook.data.manifest import TEST, VALIDATION, Manifest, finding_column
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.errors import ModelError
 from scanbook.evaluation import Labels
 from scanbook.models import engines, heads
 from scanbook.registry import Policy
-from scanbook.training import fitting, head
+from scanbook.training import comparisons, fitting, head
 from scanbook.training.objectives import FindingCrossEntropy, FindingObjective
 
 keras = fitting.keras
-FINDINGS = ("cool", "vivid")
+FINDINGS = planted.FINDINGS
 NAN = np.nan
 PIXELS = planted.pixels()[:, ::2, ::2].copy()
 NETWORK = "small_cnn"
@@ -40,22 +38,13 @@ def _own_store(shared_store, monkeypatch):
     monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
 
 
-def observed(missing=0.25):
-    """The planted colours as findings: sky is cool, brick is vivid, leaf is both; some labels are missing."""
-    frame = planted.manifest().frame
-    stated = np.stack([frame["label"] != "brick", frame["label"] != "sky"], 1).astype(float)
-    stated[np.random.default_rng(3).random(stated.shape) < missing] = NAN
-    frame = frame.assign(**{finding_column(name): stated[:, place] for place, name in enumerate(FINDINGS)})
-    return Manifest.of_findings("planted", frame, FINDINGS)
-
-
 def study(**changes):
     values = {"scratch": {"epochs": 4, "learning_rate": 0.02, "batch_size": 16}, "backbones": [NETWORK]}
     return planted.study(**values | changes)
 
 
 def truth(split):
-    return replace(observed(0)).label_values(split)
+    return planted.observed(0.0).label_values(split)
 
 
 # the loss
@@ -192,23 +181,23 @@ def test_a_finding_without_both_labels_is_one_line(values, message):
 @pytest.mark.parametrize("output", ["sigmoid", "ordinal"])
 def test_a_head_of_classes_is_refused(output):
     with pytest.raises(ModelError, match=f"head.output is {output}, which is for classes; findings have a logit each"):
-        training.train_from_scratch(study(head={"output": output}), observed(), PIXELS, NETWORK)
+        training.train_from_scratch(study(head={"output": output}), planted.observed(), PIXELS, NETWORK)
 
 
 # networks
 
 
 def frozen(**changes):
-    return training.train_head(study(**changes), observed(), PIXELS, NETWORK, planted.weights(NETWORK))
+    return training.train_head(study(**changes), planted.observed(), PIXELS, NETWORK, planted.weights(NETWORK))
 
 
 def fine_tuned(**changes):
-    arguments = study(**changes), observed(), PIXELS, NETWORK, planted.weights(NETWORK)
+    arguments = study(**changes), planted.observed(), PIXELS, NETWORK, planted.weights(NETWORK)
     return training.end_to_end_training(*arguments).run()
 
 
 ARMS = {
-    "scratch": lambda: training.train_from_scratch(study(), observed(), PIXELS, NETWORK),
+    "scratch": lambda: training.train_from_scratch(study(), planted.observed(), PIXELS, NETWORK),
     "frozen": frozen,
     "mixed views": lambda: frozen(head={"epochs": 8, "l2": [0.001], "views": 2, "augmentation": "mixup"}),
     "fine-tuned": lambda: fine_tuned(fine_tuning={"epochs": 1, "head_epochs": 1, "batch_size": 16}),
@@ -221,26 +210,40 @@ def test_every_arm_learns_the_planted_findings(arm):
     assert trained.names == FINDINGS
     areas = [roc_auc_score(y, z) for y, z in zip(truth(TEST).T, trained.logits(TEST).T, strict=True)]
     assert min(areas) > 0.95, areas
-    loss = training.validation_loss(observed(), trained.logits(VALIDATION))
+    loss = training.validation_loss(planted.observed(), trained.logits(VALIDATION))
     assert trained.history["validation_loss"].min() == pytest.approx(loss, rel=2e-3)
     assert trained.history.notna().all(axis=None)
-    assert engines.parity(trained.logits(TEST), np.asarray(trained.load_model()(PIXELS[observed().rows(TEST)]))) < 1e-4
+    assert (
+        engines.parity(trained.logits(TEST), np.asarray(trained.load_model()(PIXELS[planted.observed().rows(TEST)])))
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("balance", ["class_weights", "sampling"])
 def test_balanced_training_runs(balance):
     options = {"epochs": 1, "batch_size": 16, "balance": balance, "label_smoothing": 0.1}
-    trained = training.train_from_scratch(study(scratch=options), observed(), PIXELS, NETWORK, "dermoscopy+mixup")
+    trained = training.train_from_scratch(
+        study(scratch=options), planted.observed(), PIXELS, NETWORK, "dermoscopy+mixup"
+    )
     assert np.isfinite(trained.logits(TEST)).all() and np.isfinite(trained.history["loss"]).all()
 
 
 def test_averages_are_of_probabilities():
     networks = [fine_tuned(fine_tuning={"epochs": 1, "batch_size": 16}, seed=seed) for seed in (0, 1)]
     plan = study(evaluation={"ensemble": True})
-    average = training.average_models(plan, observed(), PIXELS, networks)
+    average = training.average_models(plan, planted.observed(), PIXELS, networks)
     expected = np.mean([expit(network.logits(TEST)) for network in networks], axis=0)
     np.testing.assert_allclose(expit(average.logits(TEST)), expected, rtol=1e-4)
     assert np.ptp(networks[0].logits(TEST) - networks[1].logits(TEST)) > 0
+
+
+@pytest.mark.slow
+def test_validation_by_stage_is_by_the_metrics_of_findings():
+    plan = {"fine_tuning": {"epochs": 1, "head_epochs": 1, "batch_size": 16}}
+    start, tuned = frozen(), fine_tuned(**plan)
+    table = comparisons.validation_by_stage(study(**plan), planted.observed(), [start], [tuned], tuned)
+    assert list(table) == ["auroc", "auprc", "log loss", "gain"] and len(table) == 3
+    assert table.loc["and all layers", "log loss"] == pytest.approx(tuned.history["validation_loss"].min(), rel=2e-3)
 
 
 def test_a_killed_training_goes_on_where_it_was(monkeypatch, tmp_path):
@@ -248,7 +251,7 @@ def test_a_killed_training_goes_on_where_it_was(monkeypatch, tmp_path):
         """Stands in for the end of the process."""
 
     options = {"scratch": {"epochs": 3, "learning_rate": 0.02, "batch_size": 16, "balance": "class_weights"}}
-    arguments = study(**options, augmentation="mixup"), observed(), PIXELS, NETWORK
+    arguments = study(**options, augmentation="mixup"), planted.observed(), PIXELS, NETWORK
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "whole"))
     whole = training.train_from_scratch(*arguments)
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "killed"))

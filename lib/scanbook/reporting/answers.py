@@ -31,7 +31,7 @@ def describe_data(
         counts: `splits.image_counts`.
         flagged: `quality.flags`.
         near: `quality.across_splits`.
-        shortcuts: `quality.shortcuts`.
+        shortcuts: `quality.label_shortcuts`.
     """
     # a class may have the name of a total, which comes after it
     images, groups = (counts[counts.index == total].iloc[-1] for total in ("all", "groups"))
@@ -45,7 +45,7 @@ def describe_data(
         independent = f"{unnamed}, so that one may be in two splits"
     rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
     sentences = [
-        f"The splits hold {images['all']:,} images{several} in {len(manifest.classes)} classes: "
+        f"The splits hold {images['all']:,} images{several} {_labels_in_words(manifest)}: "
         + ", ".join(f"{split} {images[split]:,}" for split in ("train", "validation", "test"))
         + ".",
         f"{independent}; {pairs}.",
@@ -53,16 +53,43 @@ def describe_data(
     ]
     if len(shortcuts):
         name, row = max(shortcuts.iterrows(), key=lambda item: item[1]["auc"])
+        name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
         area = with_interval(row["auc"], row["low"], row["high"])
         verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
-        sentences.append(f"A model that sees only {name} predicts the class with an AUC of {area}, {verdict}.")
-    if reason := presence.why_undefined(manifest):
+        sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
+    if manifest.findings:
+        last = _describe_references(presence.references(manifest))
+    elif reason := presence.why_undefined(manifest):
         last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
     else:
         share, *bayes = reference_accuracies(manifest).values()
         last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
         last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
     return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
+
+
+def _labels_in_words(manifest: Manifest) -> str:
+    if manifest.classes:
+        return f"in {len(manifest.classes)} classes"
+    several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
+    return f"with {len(manifest.findings)} findings, {several.mean():.1%} of them with several"
+
+
+def _describe_references(table: pd.DataFrame) -> str:
+    """Return the prevalences on test, and the best possible AUROC where it is known, of the extreme findings."""
+    known = table.dropna(subset="prevalence").sort_values("prevalence", kind="stable")
+    if known.empty:
+        return "No finding is labelled on test."
+    most, least = known.iloc[-1], known.iloc[0]
+    text = f"On test, {most.name} is present in {most['prevalence']:.1%} of the labelled images"
+    if len(known) > 1:
+        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({least['with']:.0f} images)"
+    if "best AUROC" in table and table["best AUROC"].notna().any():
+        best = table["best AUROC"].dropna()
+        text += (
+            f"; the highest possible AUROC is {best.min():.3f} ({best.idxmin()}) to {best.max():.3f} ({best.idxmax()})"
+        )
+    return f"{text}."
 
 
 def describe_segmentation(
@@ -155,7 +182,7 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         lacking = manifest.absent(TEST)
         of = len(manifest.findings) - len(lacking)
         others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
-        return [f"{reached}, the means of {of} findings{others}."]
+        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}."]
     known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
     return [f"{reached}.", f"Accuracies to compare with: {known}."]
 

@@ -88,7 +88,7 @@ def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, st
     columns = ["difference", "low", "high", "p_value"]
     rows = {str(name): Difference("auroc", *tests.loc[name, columns]) for name in shown}
     title = f"AUROC by finding, {names[0]} minus {names[1]}, {len(test)} test images"
-    figure = plots.difference_plot(rows, f"{title}\n{note}".strip())
+    figure = plots.difference_plot(rows, f"{title}\n{note}".strip(), "AUROC, difference")
     session.figure("finding_differences", figure, "Differences in AUROC by finding, with DeLong's 95 % intervals")
     clear = tests.index[tests["p_holm"] < 0.05]
     tested = int(tests["p_holm"].notna().sum())
@@ -104,7 +104,8 @@ def show_errors(session: Session, validation: FindingPredictions, test: FindingP
     title = f"Answers at the thresholds, {len(test)} test images"
     session.figure("errors", plots.finding_answers(errors, title), "What is called present, by finding")
     session.table("co_errors", matrix.round(3), "Share called present (column) where another finding is (row)")
-    session.figure("co_errors", plots.co_errors(matrix), "Findings that are called present where another one is")
+    figure = plots.co_errors(matrix, len(test))
+    session.figure("co_errors", figure, "Findings that are called present where another one is")
 
 
 def show_operating_points(session: Session, validation: FindingPredictions, test: FindingPredictions) -> pd.DataFrame:
@@ -222,7 +223,7 @@ def _most_confident_wrong(
 
 def _caption(test: FindingPredictions, row: int, column: int) -> str:
     p, label = test.probabilities[row, column], in_words(test.y_true[row, column])
-    return f"{test.findings[column]}: {label}\nprobability {p:.2f}"
+    return f"{test.findings[column]} {label},\npredicted {p:.2f}"
 
 
 def _points(session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int) -> pd.DataFrame:

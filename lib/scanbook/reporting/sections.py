@@ -298,18 +298,20 @@ def show_exams(
     rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
     (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
     counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
-    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in rule.losses.items())
-    session.say(
-        f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. Rule, chosen on validation by log loss "
-        f"({losses}): the {rule.rule} of the logits."
-    )
+    count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. "
+    if rule.losses["mean"] == rule.losses["maximum"]:
+        session.say(f"{count}No validation exam has two images that differ, so the mean of the logits is taken.")
+    else:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in rule.losses.items())
+        session.say(f"{count}Rule, chosen on validation by log loss ({losses}): the {rule.rule} of the logits.")
     if excluded:
         session.say(f"{excluded:,} exams are excluded: their images have different classes.")
     options, main = _options(session), list(evaluation.default_metrics(test)[:4])
     summary = evaluation.summary(exams, evaluation.metrics_for(exams, session.study.ordered), **options)
-    both = {"per exam": summary, "per image": evaluation.summary(test, main, **options)}
-    table = pd.concat({kind: values.loc[main] for kind, values in both.items()}, names=["answers", "metric"])
-    session.table("exams", table.swaplevel().sort_index(level="metric", sort_remaining=False).round(4), "Test metrics")
+    alone = evaluation.summary(test, main, **options)
+    rows = {(name, kind): table.loc[name] for name in main for kind, table in (("exam", summary), ("image", alone))}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "per"])
+    session.table("exams", table.round(4), "Test metrics per exam and per image")
     points = _exam_points(session, validation, exams)
     calibration = rule.calibration
     fitted = {"temperature": calibration} if isinstance(calibration, float) else {"calibration": calibration.to_dict()}

@@ -13,7 +13,8 @@ from scanbook.reporting.records import UNDEFINED
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
-    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV", "p_value": "p"},
+    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV"},
+    **{"p_value": "p", "p_holm": "p (Holm)"},
     **{"width_px": "width (pixels)", "height_px": "height (pixels)", "hd95": "95 % Hausdorff distance (pixels)"},
     **{"seconds": "time (s)", "milliseconds": "time (ms)", "p50": "p50 (ms)", "p95": "p95 (ms)", "p99": "p99 (ms)"},
     **{"load": "loading (s)", "first": "first call (s)", "cold_start": "cold start (s)", "speedup": "speed-up"},

@@ -299,18 +299,19 @@ def heat_maps(
 
 
 @style.styled
-def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure:
+def difference_plot(differences: Mapping[str, Difference], title: str, quantity: str = "") -> Figure:
     """Draw paired differences with their 95 % intervals and the line of no difference; hollow where within noise.
 
     Args:
         differences: One per row, by name ("fine-tuned − frozen").
         title: What is compared, and on how many images.
+        quantity: Name of the axis; "" for that of the metric.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
     if table["value"].isna().all():
         return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
-    names, quantity = list(differences), f"{metrics[0].title}, difference"
+    names, quantity = list(differences), quantity or f"{metrics[0].title}, difference"
     if len(set(metrics)) > 1:
         quantity = "difference"
         names = [

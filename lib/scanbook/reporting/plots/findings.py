@@ -146,13 +146,14 @@ def _stacked(axis: Axes, table: pd.DataFrame, names: tuple[str, str], side: str)
 
 
 @style.styled
-def co_errors(table: pd.DataFrame) -> Figure:
+def co_errors(table: pd.DataFrame, images: int) -> Figure:
     """Draw which finding is called present where another one is: a matrix of shares, with sensitivity on its diagonal.
 
     Of more than 40 findings, the first 40 are shown.
 
     Args:
         table: Of `evaluation.co_errors`.
+        images: Number of test images.
     """
     import seaborn as sns  # slow to import
 
@@ -172,7 +173,7 @@ def co_errors(table: pd.DataFrame) -> Figure:
     axis.set(xlabel="called present", ylabel="present")
     first = f"\nthe first {k} of {len(table)} findings" if k < len(table) else ""
     title = "Findings called present where they are absent and another is present"
-    axis.set_title(f"{title}{first}\nframed: the finding's own sensitivity")
+    axis.set_title(f"{title}, {style.count_of(images, 'image')}{first}\nframed: the finding's own sensitivity")
     return figure
 
 
@@ -232,10 +233,11 @@ def finding_subgroup_bars(table: pd.DataFrame, title: str) -> Figure:
             axis.text(0.5, row, "not defined", transform=axis.get_yaxis_transform(), **look)
         axis.set_title(name_of(finding, 28), fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.set_xlabel("AUROC", fontsize=8)
     for axis in grid[:, 0]:
         style.row_labels(axis, [name_of(name, 24) for name in subgroups])
-    figure.supxlabel("AUROC (whiskers: 95 % interval)", fontsize=10)
-    style.headline(figure, f"{title}\n{note}".strip())
+        axis.set_ylabel("subgroup", fontsize=8)
+    style.headline(figure, f"{title} (whiskers: 95 % interval)\n{note}".strip())
     return figure
 
 
