@@ -164,15 +164,8 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
-    if manifest.findings:
-        values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in ("auroc", "auprc")]
-        lacking = len(manifest.absent(TEST))
-        some = f" ({lacking} of them cannot be measured on test)" if lacking else ""
-        return [
-            f"On {images:,} test images and {len(manifest.findings)} findings{some} {_in_words(name)} reaches: "
-            f"{', '.join(values)}."
-        ]
-    shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
+    of_classes = ("accuracy", "balanced_accuracy", "auroc", "kappa")
+    shown = [metric for metric in (("auroc", "auprc") if manifest.findings else of_classes) if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
