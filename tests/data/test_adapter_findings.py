@@ -12,7 +12,7 @@ import pytest
 
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.config import Study
-from scanbook.data import adapters, dicom
+from scanbook.data import adapters, dicom, images
 from scanbook.data.adapters import medmnist
 from scanbook.data.manifest import Manifest, finding_column
 from scanbook.errors import DataError
@@ -582,3 +582,10 @@ def test_the_error_names_at_most_five_findings(tmp_path: Path) -> None:
     text = "image," + ",".join("abcdefg") + "\n0" + ",0" * 7 + "\n1" + ",0" * 7 + "\n"
     with pytest.raises(DataError, match="and 2 others; expected images with and without each"):
         adapters.load(table(tmp_path, text, findings=list("abcdefg")))
+
+
+def test_a_large_table_loads_without_reading_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of empty files, which could not be read."""
+    monkeypatch.setattr(images, "_decode", lambda *_: pytest.fail("an image was read"))
+    manifest = adapters.load(many(tmp_path, PREVALENCES, 3000))
+    assert len(manifest.frame) == 3000 and manifest.frame["group"].nunique() == 1000

@@ -235,3 +235,104 @@ def test_answers_are_as_described(name, request) -> None:
         conforms(client.post("/invocations", json=body), "/invocations")
     kind = document["components"]["schemas"]["Prediction"]["properties"]
     assert ("findings" in kind) == (name != "colours") != ("class" in kind)
+
+
+# the page
+
+
+def articles(answer) -> list[BeautifulSoup]:
+    return BeautifulSoup(answer.text, "html.parser").select("article")
+
+
+def words(tag) -> str:
+    return " ".join(tag.get_text().split())
+
+
+def send(client, *files: bytes, language: str = "en", **fields: str):
+    data = {"image": [(io.BytesIO(file), "photo.png") for file in files], **fields}
+    return client.post(f"/?lang={language}", data=data, content_type="multipart/form-data", headers=BROWSER)
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "states", "none"),
+    [
+        ("en", "Atelectasis, Effusion", ["present", "absent"], "No finding present"),
+        ("pt", "Atelectasia, Derrame", ["presente", "ausente"], "Nenhum achado presente"),
+        ("ko", "무기폐, 흉수", ["있음", "없음"], "소견 없음"),
+    ],
+)
+def test_a_page_has_a_bar_for_each_finding_in_every_language(client, language, heading, states, none) -> None:
+    [article] = articles(send(client, PURPLE, language=language))
+    assert words(article.h2) == heading
+    assert [words(line) for line in article.select(".bars .state")] == [states[0], states[0], states[1]]
+    assert [line["class"] for line in article.select(".bars li")] == [["present"], ["present"], ["absent"]]
+    marks = [float(mark["x"].rstrip("%")) for mark in article.select(".threshold")]
+    assert marks == pytest.approx([49.75] * 3)
+    fills = [float(fill["width"].rstrip("%")) / 100 for fill in article.select(".fill")]
+    assert fills == pytest.approx([probability(1)] * 2 + [probability(0)], abs=1e-4)
+    [nothing] = articles(send(client, png((0, 0, 0)), language=language))
+    assert words(nothing.h2) == none
+
+
+def test_a_page_says_of_what_it_is_not_sure(client) -> None:
+    [article] = articles(send(client, png((255, 128, 128))))
+    assert words(article.h2) == "Atelectasis" and "Not sure: Cardiomegaly, Effusion" in words(article)
+    [grey] = articles(send(client, png((128, 128, 0))))
+    assert words(grey.h2) == "Not sure" and "Not sure: Atelectasis, Cardiomegaly" in words(grey)
+
+
+def test_findings_that_are_absent_are_folded_away_and_maps_are_bounded(fourteen) -> None:
+    client = fourteen.test_client()
+    answer = send(client, png((0, 0, 0)), finding="Hernia")
+    [article] = articles(answer)
+    assert words(article.summary) == "8 more findings, all absent" and len(article.select(".bars li")) == 14
+    assert [words(label) for label in article.select(".choice label")] == ["Atelectasis", "Hernia"]
+    [white] = articles(send(client, WHITE))
+    assert words(white.h2) == "Atelectasis, Cardiomegaly, Effusion and 11 more" and not white.select("details")
+    assert len(white.select(".heat")) == MAPS == len(white.select(".choice input"))
+    assert len({radio["name"] for radio in white.select(".choice input")}) == 1
+    soup = BeautifulSoup(answer.text, "html.parser")
+    assert [option["value"] for option in soup.select("option[selected]")] == ["Hernia"]
+    assert not soup.select("[name=exam]")  # this model has no exams
+
+
+def test_the_largest_page_is_bounded(tmp_path) -> None:
+    """32 pictures of camera size with all their maps: the bytes of a page of classes, whose maps have every colour."""
+    made = finding_bundles.write(tmp_path / "bundle", 40)
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8).repeat(60, 0).repeat(60, 1)
+    answer = send(create_app(made.folder).test_client(), images.encode_png(noise), finding="Finding 40")
+    assert len(answer.data) < 900_000
+
+
+def test_files_of_one_exam_are_answered_first_as_an_exam(client, colours) -> None:
+    answer = send(client, RED, BAD["text"], png((0, 0, 200)), exam="1")
+    exam, *others = articles(answer)
+    assert exam["id"] == "exam" and words(exam.h2) == "Atelectasis, Effusion" and len(others) == 3
+    assert "Exam of 2 images" in words(exam) and "Answered from 2 of 3 images" in words(exam)
+    assert BeautifulSoup(answer.text, "html.parser").select("[name=exam]")[0].has_attr("checked")
+    assert articles(send(client, RED, PURPLE))[0]["id"] == "image-1"
+    exam, *_ = articles(send(colours.test_client(), RED, GREY, exam="1"))
+    assert words(exam.h2) == "red" and "Calibrated probability: 85.9 %" in words(exam) and not exam.select("figure")
+    refused = send(client, BAD["text"], BAD["text"], exam="1")
+    assert refused.status_code == 400 and [tag["id"] for tag in articles(refused)] == ["image-1", "image-2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"), [({"finding": "Lung"}, "does not know this finding"), ({"exam": "1"}, "no answer for exams")]
+)
+def test_a_choice_that_the_model_lacks_is_refused(fourteen, fields, text) -> None:
+    answer = send(fourteen.test_client(), RED, **fields)
+    assert answer.status_code == 400 and text in answer.text and "<form" in answer.text
+
+
+def test_a_page_escapes_the_names_of_findings(tmp_path) -> None:
+    names = ("<b>Mass</b>", 'a "quoted" one', "c")
+    made = finding_bundles.write(
+        tmp_path / "bundle",
+        findings=names,
+        calibration=finding_bundles.calibration(names),
+        operating_points=finding_bundles.points(names),
+    )
+    text = send(create_app(made.folder).test_client(), WHITE, finding='a "quoted" one').text
+    assert "<b>Mass" not in text and "&lt;b&gt;Mass" in text
+    assert BeautifulSoup(text, "html.parser").select("option[selected]")[0]["value"] == 'a "quoted" one'

@@ -103,7 +103,7 @@ def _data(run: Run) -> KeyResult:
     if "exact_copies" in results:
         near = results["near_copies_across_splits"]
         details.append(f"{results['exact_copies']:,} byte-identical files, {near:,} near-duplicates across splits")
-    return KeyResult("Data", report, "1. Images by class and split", report.headline, tuple(details))
+    return KeyResult("Data", report, "1. Images by label and split", report.headline, tuple(details))
 
 
 def _model(run: Run) -> KeyResult:

@@ -93,7 +93,8 @@ def read(layout: TableData, root: Path) -> Rows:
     cells = pd.concat([part[0] for part in parts], ignore_index=True)
     repeated = [[name, split, number] for _, name, split, index in parts for number in index]
     told = pd.DataFrame(repeated, columns=["table", "split", "number"])
-    images = cells[layout.image_column].map(lambda name: normalise(name, layout.path_prefix))
+    named_images = [normalise(name, layout.path_prefix) for name in cells[layout.image_column].tolist()]
+    images = pd.Series(named_images, cells.index, dtype=cells[layout.image_column].dtype)
     rows = Rows(cells, images, told["split"], told["table"], told["number"], notes, separators == {";"})
     if layout.split_column:
         rows = replace(rows, splits=_splits(rows, layout))

@@ -178,7 +178,8 @@ def _plant_faults(films: list[Film], rng: Rng) -> None:
                 continue
             copy, source = (films[index] for index in pair)
             copy.source = pair[1]
-            copy.severities, copy.present, copy.stated = source.severities, source.present.copy(), source.stated.copy()
+            copy.severities, copy.present = source.severities, source.present.copy()
+            copy.stated = source.present.astype(np.float64) if copy.test else source.stated.copy()
             if kind == "near_duplicates":
                 copy.near_duplicate = faults.NEAR_DUPLICATES[number % len(faults.NEAR_DUPLICATES)]
             elif kind == "conflicting_labels":
