@@ -64,7 +64,7 @@ def test_the_whole_report_of_findings(session, ward, capsys):
     abstention = sections.show_selective_prediction(session, validation, test)
     exams = sections.show_exams(session, ward, tuned, test)
     sentences = answers.describe_final_model(ward, (tuned, other), summary, differences, abstention, report=report)
-    assert len(sentences) == 5 and "macro AUROC" in sentences[0] and "3 findings" in sentences[0]
+    assert len(sentences) == 5 and "macro AUROC" in sentences[0] and "means of 3 findings" in sentences[0]
     assert "highest AUROC" in sentences[1] and "*not sure*" in sentences[4]
     assert answers.headline("small", summary, ward).startswith("small: macro AUROC 0.")
     assert exams["rule"] in ("mean", "maximum") and set(exams["operating_points"].index) == set(NAMES)
@@ -112,7 +112,8 @@ def test_what_cannot_be_measured_is_said(session, ward, capsys):
     assert f"Never present, or never absent, on labelled test images: {NAMES[0]}." in said
     assert f"No threshold is defined for {NAMES[0]}" in said
     sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=report)
-    assert "(1 of them cannot be measured on test)" in sentences[0] and NAMES[0] not in sentences[1]
+    assert f"the means of 2 findings; {NAMES[0]} cannot be measured there" in sentences[0]
+    assert NAMES[0] not in sentences[1]
 
 
 def test_exams_of_classes_are_compared_with_images(session, capsys):
