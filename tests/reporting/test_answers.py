@@ -150,7 +150,7 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     parity = pd.DataFrame(
         {"difference": [2e-5, 0.3, 1e-6], "agrees": [True, False, True]}, index=["ONNX", "OpenVINO int8", "HTTP"]
     )
-    written = SimpleNamespace(models=("onnx", "keras"), abstain_below=0.4321)
+    written = SimpleNamespace(models=("onnx", "keras"), abstain_below=0.4321, findings=())
     first, formats, service = answers.describe_export(parity, written, 12.34)
     assert first == (
         "2 of 3 places give the same answers as the notebook: in float32, logits differ by at most 2e-05 of their "
@@ -161,6 +161,12 @@ def test_a_place_that_does_not_agree_is_named() -> None:
         and "in 12.3 ms" in service
         and "confidence of 0.43" in service
     )
+
+
+def test_a_service_of_findings_is_not_sure_near_their_thresholds():
+    parity = pd.DataFrame({"difference": [1e-5], "agrees": [True]}, index=["OpenVINO"])
+    written = SimpleNamespace(models=("openvino",), abstain_below=0.0, findings=("Mass", "Edema"))
+    assert "*not sure* near the threshold of each of 2 findings." in answers.describe_export(parity, written, 3.0)[-1]
 
 
 # --- a test split that lacks a class

@@ -77,7 +77,7 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
         rows = manifest.rows(split)
         frame = manifest.frame.iloc[rows]
         exams[split], labels[split] = Exams.of(frame[EXAM], frame["group"]), manifest.labels.rows(rows)
-    fitted = fit_exam_rule(labels[VALIDATION], logits, exams[VALIDATION])
+    fitted = fit_exam_rule(labels[VALIDATION], logits, exams[VALIDATION], study.seed)
     validation, _ = fitted.predictions(labels[VALIDATION], logits, exams[VALIDATION])
     test, excluded = fitted.predictions(labels[TEST], test_logits, exams[TEST])
     if not len(validation) or not len(test):
