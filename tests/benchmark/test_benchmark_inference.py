@@ -353,6 +353,17 @@ def test_agreement_tells_a_wrong_engine():
     assert np.isnan(table["change"].iloc[3]) and table["accuracy"].iloc[2] == 0
 
 
+def test_engines_are_compared_by_the_areas_of_findings():
+    manifest = planted.observed()
+    y = np.nan_to_num(manifest.label_values("validation"))
+    right = 5 * (y - 0.5)
+    logits = dict(zip(KEYS, (right, right + 1e-4, -right, np.full_like(right, np.nan)), strict=True))
+    table = inference.compare_engines(study(), manifest, logits)
+    assert [bool(reason) for reason in table["refused"]] == [False, False, True, True]
+    assert list(table)[:2] == ["auroc", "change"] and table["auroc"].tolist()[:3] == [1, 1, 0]
+    assert table["change"].iloc[2] == -100 and np.isnan(table["auroc"].iloc[3])
+
+
 @pytest.mark.parametrize(("cores", "gpus", "count"), [(1, 0, 8), (8, 0, 12), (8, 1, 13)])
 def test_configurations_are_those_of_the_machine(models, monkeypatch, cores, gpus, count):
     monkeypatch.setattr(runtime, "cores", lambda: cores)

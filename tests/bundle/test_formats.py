@@ -11,6 +11,7 @@ import pytest
 from helpers import stored
 from helpers.uploads import png
 from scanbook import bundle, cli
+from scanbook.bundle import checking
 from scanbook.bundle.description import FORMAT, READ
 from scanbook.models import engines
 from scanbook.models.engines import OpenVinoEngine
@@ -26,8 +27,9 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_a_bundle_of_every_format_that_is_read_is_stored() -> None:
     names = {path.name for path in stored.FOLDER.glob("*.tar.xz")}
-    assert names == {stored.archive(version).name for version in READ} and max(READ) == FORMAT
-    assert sum(path.stat().st_size for path in stored.FOLDER.iterdir()) < 300 * 2**10
+    kept = {*map(stored.archive, READ), stored.findings_archive()}
+    assert names == {path.name for path in kept} and max(READ) == FORMAT
+    assert sum(path.stat().st_size for path in stored.FOLDER.iterdir()) < 600 * 2**10
 
 
 def test_an_old_bundle_is_read_and_served(old: bundle.Bundle) -> None:
@@ -42,6 +44,17 @@ def test_an_old_bundle_is_read_and_served(old: bundle.Bundle) -> None:
     assert (re.search(r"<pre>---\nlicense: other\n", page) is not None) == (old.format < 3)
     assert ('<th scope="row">accuracy</th>' in page) == (old.format >= 3)
     assert client.get("/dataset-card").status_code == 200
+
+
+def test_a_stored_bundle_of_findings_is_read_and_served(tmp_path: Path) -> None:
+    folder = stored.unpack_findings(tmp_path)
+    old = bundle.load(folder)
+    assert old.findings == ("Atelectasis", "Cardiomegaly") and old.exam["rule"] == "maximum" and old.format == 4
+    assert "8 test pictures get the answers of the export" in checking.check(folder)
+    client = create_app(folder).test_client()
+    answer = client.post("/predict?exam=1", data=png(), content_type="image/png").get_json()
+    assert answer["predictions"][0]["present"] == answer["exam"]["present"] == ["Atelectasis"]
+    assert client.get("/model-card").status_code == client.get("/dataset-card").status_code == 200
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.config import Study
-from scanbook.data import adapters, dicom
+from scanbook.data import adapters, dicom, images
 from scanbook.data.adapters import medmnist
 from scanbook.data.manifest import Manifest, finding_column
 from scanbook.errors import DataError
@@ -114,6 +114,11 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
+    listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).unlink()
+    manifest = adapters.load(listed)
+    assert set(manifest.frame["split"]) == {""} and note(manifest, "so the splits are not those of the source")
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     assert "names 12 images that are in no image folder" in refusal(study)
@@ -577,3 +582,10 @@ def test_the_error_names_at_most_five_findings(tmp_path: Path) -> None:
     text = "image," + ",".join("abcdefg") + "\n0" + ",0" * 7 + "\n1" + ",0" * 7 + "\n"
     with pytest.raises(DataError, match="and 2 others; expected images with and without each"):
         adapters.load(table(tmp_path, text, findings=list("abcdefg")))
+
+
+def test_a_large_table_loads_without_reading_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of empty files, which could not be read."""
+    monkeypatch.setattr(images, "_decode", lambda *_: pytest.fail("an image was read"))
+    manifest = adapters.load(many(tmp_path, PREVALENCES, 3000))
+    assert len(manifest.frame) == 3000 and manifest.frame["group"].nunique() == 1000

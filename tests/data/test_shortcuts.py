@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from scanbook.data import quality
 from scanbook.data.manifest import Manifest
 from scanbook.data.quality.differences import tinted
-from scanbook.data.quality.shortcuts import VIEWS, _features, _sample
+from scanbook.data.quality.shortcuts import VIEWS, image_features, sample_images
 
 CLASSES = ("covid", "normal", "virus")
 
@@ -75,11 +75,11 @@ def test_the_models_see_training_images_alone_and_no_folder() -> None:
     scanned, manifest = dataset()
     split = np.where(np.arange(240) < 160, "train", "test")
     manifest = manifest.with_frame(manifest.frame.assign(split=split))
-    features = _features(scanned, manifest)
+    features = image_features(scanned, manifest)
     assert len(features) == 160
     scanned.loc[160:, ["bytes", "red"]] = 0
     paths = [f"/{row.label}/{row.path.rsplit('/', 1)[1]}" for row in manifest.frame.itertuples()]
-    moved = _features(scanned, manifest.with_frame(manifest.frame.assign(path=paths)))
+    moved = image_features(scanned, manifest.with_frame(manifest.frame.assign(path=paths)))
     columns = [column for view in VIEWS.values() for column in view]
     pd.testing.assert_frame_equal(moved[columns], features[columns])
 
@@ -94,7 +94,7 @@ def test_large_datasets_are_sampled_and_rare_classes_kept() -> None:
     scanned, manifest = dataset(9000)
     rare = manifest.frame["label"].to_numpy().copy()
     rare[(rare == "virus") & (np.arange(9000) % 40 > 0)] = "normal"
-    table = _sample(_features(scanned, manifest.with_frame(manifest.frame.assign(label=rare))), 0)
+    table = sample_images(image_features(scanned, manifest.with_frame(manifest.frame.assign(label=rare))), 0)
     assert 2900 < len(table) < 3100 and (table["label"] == "virus").sum() >= 50
 
 

@@ -17,15 +17,15 @@ from scanbook.errors import DataError
 
 def test_summary_holds_every_metric_within_its_interval():
     predictions = simulated()
-    table = ev.summary(predictions, tuple(ev.METRICS), rounds=200)
-    assert list(table.index) == list(ev.METRICS)
+    table = ev.summary(predictions, ev.OF_CLASSES, rounds=200)
+    assert list(table.index) == list(ev.OF_CLASSES)
     assert list(table.columns) == ["value", "low", "high"]
     assert (table["low"] < table["high"]).all()
     inside = table.drop(index="ece")  # resampling adds noise to the bins, so that ECE is biased upwards
     assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
     accuracy = (predictions.y_pred == predictions.y_true).mean()
     assert table.loc["accuracy", "value"] == pytest.approx(accuracy)
-    pd.testing.assert_frame_equal(table, ev.summary(predictions, tuple(ev.METRICS), rounds=200))
+    pd.testing.assert_frame_equal(table, ev.summary(predictions, ev.OF_CLASSES, rounds=200))
     with pytest.raises(DataError, match="'dice' is unknown"):
         ev.summary(predictions, ("dice",))
 
@@ -66,7 +66,7 @@ def test_class_report_equals_scikit_learn(seed, k, skill):
     for ours, theirs in columns.items():
         rows = [expected[name][theirs] for name in (*classes, "macro avg", "weighted avg")]
         np.testing.assert_allclose(table[ours].fillna(0), rows, rtol=1e-12)
-    points = {name: metric.point(y, predictions.probabilities) for name, metric in ev.METRICS.items()}
+    points = {name: ev.METRICS[name].point(y, predictions.probabilities) for name in ev.OF_CLASSES}
     assert table.loc["macro average", "sensitivity"] == pytest.approx(points["balanced_accuracy"])
     assert table.loc["weighted average", "sensitivity"] == pytest.approx(points["accuracy"])
     for mean in ("macro average", "weighted average"):
@@ -81,7 +81,7 @@ def test_class_report_equals_scikit_learn(seed, k, skill):
 def test_class_report_and_summary_share_their_intervals():
     predictions = simulated(n=200, per_group=2)
     report = ev.class_report(predictions, 100, seed=3)
-    table = ev.summary(predictions, ev.metrics_for(ordered=True), 100, seed=3)
+    table = ev.summary(predictions, ev.metrics_for(predictions, ordered=True), 100, seed=3)
     for metric, (row, column) in {
         "balanced_accuracy": ("macro average", "sensitivity"),
         "accuracy": ("weighted average", "sensitivity"),

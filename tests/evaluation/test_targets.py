@@ -143,7 +143,7 @@ BROKEN = {
     "all": ({"targets": {"any": CLASSES}}, "has 3 of 3 classes: expected some, but not all"),
     "none": ({"targets": {"nothing": []}}, "has 0 of 3 classes"),
     "name": ({"targets": {"naevus": ["melanoma"]}}, "give it another name"),
-    "row": ({"prevalence": {"malignant": 0.1}}, "prevalence names 'malignant': expected a target or class"),
+    "row": ({"prevalence": {"malignant": 0.1}}, "prevalence names 'malignant': expected a target, class or finding"),
     "share": ({"prevalence": {"naevus": 1.76}}, "'naevus' is 1.76: expected a share"),
     "specificity": ({"specificity": 90}, "specificity is 90"),
 }

@@ -83,13 +83,14 @@ def test_a_model_of_cut_outs_says_that_it_wants_them():
 # every format
 
 
+EXAM = {"rule": "mean", "calibration": 1.2, "abstain_below": 0.3, "metrics": {"accuracy": {"value": 0.5}}}
 POINTS = {"blue": {"classes": ["sky"], "threshold": 0.5, "sensitivity": {"value": 1.0}, "specificity": {"value": 0.5}}}
 
 
 def write(folder, **changes):
     metrics = pd.DataFrame({"value": [0.5], "low": [0.4], "high": [0.6]}, index=["accuracy"])
     options = {"temperature": 1.7, "abstain_below": 0.4, "metrics": metrics, "about": {"backbone": "tiny"}}
-    options |= {"images": planted.pixels(), "operating_points": POINTS, "dataset_card": "# Card\n"}
+    options |= {"images": planted.pixels(), "operating_points": POINTS, "dataset_card": "# Card\n", "exam": EXAM}
     study = planted.study(class_names={"ko": {"sky": "하늘"}})
     return export.write_bundle(folder, study, planted.manifest(), planted.network(), **options | changes)
 
@@ -136,7 +137,7 @@ def test_int8_is_kept_with_its_loss_or_excluded_with_the_reason(whole):
 
 def test_bundle_carries_what_the_cards_and_the_page_need(whole):
     assert bundle.load(whole.folder) == whole
-    assert whole.names == {"ko": ("하늘", "leaf", "brick")} and whole.operating_points == POINTS
+    assert whole.names == {"ko": ("하늘", "leaf", "brick")} and whole.operating_points == POINTS and whole.exam == EXAM
     assert whole.hub == {
         "license": "other",
         "license_name": "cc0",

@@ -14,7 +14,7 @@ from scanbook import export as exports
 from scanbook.bundle import Bundle
 from scanbook.config import Study
 from scanbook.data import images
-from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest, finding_column
 from scanbook.models import backbones
 from scanbook.models.backbones import Weights
 from scanbook.store import file_digest
@@ -42,6 +42,19 @@ def manifest() -> Manifest:
         rows.append((f"i{index}", str(path), CLASSES[label], f"g{index}", "", split))
     frame = pd.DataFrame(rows, columns=["image_id", "path", "label", "group", "mask_path", "split"])
     return Manifest("planted", frame, CLASSES)
+
+
+FINDINGS = ("cool", "vivid")
+
+
+@cache
+def observed(missing: float = 0.25) -> Manifest:
+    """Return the colours as findings: sky is cool, brick is vivid, leaf is both; a share of the labels is missing."""
+    frame = manifest().frame
+    stated = np.stack([frame["label"] != "brick", frame["label"] != "sky"], 1).astype(float)
+    stated[np.random.default_rng(3).random(stated.shape) < missing] = np.nan
+    columns = {finding_column(name): stated[:, place] for place, name in enumerate(FINDINGS)}
+    return Manifest.of_findings("planted", frame.assign(**columns), FINDINGS)
 
 
 @cache

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, softmax
 
 from scanbook import evaluation, runtime
 from scanbook.errors import DataError
@@ -142,7 +143,7 @@ def test_curves_tell_what_each_network_relies_on() -> None:
             engine.predict = lambda worse: (  # knows the middle level of images as they are
                 np.stack([middle - worse.mean((1, 2, 3)), worse.mean((1, 2, 3)) - middle], 1),
             )
-        frame = curves(engine, images, y, ("blue", "red"), group, rounds=100)
+        frame = curves(engine, images, predicts(y, group), rounds=100)
         assert list(frame.columns) == ["kind", "severity", "images", "accuracy", "low", "high", "auroc"]
         assert len(frame) == 30 and (frame["images"] == 40).all()
         tables[name] = frame.set_index(["kind", "severity"])
@@ -153,12 +154,39 @@ def test_curves_tell_what_each_network_relies_on() -> None:
     assert (level.loc["blur"]["accuracy"] == 1).all()
 
 
+def predicts(y: np.ndarray, group: np.ndarray):
+    names = [f"i{i}" for i in range(len(y))]
+    return lambda logits: evaluation.Predictions(names, group, y, softmax(logits, axis=1), ("blue", "red"))
+
+
+def test_findings_have_an_auroc_each_and_their_mean() -> None:
+    images, y, group = two_classes()
+    labels = np.column_stack([y, 1 - y, np.where(np.arange(40) < 30, y, np.nan), np.zeros(40)]).astype(float)
+    names = [f"i{i}" for i in range(40)]
+    engine = Planted("colour")
+    score = engine.predict
+
+    def logits(worse: np.ndarray) -> tuple[np.ndarray]:
+        difference = np.subtract(*score(worse)[0].T[::-1])
+        return (np.column_stack([difference, difference, difference, difference]),)
+
+    engine.predict = logits
+    findings = ("red", "blue", "often not labelled", "never")
+    frame = curves(
+        engine, images, lambda z: evaluation.FindingPredictions(names, group, labels, expit(z), findings), rounds=50
+    )
+    assert list(frame)[:6] == ["kind", "severity", "images", "auroc", "low", "high"]
+    assert (frame["auroc: red"] == 1).all() and (frame["auroc: blue"] == 0).all()
+    assert (frame["auroc: often not labelled"] == 1).all() and frame["auroc: never"].isna().all()
+    np.testing.assert_allclose(frame["auroc"], 2 / 3)
+
+
 def test_intervals_are_those_of_the_evaluation_and_runs_repeat() -> None:
     images, y, group = two_classes()
     y = y.copy()
     y[:6] = 1 - y[:6]  # errors
     engine = Planted("colour")
-    frame = curves(engine, images, y, ("blue", "red"), group, rounds=200, seed=3)
+    frame = curves(engine, images, predicts(y, group), rounds=200, seed=3)
     assert engine.seen == 26, "images as they are are predicted once"
     logits = Planted("colour").predict(images)[0].astype(float)
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
@@ -168,7 +196,7 @@ def test_intervals_are_those_of_the_evaluation_and_runs_repeat() -> None:
     for kind in KINDS:
         first = frame[(frame["kind"] == kind) & (frame["severity"] == 0)].iloc[0]
         assert first[["accuracy", "low", "high"]].tolist() == row.tolist()
-    again = curves(Planted("colour"), images, y, ("blue", "red"), group, rounds=200, seed=3)
+    again = curves(Planted("colour"), images, predicts(y, group), rounds=200, seed=3)
     assert frame.equals(again)
 
 

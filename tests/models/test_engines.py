@@ -459,6 +459,21 @@ def test_int8_may_lose_one_point_and_no_more(n, reference, other, allowed):
     assert allowed or (f"{other} of {n} images" in reason and f"{other / n:.1%}" in reason and "1 %" in reason)
 
 
+def test_int8_of_findings_may_lose_neither_labels_nor_their_order():
+    draw = np.random.default_rng(6)
+    y = (draw.random((400, 2)) < (0.03, 0.5)).astype(float)
+    y[draw.random(y.shape) < 0.3] = np.nan
+    reference = 3 * (np.nan_to_num(y) - 0.5) * (1, 2) - (3, 0) + draw.normal(size=y.shape)
+    assert engines.rejection_reason("int8", reference, reference + draw.normal(0, 0.01, y.shape), y) == ""
+    unranked = reference.copy()
+    unranked[:, 0] = draw.permutation(unranked[:, 0])  # of the rare finding: nearly all is as absent as it was
+    assert "int8: macro AUROC 0." in engines.rejection_reason("int8", reference, unranked, y)
+    moved = reference + np.array([0, 2])  # in the same order
+    labelled = int((~np.isnan(y)).sum())
+    assert f"of {labelled} labels" in engines.rejection_reason("int8", reference, moved, y)
+    assert engines.rejection_reason("fp32", reference, reference, y) == ""
+
+
 def test_fp32_is_refused_beyond_parity_however_often_it_is_right(logits, photos):
     y_true = logits.argmax(1)
     for share, allowed in ((0.5, True), (1.5, False)):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers import planted
 from scanbook import evaluation
-from scanbook.data.manifest import Manifest
+from scanbook.data.manifest import Manifest, finding_column
 from scanbook.evaluation import Difference
 from scanbook.reporting import answers, tables
 from scanbook.reporting.report import NUMBER
@@ -150,7 +150,7 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     parity = pd.DataFrame(
         {"difference": [2e-5, 0.3, 1e-6], "agrees": [True, False, True]}, index=["ONNX", "OpenVINO int8", "HTTP"]
     )
-    written = SimpleNamespace(models=("onnx", "keras"), abstain_below=0.4321)
+    written = SimpleNamespace(models=("onnx", "keras"), abstain_below=0.4321, findings=())
     first, formats, service = answers.describe_export(parity, written, 12.34)
     assert first == (
         "2 of 3 places give the same answers as the notebook: in float32, logits differ by at most 2e-05 of their "
@@ -161,6 +161,12 @@ def test_a_place_that_does_not_agree_is_named() -> None:
         and "in 12.3 ms" in service
         and "confidence of 0.43" in service
     )
+
+
+def test_a_service_of_findings_is_not_sure_near_their_thresholds():
+    parity = pd.DataFrame({"difference": [1e-5], "agrees": [True]}, index=["OpenVINO"])
+    written = SimpleNamespace(models=("openvino",), abstain_below=0.0, findings=("Mass", "Edema"))
+    assert "*not sure* near the threshold of each of 2 findings." in answers.describe_export(parity, written, 3.0)[-1]
 
 
 # --- a test split that lacks a class
@@ -195,7 +201,7 @@ def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> No
     assert reason in final[0] and all(reason in text and "accuracy" in text for text in headlines)
     for text in [*final, *headlines]:
         assert "nan" not in text and "1.000" not in text.replace("–1.000", "") and "with an accuracy" not in text
-    assert answers.reference_accuracies(manifest) == {} and np.isnan(manifest.majority_accuracy())
+    assert answers.reference_values(manifest) == {} and np.isnan(manifest.majority_accuracy())
     shown = tables.readable(summary)[0]["value"]
     assert (shown.drop(["brier", "ece"], errors="ignore").head(5) == "not defined").all()
 
@@ -214,3 +220,44 @@ def test_what_a_reader_must_know_of_the_splits_is_the_first_sentence() -> None:
 def test_a_threshold_that_is_not_defined_is_no_empty_cell() -> None:
     points = pd.DataFrame({"threshold": [0.5, np.nan], "positives": [3, 0]}, index=["a", "b"])
     assert tables.readable(points)[0]["threshold"].tolist() == [0.5, "not defined"]
+
+
+# --- findings
+
+
+def test_findings_are_told_by_their_macro_means_and_those_that_test_lacks_are_named() -> None:
+    manifest = planted.observed()
+    logits = (
+        np.random.default_rng(0).normal(size=(len(manifest.rows("test")), 2))
+        + manifest.labels.rows(manifest.rows("test")).present
+    )
+    test = manifest.predictions("test", logits)
+    summary = evaluation.summary(test, rounds=50)
+    (sentence,) = answers.describe_model("small, frozen", summary, manifest)
+    assert f"small (frozen) reaches: macro AUROC {tables.with_interval(*summary.loc['auroc'])}, macro AUPRC" in sentence
+    assert sentence.endswith("the means of 2 findings.")
+    assert answers.headline("small", summary, manifest).startswith(
+        f"small: macro AUROC {summary.at['auroc', 'value']:.3f}"
+    )
+    gap = {"small": evaluation.paired_difference(test, test, rounds=20)}
+    assert answers.headline_of_differences("a minus b", gap, manifest).startswith(
+        "macro AUROC with a minus b: small +0"
+    )
+    assert answers.reference_values(manifest) == {}
+    known = replace(manifest, facts={"bayes_auroc": {"cool": 0.9, "vivid": 0.8}})
+    assert answers.describe_model("a", summary, known)[1] == (
+        "To compare with: Bayes AUROC 0.850, their best possible mean."
+    )
+
+    column = finding_column("cool")
+    frame = manifest.frame.assign(**{column: manifest.frame[column].where(manifest.frame["split"] != "test", 0)})
+    lacking = manifest.with_frame(frame)
+    test = lacking.predictions("test", logits)
+    (sentence,) = answers.describe_model("small, frozen", evaluation.summary(test, rounds=50), lacking)
+    assert sentence.endswith("the means of 1 finding; cool cannot be measured there.")
+    for name in ("cool", "vivid"):
+        frame = frame.assign(**{finding_column(name): np.where(frame["split"] == "test", np.nan, frame[column])})
+    none = manifest.with_frame(frame)
+    summary = evaluation.summary(none.predictions("test", logits), rounds=20)
+    assert "no finding is both present and absent" in answers.headline("small", summary, none)
+    assert "has no result as a whole (macro AUROC, macro AUPRC)" in answers.describe_model("small", summary, none)[0]

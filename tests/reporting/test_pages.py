@@ -215,7 +215,7 @@ def test_a_report_is_one_file_with_contents_and_what_it_ran_on(example: Path, pa
     pages.check_file(example)
     headings = [heading.get_text() for heading in page.select("main h2")]
     assert [link.get_text() for link in page.select("nav a")] == headings
-    assert headings[0] == "1. Images by class and split" and headings[-1] == "This run"
+    assert headings[0] == "1. Images by label and split" and headings[-1] == "This run"
     assert page.select_one("details.code pre").get_text().strip() == CODE
     assert not page.select("details[open]")
     foot = page.footer.get_text(" ")
@@ -280,11 +280,11 @@ def test_a_figure_is_written_the_same_twice_and_leaves_no_other_form(
 
 def test_a_failure_says_where_and_what_to_do(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
-    failure = Failure("RunError", "out of <memory>; set SET='limit=9'", "1. Images by class and split", 1)
+    failure = Failure("RunError", "out of <memory>; set SET='limit=9'", "1. Images by label and split", 1)
     soup = BeautifulSoup(made.write({}, failure).read_text(), "html.parser")
     text = soup.select_one(".failure").get_text()
-    assert "out of <memory>; set SET='limit=9'" in text and "section '1. Images by class and split', cell 1" in text
-    assert soup.select("main h2")[-2].get_text() == "1. Images by class and split", "what was not run is not shown"
+    assert "out of <memory>; set SET='limit=9'" in text and "section '1. Images by label and split', cell 1" in text
+    assert soup.select("main h2")[-2].get_text() == "1. Images by label and split", "what was not run is not shown"
 
 
 def test_a_page_opens_with_its_answer_its_figure_and_its_warnings(

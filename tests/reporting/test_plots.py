@@ -228,7 +228,7 @@ def test_metadata_has_a_figure_for_each_column_that_can_be_drawn():
 
 
 def test_every_function_is_drawn():
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_plots*.py"))
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     functions = [name for name, value in vars(plots).items() if inspect.isfunction(value)]
     assert len(functions) > 25 and [name for name in functions if f"{name}(" not in tests] == []
 

@@ -212,11 +212,12 @@ def test_a_table_of_many_classes_is_whole_and_folded(session) -> None:
 
 
 def test_confusions_of_many_classes_are_a_table(session) -> None:
-    sections.show_confusion(session, predicted([f"species {number}" for number in range(50)]))
+    many = predicted([f"species {number}" for number in range(50)])
+    sections.show_confusion(session, many, many)
     pairs = pd.read_csv(session.folder / "tables" / "confusions.csv")
     assert pairs.columns.tolist() == ["true class", "predicted", "images", "share"] and len(pairs) > 24
     few = session.shown.copy()
-    sections.show_confusion(session, predicted(["a", "b"]))
+    sections.show_confusion(session, *2 * [predicted(["a", "b"])])
     assert len(session.shown) == len(few) + 1, "a matrix needs no table"
 
 

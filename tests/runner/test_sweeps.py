@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from helpers import pages
+from helpers.models import findings
 from scanbook import cli, config, evaluation
 from scanbook.errors import DataError
 from scanbook.evaluation import Predictions
@@ -224,14 +225,12 @@ def test_backbones_without_weights_are_excluded(
 
 def test_the_key_result_of_one_configuration_and_of_grades(project: Path) -> None:
     ordered = config.load("synthetic", overrides="evaluation.ordered=true")
-    assert table.metrics(ordered)[0] == "kappa"
+    assert table.metrics(ordered, [])[0] == "kappa"
     facts = {"network": "small_cnn, from scratch", "seconds": 1.0}
     results = [Result(Trial("small_cnn", "none", seed), facts, predictions(1, seed)) for seed in range(2)]
     [only] = table.standings(ordered, results)
     assert only.behind is None and only.sd("kappa") > 0
-    assert table.key_result(ordered, [only]).startswith(
-        "Best on validation: small_cnn, from scratch, augmentation none, qua"
-    )
+    assert table.key_result([only]).startswith("Best on validation: small_cnn, from scratch, augmentation none, qua")
     assert np.isnan(table.standings(ordered, results[:1])[0].sd("kappa"))
 
 
@@ -245,6 +244,23 @@ def test_without_validation_images_of_a_class_no_configuration_is_the_best(proje
             results.append(Result(Trial(backbone, "none", seed), of, whole.subset(whole.y_true != 0)))
     grid = Grid(batch())
     standings = table.standings(grid.batch.study, results)
-    assert "No configuration is best: macro AUROC is not defined" in table.key_result(grid.batch.study, standings)
+    assert "No configuration is best: macro AUROC is not defined" in table.key_result(standings)
     shown = page.write(grid, results, [], {}).read_text()
     assert "not defined" in shown and ">nan" not in shown and " nan" not in shown
+
+
+def test_findings_are_swept_by_macro_auroc(project: Path) -> None:
+    facts = {"network": "net", "seconds": 1.0, "log loss": 0.5, "epochs": 2, "policy": "none"}
+    results = []
+    for backbone, skill in (("baseline_cnn", 0.5), ("small_cnn", 2.0)):
+        for seed in range(2):
+            path = project / f"{backbone}{seed}.csv"
+            findings(skill=skill, seed=seed).save(path)
+            of = facts | {"backbone": backbone, "seed": seed}
+            results.append(Result(Trial(backbone, "none", seed), of, evaluation.load_predictions(path)))
+    grid = Grid(batch())
+    standings = table.standings(grid.batch.study, results)
+    assert [standing.configuration[0] for standing in standings] == ["small_cnn", "baseline_cnn"]
+    assert list(standings[0].values) == ["auroc", "auprc"] and standings[1].behind.low > 0
+    assert "Best on validation: net, augmentation none, macro AUROC 0.9" in table.key_result(standings)
+    assert "macro AUPRC" in page.write(grid, results, [], {}).read_text()

@@ -15,14 +15,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FileChooser, Page, Route, expect
 
-from helpers import pages
+from helpers import finding_bundles, pages
 from helpers.bundles import NAMES, write
-from helpers.uploads import BAD, BLUE, GREEN, GREY, RED
+from helpers.uploads import BAD, BLUE, GREEN, GREY, RED, png
 from scanbook.benchmark import client
 
 pytestmark = [pytest.mark.slow, pages.needs_chromium]
 
 Visit = Callable[..., Page]
+PURPLE = png((255, 0, 255))
 WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
@@ -49,6 +50,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def findings_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service of 14 findings, whose images have exams."""
+    names = finding_bundles.names(14)
+    translated = {language: (*three, *names[3:]) for language, three in finding_bundles.NAMES.items()}
+    exam = finding_bundles.exam(names)
+    bundle = finding_bundles.write(tmp_path_factory.mktemp("findings") / "bundle", 14, names=translated, exam=exam)
+    with client.run_service(bundle.folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with pages.browser() as started:
         yield started
@@ -57,9 +69,10 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def visit(chromium: Browser, address: str) -> Iterator[Visit]:
     """A function that opens a page of the service, by default for a reader of English at a desk."""
-    opened, messages, requests = [], [], []
+    opened, messages, requests, addresses = [], [], [], {address}
 
-    def open_page(path: str = "/", **options: object) -> Page:
+    def open_page(path: str = "/", at: str = address, **options: object) -> Page:
+        addresses.add(at)
         context = chromium.new_context(**{"locale": "en-GB", "viewport": {"width": 1280, "height": 900}} | options)
         context.set_default_timeout(10_000)
         context.add_init_script(WATCH)
@@ -67,7 +80,7 @@ def visit(chromium: Browser, address: str) -> Iterator[Visit]:
         page.on("console", lambda message: messages.append((message.type, message.text)))
         page.on("pageerror", lambda error: messages.append(("error", str(error))))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(address + path)
+        page.goto(at + path)
         opened.append((page, options.get("java_script_enabled", True)))
         return page
 
@@ -80,7 +93,8 @@ def visit(chromium: Browser, address: str) -> Iterator[Visit]:
     problems = [text for kind, text in messages if kind in ("error", "warning")]
     assert [text for text in problems if not text.startswith("Failed to load resource")] == []
     assert requests
-    assert [url for url in requests if not url.startswith((address, "data:", f"blob:{address}"))] == []
+    allowed = ("data:", *addresses, *(f"blob:{known}" for known in addresses))
+    assert [url for url in requests if not url.startswith(allowed)] == []
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +361,56 @@ def test_language_can_be_changed_before_anything_is_sent(visit: Visit) -> None:
     expect(page.locator("#chosen li")).to_have_count(1)
     page.click("#send")
     expect(page.locator("article h2")).to_have_text("빨강")
+
+
+# findings
+
+
+def shown_maps(page: Page) -> list[str]:
+    return [heat.get_attribute("alt").rpartition(" ")[2] for heat in page.locator(".heat").all() if heat.is_visible()]
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+def test_findings_are_read_with_their_heat_maps_and_as_an_exam(
+    visit: Visit, findings_address: str, scripted: bool
+) -> None:
+    page = visit(at=findings_address, java_script_enabled=scripted)
+    send = classify if scripted else lambda page, *files: (choose(page, *files), submit(page))
+    page.select_option("#finding", "Hernia")
+    send(page, file("a.png", PURPLE))
+    assert verdicts(page) == ["Atelectasis, Effusion, Infiltration and 6 more"]
+    assert page.locator(".bars li").count() == 14 and page.locator(".bars li.present").count() == 9
+    assert page.locator(".bars li .state").first.inner_text() == "present"
+    assert shown_maps(page) == ["Atelectasis"] and page.locator(".choice label").count() == 7
+    page.get_by_role("radio", name="Hernia").check()
+    assert shown_maps(page) == ["Hernia"]
+    page.get_by_role("switch").click()
+    assert shown_maps(page) == []
+    page.get_by_role("checkbox", name="These images are one exam").check()
+    send(page, file("a.png", RED), file("notes.png", BAD["text"]), file("c.png", BLUE))
+    assert page.locator("article").first.get_attribute("id") == "exam" and len(verdicts(page)) == 4
+    expect(page.locator("#exam")).to_contain_text("Answered from 2 of 3 images")
+    assert page.locator("[name=exam]").is_checked() and page.locator("#finding").input_value() == "Hernia"
+    if scripted:
+        page.get_by_role("link", name="한국어").click()
+        expect(page.locator("html")).to_have_attribute("lang", "ko")
+        assert page.locator("article").first.get_attribute("id") == "exam" and verdicts(page)[2] == "답하지 않음"
+        assert page.locator("[name=exam]").is_checked()
+
+
+@pytest.mark.parametrize(("locale", "scheme"), [("en-GB", "light"), ("pt-BR", "light"), ("ko-KR", "dark")])
+def test_pages_of_findings_are_accessible_and_fit_their_width(
+    visit: Visit, findings_address: str, locale: str, scheme: str
+) -> None:
+    page = visit(at=findings_address, locale=locale, color_scheme=scheme, **(PHONE if scheme == "dark" else {}))
+    page.locator("[name=exam]").check()
+    classify(page, file("a.png", PURPLE), file("b.png", GREY), file("c.png", BAD["text"]))
+    page.locator("details").first.evaluate("(details) => { details.open = true; }")
+    for width in (360, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        result = Axe().run(page, options=pages.OPTIONS).response
+        assert [f"{rule['id']}: {rule['nodes'][0]['html'][:200]}" for rule in result["violations"]] == [], width
 
 
 # keyboard, widths, accessibility

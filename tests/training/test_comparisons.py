@@ -2,9 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
 
-from scanbook.evaluation import Predictions, paired_difference
-from scanbook.training.comparisons import TrainingResult, accuracies, compare_augmentation
+from helpers.models import findings
+from scanbook.evaluation import FindingPredictions, Predictions, paired_difference
+from scanbook.training.comparisons import TrainingResult, compare_augmentation, scores_by_split
 
 
 def predictions(share: float, split: str, seed: int, count: int = 200) -> Predictions:
@@ -35,9 +38,28 @@ def test_the_table_tells_what_augmentation_did_to_every_backbone() -> None:
     assert differences["helped"] == expected and expected.clear
     assert table.loc["helped", ["low", "high"]].to_list() == [expected.low, expected.high]
     assert table.loc["unchanged", ["difference on test", "low", "high"]].to_list() == [0, 0, 0]
-    assert accuracies(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
+    assert scores_by_split(augmented).loc["helped"].to_dict() == {"train": 0.8, "validation": 0.8, "accuracy": 0.85}
 
 
 def test_without_results_the_table_is_empty() -> None:
     table, differences = compare_augmentation({}, {})
-    assert table.empty and not differences and list(accuracies({})) == ["train", "validation", "accuracy"]
+    assert table.empty and not differences and list(scores_by_split({})) == ["train", "validation", "accuracy"]
+
+
+def test_findings_are_compared_by_macro_auroc() -> None:
+    history = pd.DataFrame({"accuracy": [0.9, 0.8], "validation_loss": [0.5, 0.4]})
+    of = {name: TrainingResult(history, *(findings(skill=s, seed=n, labels=n) for n in (1, 2))) for name, s in SKILLS}
+    table, differences = compare_augmentation({"net": of["weak"]}, {"net": of["strong"]}, rounds=100)
+    splits = ("validation, without", "validation, with", "test, without", "test, with")
+    assert list(table) == [*splits, "difference on test", "low", "high"], "it is not measured on training images"
+    assert differences["net"].metric == "auroc" and differences["net"].low > 0
+    areas = [roc_auc_score(y[y >= 0], p[y >= 0]) for y, p in zip(*arrays(of["strong"].test), strict=True)]
+    assert table.loc["net", "test, with"] == pytest.approx(np.mean(areas))
+
+
+SKILLS = (("weak", 0.5), ("strong", 2.0))
+
+
+def arrays(of: FindingPredictions) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of each finding."""
+    return of.y_true.T, of.probabilities.T

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import urllib3
 from urllib3.connection import HTTPConnection
 
@@ -177,14 +178,37 @@ def classify(address: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
         paths: Image files.
 
     Returns:
-        For each file its prediction (`class`, `confidence`, `abstained`, `probabilities` by class, in class order) and
-        `seconds`, the time from request to response.
+        For each file its prediction (`class`, `confidence`, `abstained`, `probabilities` by class, in class order; or
+        `findings`, in their order, with `probability`, `threshold` and `answer` of each, and `present`) and `seconds`,
+        the time from request to response.
 
     Raises:
         RunError: The service refused a file, or does not answer.
     """
     with closing(Client(address)) as client:
         return [_classify(client, path, f"{number} of {len(paths)}") for number, path in enumerate(paths, 1)]
+
+
+def probabilities(predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return the probabilities of predictions of a service, float64 `(n, k)`, in the order of classes or findings."""
+    rows = [
+        [finding["probability"] for finding in prediction["findings"].values()]
+        if "findings" in prediction
+        else list(prediction["probabilities"].values())
+        for prediction in predictions
+    ]
+    return np.array(rows, np.float64)
+
+
+def in_words(prediction: Mapping[str, Any]) -> str:
+    """Return the prediction of a service for one image in a few words: its class, or the findings that are present."""
+    if "findings" not in prediction:
+        return f"{prediction['class']} {prediction['confidence']:.2f}"
+    shown = [f"{name} {prediction['findings'][name]['probability']:.2f}" for name in prediction["present"][:3]]
+    more = len(prediction["present"]) - len(shown)
+    unsure = sum(finding["answer"] == "not sure" for finding in prediction["findings"].values())
+    text = ", ".join(shown) + (f" and {more} more" if more else "") or "none present"
+    return f"{text} ({unsure} not sure)" if unsure else text
 
 
 def _classify(client: Client, path: Path, position: str) -> dict[str, Any]:

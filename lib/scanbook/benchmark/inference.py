@@ -22,7 +22,7 @@ from scanbook.benchmark.worker import PREDICT, TRACED, Worker, is_stable, percen
 from scanbook.config import Study
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
-from scanbook.evaluation import paired_difference
+from scanbook.evaluation import METRICS, main_metric, paired_difference
 from scanbook.models import engines
 
 KERAS, OPENVINO, ONNX = engines.KerasEngine.name, engines.OpenVinoEngine.name, engines.OnnxEngine.name
@@ -44,12 +44,14 @@ class Models:
         paths: Model files by engine and precision.
         images: `.npy` file of the timed images, uint8 `(n, h, w, 3)`.
         agreement: Comparison of each file with Keras, as `prepare` describes it.
+        metric: By what they are compared: "accuracy", or "auroc" of findings.
         missing: A sentence for each engine that is not available.
     """
 
     paths: dict[tuple[str, engines.Precision], Path]
     images: Path
     agreement: pd.DataFrame
+    metric: str
     missing: tuple[str, ...]
     _folder: tempfile.TemporaryDirectory[str]  # removed with this object
 
@@ -79,7 +81,7 @@ def label(engine: str, precision: str, mode: str, threads: int) -> str:
 def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) -> Models:
     """Save a network for every engine, also in int8, and compare the outputs of the files with Keras.
 
-    int8 is calibrated on training images; accuracy is that of the validation images.
+    int8 is calibrated on training images; accuracy, or macro AUROC of findings, is that of the validation images.
 
     Args:
         study: Number of calibration images, batch sizes and seed.
@@ -88,7 +90,7 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
         model: The trained `keras.Model`, from images to logits.
 
     Returns:
-        The files. Their `agreement` has one row per engine and precision: `accuracy`, its `change` from Keras in points
+        The files. Their `agreement` has one row per engine and precision: `metric`, its `change` from Keras in points
         with `low` and `high`, the paired 95 % interval, `difference`, the largest of the logits as a share of their
         spread, and `refused`, the reason why it may not replace the network, or "".
 
@@ -122,28 +124,31 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
         ]
         for key, path in paths.items()
     }
-    return Models(paths, root / "images.npy", compare_engines(study, manifest, logits), tuple(missing), folder)
+    agreement = compare_engines(study, manifest, logits)
+    return Models(paths, root / "images.npy", agreement, main_metric(manifest), tuple(missing), folder)
 
 
 def compare_engines(
     study: Study, manifest: Manifest, logits: dict[tuple[str, engines.Precision], np.ndarray]
 ) -> pd.DataFrame:
     """Compare every engine's logits for the validation images, `(n, k)`, with those of the first; see `prepare`."""
-    y = manifest.y[manifest.rows(VALIDATION)]
+    metric = main_metric(manifest)
+    y = manifest.label_values(VALIDATION) if manifest.findings else manifest.y[manifest.rows(VALIDATION)]
     reference = next(iter(logits.values()))
     baseline = manifest.predictions(VALIDATION, reference)
+    options = {"metric": metric, "rounds": study.bootstrap_rounds, "seed": study.seed, "every_class": False}
     rows = {}
     for (engine, precision), values in logits.items():
         refused = engines.rejection_reason(precision, reference, values, y)
-        row = {"accuracy": float((values.argmax(1) == y).mean()), "difference": engines.parity(reference, values)}
+        row: dict[str, Any] = {"difference": engines.parity(reference, values), "refused": refused}
         if np.isfinite(values).all():
             predictions = manifest.predictions(VALIDATION, values)
-            change = paired_difference(
-                predictions, baseline, "accuracy", study.bootstrap_rounds, study.seed, every_class=False
-            )
+            of_labels = predictions.y_true, predictions.probabilities, None
+            change = paired_difference(predictions, baseline, **options)
+            row |= {metric: float(METRICS[metric].compute(*of_labels)[0])}
             row |= {"change": 100 * change.value, "low": 100 * change.low, "high": 100 * change.high}
-        rows[engine, precision] = row | {"refused": refused}
-    columns = ["accuracy", "change", "low", "high", "difference", "refused"]
+        rows[engine, precision] = row
+    columns = [metric, "change", "low", "high", "difference", "refused"]
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
     return table.rename_axis(["engine", "precision"])
 
@@ -184,9 +189,9 @@ def measure(study: Study, models: Models) -> pd.DataFrame:
         milliseconds, NaN where a percentile rests on fewer calls than one beyond it (20 and 100);
         `images_per_second`, the median of the windows, with `low` and `high`, its 95 % interval by order statistics
         (NaN below six windows); `load` (process start to loaded model) and `first` (first prediction) in seconds, with
-        their sum `cold_start`; `memory`, the process's peak, and `size`, the model's on disk, in MiB; `accuracy` and
-        `change` from Keras in points, with `change_low` and `change_high`, on validation; `refused`, the reason why
-        it may not replace the network, or "".
+        their sum `cold_start`; `memory`, the process's peak, and `size`, the model's on disk, in MiB; accuracy, or
+        `auroc` of findings, and `change` from Keras in points, with `change_low` and `change_high`, on validation;
+        `refused`, the reason why it may not replace the network, or "".
         `model.predict` and the traced function share a process, which has the cold start of the former and the memory
         of both.
 
@@ -249,7 +254,8 @@ def stable(windows: Sequence[dict[str, Any]], tolerance: float) -> bool:
 
 def by_configuration(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of `measure` that do not depend on the batch, one row per configuration."""
-    columns = ["load", "first", "cold_start", "memory", "size", "accuracy", "change", "change_low", "change_high"]
+    metric = "accuracy" if "accuracy" in table else "auroc"
+    columns = ["load", "first", "cold_start", "memory", "size", metric, "change", "change_low", "change_high"]
     return table.groupby(CONFIGURATION, sort=False)[[*columns, "refused"]].first()
 
 

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from scanbook.bundle.answering import unsure_range
 from scanbook.bundle.description import REQUIREMENTS, Bundle
+from scanbook.models.engines import INT8_LOSS
 from scanbook.runtime import as_markdown
 
 if TYPE_CHECKING:  # neither is a package of the service, which shows cards as the export rendered them
@@ -63,32 +66,47 @@ def card(bundle: Bundle) -> list[Section]:
     facts = [(key.replace("_", " "), value) for key, value in about.items()]
     task = (
         f"The model reads one colour image, resized to {height} × {width} pixels (height × width). It gives a "
-        f"probability for each of {len(bundle.classes)} classes."
+        f"probability for each of {_count(bundle)}."
     )
     return [
         Section("Description", (*introduction, task)),
         Section("Intended use", (use,)),
         Section("Data and training", rows=(("Topic", "Description"), *facts) if facts else ()),
-        _classes(bundle),
+        _labels(bundle),
         Section(
             "Test metrics",
             ("Measured once, on test images that were used neither for training nor for calibration.",),
             (("Metric", "Value", "95 % interval"), *(_metric_row(*item) for item in bundle.metrics.items())),
         ),
-        *_operating_points(bundle),
+        *(_finding_points(bundle.operating_points, "Operating points") if bundle.findings else _targets(bundle)),
+        *_exams(bundle),
         _formats(bundle),
-        Section(
-            "Limits",
-            (
-                *((limits,) if limits else ()),
-                f"Probabilities are calibrated for images of one source (temperature {bundle.temperature:.3g}); "
-                "for images from other devices, clinics or patients they can be wrong.",
-                "The model knows only these classes and assigns one of them to every image, whatever the image shows.",
-                f"Where the largest probability is below {bundle.abstain_below:.2f}, the service answers “not sure”.",
-                "A heat map shows which regions of the image speak for a class. It does not outline a lesion.",
-            ),
-        ),
+        Section("Limits", (*((limits,) if limits else ()), *_limits(bundle))),
     ]
+
+
+def _count(bundle: Bundle) -> str:
+    if not bundle.findings:
+        return f"{len(bundle.classes)} classes"
+    return f"{len(bundle.findings)} findings, each of which is present or absent whatever the others are"
+
+
+def _limits(bundle: Bundle) -> tuple[str, ...]:
+    if not bundle.findings:
+        return (
+            f"Probabilities are calibrated for images of one source (temperature {bundle.temperature:.3g}); "
+            "for images from other devices, clinics or patients they can be wrong.",
+            "The model knows only these classes and assigns one of them to every image, whatever the image shows.",
+            f"Where the largest probability is below {bundle.abstain_below:.2f}, the service answers “not sure”.",
+            "A heat map shows which regions of the image speak for a class. It does not outline a lesion.",
+        )
+    return (
+        "Probabilities are calibrated for images of one source, finding by finding; for images from other devices, "
+        "clinics or patients they can be wrong.",
+        "The model knows only these findings. An image without any of them may show another one.",
+        "Near the threshold of a finding the service answers “not sure”; at or above it “present”, else “absent”.",
+        "A heat map shows which regions of the image speak for a finding. It does not outline it.",
+    )
 
 
 def card_markdown(bundle: Bundle) -> str:
@@ -110,11 +128,12 @@ def card_markdown(bundle: Bundle) -> str:
 def front_matter(bundle: Bundle) -> ModelCardData:
     """Return the metadata that Hugging Face's hub reads (https://huggingface.co/docs/hub/model-cards).
 
-    The language is that of the class names. Every defined test metric is an evaluation result.
+    The language is that of the names of classes or findings. Every defined test metric is an evaluation result.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
     hub = {"license": "unknown", "tags": [], "datasets": [bundle.name]} | bundle.hub
+    several = ["multi-label-image-classification"] if bundle.findings else []
     results = [
         EvalResult(
             task_type="image-classification",
@@ -131,7 +150,7 @@ def front_matter(bundle: Bundle) -> ModelCardData:
         if isinstance(metric, Mapping) and metric.get("value") is not None
     ]
     return ModelCardData(
-        **hub | {"tags": ["image-classification", *hub["tags"], "openvino", "scanbook"]},
+        **hub | {"tags": ["image-classification", *several, *hub["tags"], "openvino", "scanbook"]},
         language=["en", *bundle.names],
         library_name="keras",
         pipeline_tag="image-classification",
@@ -188,18 +207,68 @@ def _name_headers(tokens: list[Token]) -> None:
                 token.attrs = {"scope": "row"}
 
 
-def _classes(bundle: Bundle) -> Section:
+def _labels(bundle: Bundle) -> Section:
     languages = {code: LANGUAGES.get(code, (code,))[0] for code in bundle.names}
-    rows = [("Class", *languages.values())]
-    names = [as_markdown(name) for name in bundle.classes]
-    rows += [
-        (name, *(as_markdown(bundle.label(index, code)) for code in languages)) for index, name in enumerate(names)
-    ]
+    title, column = ("Findings", "Finding") if bundle.findings else ("Classes", "Class")
+    names = [as_markdown(name) for name in bundle.labels]
+    rows = [(column, *languages.values(), *(("Calibration",) if bundle.findings else ()))]
+    for index, name in enumerate(names):
+        translated = (as_markdown(bundle.label(index, code)) for code in languages)
+        calibrated = (_calibration(bundle.calibration[bundle.findings[index]]),) if bundle.findings else ()
+        rows.append((name, *translated, *calibrated))
     order = "In the order of the probabilities: " + ", ".join(names) + "."
-    return Section("Classes", (order,), tuple(rows) if languages else ())
+    return Section(title, (order,), tuple(rows) if len(rows[0]) > 1 else ())
 
 
-def _operating_points(bundle: Bundle) -> list[Section]:
+def _calibration(values: Mapping[str, Any]) -> str:
+    """Return how the logits of a finding were calibrated, in words."""
+    method = values.get("method", "")
+    if method == "none":
+        return "none: too few labels"
+    return f"{method}: {values['slope']:.3g} × logit {values['offset']:+.3g}".removeprefix(": ")
+
+
+def _finding_points(points: Mapping[str, Mapping[str, Any]], title: str, unit: str = "images") -> list[Section]:
+    rows = [("Finding", "Threshold", "Not sure between", "Sensitivity", "Specificity")]
+    for finding, point in points.items():
+        threshold, unsure = "no threshold", "always"
+        if point["threshold"] is not None:
+            threshold, (low, high) = f"{point['threshold']:.3f}", unsure_range(point)
+            unsure = f"{low:.3f} and {high:.3f}" if point["margin"] else "never"
+        rates = (_with_interval(point.get(rate, {"value": None})) for rate in ("sensitivity", "specificity"))
+        rows.append((as_markdown(finding), threshold, unsure, *rates))
+    note = (
+        "The service answers “present” where the probability of a finding is at or above its threshold, “absent” below "
+        "it, and “not sure” between the two probabilities around it. Thresholds were chosen on validation "
+        f"{unit}; sensitivity and specificity, with 95 % intervals, are those of the threshold on test {unit}, those "
+        "of which the service is not sure among them. A finding without a threshold was too rare in validation."
+    )
+    return [Section(title, (note,), tuple(rows))]
+
+
+def _exams(bundle: Bundle) -> list[Section]:
+    """Return how several images of one exam are answered together; nothing where the images have no exams."""
+    exam = bundle.exam
+    if not exam:
+        return []
+    what = "finding" if bundle.findings else "class"
+    rule = (
+        "The service answers several images of one exam together: the logits of its images are combined by their "
+        f"{exam['rule']}, {what} by {what}, and calibrated for exams. The rule was chosen on validation exams."
+    )
+    sentences = [rule]
+    if not bundle.findings:
+        sentences.append(
+            f"Temperature {exam['calibration']:.3g}; where the largest probability is below "
+            f"{exam['abstain_below']:.2f}, the answer is “not sure”."
+        )
+    metrics = [_metric_row(*item) for item in exam.get("metrics", {}).items()]
+    rows = (("Metric of exams", "Value", "95 % interval"), *metrics) if metrics else ()
+    points = _finding_points(exam["operating_points"], "Operating points of exams", "exams") if bundle.findings else []
+    return [Section("Exams", tuple(sentences), rows), *points]
+
+
+def _targets(bundle: Bundle) -> list[Section]:
     if not bundle.operating_points:
         return []
     rows = [("Target", "Threshold", "Sensitivity", "Specificity")]
@@ -223,10 +292,11 @@ def _formats(bundle: Bundle) -> Section:
     sentences += [
         f"{FORMAT_NAMES[style]} is not available: {why.rstrip('.')}." for style, why in bundle.excluded.items()
     ]
-    rows = [("Format", "Difference", "Same class", "Agrees")]
+    same = "same answers" if bundle.findings else "same class"
+    rows = [("Format", "Difference", same.capitalize(), "Agrees")]
     for name, row in bundle.parity.items():
         difference = "not defined" if row["difference"] is None else f"{row['difference']:.1e}"
-        rows.append((name, difference, row["same class"], "yes" if row["agrees"] else "no"))
+        rows.append((name, difference, row[same], "yes" if row["agrees"] else "no"))
     if bundle.parity:
         sentences.append(
             "Each format predicted the same images as the trained model; the table gives the largest difference of the "
@@ -236,7 +306,20 @@ def _formats(bundle: Bundle) -> Section:
 
 
 def int8_sentence(figures: Mapping[str, Any]) -> str:
-    """Return the loss of accuracy by int8 as a sentence, from `Bundle.int8`."""
+    """Return the loss by int8 as a sentence, from `Bundle.int8`."""
+    if "auroc" in figures:
+        change, low, high = (figures[key] for key in ("change", "low", "high"))
+        defined = None not in (change, low, high) and not any(map(isnan, (change, low, high)))
+        area = (
+            f"int8 has a macro AUROC of {figures['auroc']:.3f} on {figures['images']} validation images, the trained "
+            f"model {figures['reference']:.3f}: a change of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
+            if defined
+            else f"The change of the macro AUROC by int8 is not defined on {figures['images']} validation images."
+        )
+        return (
+            f"{area} At the thresholds it is right on {figures['right']:.1%} of the labels, the trained model on "
+            f"{figures['right_reference']:.1%}. It may lose {INT8_LOSS:g} of AUROC and {INT8_LOSS:.0%} of the labels."
+        )
     change, low, high = (100 * figures[key] for key in ("change", "low", "high"))
     return (
         f"int8 classifies {figures['accuracy']:.1%} of {figures['images']} validation images correctly, the trained "

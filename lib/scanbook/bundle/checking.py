@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from scanbook.bundle.answering import comparable_logits, find_answers, log_odds
 from scanbook.bundle.description import REMEDY, Bundle, export_command, list_files, load
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError
@@ -35,6 +36,7 @@ TOLERANCES = {"fp32": engines.PARITY, "int8": 0.1}
 """Largest difference from the stored logits, as a share of their spread, by precision. In int8 a difference of float32
 in the last digit may become one of a whole level."""
 _CANDIDATES = 64
+_OTHER = {False: "get another class or abstention", True: "findings get another answer"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Table:
     Attributes:
         pixels: The pictures, decoded as an upload is, uint8 `(n, h, w, 3)`.
         answers: Probabilities by precision, float64 `(n, k)`, of the precisions that can be compared here.
-        decided: Whether the model decides all of them clearly, so that its classes and abstentions can be compared.
+        decided: Whether the model decides all of them clearly, so that its classes and abstentions can be compared. Of
+            findings: whether it decides any clearly; the answers that it does not are left out of the comparison.
         missing: Why int8 is not compared; "" where it is, or where the bundle has none.
     """
 
@@ -58,16 +61,20 @@ def write_table(bundle: Bundle) -> None:
     """Write the test table of a bundle, with the answers of its models.
 
     A picture that a model finds hard to decide is not used: a small difference would give it another class. Where int8
-    decides none clearly, the table is of float32 alone; where float32 decides none, only its logits are compared.
+    decides none clearly, the table is of float32 alone; where float32 decides none, only its logits are compared. Of
+    many findings one is always hard to decide, so the first pictures are used, whatever the answers.
     """
     pixels = _pictures(bundle.image_size)
     answers = {name: engines.OpenVinoEngine(bundle.model_path(name)).predict(pixels)[0] for name in bundle.precisions}
     clear = {precision: _is_clear(bundle, precision, values) for precision, values in answers.items()}
-    everywhere = np.all(list(clear.values()), axis=0)
-    if not everywhere.any():
-        answers, everywhere = {"fp32": answers["fp32"]}, clear["fp32"]
-    decided = bool(everywhere.any())
-    rows = np.flatnonzero(everywhere)[:PICTURES] if decided else np.arange(PICTURES)
+    if bundle.findings:
+        decided, rows = bool(clear["fp32"][:PICTURES].any()), np.arange(PICTURES)
+    else:
+        everywhere = np.all(list(clear.values()), axis=0)
+        if not everywhere.any():
+            answers, everywhere = {"fp32": answers["fp32"]}, clear["fp32"]
+        decided = bool(everywhere.any())
+        rows = np.flatnonzero(everywhere)[:PICTURES] if decided else np.arange(PICTURES)
     (bundle.folder / FOLDER).mkdir()
     for number, row in enumerate(rows):
         (bundle.folder / FOLDER / f"{number}.png").write_bytes(images.encode_png(pixels[row]))
@@ -89,8 +96,8 @@ def read_table(bundle: Bundle) -> Table | None:
         known = ["fp32", *(name for name in bundle.precisions if name in stored["answers"] and name != "fp32")]
         answers = {name: np.array(stored["answers"][name], np.float64) for name in known}
         pixels = np.stack([images.load(path, bundle.image_size) for path in sorted(folder.glob("*.png"))])
-        if any(values.shape != (len(pixels), len(bundle.classes)) for values in answers.values()):
-            raise ValueError("it does not have an answer for each picture and class")
+        if any(values.shape != (len(pixels), len(bundle.labels)) for values in answers.values()):
+            raise ValueError(f"it does not have an answer for each picture and {_noun(bundle)}")
         missing = ""
         if "int8" in answers and stored["processor"] != _processor():
             del answers["int8"]
@@ -124,10 +131,13 @@ def compare(
     answers = stored.copy()
     answers[rows] = probabilities
     with np.errstate(divide="ignore", invalid="ignore"):
-        difference = engines.parity(engines.centred_log(stored), engines.centred_log(answers))
+        logits = (comparable_logits(values, exclusive=not bundle.findings) for values in (stored, answers))
+        difference = engines.parity(*logits)
     if np.isnan(difference):  # the logits of a network that gives every class the same probability have no spread
         difference = float(np.abs(answers - stored).max())
     changed = _decisions(bundle, stored) != _decisions(bundle, answers)
+    if bundle.findings:
+        changed &= _is_clear(bundle, precision, stored)
     other = int(changed.sum()) if table.decided else 0
     if difference <= TOLERANCES[precision] and not other:
         return difference
@@ -135,7 +145,7 @@ def compare(
     raise BundleError(
         f"bundle {bundle.name!r}: its {precision} model does not answer as at the export: on {len(stored)} test "
         f"pictures logits differ by {difference:.2g} of their spread, at most {TOLERANCES[precision]:g} is allowed, "
-        f"and {other} get another class or abstention; {REMEDY}{advice}"
+        f"and {other} {_OTHER[bool(bundle.findings)]}; {REMEDY}{advice}"
     )
 
 
@@ -162,7 +172,8 @@ def check(folder: Path) -> str:
     }
     largest = ", ".join(f"{value:.1g} ({precision})" for precision, value in differences.items())
     other = f"; {table.missing}, so it was not compared" if table.missing else ""
-    decisions = "the classes and abstentions of the export, and " if table.decided else ""
+    kind = "answers" if bundle.findings else "classes and abstentions"
+    decisions = f"the {kind} of the export, and " if table.decided else ""
     return (
         f"{files}; {len(table.pixels)} test pictures get {decisions}logits that differ by at most {largest} of their "
         f"spread{other}"
@@ -185,18 +196,33 @@ def _pictures(size: tuple[int, int]) -> np.ndarray:
 
 
 def _decisions(bundle: Bundle, probabilities: np.ndarray) -> np.ndarray:
-    """Return the class of each answer, and -1 where the service abstains."""
+    """Return the class of each picture, and -1 where the service abstains; of findings the answer for each."""
+    if bundle.findings:
+        return find_answers(bundle.operating_points, probabilities)
     return np.where(probabilities.max(1) < bundle.abstain_below, -1, probabilities.argmax(1))
 
 
 def _is_clear(bundle: Bundle, precision: str, probabilities: np.ndarray) -> np.ndarray:
-    """Return which answers keep their class and abstention if the logits move by the tolerance, bool `(n,)`."""
-    logits = engines.centred_log(probabilities)
+    """Return which answers keep their class and abstention if the logits move by the tolerance, bool `(n,)`.
+
+    Of findings: which answers keep their state, bool `(n, k)`.
+    """
+    logits = comparable_logits(probabilities, exclusive=not bundle.findings)
     margin = 2 * TOLERANCES[precision] * logits.std()
+    if bundle.findings:
+        points = bundle.operating_points.values()
+        thresholds = log_odds([np.nan if point["threshold"] is None else point["threshold"] for point in points])
+        distance = np.abs(log_odds(probabilities) - thresholds)
+        # a finding without a threshold has one answer, "not sure"
+        return ~(np.abs(distance - [point["margin"] for point in points]) <= margin)
     second, first = np.sort(logits, axis=1)[:, -2:].T
     with np.errstate(divide="ignore"):  # a probability of 1, or a threshold of 0 or 1, is infinitely far
         confidence, threshold = (_log_odds(value) for value in (probabilities.max(1), bundle.abstain_below))
     return (first - second > margin) & (np.abs(confidence - threshold) > margin)
+
+
+def _noun(bundle: Bundle) -> str:
+    return "finding" if bundle.findings else "class"
 
 
 def _log_odds(probability: Any) -> Any:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from scanbook import runtime
+from scanbook.bundle import answering
 from scanbook.errors import BundleError
 from scanbook.store import file_digest
 
-FORMAT = 3
+FORMAT = 4
 """Version of the bundles that are written: a change of their files or keys raises it, as CONTRIBUTING.md says."""
-READ = (2, FORMAT)
-"""Versions of the bundles that are read. Version 2 has neither a test table nor cards in HTML."""
+READ = (2, 3, FORMAT)
+"""Versions of the bundles that are read. Version 2 has neither a test table nor cards in HTML; findings and exams came
+with version 4."""
 DESCRIPTION, CHECKSUMS, REQUIREMENTS = "bundle.json", "checksums.json", "requirements.txt"
 CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
 HTML = {CARD: "MODEL_CARD.html", DATASET_CARD: "DATASET_CARD.html"}
@@ -49,23 +51,33 @@ class Bundle:
     Attributes:
         folder: Folder of the bundle.
         name: Name of the model, as the service reports it.
-        classes: Class names in the order of the probabilities, in English.
+        classes: Class names in the order of the probabilities, in English; none of a model of findings.
         image_size: Height and width of the model's input, in pixels.
-        temperature: Temperature that calibrated the logits; the model already contains it.
-        abstain_below: The service answers "not sure" where the largest probability is below this value.
+        temperature: Temperature that calibrated the logits of classes; the model already contains it.
+        abstain_below: Of classes: the service answers "not sure" where the largest probability is below this value.
         models: Path of the model in each available format, as in `FILES`; always includes "openvino".
         metrics: Test metrics by printed name: a number, or a mapping with `value`, `low` and `high` (95 % interval).
         about: Text for the model card by topic. `title`, `question`, `intended_use` and `limits` have their own
             sections; the others (`data`, `licence`, `backbone`, `weights`, `profile`, ...) are listed in a table.
-        names: Class names in other languages by language code ("pt", "ko"), in class order.
+        names: Names of the classes or findings in other languages by language code ("pt", "ko"), in their order.
         operating_points: Operating point of each target: `classes`, whose probabilities are added; `threshold`, chosen
-            on validation images; `sensitivity` and `specificity` on test images, in the form of `metrics`.
+            on validation images; `sensitivity` and `specificity` on test images, in the form of `metrics`. Of findings
+            that of each, in their order, with its `margin`, as `answering.find_answers` takes them; the threshold is
+            None where the validation images lack the finding.
         parity: Difference between each format and the trained model on the same images, by format: `difference` of the
-            logits as a share of their spread, `same class` in words, `agrees`.
-        int8: Loss of accuracy by int8 on the validation `images`: `accuracy`, that of the trained model as `reference`,
-            and their `change` with `low` and `high`, as shares; empty where int8 was not tried.
+            logits as a share of their spread, `same class` (of findings `same answers`) in words, `agrees`.
+        int8: Loss by int8 on the validation `images`: `accuracy`, that of the trained model as `reference`, and their
+            `change` with `low` and `high`, as shares; of findings their macro `auroc` in its place, and the shares of
+            correct answers, `right` and `right_reference`. Empty where int8 was not tried.
         excluded: Why a format is not available, by format, one sentence each.
         hub: Metadata of the model card for Hugging Face's hub: `license`, `tags`, `datasets`.
+        findings: Names of findings in the order of the probabilities, in English, each of which is present or absent;
+            none of a model of classes.
+        calibration: Calibration of each finding, in their order: `slope` and `offset` of the logit, which the model
+            already contains, and the `method`.
+        exam: How the images of an exam are answered together: the `rule`, one of `answering.RULES`; the `calibration`
+            of exams, a temperature or, of findings, as the attribute; `abstain_below`, or `operating_points` of
+            findings, as the attributes, for exams; empty where the images have no exams.
         format: Version of the bundle's files and keys, one of `READ`.
     """
 
@@ -73,8 +85,8 @@ class Bundle:
     name: str
     classes: tuple[str, ...]
     image_size: tuple[int, int]
-    temperature: float
-    abstain_below: float
+    temperature: float = 1.0
+    abstain_below: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
@@ -84,7 +96,15 @@ class Bundle:
     int8: dict[str, Any] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
+    exam: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes or findings, in the order of the probabilities."""
+        return self.findings or self.classes
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -109,8 +129,8 @@ class Bundle:
         return self.folder / self.models[style]
 
     def label(self, index: int, language: str = "en") -> str:
-        """Return the name of a class in a language, or in English where there is no translation."""
-        return self.names.get(language, self.classes)[index]
+        """Return the name of a class or finding in a language, or in English where there is no translation."""
+        return self.names.get(language, self.labels)[index]
 
 
 def study_folder(name: str, profile: str) -> Path:
@@ -181,6 +201,7 @@ def parse(folder: Path, values: dict[str, Any]) -> Bundle:
     try:
         values = values | {
             "classes": tuple(values["classes"]),
+            "findings": tuple(values.get("findings", ())),
             "image_size": tuple(values["image_size"]),
             "models": {**values["models"]},
             "names": {language: tuple(names) for language, names in values["names"].items()},
@@ -257,12 +278,15 @@ def _check_values(bundle: Bundle) -> None:
                 f"bundle {bundle.name!r}: {key} is {value!r}, expected {expected}; correct it and export again"
             )
 
-    count = len(bundle.classes)
-    check(count > 1 and _are_names(bundle.classes), "classes", bundle.classes, "two or more names")
-    check(len(set(bundle.classes)) == count, "classes", bundle.classes, "names that differ")
+    kind, labels = "findings" if bundle.findings else "classes", bundle.labels
+    count = len(labels)
+    check(not (bundle.findings and bundle.classes), "classes", bundle.classes, "none beside findings")
+    least = 1 if bundle.findings else 2
+    check(count >= least and _are_names(labels), kind, labels, f"{('one', 'two')[least - 1]} or more names")
+    check(len(set(labels)) == count, kind, labels, "names that differ")
     for language, names in bundle.names.items():
         key, complete = f"names.{language}", len(names) == count and _are_names(names)
-        check(complete, key, names, f"a name for each of the {count} classes")
+        check(complete, key, names, f"a name for each of the {count} {kind}")
         check(len(set(names)) == count, key, names, "names that differ")
     size = bundle.image_size
     valid = len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
@@ -273,6 +297,8 @@ def _check_values(bundle: Bundle) -> None:
     check(isinstance(temperature, float) and temperature > 0, "temperature", temperature, "a number above 0")
     valid = isinstance(abstain_below, float) and 0 <= abstain_below <= 1
     check(valid, "abstain_below", abstain_below, "a probability between 0 and 1")
+    for key, value, expected in answering.find_faults(bundle):
+        check(False, key, value, expected)
     for target, point in bundle.operating_points.items():
         unknown = sorted(set(point.get("classes", ())) - set(bundle.classes))
         check(not unknown, f"operating_points.{target}", unknown, f"some of {', '.join(bundle.classes)}")
@@ -307,9 +333,10 @@ def _check_model(bundle: Bundle, path: Path) -> None:
             raise BundleError(
                 f"{path} gives {title} with {len(shape)} axes, expected {rank}; export the outputs in order"
             )
-        if shape[-1] != len(bundle.classes):
+        if shape[-1] != len(bundle.labels):
+            kind = "findings" if bundle.findings else "classes"
             raise BundleError(
-                f"{path} gives {title} of {shape[-1]} classes, {DESCRIPTION} names {len(bundle.classes)}; "
+                f"{path} gives {title} of {shape[-1]} {kind}, {DESCRIPTION} names {len(bundle.labels)}; "
                 "export labels and model together"
             )
 

@@ -55,13 +55,15 @@ class Evaluation(Block):
     """Contents of the test report beyond the metrics of every study."""
 
     ordered: bool = False
-    """Whether the classes are ordered grades; the report then has quadratic weighted kappa."""
+    """Whether the classes are ordered grades; the report then has quadratic weighted kappa. Findings have no order."""
     targets: dict[str, list[str]] = {}
-    """Groups of classes with a threshold, such as `malignant: [mel, bcc]`; each single class is a target anyway."""
+    """Groups of classes with a threshold, such as `malignant: [mel, bcc]`; each single class is a target anyway. Each
+    finding has a threshold, and groups of findings have none."""
     specificity: Fraction = 0.9
-    """Specificity at the threshold of every target, on validation."""
+    """Specificity at the threshold of every target or finding, on validation."""
     coverage: Share = 0.9
-    """Share of the validation images that get a prediction; the model abstains where it is less confident."""
+    """Share of the validation images that get a prediction; the model abstains where it is less confident. Of each
+    finding, the share of its labelled images; nearer to the threshold the answer is "not sure"."""
     prevalence: dict[str, OpenShare] = {}
     """Prevalence of a class, finding or target for its predictive values; others use that of the test split."""
     subgroups: list[str] = []

@@ -63,8 +63,8 @@ class Head(Block):
     units: list[Positive] = []
     """Units of the hidden layers (Dense, ReLU)."""
     output: Literal["softmax", "sigmoid", "ordinal"] = "softmax"
-    """softmax; sigmoid: one score for two classes; ordinal: one step from each grade to the next. Findings leave it out:
-    each has a score of its own."""
+    """softmax; sigmoid: one score for two classes; ordinal: one step from each grade to the next. Findings leave it
+    out: each has a score of its own."""
     epochs: Positive = 20
     """Passes over the features."""
     learning_rate: Rate = 1e-2

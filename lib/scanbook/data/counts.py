@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import ABSENT, PRESENT, SPLITS, TRAIN, UNCERTAIN, Manifest
+from scanbook.data.manifest import ABSENT, NO_FINDING, NOT_LABELLED, PRESENT, SPLITS, TRAIN, UNCERTAIN, Manifest
 from scanbook.data.presence import notes
 
 STATES = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN, "not labelled": np.nan}
@@ -13,6 +13,34 @@ STATES = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN, "not lab
 _COUNTS_AS = {"ignore": "missing", "positive": "present", "negative": "absent"}
 _UNEVEN = 1.5
 """Ratio of the largest to the smallest class from which a reader is told."""
+
+
+def kind(manifest: Manifest) -> str:
+    """Return what the labels are: "class" or "finding"."""
+    return "finding" if manifest.findings else "class"
+
+
+def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table of images with one row per image and label, and the labels in order.
+
+    Args:
+        manifest: The dataset.
+        table: One row per image, with a column `image_id`; None for the manifest's own.
+
+    Returns:
+        For classes the table as it is. For findings `label` is one finding: an image of several has several rows, which
+        keep its index; one that is known to have none has "no finding"; and where there are images of which nothing is
+        known, these have "not labelled".
+    """
+    table = manifest.frame if table is None else table
+    if manifest.classes:
+        return table, list(manifest.classes)
+    labels = manifest.labels.rows(pd.Index(manifest.frame["image_id"]).get_indexer(table["image_id"]))
+    known, without = labels.labelled.any(axis=1), ~labels.present.any(axis=1)
+    rows, columns = np.nonzero(np.column_stack([labels.present, known & without, ~known]))
+    names = [*manifest.findings, NO_FINDING, NOT_LABELLED]
+    listed = names if not manifest.labels.labelled.any(axis=1).all() else names[:-1]
+    return table.iloc[rows].assign(label=np.array(names, object)[columns]), listed
 
 
 def image_counts(manifest: Manifest) -> pd.DataFrame:
@@ -23,16 +51,15 @@ def image_counts(manifest: Manifest) -> pd.DataFrame:
     """
     used = (manifest.frame["split"] != "").to_numpy()
     frame, present = manifest.frame[used], manifest.labels.present[used]
-    split, index = frame["split"].to_numpy(), list(manifest.names)
-    counts = pd.DataFrame({name: present[split == name].sum(axis=0) for name in SPLITS}, index=index)
+    split = frame["split"].to_numpy()
+    counts = pd.DataFrame({name: present[split == name].sum(axis=0) for name in SPLITS}, list(manifest.names))
     sizes = pd.Series({name: int((split == name).sum()) for name in SPLITS})
     groups = frame.groupby("split")["group"].nunique().reindex(list(SPLITS), fill_value=0)
     counts["all"] = counts.sum(axis=1)
     rows = [[*sizes, sizes.sum()], [*groups, frame["group"].nunique()]]
     # appended, not set by name: a class may be called "all"
     totals = pd.DataFrame(rows, index=["all", "groups"], columns=counts.columns)
-    kind = "finding" if manifest.findings else "class"
-    return pd.concat([counts, totals]).rename_axis(index=kind, columns=None)
+    return pd.concat([counts, totals]).rename_axis(index=kind(manifest), columns=None)
 
 
 def finding_counts(manifest: Manifest) -> pd.DataFrame:
@@ -73,8 +100,8 @@ def findings_per_image(manifest: Manifest) -> pd.DataFrame:
 
     Images in no split, and those of which no finding is labelled, do not count.
     """
-    labels, rows = manifest.labels, (manifest.frame["split"] != "").to_numpy()
-    rows &= labels.labelled.any(axis=1)
+    labels = manifest.labels
+    rows = (manifest.frame["split"] != "").to_numpy() & labels.labelled.any(axis=1)
     count = pd.Series(labels.present[rows].sum(axis=1), name="findings")
     group = manifest.frame["group"].to_numpy()[rows]
     counts = pd.DataFrame({"images": count.value_counts(), "groups": pd.Series(group).groupby(count).nunique()})

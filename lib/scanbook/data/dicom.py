@@ -71,7 +71,7 @@ def _starts_with_elements(data: bytes, order: str) -> bool:
 def is_dicom_file(path: str | Path) -> bool:
     """Return whether a file starts like a DICOM file; false where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return is_dicom(file.read(_MAGIC_AT + len(_MAGIC)))
     except OSError:
         return False

@@ -217,7 +217,7 @@ class Manifest:
             for name, column in self.frame.drop(columns=["path", "mask_path"])
             .select_dtypes(["object", "string"])
             .items()
-            if any(isinstance(value, str) and runtime.legible(value) != value for value in column)
+            if runtime.legible(text := "".join(value for value in column.tolist() if isinstance(value, str))) != text
         }
         frame = self.frame.assign(**shown) if shown else self.frame
         findings = tuple(map(runtime.legible, self.findings))

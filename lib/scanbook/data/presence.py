@@ -160,6 +160,26 @@ def why_undefined(manifest: Manifest, split: str = TEST) -> str:
     return f"the {split} split has no image of class{'es' if len(names) > 1 else ''} {named}"
 
 
+def references(manifest: Manifest, split: str = TEST) -> pd.DataFrame:
+    """Return what to compare a model of findings with, by finding.
+
+    Returns:
+        Index `finding`; `prevalence` among the labelled images of the split, which is the area under the
+        precision-recall curve of chance, NaN where none is labelled; images `with` and `without`, and the groups behind
+        those with it; and `best AUROC` where the highest possible one is known (`facts["bayes_auroc"]`).
+    """
+    rows = manifest.rows(split)
+    labels, group = manifest.labels.rows(rows), pd.factorize(manifest.frame["group"].iloc[rows])[0]
+    present, labelled = labels.present.sum(axis=0), labels.labelled.sum(axis=0)
+    table = pd.DataFrame(index=pd.Index(manifest.findings, name="finding"))
+    table["prevalence"] = np.where(labelled > 0, present / np.maximum(labelled, 1), np.nan)
+    table["with"], table["without"] = present, labelled - present
+    table["groups with"] = [len(np.unique(group[own])) for own in labels.present.T]
+    if best := manifest.facts.get("bayes_auroc"):
+        table["best AUROC"] = pd.Series(best, dtype=float).reindex(table.index)
+    return table
+
+
 def shared_copies(frame: pd.DataFrame, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:
     """Count the images of each class that are byte-identical to an image of another class.
 

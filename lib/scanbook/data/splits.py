@@ -72,7 +72,7 @@ def split_study(study: Study) -> SplitDataset:
 
 def _check_options(study: Study, manifest: Manifest) -> None:
     options = study.evaluation
-    evaluation.check_targets(manifest.names, options.targets, options.prevalence)
+    evaluation.check_targets(manifest, options.targets, options.prevalence)
     for column in options.subgroups:
         evaluation.attribute(manifest.frame, metadata_name(column))
     study.names_of(manifest.names)

@@ -1,18 +1,44 @@
 """Evaluation of a table of predictions: metrics with intervals over patients, calibration, targets and comparisons.
 
-It is used without the other folders, too: load a table with `Predictions.load`, then call `summary`, `comparison` and
-the others.
+It is used without the other folders, too: load a table with `Predictions.load`, or of findings with
+`FindingPredictions.load`, then call `summary`, `comparison` and the others.
 """
 
-from scanbook.evaluation.calibration import Calibration, fit_temperature, reliability
-from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
+from scanbook.evaluation.calibration import (
+    Calibration,
+    finding_reliability,
+    fit_calibration,
+    fit_temperature,
+    reliability,
+)
+from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels
-from scanbook.evaluation.metrics import METRICS, metrics_for
-from scanbook.evaluation.paired import Difference, comparison, mcnemar, paired_difference
+from scanbook.evaluation.operating_points import (
+    co_errors,
+    confident,
+    distance,
+    finding_abstention,
+    finding_coverage_curve,
+    finding_errors,
+    finding_points,
+)
+from scanbook.evaluation.paired import Difference, comparison, holm, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions, failures, successes
+from scanbook.evaluation.registry import METRICS, OF_CLASSES, has_findings, main_metric, metrics_for
 from scanbook.evaluation.resampling import group_folds, group_weights, interval
 from scanbook.evaluation.seeds import difference_over_seeds, over_seeds
 from scanbook.evaluation.selective import abstain_below, abstention, coverage_curve
-from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, subgroups
-from scanbook.evaluation.summary import by_backbone, class_report, confusion, means, per_class, summary
+from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, finding_subgroups, subgroups
+from scanbook.evaluation.summary import (
+    MACRO,
+    by_backbone,
+    class_report,
+    confusion,
+    default_metrics,
+    finding_report,
+    means,
+    per_class,
+    summary,
+)
 from scanbook.evaluation.targets import check_targets, prevalence_curve, targets_table

@@ -101,6 +101,24 @@ class FindingPredictions:
         y_true = self.y_true[rows, column].astype(np.int64)
         return Predictions(self.image_id[rows], self.group[rows], y_true, np.column_stack([1 - p, p]), STATES)
 
+    def single(self, image_id: str) -> str:
+        """Return the prediction for one image in words, to check by hand: "edema: present, 0.87; mass: absent, 0.02".
+
+        Args:
+            image_id: Name of the image.
+
+        Returns:
+            Each finding with its label and its probability to be present, with two decimals.
+
+        Raises:
+            DataError: The image is unknown.
+        """
+        rows = np.flatnonzero(self.image_id == str(image_id))
+        if len(rows) == 0:
+            raise DataError(f"image_id {image_id!r} is not among the {len(self)} images, such as {self.image_id[0]!s}")
+        values = zip(self.findings, self.y_true[rows[0]], self.probabilities[rows[0]], strict=True)
+        return "; ".join(f"{name}: {in_words(y)}, {p:.2f}" for name, y, p in values)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image: image_id, group, `true_<finding>` (empty: not labelled), `p_<finding>` in order."""
         frame = pd.DataFrame({"image_id": self.image_id, "group": self.group})
@@ -140,5 +158,20 @@ class FindingPredictions:
         return cls.from_frame(frame.assign(**{name: pd.to_numeric(frame[name]) for name in true}))
 
 
+def in_words(label: float) -> str:
+    """Return "present", "absent" or "not labelled"."""
+    return "not labelled" if np.isnan(label) else STATES[int(label)]
+
+
 AnyPredictions = Predictions | FindingPredictions
 """Predictions for classes or for findings."""
+
+
+def load_predictions(path: Path) -> AnyPredictions:
+    """Read what `Predictions.save` or `FindingPredictions.save` wrote.
+
+    Raises:
+        DataError: The file does not exist or is not a table of predictions.
+    """
+    of_classes = "true" in read_table(path, _PROBABILITY)
+    return Predictions.load(path) if of_classes else FindingPredictions.load(path)

@@ -7,21 +7,19 @@ A class without images under a weighting has no sensitivity, AUROC or AUPRC: the
 the other classes. Macro precision and F1 exclude a class only where it is neither true nor predicted; a class that has
 images and is never predicted counts as a precision of zero. These are scikit-learn's defaults. A round in which nothing
 is defined is NaN. That holds of resamples: where the images themselves lack a class, no metric of all classes is
-defined (`Metric.defined`).
+defined (`registry.Metric.defined`).
 
 Macro sensitivity is balanced accuracy, and sensitivity weighted by the classes' images is accuracy, so neither has a
 second metric here.
+
+Labels of findings are (n, k), NaN where an image is not labelled: such a label has no weight. AUROC, AUPRC, Brier score
+and calibration error are then means over the findings, of those alone that have positives and negatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-
-from scanbook.errors import DataError
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -123,7 +121,7 @@ def class_auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
 def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Return the average precision of each class against the rest (the step-wise sum, without interpolation).
 
-    Args and result as for `class_auroc`.
+    Args and result as for `class_auroc`; a finding without negatives has no area either.
     """
     weights = _rounds(weights, len(y_true))
     areas = np.empty((len(weights), probabilities.shape[1]))
@@ -135,7 +133,39 @@ def class_auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = 
         precision = np.divide(hits, hits + false, out=np.zeros_like(hits), where=hits > 0)
         mass = weights[:, positive]
         areas[:, c] = ratio(np.einsum("rn,rn->r", mass, precision), mass.sum(axis=1))
+        if y_true.ndim == 2:
+            areas[weights[:, negative].sum(axis=1) == 0, c] = np.nan
     return areas
+
+
+def finding_brier(y_true: Floats, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Return the mean squared error of each finding's probability over its labelled images: 0 to 1 (Brier, 1950).
+
+    Args:
+        y_true: (n, k): 1 present, 0 absent, NaN not labelled.
+        probabilities: (n, k).
+        weights: (rounds, n) or None.
+
+    Returns:
+        (rounds, k) float64, NaN where no labelled image has weight.
+    """
+    weights, known = _rounds(weights, len(y_true)), ~np.isnan(y_true)
+    return ratio(weights @ np.where(known, probabilities - y_true, 0.0) ** 2, weights @ known.astype(np.float64))
+
+
+def finding_ece(y_true: Floats, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Return the expected calibration error of each finding's probability to be present, in 15 equal bins.
+
+    Args and result as for `finding_brier`.
+    """
+    weights, known = _rounds(weights, len(y_true)), ~np.isnan(y_true)
+    errors = np.empty((len(weights), y_true.shape[1]))
+    for c in range(y_true.shape[1]):
+        rows = np.flatnonzero(known[:, c])
+        gaps = np.zeros((len(y_true), ECE_BINS))
+        gaps[rows, confidence_bin(probabilities[rows, c], ECE_BINS)] = (y_true - probabilities)[rows, c]
+        errors[:, c] = np.abs(weights @ gaps).sum(axis=1)
+    return ratio(errors, weights @ known.astype(np.float64))
 
 
 def accuracy(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
@@ -171,23 +201,33 @@ def weighted_f1(y_true: Labels, probabilities: Floats, weights: Floats | None = 
 
 
 def auroc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Return the mean one-vs-rest AUROC of the classes; (rounds,)."""
+    """Return the mean one-vs-rest AUROC of the classes, or the mean AUROC of the findings; (rounds,)."""
     return macro(class_auroc(y_true, probabilities, weights))
 
 
 def auprc(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Return the mean average precision of the classes, both of them where there are two; (rounds,)."""
+    """Return the mean average precision of the classes, both of them where there are two, or of findings; (rounds,)."""
     return macro(class_auprc(y_true, probabilities, weights))
 
 
 def brier(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Return the squared error of the probabilities, summed over classes: 0 to 2 (Brier, 1950); (rounds,)."""
+    """Return the squared error of the probabilities, summed over classes: 0 to 2 (Brier, 1950); (rounds,).
+
+    Of findings it is the mean of `finding_brier`: 0 to 1.
+    """
+    if y_true.ndim == 2:
+        return macro(finding_brier(y_true, probabilities, weights))
     truth = np.eye(probabilities.shape[1])[y_true]
     return _mean(((probabilities - truth) ** 2).sum(axis=1), weights)
 
 
 def ece(y_true: Labels, probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """Return the expected calibration error of the top label, 15 equal bins (Guo et al., 2017, eq. 3); (rounds,)."""
+    """Return the expected calibration error of the top label, 15 equal bins (Guo et al., 2017, eq. 3); (rounds,).
+
+    Of findings it is the mean of `finding_ece`.
+    """
+    if y_true.ndim == 2:
+        return macro(finding_ece(y_true, probabilities, weights))
     confidence = probabilities.max(axis=1)
     gap = (probabilities.argmax(axis=1) == y_true) - confidence
     weights = _rounds(weights, len(y_true))
@@ -204,71 +244,22 @@ def kappa(y_true: Labels, probabilities: Floats, weights: Floats | None = None) 
     return 1 - ratio(np.einsum("rij,ij->r", matrices, cost) * matrices.sum(axis=(1, 2)), expected)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric of predictions.
+def exact_match(y_true: Floats, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Return the share of images whose labelled findings are all right at a probability of 0.5; (rounds,).
 
-    Attributes:
-        name: Key in `METRICS`.
-        title: Name for tables, figures and sentences.
-        higher_is_better: False for errors and losses.
-        needs_every_class: Whether it describes the classes together: it is not defined on images that lack one, though
-            it can be computed from the others. A Brier score and a calibration error are means over images.
-        compute: Function of y_true (n,), probabilities (n, k), weights (rounds, n) or None, giving (rounds,).
+    An image without a label has no weight. The threshold is 0.5 for every finding, not the operating point: with
+    calibrated probabilities it makes the fewest errors, and results of other authors are at 0.5.
     """
-
-    name: str
-    title: str
-    higher_is_better: bool
-    needs_every_class: bool
-    compute: Callable[[Labels, Floats, Floats | None], Floats]
-
-    def point(self, y_true: Labels, probabilities: Floats) -> float:
-        """Return the metric with every image counted once, NaN where it is not defined."""
-        defined = self.defined(y_true, probabilities.shape[1])
-        return float(self.compute(y_true, probabilities, None)[0]) if defined else float("nan")
-
-    def defined(self, y_true: Labels, k: int) -> bool:
-        """Return whether the images show each of the k classes that the metric needs."""
-        return not self.needs_every_class or len(np.unique(y_true)) == k
+    wrong, known = _errors(y_true, probabilities)
+    rows = known.any(axis=1)
+    return _mean(~wrong[rows].any(axis=1), _rounds(weights, len(y_true))[:, rows])
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "accuracy", True, True, accuracy),
-        Metric("balanced_accuracy", "balanced accuracy", True, True, balanced_accuracy),
-        Metric("macro_precision", "macro precision", True, True, macro_precision),
-        Metric("weighted_precision", "weighted precision", True, True, weighted_precision),
-        Metric("macro_f1", "macro F1", True, True, macro_f1),
-        Metric("weighted_f1", "weighted F1", True, True, weighted_f1),
-        Metric("auroc", "macro AUROC", True, True, auroc),
-        Metric("auprc", "macro AUPRC", True, True, auprc),
-        Metric("brier", "Brier score", False, False, brier),
-        Metric("ece", "calibration error (ECE)", False, False, ece),
-        Metric("kappa", "quadratic weighted kappa", True, True, kappa),
-    )
-}
-
-
-def metrics_for(ordered: bool) -> tuple[str, ...]:
-    """Return the names in `METRICS` that a report on test images shows: all, but kappa only of ordered classes.
-
-    Args:
-        ordered: Whether the class order is a grading, such as the stages of a disease.
-    """
-    return tuple(name for name in METRICS if ordered or name != "kappa")
-
-
-def find_metric(name: str) -> Metric:
-    """Return the metric of that name.
-
-    Raises:
-        DataError: the name is unknown.
-    """
-    if name not in METRICS:
-        raise DataError(f"metric {name!r} is unknown: expected one of {', '.join(METRICS)}")
-    return METRICS[name]
+def hamming(y_true: Floats, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Return the Hamming loss: the share of labels that are wrong at a probability of 0.5; (rounds,)."""
+    wrong, known = _errors(y_true, probabilities)
+    weights = _rounds(weights, len(y_true))
+    return ratio(weights @ wrong.sum(axis=1).astype(np.float64), weights @ known.sum(axis=1).astype(np.float64))
 
 
 def confidence_bin(confidence: Floats, bins: int) -> NDArray[np.int64]:
@@ -297,6 +288,12 @@ def _sums(cells: Labels, count: int, weights: Floats, values: Floats | None = No
     sums = np.zeros((len(weights), count))
     sums[:, present] = np.add.reduceat(masses, starts, axis=1)
     return sums
+
+
+def _errors(y_true: Floats, probabilities: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which labels are wrong at a probability of 0.5, and which are known; (n, k) bool each."""
+    known = ~np.isnan(y_true)
+    return known & ((probabilities >= 0.5) != (y_true == 1)), known
 
 
 def _sides(y_true: Labels, column: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, norm, rankdata
 
 from scanbook.errors import DataError
-from scanbook.evaluation.metrics import find_metric
+from scanbook.evaluation.findings import STATES, AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions, check_same
+from scanbook.evaluation.registry import find_metric, find_metrics, main_metric
 from scanbook.evaluation.resampling import interval, resample
-from scanbook.evaluation.summary import DEFAULT_METRICS
+from scanbook.evaluation.summary import default_metrics
 
 Floats = NDArray[np.float64]
 # Below any variance that ranks can give, above the rounding error of values that are all equal.
@@ -82,9 +83,9 @@ class Difference:
 
 
 def paired_difference(
-    a: Predictions,
-    b: Predictions,
-    metric: str = "accuracy",
+    a: AnyPredictions,
+    b: AnyPredictions,
+    metric: str = "",
     rounds: int = 1000,
     seed: int = 0,
     *,
@@ -95,7 +96,7 @@ def paired_difference(
     Args:
         a: Model a.
         b: Model b, on the same images in the same order.
-        metric: Name in `METRICS`.
+        metric: Name in `METRICS`; "" for accuracy, of findings for macro AUROC.
         rounds: Number of resamples.
         seed: Seed of the resamples.
         every_class: Whether a metric of all classes is NaN where one has no image; else it is that of the others, which
@@ -107,19 +108,19 @@ def paired_difference(
     Raises:
         DataError: images, labels, groups or classes differ, or the metric is unknown.
     """
-    difference = _differences(a, b, (metric,), rounds, seed)[0]
+    difference = _differences(a, b, (metric or main_metric(a),), rounds, seed)[0]
     return difference if not every_class else _where_defined(difference, a)
 
 
 def comparison(
-    a: Predictions, b: Predictions, metrics: Sequence[str] = DEFAULT_METRICS, rounds: int = 1000, seed: int = 0
+    a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str] = (), rounds: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Return all differences of two models on the same images, with their intervals and p values.
 
     Args:
         a: Model a.
         b: Model b, on the same images in the same order.
-        metrics: Names in `METRICS`.
+        metrics: Names in `METRICS`; none for those of `summary`.
         rounds: Number of resamples.
         seed: Seed of the resamples, which all metrics and both models share.
 
@@ -127,18 +128,40 @@ def comparison(
         Index `comparison`: the metrics' names, then `AUROC of <class> (DeLong)` for every class (of two, whose
         AUROCs are the same, the second) and "accuracy (McNemar)"; columns difference (a − b), low, high and p_value.
         McNemar's test has no interval. No p is corrected for the number of rows. A metric of all classes is NaN where
-        one has no image.
+        one has no image. Of findings there is no McNemar's test, and a column p_holm has the p of DeLong's tests,
+        corrected for the number of findings.
 
     Raises:
         DataError: images, labels, groups or classes differ, or a metric is unknown.
     """
-    rows = [_where_defined(row, a) for row in _differences(a, b, metrics, rounds, seed)]
+    rows = [_where_defined(row, a) for row in _differences(a, b, metrics or default_metrics(a), rounds, seed)]
+    if isinstance(a, FindingPredictions):
+        tests = [delong(a, b, name) for name in a.findings]
+        corrected = [math.nan] * len(rows) + holm([test.p_value for test in tests]).tolist()
+        return _table([*rows, *tests]).assign(p_holm=corrected)
     rows += [delong(a, b, name) for name in (a.classes if len(a.classes) > 2 else a.classes[1:])]
     accuracy = float(a.correct.mean() - b.correct.mean())
     row = Difference("accuracy (McNemar)", accuracy, math.nan, math.nan, mcnemar(a, b))
     rows.append(row if not a.absent else Difference(row.metric, *[math.nan] * 4))
-    columns = ["comparison", "difference", "low", "high", "p_value"]
-    return pd.DataFrame(map(astuple, rows), columns=columns).set_index("comparison")
+    return _table(rows)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Return p values corrected for their number by Holm's step-down method (1979).
+
+    Args:
+        p_values: (m,) p values; NaN, a test that was not possible, stays NaN and does not count.
+
+    Returns:
+        (m,) float64. Where those below 0.05 are taken as differences, the probability of one false difference or more
+        is at most 5 %, however the tests depend on each other.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: (~np.isnan(p)).sum()]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected = np.full(p.shape, np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:
@@ -163,13 +186,15 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue)
 
 
-def delong(a: Predictions, b: Predictions, positive_class: str) -> Difference:
+def delong(a: AnyPredictions, b: AnyPredictions, positive_class: str) -> Difference:
     """Return the difference of two models' AUROCs of one class against the rest, with its 95 % interval over groups.
+
+    Of a finding it is that of the images which are labelled for it.
 
     Args:
         a: Model a.
         b: Model b, on the same images in the same order.
-        positive_class: Name of the class.
+        positive_class: Name of the class, or of the finding.
 
     Returns:
         The difference; p is 1 where both models rank the images in the same way. All is NaN where the class or the
@@ -181,6 +206,11 @@ def delong(a: Predictions, b: Predictions, positive_class: str) -> Difference:
         DataError: images, labels, groups or classes differ, or the class is unknown.
     """
     check_same(a, b)
+    if isinstance(a, FindingPredictions):
+        name = f"AUROC of {positive_class} (DeLong)"
+        if positive_class in a.absent:
+            return Difference(name, *[math.nan] * 4)
+        return replace(delong(a.binary(positive_class), b.binary(positive_class), STATES[1]), metric=name)
     if positive_class not in a.classes:
         raise DataError(f"class {positive_class!r} is unknown: expected one of {', '.join(a.classes)}")
     column = a.classes.index(positive_class)
@@ -248,15 +278,22 @@ def area_variance(positive: ArrayLike, values: ArrayLike, group: ArrayLike) -> f
     return float(max(sum(terms) + 2 * shared, 0.0))
 
 
-def _where_defined(difference: Difference, model: Predictions) -> Difference:
+def _table(rows: Sequence[Difference]) -> pd.DataFrame:
+    columns = ["comparison", "difference", "low", "high", "p_value"]
+    return pd.DataFrame(map(astuple, rows), columns=columns).set_index("comparison")
+
+
+def _where_defined(difference: Difference, model: AnyPredictions) -> Difference:
     """Return a difference, NaN where its metric is not defined on the model's images."""
-    defined = find_metric(difference.metric).defined(model.y_true, len(model.classes))
+    defined = find_metric(difference.metric).defined(model.y_true, len(model.names))
     return difference if defined else Difference(difference.metric, *[math.nan] * 4)
 
 
-def _differences(a: Predictions, b: Predictions, metrics: Sequence[str], rounds: int, seed: int) -> list[Difference]:
+def _differences(
+    a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], rounds: int, seed: int
+) -> list[Difference]:
     check_same(a, b)
-    computes = [find_metric(name).compute for name in metrics]
+    computes = [metric.compute for metric in find_metrics(a, metrics)]
 
     def difference(weights: Floats | None) -> Floats:
         first, second = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -228,16 +229,20 @@ def successes(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
     return _most_confident(predictions, predictions.correct, count)
 
 
-def check_same(a: Predictions, b: Predictions) -> None:
-    """Raise a `DataError` where images, labels, groups or classes of two models differ, or their order."""
-    if a.classes != b.classes:
-        raise DataError(f"classes differ, {a.classes} and {b.classes}: compare models of one class order")
+def check_same(a: Any, b: Any) -> None:
+    """Raise a `DataError` where images, labels, groups, classes or findings of two models differ, or their order."""
+    if type(a) is not type(b):
+        raise DataError("one model predicts classes, the other findings: compare models of the same labels")
+    if a.names != b.names:
+        kind = "classes" if isinstance(a, Predictions) else "findings"
+        raise DataError(f"{kind} differ, {a.names} and {b.names}: compare models of one order")
     if len(a) != len(b):
         raise DataError(f"{len(a)} and {len(b)} images: compare models on the same images, in the same order")
     for field in ("image_id", "y_true", "group"):
-        differ = getattr(a, field) != getattr(b, field)
+        first, second = getattr(a, field), getattr(b, field)
+        differ = (first != second) & ~(pd.isna(first) & pd.isna(second))
         if differ.any():
-            row = int(differ.argmax())
+            row = int(differ.reshape(len(a), -1).any(axis=1).argmax())
             raise DataError(
                 f"{field} of row {row} differs, {getattr(a, field)[row]!s} and {getattr(b, field)[row]!s}: "
                 "compare models on the same images, in the same order"

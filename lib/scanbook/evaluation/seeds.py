@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from scanbook.errors import DataError
-from scanbook.evaluation.metrics import find_metric
+from scanbook.evaluation.findings import AnyPredictions
 from scanbook.evaluation.paired import Difference
-from scanbook.evaluation.predictions import Predictions, check_same
+from scanbook.evaluation.predictions import check_same
+from scanbook.evaluation.registry import find_metrics
 from scanbook.evaluation.resampling import resample
-from scanbook.evaluation.summary import DEFAULT_METRICS
+from scanbook.evaluation.summary import default_metrics
 
 
-def over_seeds(models: Mapping[int, Predictions], metrics: Sequence[str] = DEFAULT_METRICS) -> pd.DataFrame:
+def over_seeds(models: Mapping[int, AnyPredictions], metrics: Sequence[str] = ()) -> pd.DataFrame:
     """Return the metrics of each seed and their scatter, which comes from training, not from the choice of patients.
 
     Args:
         models: Predictions by seed.
-        metrics: Names in `METRICS`.
+        metrics: Names in `METRICS`; none for those of `summary`.
 
     Returns:
         Index `metric`; columns `seed <seed>` each, then mean, sd (with n − 1; NaN of one seed), min and max.
@@ -33,8 +34,10 @@ def over_seeds(models: Mapping[int, Predictions], metrics: Sequence[str] = DEFAU
     """
     if not models:
         raise DataError("there is no model to compare over seeds: expected the predictions of at least one")
+    first = next(iter(models.values()))
+    chosen = find_metrics(first, metrics or default_metrics(first))
     points = {
-        f"seed {seed}": {name: find_metric(name).point(model.y_true, model.probabilities) for name in metrics}
+        f"seed {seed}": {metric.name: metric.point(model.y_true, model.probabilities) for metric in chosen}
         for seed, model in models.items()
     }
     table = pd.DataFrame(points).rename_axis("metric")
@@ -42,7 +45,7 @@ def over_seeds(models: Mapping[int, Predictions], metrics: Sequence[str] = DEFAU
 
 
 def difference_over_seeds(
-    a: Sequence[Predictions], b: Sequence[Predictions], metric: str = "auroc", rounds: int = 1000, seed: int = 0
+    a: Sequence[AnyPredictions], b: Sequence[AnyPredictions], metric: str = "auroc", rounds: int = 1000, seed: int = 0
 ) -> Difference:
     """Return the difference of two models' means over their seeds; both patients and seeds are samples.
 
@@ -70,11 +73,12 @@ def difference_over_seeds(
         )
     for other in (*a, *b):
         check_same(a[0], other)
-    if not find_metric(metric).defined(a[0].y_true, len(a[0].classes)):
+    [chosen] = find_metrics(a[0], [metric])
+    if not chosen.defined(a[0].y_true, len(a[0].names)):
         return Difference(metric, *[math.nan] * 4)
-    compute = find_metric(metric).compute
+    compute = chosen.compute
 
-    def by_seed(models: Sequence[Predictions], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    def by_seed(models: Sequence[AnyPredictions], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         return np.stack([compute(a[0].y_true, model.probabilities, weights) for model in models])
 
     def difference(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:

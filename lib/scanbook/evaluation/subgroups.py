@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from scanbook.errors import DataError
-from scanbook.evaluation.metrics import find_metric
-from scanbook.evaluation.predictions import Predictions
-from scanbook.evaluation.summary import summary
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
+from scanbook.evaluation.metrics import class_auroc
+from scanbook.evaluation.registry import find_metrics, has_findings
+from scanbook.evaluation.summary import by_name, summary
 
 AGE_EDGES = (30, 50, 70)
 LEAST_IMAGES = 10
@@ -73,9 +74,9 @@ def attribute(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def subgroups(
-    predictions: Predictions,
+    predictions: AnyPredictions,
     values: ArrayLike,
-    metrics: Sequence[str] = ("accuracy", "auroc"),
+    metrics: Sequence[str] = (),
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -85,19 +86,23 @@ def subgroups(
         predictions: n images.
         values: (n,) the attribute of each image, as `attribute` returns it; missing values are a subgroup of their own,
             "not recorded".
-        metrics: Names in `METRICS`. They are of the classes that the subgroup has, which may be fewer: see `classes`.
+        metrics: Names in `METRICS`; none for accuracy and AUROC, of findings for AUROC and AUPRC. They are of the
+            classes that the subgroup has, which may be fewer: see `classes`.
         rounds: Number of resamples, within each subgroup.
         seed: Seed of the resamples.
 
     Returns:
         Index `subgroup` (categories in their order, else by name, "not recorded" last), `metric`; columns images,
-        groups (patients), classes (that have images), value, low, high. A subgroup of fewer than 10 images has counts
-        only, the rest is NaN: a metric would depend more on these few images than on the model.
+        groups (patients), classes (that have images) or findings (that have positives and negatives), value, low, high.
+        A subgroup of fewer than 10 images has counts only, the rest is NaN: a metric would depend more on these few
+        images than on the model.
 
     Raises:
         DataError: there is not one value per image, or a metric is unknown.
     """
-    names = pd.Index([find_metric(name).name for name in metrics], name="metric")
+    metrics = metrics or (("auroc", "auprc") if has_findings(predictions) else ("accuracy", "auroc"))
+    names = pd.Index([metric.name for metric in find_metrics(predictions, metrics)], name="metric")
+    kind = "findings" if has_findings(predictions) else "classes"
     tables = {}
     for subgroup, subset in _subsets(predictions, values).items():
         if len(subset) < LEAST_IMAGES:
@@ -106,12 +111,43 @@ def subgroups(
             table = summary(subset, metrics, rounds, seed, every_class=False)
         table.insert(0, "images", len(subset))
         table.insert(1, "groups", len(np.unique(subset.group)))
-        table.insert(2, "classes", len(subset.classes) - len(subset.absent))
+        table.insert(2, kind, len(subset.names) - len(subset.absent))
         tables[subgroup] = table
     return pd.concat(tables, names=["subgroup"])
 
 
-def _subsets(predictions: Predictions, values: ArrayLike) -> dict[str, Predictions]:
+def finding_subgroups(
+    predictions: FindingPredictions, values: ArrayLike, rounds: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Return the AUROC of each finding for each value of an attribute.
+
+    Args:
+        predictions: n images.
+        values: (n,) as for `subgroups`.
+        rounds: Number of resamples, within each subgroup.
+        seed: Seed of the resamples.
+
+    Returns:
+        Index `finding`, `subgroup`; columns positives and negatives (images), auroc, auroc_low and auroc_high, which
+        are NaN where there are fewer than 10 labelled images, no positive or no negative.
+
+    Raises:
+        DataError: There is not one value per image.
+    """
+    tables = {}
+    for subgroup, subset in _subsets(predictions, values).items():
+        columns = by_name(subset, {"auroc": class_auroc}, rounds, seed)
+        table = pd.DataFrame({name: column[:-1] for name, column in columns.items()}, index=list(subset.findings))
+        positives, negatives = (subset.y_true == 1).sum(axis=0), (subset.y_true == 0).sum(axis=0)
+        table[positives + negatives < LEAST_IMAGES] = np.nan
+        table.insert(0, "positives", positives)
+        table.insert(1, "negatives", negatives)
+        tables[subgroup] = table
+    table = pd.concat(tables, names=["subgroup", "finding"])
+    return pd.concat({name: table.xs(name, level="finding") for name in predictions.findings}, names=["finding"])
+
+
+def _subsets(predictions: AnyPredictions, values: ArrayLike) -> dict[str, AnyPredictions]:
     """Return the predictions of each subgroup that has images, in the order of `subgroups`."""
     series = pd.Series(values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values, dtype=object))
     if len(series) != len(predictions):

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scanbook.evaluation import metrics as measures
-from scanbook.evaluation.metrics import find_metric
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings
 from scanbook.evaluation.resampling import interval, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 MEANS = ("macro average", "weighted average")
 """Rows of `class_report` that are means over classes."""
+MACRO = MEANS[0]
+"""Row of `finding_report` that is the mean over findings."""
+
+
+def default_metrics(labels: Any) -> tuple[str, ...]:
+    """Return the names of the metrics of a summary: of classes or of findings."""
+    return OF_FINDINGS if has_findings(labels) else DEFAULT_METRICS
 
 
 def summary(
-    predictions: Predictions,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    predictions: AnyPredictions,
+    metrics: Sequence[str] = (),
     rounds: int = 1000,
     seed: int = 0,
     *,
@@ -30,7 +39,7 @@ def summary(
 
     Args:
         predictions: n images.
-        metrics: Names in `METRICS`; add "kappa" where the classes have an order.
+        metrics: Names in `METRICS`; none for `default_metrics`. Add "kappa" where the classes have an order.
         rounds: Number of resamples.
         seed: Seed of the resamples.
         every_class: Whether a metric of all classes is NaN where one has no image; else it is that of the others.
@@ -39,9 +48,9 @@ def summary(
         Index `metric` (names, in the requested order); columns value, low, high.
 
     Raises:
-        DataError: a metric is unknown.
+        DataError: a metric is unknown, or is not one of these labels.
     """
-    chosen = [find_metric(name) for name in metrics]
+    chosen = find_metrics(predictions, metrics or default_metrics(predictions))
     y_true, probabilities = predictions.y_true, predictions.probabilities
 
     def all_metrics(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -52,7 +61,7 @@ def summary(
         {"value": all_metrics(None)[0], "low": low, "high": high},
         index=pd.Index([metric.name for metric in chosen], name="metric"),
     )
-    undefined = [every_class and not metric.defined(y_true, len(predictions.classes)) for metric in chosen]
+    undefined = [every_class and not metric.defined(y_true, len(predictions.names)) for metric in chosen]
     table.loc[undefined] = np.nan
     return table
 
@@ -132,6 +141,71 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
         trivial = report.index[report["auroc"].isna()]
         report.loc[trivial, [name for name in report if name.startswith(("precision", "f1", "auprc"))]] = np.nan
     return report
+
+
+def finding_report(predictions: FindingPredictions, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Return the metrics of each finding, then their macro average, with intervals from the group bootstrap.
+
+    Args:
+        predictions: n images.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Index `finding`: the findings in order, then "macro average"; columns positives, negatives and not_labelled
+        (images), patients (groups with a positive image), then auroc, auprc, brier and ece, each followed by its `_low`
+        and `_high`. AUROC and AUPRC are NaN for a finding without positives or negatives, and all are where none is
+        labelled; the macro average is over the others. Its counts are sums.
+    """
+    y_true = predictions.y_true
+    columns: dict[str, NDArray[np.generic]] = {
+        "positives": (y_true == 1).sum(axis=0),
+        "negatives": (y_true == 0).sum(axis=0),
+        "not_labelled": np.isnan(y_true).sum(axis=0),
+        "patients": np.array([len(np.unique(predictions.group[column == 1])) for column in y_true.T]),
+    }
+    columns = {name: np.r_[counts, counts.sum()] for name, counts in columns.items()}
+    columns["patients"][-1] = len(np.unique(predictions.group[(y_true == 1).any(axis=1)]))
+    names = {"auroc": measures.class_auroc, "auprc": measures.class_auprc}
+    names |= {"brier": measures.finding_brier, "ece": measures.finding_ece}
+    columns |= by_name(predictions, names, rounds, seed)
+    return pd.DataFrame(columns, index=pd.Index([*predictions.findings, MACRO], name="finding"))
+
+
+def by_name(
+    predictions: AnyPredictions,
+    statistics: Mapping[str, Callable[..., NDArray[np.float64]]],
+    rounds: int = 1000,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:
+    """Return statistics of each class or finding, and their means, with intervals from the group bootstrap.
+
+    Args:
+        predictions: n images.
+        statistics: Functions of labels, probabilities and weights that give (rounds, k), such as `class_auroc`.
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Columns (k + 1,): each statistic, followed by its `_low` and `_high`.
+    """
+    y_true, probabilities = predictions.y_true, predictions.probabilities
+
+    def all_statistics(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        values = [compute(y_true, probabilities, weights) for compute in statistics.values()]
+        return np.stack([np.column_stack([value, measures.macro(value)]) for value in values], axis=1)
+
+    point = all_statistics(None)[0]
+    low, high = interval(resample(all_statistics, predictions.group, rounds, seed))
+    columns = {}
+    for place, name in enumerate(statistics):
+        defined = ~np.isnan(point[place])
+        columns |= {
+            name: point[place],
+            f"{name}_low": np.where(defined, low[place], np.nan),
+            f"{name}_high": np.where(defined, high[place], np.nan),
+        }
+    return columns
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:

@@ -9,6 +9,7 @@ the images are positive does not represent a clinic in which one image in sixty 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
 from scanbook.errors import DataError
+from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation.registry import has_findings
 from scanbook.evaluation.resampling import interval, resample
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
 PREVALENCES = tuple(np.geomspace(0.001, 0.5, 109).tolist())
-_RATES = ("sensitivity", "specificity", "ppv", "npv")
+RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def choose_threshold(y_true: ArrayLike, score: ArrayLike, specificity: float = 0.9) -> float:
@@ -127,11 +130,18 @@ def targets_table(
     thresholds = np.array([_threshold(validation, columns, specificity) for columns in members.values()])
     truth, score = _truth_and_score(test, members)
     prevalences = np.array([stated.get(name, truth[:, index].mean()) for index, name in enumerate(members)])
-    value, low, high = _rates(test, truth, score, thresholds, prevalences[:, None], rounds=rounds, seed=seed)
+    value, low, high = rates_at(
+        test, (truth, ~truth), score, thresholds, prevalences[:, None], rounds=rounds, seed=seed
+    )
     table = pd.DataFrame(
         {"threshold": thresholds, "positives": truth.sum(axis=0)}, pd.Index(list(members), name="target")
     )
-    for index, name in enumerate(_RATES):
+    return with_rates(table, prevalences, value, low, high)
+
+
+def with_rates(table: pd.DataFrame, prevalences: Floats, value: Floats, low: Floats, high: Floats) -> pd.DataFrame:
+    """Return a table with the columns of `rates_at` at one prevalence: the four rates, and the prevalence."""
+    for index, name in enumerate(RATES):
         if name == "ppv":
             table["prevalence"] = prevalences
         for column, rates in {name: value, f"{name}_low": low, f"{name}_high": high}.items():
@@ -140,7 +150,7 @@ def targets_table(
 
 
 def prevalence_curve(
-    test: Predictions,
+    test: AnyPredictions,
     classes: Sequence[str],
     threshold: float,
     *,
@@ -152,7 +162,7 @@ def prevalence_curve(
 
     Args:
         test: n images.
-        classes: Classes of the target.
+        classes: Classes of the target; or one finding.
         threshold: Threshold of the sum of their probabilities, from `targets_table`.
         prevalences: m shares of positives.
         rounds: Number of resamples.
@@ -164,26 +174,44 @@ def prevalence_curve(
     Raises:
         DataError: a class is unknown, or there are none or all.
     """
-    members = {"": _columns(test.classes, ", ".join(map(str, classes)), classes)}
-    truth, score = _truth_and_score(test, members)
+    if isinstance(test, FindingPredictions):
+        columns = [test.findings.index(name) for name in classes]
+        sides, score = (test.y_true[:, columns] == 1, test.y_true[:, columns] == 0), test.probabilities[:, columns]
+    else:
+        members = {"": _columns(test.classes, ", ".join(map(str, classes)), classes)}
+        truth, score = _truth_and_score(test, members)
+        sides = truth, ~truth
     shares = np.asarray(prevalences, dtype=np.float64)
-    value, low, high = _rates(test, truth, score, np.array([threshold]), shares[None], rounds=rounds, seed=seed)
-    columns: dict[str, Floats] = {}
-    for index, name in enumerate(_RATES[2:], start=2):
-        columns |= {name: value[index][0], f"{name}_low": low[index][0], f"{name}_high": high[index][0]}
-    return pd.DataFrame(columns, index=pd.Index(shares, name="prevalence"))
+    cut = np.array([threshold])
+    value, low, high = rates_at(test, sides, score, cut, shares[None], rounds=rounds, seed=seed)
+    rates: dict[str, Floats] = {}
+    for index, name in enumerate(RATES[2:], start=2):
+        rates |= {name: value[index][0], f"{name}_low": low[index][0], f"{name}_high": high[index][0]}
+    return pd.DataFrame(rates, index=pd.Index(shares, name="prevalence"))
 
 
-def check_targets(
-    classes: tuple[str, ...], targets: Mapping[str, Sequence[str]], prevalence: Mapping[str, float]
-) -> None:
-    """Raise a `DataError` where a target or a prevalence does not fit the classes."""
-    _check_prevalence(prevalence, _members(classes, targets))
+def check_targets(labels: Any, targets: Mapping[str, Sequence[str]], prevalence: Mapping[str, float]) -> None:
+    """Raise a `DataError` where a target or a prevalence does not fit the classes or findings.
+
+    Args:
+        labels: A manifest, or predictions.
+        targets: As in `targets_table`; findings have none.
+        prevalence: As in `targets_table`.
+    """
+    if has_findings(labels):
+        if targets:
+            raise DataError(
+                f"target {next(iter(targets))!r} is a group of classes, and the study has findings, each of which has "
+                "a threshold of its own: remove evaluation.targets"
+            )
+        _check_prevalence(prevalence, {name: [index] for index, name in enumerate(labels.findings)})
+    else:
+        _check_prevalence(prevalence, _members(labels.classes, targets))
 
 
-def _rates(
-    test: Predictions,
-    truth: NDArray[np.bool_],
+def rates_at(
+    test: AnyPredictions,
+    truth: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     score: Floats,
     thresholds: Floats,
     prevalences: Floats,
@@ -191,9 +219,23 @@ def _rates(
     rounds: int,
     seed: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return (4, targets, prevalences): the rates of every target at its prevalences; value, low and high."""
+    """Return the rates of targets or findings at their thresholds, with intervals over groups.
+
+    Args:
+        test: n images.
+        truth: (n, targets) bool, which images are positives, and which are negatives.
+        score: (n, targets).
+        thresholds: (targets,), NaN where there is none.
+        prevalences: (targets, m).
+        rounds: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        (4, targets, m) float64: the rates in the order of `RATES` at each prevalence; value, low and high.
+    """
+    positive, negative = truth
     called = score >= thresholds
-    counts = [mask.astype(np.float64) for mask in (truth & called, truth, ~truth & ~called, ~truth)]
+    counts = [mask.astype(np.float64) for mask in (positive & called, positive, negative & ~called, negative)]
 
     def rates(weights: NDArray[np.floating]) -> Floats:
         true_positives, positives, true_negatives, negatives = (weights @ count for count in counts)
@@ -234,7 +276,8 @@ def _columns(classes: tuple[str, ...], target: str, chosen: str | Sequence[str])
 def _check_prevalence(stated: Mapping[str, float], members: Mapping[str, list[int]]) -> None:
     for name, share in stated.items():
         if name not in members:
-            raise DataError(f"prevalence names {name!r}: expected a target or class, one of {', '.join(members)}")
+            names = ", ".join(members)
+            raise DataError(f"prevalence names {name!r}: expected a target, class or finding, one of {names}")
         if not 0 < share < 1:
             raise DataError(f"prevalence of {name!r} is {share}: expected a share above 0 and below 1")
 

@@ -18,7 +18,7 @@ from scanbook.config import Study
 from scanbook.data import cards, dicom, pixels, presence
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration
-from scanbook.export import formats
+from scanbook.export import answers, formats
 from scanbook.export.formats import Saved
 from scanbook.inspection import grad_cam
 from scanbook.models import engines
@@ -51,7 +51,9 @@ class Export:
 
     def parity(self, sources: dict[str, np.ndarray]) -> pd.DataFrame:
         """Return the `formats.parity_table` of every format and of further probabilities for the fixed images."""
-        return pd.concat([self.saved.parity, formats.parity_table(self.saved.reference, sources)])
+        return pd.concat(
+            [self.saved.parity, formats.parity_table(self.saved.reference, sources, self.saved.thresholds)]
+        )
 
 
 def describe_input(study: Study) -> str:
@@ -74,7 +76,7 @@ def _predict_test(
 def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test) -> Export:
     """Export a study's model; train what the store lacks.
 
-    Temperature and thresholds come from validation, metrics from test.
+    Calibration and thresholds come from validation, metrics from test.
 
     Args:
         study: The study.
@@ -91,11 +93,10 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     images = pixels.load(manifest, study.size)
     tuned = training.train_final_model(study, manifest, images)
     logits = tuned.logits(VALIDATION)
-    temperature = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
-    validation = manifest.predictions(VALIDATION, logits, temperature)
-    test = on_test(tuned, manifest, calibration=temperature)
-    settings, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
-    points = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
+    calibration = answers.calibrate(study, manifest, logits)
+    validation = manifest.predictions(VALIDATION, logits, calibration)
+    test = on_test(tuned, manifest, calibration=calibration)
+    options = {"rounds": study.bootstrap_rounds, "seed": study.seed}
     written, saved = _write(
         folder,
         study,
@@ -103,12 +104,12 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         tuned.load_model(),
         images=images,
         logits=logits,
-        temperature=temperature,
-        abstain_below=evaluation.abstain_below(validation, settings.coverage),
+        calibration=calibration,
         metrics=evaluation.summary(test, **options),
         about={"backbone": tuned.name} | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
-        operating_points=_operating_points(study, points),
         dataset_card=cards.of_study(study),
+        exam=answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),
+        **answers.describe_answers(study, validation, test),
     )
     rows = formats.select_fixed(manifest)
     stored = np.concatenate([test.probabilities, validation.probabilities])[: len(rows)]
@@ -121,10 +122,9 @@ def write_bundle(
     manifest: Manifest,
     model: Any,
     *,
-    temperature: float,
-    abstain_below: float,
     metrics: pd.DataFrame,
     about: dict[str, str],
+    temperature: float | Calibration = 1.0,
     images: np.ndarray | None = None,
     **more: Any,
 ) -> Bundle:
@@ -133,15 +133,15 @@ def write_bundle(
     Args:
         folder: Folder of the bundle; an older bundle there is replaced.
         study: The study; gives image size and texts.
-        manifest: The dataset; gives the class order.
+        manifest: The dataset; gives the order of classes or findings.
         model: A trained network of `backbones.build`, from uint8 images to logits.
-        temperature: Temperature fitted on validation.
-        abstain_below: Confidence below which the service answers "not sure", chosen on validation.
         metrics: Test metrics, as `evaluation.summary` gives them: `value`, `low`, `high` by metric.
         about: Further topics for the model card.
+        temperature: Temperature fitted on validation; of findings their calibration.
         images: Pixels of the dataset, uint8 `(n, h, w, 3)`. Without them the bundle has only Keras and OpenVINO in
             float32, and nothing is compared.
-        more: `operating_points` of the bundle, and `dataset_card`, as `bundle.write` takes it.
+        more: `abstain_below`, `operating_points` and `exam` of the bundle, and `dataset_card`, as `bundle.write` takes
+            it.
 
     Raises:
         BundleError: A float32 format does not agree with the trained network; nothing was written.
@@ -149,7 +149,7 @@ def write_bundle(
     logits = None
     if images is not None:
         logits = engines.predict_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
-    more |= {"temperature": temperature, "abstain_below": abstain_below, "metrics": metrics, "about": about}
+    more |= {"calibration": temperature, "metrics": metrics, "about": about}
     return _write(folder, study, manifest, model, images=images, logits=logits, **more)[0]
 
 
@@ -161,28 +161,33 @@ def _write(
     *,
     images: np.ndarray | None,
     logits: np.ndarray | None,
-    temperature: float,
+    calibration: float | Calibration,
     metrics: pd.DataFrame,
     about: dict[str, str],
     dataset_card: str = "",
     **more: Any,
 ) -> tuple[Bundle, Saved]:
-    exported = grad_cam.add_heat_maps(model, temperature)
+    exported = grad_cam.add_heat_maps(model, calibration)
+    given: dict[str, Any] = {"calibration": answers.by_finding(calibration, manifest.findings)}
+    if manifest.classes:
+        given = {"temperature": calibration}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         if images is None:
             formats.save_plain(exported, work)
             paths = {style: work / bundle.FILES[style] for style in ("openvino", "keras")}
-            saved = Saved(paths, np.empty((0, len(manifest.classes))), pd.DataFrame(), pd.DataFrame(), {}, {})
+            saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
-            saved = formats.save(study, manifest, images, exported, name=model.name, logits=logits, folder=work)
+            options = {"name": model.name, "logits": logits, "folder": work, "calibration": calibration}
+            thresholds = answers.thresholds(more["operating_points"]) if manifest.findings else None
+            saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(
             folder,
             name=study.study,
             classes=manifest.classes,
+            findings=manifest.findings,
             image_size=study.size,
-            temperature=temperature,
-            names=study.names_of(manifest.classes),
+            names=study.names_of(manifest.names),
             parity=saved.parity.to_dict(orient="index"),
             int8=saved.int8,
             excluded=saved.excluded,
@@ -197,6 +202,7 @@ def _write(
                 "input": describe_input(study),
                 **about,
             },
+            **given,
             **more,
         )
         written = bundle.write(description, saved.paths, dataset_card=dataset_card, packages=_packages(manifest))
@@ -208,21 +214,6 @@ def _packages(manifest: Manifest) -> list[str]:
     if not any(map(dicom.is_dicom_file, manifest.frame["path"].head(32))):
         return []
     return [name for name in DICOM_PACKAGES if list(distributions(name=name))]
-
-
-def _operating_points(study: Study, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return `evaluation.targets_table` for a bundle."""
-    return {
-        target: {
-            "classes": list(study.evaluation.targets.get(target, [target])),
-            "threshold": row["threshold"],
-            **{
-                rate: {"value": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]}
-                for rate in ("sensitivity", "specificity")
-            },
-        }
-        for target, row in table.iterrows()
-    }
 
 
 def list_files(written: Bundle) -> pd.DataFrame:

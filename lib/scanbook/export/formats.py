@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from scanbook import bundle, evaluation
+from scanbook.bundle.answering import comparable_logits, log_odds
 from scanbook.config import Study
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import BundleError, ModelError
+from scanbook.evaluation import Calibration
 from scanbook.models import engines
 from scanbook.registry import BACKBONES
 
@@ -31,6 +33,7 @@ class Saved:
         control: The same for images with red and blue swapped; no row for images without colour.
         int8: See `Bundle`.
         excluded: Reason why a format may not be used or is missing.
+        thresholds: Of findings that of each, float64 `(k,)`; None of classes.
     """
 
     paths: dict[str, Path]
@@ -39,6 +42,7 @@ class Saved:
     control: pd.DataFrame
     int8: dict[str, Any]
     excluded: dict[str, str]
+    thresholds: np.ndarray | None = None
 
 
 def select_fixed(manifest: Manifest) -> np.ndarray:
@@ -64,7 +68,16 @@ def save_plain(exported: Any, folder: Path) -> Any:
 
 
 def save(
-    study: Study, manifest: Manifest, images: np.ndarray, exported: Any, *, name: str, logits: np.ndarray, folder: Path
+    study: Study,
+    manifest: Manifest,
+    images: np.ndarray,
+    exported: Any,
+    *,
+    name: str,
+    logits: np.ndarray,
+    folder: Path,
+    calibration: float | Calibration = 1.0,
+    thresholds: np.ndarray | None = None,
 ) -> Saved:
     """Write every format and compare its outputs with the network's.
 
@@ -76,6 +89,8 @@ def save(
         name: Name of the trained `keras.Model`, which starts with that of its backbone.
         logits: Logits of the trained network for the validation images, by Keras, float32 `(v, k)`.
         folder: Folder of the files, which have the names of `bundle.FILES`.
+        calibration: That of the network; of findings it changes which answers are correct.
+        thresholds: Of findings that of each, float64 `(k,)`, NaN for none; None of classes.
 
     Raises:
         BundleError: A float32 format does not agree, or the comparison does not notice swapped red and blue.
@@ -90,21 +105,31 @@ def save(
         excluded["onnx"] = str(error)
     engines.save_openvino(quantise(study, manifest, images, converted, name), paths["openvino_int8"])
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
-    int8, reason = _measure_int8(study, manifest, images, logits, opened["openvino_int8"])
+    if thresholds is None:
+        int8, reason = _measure_int8(study, manifest, images, logits, opened["openvino_int8"])
+    else:
+        expected = manifest.predictions(VALIDATION, logits, calibration)
+        int8, reason = _measure_int8_findings(
+            study, manifest, images, expected, engine=opened["openvino_int8"], thresholds=thresholds
+        )
     rows = select_fixed(manifest)
     fixed = np.ascontiguousarray(images[rows])
     reference = engines.KerasEngine(exported).predict(fixed)[0]
     outputs = {bundle.FORMAT_NAMES[style]: engine.predict(fixed)[0] for style, engine in opened.items()}
-    table, int8_name = parity_table(reference, outputs), bundle.FORMAT_NAMES["openvino_int8"]
-    reason_on_fixed = _check_int8(reference, outputs[int8_name], manifest.y[rows])
+    table, int8_name = parity_table(reference, outputs, thresholds), bundle.FORMAT_NAMES["openvino_int8"]
+    if thresholds is None:
+        reason_on_fixed = _check_int8(reference, outputs[int8_name], manifest.y[rows])
+    else:
+        labels = manifest.labels.values[rows]
+        reason_on_fixed = _check_int8_findings(reference, outputs[int8_name], labels, thresholds)
     table.loc[int8_name, "agrees"] = not reason_on_fixed
     if reason or reason_on_fixed:
         excluded["openvino_int8"] = reason or reason_on_fixed
     exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
     _check_parity(table.loc[list(exact)], len(rows))
-    control = _check_swapped(fixed, reference, exact)
+    control = _check_swapped(fixed, reference, exact, thresholds)
     usable = {style: paths[style] for style in opened if style not in excluded}
-    return Saved(usable, reference, table, control, int8, excluded)
+    return Saved(usable, reference, table, control, int8, excluded, thresholds)
 
 
 def _check_parity(table: pd.DataFrame, count: int) -> None:
@@ -117,12 +142,15 @@ def _check_parity(table: pd.DataFrame, count: int) -> None:
         )
 
 
-def _check_swapped(images: np.ndarray, reference: np.ndarray, opened: dict[str, engines.Engine]) -> pd.DataFrame:
+def _check_swapped(
+    images: np.ndarray, reference: np.ndarray, opened: dict[str, engines.Engine], thresholds: np.ndarray | None = None
+) -> pd.DataFrame:
     """Return the `parity_table` of images with red and blue swapped, which none may pass; empty without colour."""
     if np.abs(images[..., 0].astype(np.int16) - images[..., 2]).mean() < 1:
         return pd.DataFrame()
     swapped = np.ascontiguousarray(images[..., ::-1])
-    table = parity_table(reference, {name: engine.predict(swapped)[0] for name, engine in opened.items()})
+    outputs = {name: engine.predict(swapped)[0] for name, engine in opened.items()}
+    table = parity_table(reference, outputs, thresholds)
     unchanged = table.index[table["agrees"].astype(bool)]
     if len(unchanged):
         raise BundleError(
@@ -183,24 +211,102 @@ def _check_int8(reference: np.ndarray, outputs: np.ndarray, y_true: np.ndarray) 
     )
 
 
-def parity_table(reference: np.ndarray, outputs: dict[str, np.ndarray]) -> pd.DataFrame:
+def _measure_int8_findings(
+    study: Study,
+    manifest: Manifest,
+    images: np.ndarray,
+    expected: evaluation.FindingPredictions,
+    *,
+    engine: engines.Engine,
+    thresholds: np.ndarray,
+) -> tuple[dict[str, Any], str]:
+    """Return what `_measure_int8` does, of findings.
+
+    int8 may lose `INT8_LOSS` of the macro AUROC, which rare findings decide as frequent ones do, and of the labels on
+    the right side of the thresholds, which a shift of all probabilities would move.
+    """
+    rows = manifest.rows(VALIDATION)
+    outputs = engine.predict(images[rows])[0]
+    if not np.isfinite(outputs).all():
+        return {}, f"int8: {int((~np.isfinite(outputs)).any(1).sum())} of {len(rows)} images get no finite logits"
+    int8 = manifest.predictions(VALIDATION, log_odds(outputs))
+    area, reference = (
+        evaluation.summary(model, ["auroc"], 1, study.seed)["value"].iloc[0] for model in (int8, expected)
+    )
+    change = evaluation.paired_difference(
+        int8, expected, "auroc", study.bootstrap_rounds, study.seed, every_class=False
+    )
+    right, expected_right = (
+        _share_right(model.probabilities, expected.y_true, thresholds) for model in (int8, expected)
+    )
+    figures = {
+        "images": len(rows),
+        "auroc": area,
+        "reference": reference,
+        "change": change.value,
+        "low": change.low,
+        "high": change.high,
+        "right": right,
+        "right_reference": expected_right,
+    }
+    if reference - area > engines.INT8_LOSS:
+        return figures, (
+            f"int8: macro AUROC {area:.3f} on {len(rows)} validation images, Keras in float32 {reference:.3f}; it may "
+            f"lose {engines.INT8_LOSS:g}"
+        )
+    if expected_right - right > engines.INT8_LOSS:
+        return figures, (
+            f"int8: right on {right:.1%} of the labels of {len(rows)} validation images, Keras in float32 on "
+            f"{expected_right:.1%}; it may lose {100 * engines.INT8_LOSS:g} %"
+        )
+    return figures, ""
+
+
+def _check_int8_findings(reference: np.ndarray, outputs: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> str:
+    """Return what `_check_int8` does, of the labelled findings of the fixed images."""
+    count = int((~np.isnan(labels)).sum())
+    right, expected = (round(_share_right(p, labels, thresholds) * count) for p in (outputs, reference))
+    allowed = int(np.ceil(engines.INT8_LOSS * count))
+    if np.isfinite(outputs).all() and expected - right <= allowed:
+        return ""
+    return (
+        f"int8: right on {right} of the {count} labels of the fixed images, the trained network on {expected}; it may "
+        f"lose {allowed} of them"
+    )
+
+
+def _share_right(probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
+    """Return the share of the labels on the right side of the thresholds; no label is not wrong."""
+    known = ~np.isnan(labels) & ~np.isnan(thresholds)
+    return float(((probabilities >= thresholds) == (labels == 1))[known].mean()) if known.any() else 1.0
+
+
+def parity_table(
+    reference: np.ndarray, outputs: dict[str, np.ndarray], thresholds: np.ndarray | None = None
+) -> pd.DataFrame:
     """Compare probabilities from several sources with a reference.
 
     Args:
         reference: Probabilities of the trained model itself, `(n, k)`.
         outputs: Probabilities of the same images by source.
+        thresholds: Of findings that of each, `(k,)`, NaN for none; None of classes.
 
     Returns:
-        One row per source: `difference` of the logits as a share of their spread; `same class`, the number of images;
-        `agrees`, whether the difference is within `engines.PARITY`.
+        One row per source: `difference` of the logits as a share of their spread; `same class`, the number of images,
+        of findings `same answers`, the number of findings of all images on the same side of their threshold; `agrees`,
+        whether the difference is within `engines.PARITY`.
     """
-    rows = {}
+    exclusive, rows = thresholds is None, {}
     for source, probabilities in outputs.items():
-        difference = engines.parity(engines.centred_log(reference), engines.centred_log(probabilities))
-        same = int((reference.argmax(1) == probabilities.argmax(1)).sum())
+        logits = (comparable_logits(values, exclusive=exclusive) for values in (reference, probabilities))
+        difference = engines.parity(*logits)
+        if exclusive:
+            same = reference.argmax(1) == probabilities.argmax(1)
+        else:
+            same = (reference >= thresholds) == (probabilities >= thresholds)
         rows[source] = {
             "difference": difference,
-            "same class": f"{same} of {len(reference)}",
+            "same class" if exclusive else "same answers": f"{int(same.sum())} of {same.size}",
             "agrees": difference <= engines.PARITY,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("place")

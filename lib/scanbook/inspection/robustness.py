@@ -13,13 +13,13 @@ from functools import cache
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from scanbook import runtime
 from scanbook.config import Study
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import DataError
-from scanbook.evaluation import Predictions, summary
+from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, main_metric, summary
+from scanbook.evaluation.metrics import class_auroc
 from scanbook.models.engines import Engine
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -86,45 +86,43 @@ def test_image_curves(study: Study, manifest: Manifest, images: np.ndarray, engi
     rows = manifest.rows(TEST)
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), study.evaluation.robustness_images)).round().astype(int)
     rows = rows[chosen]
-    group = manifest.frame["group"].to_numpy()[rows]
+    subset = manifest.with_frame(manifest.frame.iloc[rows])
     options = {"rounds": study.bootstrap_rounds, "seed": study.seed}
-    return curves(engine, np.asarray(images[rows]), manifest.y[rows], manifest.classes, group, **options)
+    return curves(engine, np.asarray(images[rows]), lambda logits: subset.predictions(TEST, logits), **options)
 
 
 def curves(
     engine: Engine,
     images: np.ndarray,
-    y: np.ndarray,
-    classes: Sequence[str],
-    group: Sequence[str] | np.ndarray,
+    predict: Callable[[np.ndarray], AnyPredictions],
     *,
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return accuracy and AUROC by corruption and severity.
+    """Return accuracy and AUROC by corruption and severity; of findings AUROC, and that of each.
 
     Args:
         engine: Engine whose first output is logits, `(n, k)`.
         images: uint8 RGB `(n, h, w, 3)`.
-        y: True classes, int `(n,)`.
-        classes: k names, in the order of the logits.
-        group: Patient or lesion of each image, `(n,)`: the unit that is resampled.
+        predict: Returns the predictions of logits, `(n, k)`, for these images.
         rounds: Number of resamples.
         seed: Seed of noise and resamples.
 
     Returns:
         One row per kind and severity, from 0, unchanged images: `kind`, `severity`, `images`, `accuracy`, the `low` and
-        `high` end of its 95 % interval from the group bootstrap, and macro `auroc`.
+        `high` end of its 95 % interval from the group bootstrap, and macro `auroc`. Of findings: macro `auroc` with its
+        ends, and `auroc: <finding>`.
     """
-    names = np.arange(len(images)).astype(str)
 
     def metrics(corrupted: np.ndarray) -> dict[str, float]:
-        probabilities = softmax(np.asarray(engine.predict(corrupted)[0], np.float64), axis=1)
-        predictions = Predictions(names, np.asarray(group), y, probabilities, tuple(classes))
-        table = summary(predictions, ("accuracy", "auroc"), rounds, seed)
-        low, high = table.loc["accuracy", ["low", "high"]]
-        values = {"accuracy": table.at["accuracy", "value"], "low": low, "high": high}
-        return values | {"auroc": table.at["auroc", "value"]}
+        predictions = predict(np.asarray(engine.predict(corrupted)[0], np.float64))
+        main = main_metric(predictions)
+        value, low, high = summary(predictions, (main,), rounds, seed).loc[main]
+        values = {main: value, "low": low, "high": high}
+        if isinstance(predictions, FindingPredictions):
+            areas = class_auroc(predictions.y_true, predictions.probabilities)[0]
+            return values | {f"auroc: {name}": area for name, area in zip(predictions.findings, areas, strict=True)}
+        return values | {"auroc": METRICS["auroc"].point(predictions.y_true, predictions.probabilities)}
 
     unchanged = metrics(images)
     rows = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference
+from scanbook.evaluation import METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -30,7 +31,7 @@ def describe_data(
         counts: `splits.image_counts`.
         flagged: `quality.flags`.
         near: `quality.across_splits`.
-        shortcuts: `quality.shortcuts`.
+        shortcuts: `quality.label_shortcuts`.
     """
     # a class may have the name of a total, which comes after it
     images, groups = (counts[counts.index == total].iloc[-1] for total in ("all", "groups"))
@@ -44,7 +45,7 @@ def describe_data(
         independent = f"{unnamed}, so that one may be in two splits"
     rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
     sentences = [
-        f"The splits hold {images['all']:,} images{several} in {len(manifest.classes)} classes: "
+        f"The splits hold {images['all']:,} images{several} {_labels_in_words(manifest)}: "
         + ", ".join(f"{split} {images[split]:,}" for split in ("train", "validation", "test"))
         + ".",
         f"{independent}; {pairs}.",
@@ -52,16 +53,43 @@ def describe_data(
     ]
     if len(shortcuts):
         name, row = max(shortcuts.iterrows(), key=lambda item: item[1]["auc"])
+        name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
         area = with_interval(row["auc"], row["low"], row["high"])
         verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
-        sentences.append(f"A model that sees only {name} predicts the class with an AUC of {area}, {verdict}.")
-    if reason := presence.why_undefined(manifest):
+        sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
+    if manifest.findings:
+        last = _describe_references(presence.references(manifest))
+    elif reason := presence.why_undefined(manifest):
         last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
     else:
-        share, *bayes = reference_accuracies(manifest).values()
+        share, *bayes = reference_values(manifest).values()
         last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
         last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
     return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
+
+
+def _labels_in_words(manifest: Manifest) -> str:
+    if manifest.classes:
+        return f"in {len(manifest.classes)} classes"
+    several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
+    return f"with {len(manifest.findings)} findings, {several.mean():.1%} of them with several"
+
+
+def _describe_references(table: pd.DataFrame) -> str:
+    """Return the prevalences on test, and the best possible AUROC where it is known, of the extreme findings."""
+    known = table.dropna(subset="prevalence").sort_values("prevalence", kind="stable")
+    if known.empty:
+        return "No finding is labelled on test."
+    most, least = known.iloc[-1], known.iloc[0]
+    text = f"On test, {most.name} is present in {most['prevalence']:.1%} of the labelled images"
+    if len(known) > 1:
+        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({least['with']:.0f} images)"
+    if "best AUROC" in table and table["best AUROC"].notna().any():
+        best = table["best AUROC"].dropna()
+        text += (
+            f"; the highest possible AUROC is {best.min():.3f} ({best.idxmin()}) to {best.max():.3f} ({best.idxmax()})"
+        )
+    return f"{text}."
 
 
 def describe_segmentation(
@@ -94,12 +122,18 @@ def describe_segmentation(
     return [*sentences, *compared]
 
 
-def reference_accuracies(manifest: Manifest) -> dict[str, float]:
-    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
+def reference_values(manifest: Manifest) -> dict[str, float]:
+    """Return what to compare a model's main metric with: the most frequent class and, where known, the best possible.
 
-    There are none where the test split lacks a class.
+    Of findings it is the mean of the best AUROCs of those that test can measure. There are none where the test split
+    lacks a class.
     """
-    if manifest.absent(TEST):
+    lacking = manifest.absent(TEST)
+    if manifest.findings:
+        best = manifest.facts.get("bayes_auroc", {})
+        known = [best[name] for name in manifest.findings if name in best and name not in lacking]
+        return {"Bayes AUROC": float(np.mean(known))} if known else {}
+    if lacking:
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
@@ -136,16 +170,21 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         manifest: The dataset, split.
     """
     images = len(manifest.rows(TEST))
-    shown = [metric for metric in ("accuracy", "balanced_accuracy", "auroc", "kappa") if metric in summary.index]
+    of_classes = ("accuracy", "balanced_accuracy", "auroc", "kappa")
+    shown = [metric for metric in (("auroc", "auprc") if manifest.findings else of_classes) if metric in summary.index]
     if reason := presence.why_undefined(manifest):
         titles = ", ".join(METRICS[metric].title for metric in shown)
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
-    known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
-    return [
-        f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}.",
-        f"Accuracies to compare with: {known}.",
-    ]
+    reached = f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}"
+    known = ", ".join(f"{key} {value:.3f}" for key, value in reference_values(manifest).items())
+    if manifest.findings:
+        lacking = manifest.absent(TEST)
+        of = len(manifest.findings) - len(lacking)
+        others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
+        best = [f"To compare with: {known}, their best possible mean."] if known else []
+        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}.", *best]
+    return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 
 def describe_final_model(
@@ -154,6 +193,8 @@ def describe_final_model(
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
+    *,
+    report: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return how well the final model performs, whether fine-tuning helped, and how far its answers can be believed.
 
@@ -162,12 +203,28 @@ def describe_final_model(
         models: The final model, and the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
-        abstention: `evaluation.abstention`.
+        abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
+        report: Of findings, `evaluation.finding_report`.
     """
     tuned, frozen = (model.name for model in models)
     sentences = describe_model(tuned, summary, manifest)
-    if "accuracy" in differences:
-        sentences.append(f"{differences['accuracy'].sentence(tuned, frozen)}.")
+    if manifest.findings and report is not None:
+        sentences += _describe_extremes(report)
+    main = main_metric(manifest)
+    if main in differences:
+        sentences.append(f"{differences[main].sentence(tuned, frozen)}.")
+    if manifest.findings:
+        row = abstention.iloc[-1]
+        coverage, sensitivity, specificity = (
+            with_interval(*row[[name, f"{name}_low", f"{name}_high"]])
+            for name in ("coverage", "sensitivity", "specificity")
+        )
+        return [
+            *sentences,
+            f"The calibration error of a finding is {with_interval(*summary.loc['ece'])} on average.",
+            f"If the answer near a threshold is *not sure*, {coverage} of the labels are answered, with a sensitivity "
+            f"of {sensitivity} and a specificity of {specificity}.",
+        ]
     coverage, accuracy = (with_interval(*abstention.loc[name, ["value", "low", "high"]]) for name in abstention.index)
     right = "" if presence.why_undefined(manifest) else f", with an accuracy of {accuracy}"
     return [
@@ -177,16 +234,31 @@ def describe_final_model(
     ]
 
 
+def _describe_extremes(report: pd.DataFrame) -> list[str]:
+    """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
+    rows = report.iloc[:-1]
+    areas = rows["auroc"].dropna()
+    if len(areas) < 2:
+        return []
+    best, worst = (
+        f"{name} ({with_interval(*rows.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
+        for name in (areas.idxmax(), areas.idxmin())
+    )
+    return [f"The highest AUROC is that of {best}, the lowest that of {worst}."]
+
+
 def headline(name: str, summary: pd.DataFrame, manifest: Manifest) -> str:
-    """Return the accuracy of a model with its interval, or why there is none, for the index of all reports."""
-    if reason := presence.why_undefined(manifest):
-        return f"{name}: accuracy is not defined: {reason}"
-    value, low, high = summary.loc["accuracy", ["value", "low", "high"]]
-    return f"{name}: accuracy {value:.3f} ({low:.3f} to {high:.3f})"
+    """Return a model's accuracy, or AUROC of findings, with its interval, or why there is none, for the index."""
+    metric = main_metric(manifest)
+    title = METRICS[metric].title
+    value, low, high = summary.loc[metric, ["value", "low", "high"]]
+    if np.isnan(value):
+        return f"{name}: {title} is not defined: {presence.why_undefined(manifest)}"
+    return f"{name}: {title} {value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def headline_of_differences(what: str, differences: Mapping[str, Difference], manifest: Manifest) -> str:
-    """Return the differences in accuracy between two ways of training, or why there are none, for the index.
+    """Return the differences in the main metric between two ways of training, or why there are none, for the index.
 
     Args:
         what: What is compared with what.
@@ -195,10 +267,11 @@ def headline_of_differences(what: str, differences: Mapping[str, Difference], ma
     """
     if not differences:
         return ""
+    title = METRICS[main_metric(manifest)].title
     if reason := presence.why_undefined(manifest):
-        return f"accuracy with {what} is not defined: {reason}"
+        return f"{title} with {what} is not defined: {reason}"
     gains = [f"{name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for name, gain in differences.items()]
-    return f"accuracy with {what}: {'; '.join(gains)}"
+    return f"{title} with {what}: {'; '.join(gains)}"
 
 
 def describe_speed(speeds: Sequence[str], scaling: Sequence[str], costs: pd.DataFrame) -> list[str]:
@@ -235,12 +308,15 @@ def describe_export(parity: pd.DataFrame, written: bundle.Bundle, milliseconds: 
     others = f"; other answers: {', '.join(parity.index[~agreeing])}" if not agreeing.all() else ""
     exact = [name for name in parity.index if "int8" not in name]
     formats = ", ".join(name for style, name in bundle.FORMAT_NAMES.items() if style in written.models)
+    unsure = f"below a confidence of {written.abstain_below:.2f}"
+    if written.findings:
+        unsure = f"near the threshold of each of {len(written.findings)} findings"
     return [
         f"{agreeing.sum()} of {len(parity)} places give the same answers as the notebook: in float32, logits differ by "
         f"at most {parity.loc[exact, 'difference'].max():.1g} of their spread{others}.",
         f"The bundle has the model as {formats}.",
-        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* below a "
-        f"confidence of {written.abstain_below:.2f}.",
+        f"The service answers a request in {milliseconds:.3g} ms (median, one at a time), and says *not sure* "
+        f"{unsure}.",
     ]
 
 

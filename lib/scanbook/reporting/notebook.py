@@ -35,7 +35,7 @@ ROWS = 60
 """Most rows of a table that a page shows at once."""
 FOLDED_ROWS, FOLDED_CELLS = 1200, 15_000
 """Most rows and cells of a table of classes that a page shows folded, so that none is missing."""
-_OF_CLASSES = ("class", "true class", "target", "subgroup", "comparison")
+_OF_CLASSES = ("class", "true class", "target", "finding", "subgroup", "comparison")
 """Names of the index of such tables."""
 _LONGEST_NAME = 80
 """Most characters of the name of a file."""

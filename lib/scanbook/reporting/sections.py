@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import TEST, Manifest, metadata_name
-from scanbook.evaluation import Predictions
+from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest, metadata_name
+from scanbook.evaluation import AnyPredictions, Calibration, Exams, FindingPredictions
 from scanbook.inspection import robustness
 from scanbook.models import engines
-from scanbook.reporting import plots
+from scanbook.reporting import answers, finding_sections, plots
 from scanbook.reporting.notebook import Session
 
 if TYPE_CHECKING:
@@ -22,8 +22,67 @@ _EXPLAINED, _FAILURES = 5, 18
 """Numbers of correct and of wrong answers with a heat map, and of wrong answers in the montage."""
 
 
+def show_calibration(
+    session: Session, manifest: Manifest, tuned: TrainedModel
+) -> tuple[AnyPredictions, AnyPredictions, AnyPredictions, dict[str, Any]]:
+    """Fit the calibration on validation images, and show its effect on test images.
+
+    Args:
+        session: Shows and keeps the results.
+        manifest: The dataset, split.
+        tuned: The final model.
+
+    Returns:
+        Calibrated predictions for validation; those for test, without and with calibration; and the calibration by its
+        name in the results.
+    """
+    logits, calibration = tuned.logits(VALIDATION), 1.0
+    if manifest.findings:
+        calibration = finding_sections.show_calibration(session, manifest, tuned)
+    else:
+        calibration = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
+    validation, raw = manifest.predictions(VALIDATION, logits, calibration), session.on_test(tuned, manifest)
+    if isinstance(calibration, Calibration):
+        test = manifest.predictions(TEST, tuned.logits(TEST), calibration)
+        figure, fitted = plots.finding_reliability_diagrams(raw, test), {"calibration": calibration.to_dict()}
+        session.figure("reliability", figure, "Reliability before and after calibration, by finding")
+    else:
+        test, fitted = raw.with_temperature(calibration), {"temperature": calibration}
+        session.say(f"Temperature: {calibration:.3f} (1 changes nothing; above 1 lowers the confidence).")
+        figure = plots.reliability_diagram(raw, test)
+        session.figure("reliability", figure, "Reliability before and after temperature scaling")
+    return validation, raw, test, fitted
+
+
+def show_test_report(
+    session: Session, manifest: Manifest, name: str, test: AnyPredictions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Show the metrics of the final model, as a whole and by class or finding.
+
+    Args:
+        session: Shows and keeps the results.
+        manifest: The dataset, split.
+        name: Name of the model.
+        test: Its calibrated predictions for the test images.
+
+    Returns:
+        `evaluation.summary`, and `evaluation.class_report` or `evaluation.finding_report`.
+    """
+    if isinstance(test, FindingPredictions):
+        return finding_sections.show_test_report(session, name, test)
+    summary = evaluation.summary(test, evaluation.metrics_for(test, session.study.ordered), **_options(session))
+    report = evaluation.class_report(test, **_options(session))
+    session.table("summary", summary.round(4), f"{name}: {len(test)} test images")
+    session.table("per_class", report.round(3), "Metrics by class, in class order, with the means over classes")
+    shown = summary.loc[["accuracy", "balanced_accuracy", "auroc"]]
+    references = answers.reference_values(manifest)
+    figure = plots.metric_bars(shown, f"{name}, {len(test)} test images", "value", references)
+    session.figure("summary", figure, "Accuracy, balanced accuracy and AUROC with 95 % intervals")
+    return summary, report
+
+
 def compare_with_frozen(
-    session: Session, manifest: Manifest, tuned: TrainedModel, frozen: TrainedModel, raw: Predictions
+    session: Session, manifest: Manifest, tuned: TrainedModel, frozen: TrainedModel, raw: AnyPredictions
 ) -> dict[str, evaluation.Difference]:
     """Compare the final model with the network that fine-tuning started from, on the same test images.
 
@@ -40,14 +99,17 @@ def compare_with_frozen(
     if tuned.name == frozen.name:
         session.say("The study has no pretrained weights, so nothing was fine-tuned.")
         return {}
-    metrics = ("accuracy", "balanced_accuracy", "auroc")
+    metrics = ("auroc", "auprc", "brier") if manifest.findings else ("accuracy", "balanced_accuracy", "auroc")
     caption = f"{tuned.name} minus {frozen.name}"
     table = evaluation.comparison(raw, session.on_test(frozen, manifest), metrics, **_options(session))
     session.table("comparison", table, caption)
-    differences = {metric: evaluation.Difference(metric, *table.loc[metric]) for metric in metrics}
+    columns = ["difference", "low", "high", "p_value"]
+    differences = {metric: evaluation.Difference(metric, *table.loc[metric, columns]) for metric in metrics}
     figure = plots.difference_plot(differences, f"{caption}, {len(raw)} test images")
     session.figure("difference", figure, "Differences with 95 % intervals")
     session.say(" ".join(f"{gap.sentence(tuned.name, frozen.name)}." for gap in differences.values()))
+    if isinstance(raw, FindingPredictions):
+        finding_sections.show_differences(session, table, (tuned.name, frozen.name), raw)
     return differences
 
 
@@ -66,13 +128,19 @@ def show_seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
         session.figure("seeds", figure, "Distance of each seed's metrics from their mean")
 
 
-def show_confusion(session: Session, test: Predictions) -> None:
+def show_confusion(session: Session, validation: AnyPredictions, test: AnyPredictions) -> None:
     """Show which class is predicted for which; of very many classes, the pairs that are confused.
+
+    Of findings it is what is called present at the thresholds, by finding, and where another finding is.
 
     Args:
         session: Shows and keeps the results.
-        test: Predictions for the test images.
+        validation: Calibrated predictions, from which the thresholds come.
+        test: Calibrated predictions.
     """
+    if isinstance(test, FindingPredictions):
+        finding_sections.show_errors(session, validation, test)
+        return
     table = evaluation.confusion(test)
     many = len(table) > plots.MOST_SQUARES
     caption = "Most frequent confusions" if many else "Confusion matrix"
@@ -82,7 +150,7 @@ def show_confusion(session: Session, test: Predictions) -> None:
         session.table("confusions", pairs, "Classes that are confused, with the share of the true class's images")
 
 
-def show_operating_points(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
+def show_operating_points(session: Session, validation: AnyPredictions, test: AnyPredictions) -> pd.DataFrame:
     """Show thresholds chosen on validation and applied to test, and predictive values by prevalence.
 
     Args:
@@ -91,8 +159,10 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
         test: Calibrated predictions.
 
     Returns:
-        `evaluation.targets_table`.
+        `evaluation.targets_table`; of findings `evaluation.finding_points`.
     """
+    if isinstance(test, FindingPredictions):
+        return finding_sections.show_operating_points(session, validation, test)
     study, options = session.study.evaluation, _options(session)
     chosen = {"specificity": study.specificity, "prevalence": study.prevalence}
     table = evaluation.targets_table(validation, test, study.targets, **chosen, **options)
@@ -119,7 +189,7 @@ def show_operating_points(session: Session, validation: Predictions, test: Predi
     return table
 
 
-def show_selective_prediction(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
+def show_selective_prediction(session: Session, validation: AnyPredictions, test: AnyPredictions) -> pd.DataFrame:
     """Show accuracy on the answered images over their share, and at the abstention threshold from validation.
 
     Args:
@@ -128,8 +198,10 @@ def show_selective_prediction(session: Session, validation: Predictions, test: P
         test: Calibrated predictions.
 
     Returns:
-        `evaluation.abstention` of the test images.
+        `evaluation.abstention` of the test images; of findings `evaluation.finding_abstention`.
     """
+    if isinstance(test, FindingPredictions):
+        return finding_sections.show_selective_prediction(session, validation, test)
     threshold = evaluation.abstain_below(validation, session.study.evaluation.coverage)
     chosen = evaluation.abstention(test, threshold, **_options(session))
     caption = f"Results when the model abstains below a confidence of {threshold:.2f}"
@@ -145,7 +217,7 @@ def show_selective_prediction(session: Session, validation: Predictions, test: P
     return chosen
 
 
-def show_subgroups(session: Session, manifest: Manifest, test: Predictions, summary: pd.DataFrame) -> None:
+def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, summary: pd.DataFrame) -> None:
     """Show the metrics by each attribute that the study names.
 
     Args:
@@ -155,23 +227,30 @@ def show_subgroups(session: Session, manifest: Manifest, test: Predictions, summ
         summary: `evaluation.summary` of all of them.
     """
     columns = session.study.evaluation.subgroups
+    kind = "findings" if manifest.findings else "classes"
     for column in columns:
         values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], metadata_name(column))
         table = evaluation.subgroups(test, values, **_options(session))
         session.table(f"subgroups_{column}", table.round(3), f"Metrics by {column}")
-        if (table["classes"] < len(test.classes)).any():
+        if (table[kind] < len(test.names)).any():
+            alone = "a subgroup of one class" if manifest.classes else "a finding that all images have, or none,"
             session.say(
-                f"Some subgroups have fewer than the {len(test.classes)} classes (column *classes*): their metrics are "
-                "of those alone, and a subgroup of one class has no AUROC."
+                f"Some subgroups have fewer than the {len(test.names)} {kind} (column *{kind}*): their metrics are "
+                f"of those alone, and {alone} has no AUROC."
             )
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)
         session.figure(f"subgroups_{column}", figure, f"Metrics by {column} with 95 % intervals")
+        if isinstance(test, FindingPredictions):
+            table = evaluation.finding_subgroups(test, values, **_options(session))
+            session.table(f"finding_subgroups_{column}", table.round(3), f"AUROC by finding and {column}")
+            figure = plots.finding_subgroup_bars(table, f"By {column}, {len(test)} test images")
+            session.figure(f"finding_subgroups_{column}", figure, f"AUROC by finding and {column}")
     if not columns:
         session.say("The study names no subgroups (`evaluation.subgroups`).")
 
 
 def show_robustness(session: Session, manifest: Manifest, images: np.ndarray, model: Any) -> pd.DataFrame:
-    """Show accuracy on test images with five kinds of corruption.
+    """Show accuracy, or AUROC of findings, on test images with five kinds of corruption.
 
     Args:
         session: Shows and keeps the results.
@@ -186,11 +265,85 @@ def show_robustness(session: Session, manifest: Manifest, images: np.ndarray, mo
     curves = robustness.test_image_curves(session.study, manifest, images, engine)
     example = robustness.examples(images[manifest.rows(TEST)[0]], session.study.seed)
     session.figure("corruptions", plots.corruption_preview(example), "A test image under each corruption")
+    if manifest.findings:
+        finding_sections.show_robustness(session, curves)
+        return curves
     session.figure("robustness", plots.robustness_curves(curves), "Accuracy by corruption and severity")
     return curves
 
 
-def show_explanations(session: Session, manifest: Manifest, images: np.ndarray, model: Any, test: Predictions) -> None:
+def show_exams(
+    session: Session, manifest: Manifest, tuned: TrainedModel, test: AnyPredictions
+) -> dict[str, pd.DataFrame | dict[str, Any]]:
+    """Show the test report per exam, where the study names exams: images of one exam have one answer.
+
+    Args:
+        session: Shows and keeps the results.
+        manifest: The dataset, split.
+        tuned: The final model.
+        test: Its predictions for the test images, one by one, to compare with.
+
+    Returns:
+        `rule`, `calibration` or `temperature`, `counts`, `summary` and `operating_points` of exams; nothing without
+        exams.
+    """
+    if not manifest.has_exams:
+        session.say("The study names no exams (`dataset.exam_column`): every image is answered alone.")
+        return {}
+    parts = {}
+    for split in (VALIDATION, TEST):
+        rows = manifest.rows(split)
+        exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
+        parts[split] = manifest.labels.rows(rows), tuned.logits(split), exams
+    rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
+    (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
+    counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
+    count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. "
+    if rule.losses["mean"] == rule.losses["maximum"]:
+        session.say(f"{count}No validation exam has two images that differ, so the mean of the logits is taken.")
+    else:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in rule.losses.items())
+        session.say(f"{count}Rule, chosen on validation by log loss ({losses}): the {rule.rule} of the logits.")
+    if excluded:
+        session.say(f"{excluded:,} exams are excluded: their images have different classes.")
+    options, main = _options(session), list(evaluation.default_metrics(test)[:4])
+    summary = evaluation.summary(exams, evaluation.metrics_for(exams, session.study.ordered), **options)
+    alone = evaluation.summary(test, main, **options)
+    rows = {(name, kind): table.loc[name] for name in main for kind, table in (("exam", summary), ("image", alone))}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "per"])
+    session.table("exams", table.round(4), "Test metrics per exam and per image")
+    points = _exam_points(session, validation, exams)
+    calibration = rule.calibration
+    fitted = {"temperature": calibration} if isinstance(calibration, float) else {"calibration": calibration.to_dict()}
+    return {"rule": rule.rule, **fitted, "counts": counts, "summary": summary, "operating_points": points}
+
+
+def _exam_points(session: Session, validation: AnyPredictions, exams: AnyPredictions) -> pd.DataFrame:
+    """Show and return the operating points of exams."""
+    study = session.study.evaluation
+    chosen = {"specificity": study.specificity, "prevalence": study.prevalence} | _options(session)
+    if isinstance(exams, FindingPredictions):
+        report = evaluation.finding_report(exams, **_options(session))
+        session.table("exams_per_finding", report.round(3), "Metrics by finding, per exam")
+        points = evaluation.finding_points(validation, exams, coverage=study.coverage, **chosen)
+    else:
+        report = evaluation.class_report(exams, **_options(session))
+        session.table("exams_per_class", report.round(3), "Metrics by class, per exam")
+        points = evaluation.targets_table(validation, exams, study.targets, **chosen)
+    caption = f"Test exams at thresholds of {study.specificity:.0%} specificity on validation exams"
+    session.table("exams_operating_points", points.round(3), caption)
+    return points
+
+
+def show_explanations(
+    session: Session,
+    manifest: Manifest,
+    images: np.ndarray,
+    model: Any,
+    test: AnyPredictions,
+    *,
+    points: pd.DataFrame,
+) -> None:
     """Show heat maps of correct and wrong answers, a check of these maps, and the most confident wrong answers.
 
     Args:
@@ -199,7 +352,11 @@ def show_explanations(session: Session, manifest: Manifest, images: np.ndarray, 
         images: Its pixels, uint8 `(n, h, w, 3)`.
         model: A trained network; the maps do not depend on its temperature.
         test: Its predictions for the test images.
+        points: Operating points of findings, whose answers are right or wrong at a threshold.
     """
+    if isinstance(test, FindingPredictions):
+        finding_sections.show_explanations(session, manifest, images, model, test, points=points)
+        return
     from scanbook.inspection import grad_cam  # here, since it imports Keras
 
     rows, size = manifest.rows(TEST), session.study.size

@@ -103,18 +103,20 @@ def _data(run: Run) -> KeyResult:
     if "exact_copies" in results:
         near = results["near_copies_across_splits"]
         details.append(f"{results['exact_copies']:,} byte-identical files, {near:,} near-duplicates across splits")
-    return KeyResult("Data", report, "1. Images by class and split", report.headline, tuple(details))
+    return KeyResult("Data", report, "1. Images by label and split", report.headline, tuple(details))
 
 
 def _model(run: Run) -> KeyResult:
     tuned, transfer = run.reports[TUNING], run.reports[TRANSFER]
     final, frozen = tuned.results.get("model", ""), transfer.results.get("best", "")
     details = [f"started from {frozen}, the best on validation"] if frozen else []
-    gain = tuned.results.get("differences", {}).get("accuracy")
+    differences = tuned.results.get("differences", {})
+    main = "accuracy" if "accuracy" in differences else "auroc"  # of findings there is no accuracy
+    gain = differences.get(main)
     if gain and None not in gain:
         value, low, high = gain
         noise = ", within noise" if low <= 0 <= high else ""
-        details.append(f"fine-tuning: {value:+.3f} accuracy ({low:+.3f} to {high:+.3f}){noise}")
+        details.append(f"fine-tuning: {value:+.3f} {METRICS[main]} ({low:+.3f} to {high:+.3f}){noise}")
     if final or tuned.status:
         return KeyResult("Best model", tuned, "1. Training", final, tuple(details))
     heading = "6. Transfer learning compared with training from scratch"

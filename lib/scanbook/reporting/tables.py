@@ -13,7 +13,8 @@ from scanbook.reporting.records import UNDEFINED
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
-    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV", "p_value": "p"},
+    **{"auc": "AUC", "class_auc": "AUC of the class", "f1": "F1", "ppv": "PPV", "npv": "NPV"},
+    **{"p_value": "p", "p_holm": "p (Holm)"},
     **{"width_px": "width (pixels)", "height_px": "height (pixels)", "hd95": "95 % Hausdorff distance (pixels)"},
     **{"seconds": "time (s)", "milliseconds": "time (ms)", "p50": "p50 (ms)", "p95": "p95 (ms)", "p99": "p99 (ms)"},
     **{"load": "loading (s)", "first": "first call (s)", "cold_start": "cold start (s)", "speedup": "speed-up"},
@@ -23,6 +24,9 @@ NAMES = {
     **{"image_id": "image", "iou": "intersection over union", "dice": "Dice"},
 }
 """Names that are not their own words with spaces in place of underscores."""
+_OF_ONE = {"class": {"auroc": "AUROC", "auprc": "AUPRC"}}
+_OF_ONE["finding"] = _OF_ONE["class"]
+"""Names of columns in tables with a row per class or finding, whose values are not means over them."""
 _NAMED = ("metric", "comparison", "property", "column")
 """Indexes and columns whose values are names of columns elsewhere."""
 _METRICS = {*METRICS, "value", "sensitivity", "specificity", "precision", "f1", "ppv", "npv", "threshold"}
@@ -56,7 +60,7 @@ def readable(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
             column = column.astype(object).where(column.notna(), UNDEFINED)
         elif name in _NAMED and not is_numeric_dtype(column):
             column = column.map(words)
-        names.append(words(name))
+        names.append(_OF_ONE.get(frame.index.name, {}).get(name) or words(name))
         columns.append(column)
         position += 1
     table = pd.concat(columns, axis=1).set_axis(names, axis=1) if columns else frame

@@ -27,7 +27,7 @@ from scanbook.serving.predictor import Predictor
 from scanbook.serving.programs import programs
 from scanbook.serving.settings import Settings, find_bundle
 from scanbook.serving.state import EXTENSION, RETRY_AFTER, Service, service
-from scanbook.serving.uploads import FIELD, MAX_BYTES, MAX_IMAGES, InMemoryRequest
+from scanbook.serving.uploads import EXAM, FIELD, FINDING, MAX_BYTES, MAX_IMAGES, InMemoryRequest
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -84,6 +84,8 @@ def create_app(folder: Path | str = "", settings: Settings | None = None, cores:
     app.jinja_env.globals |= {
         "bundle": predictor.bundle,
         "field": FIELD,
+        "finding_field": FINDING,
+        "exam_field": EXAM,
         "has_dataset_card": has_dataset_card(predictor.bundle),
         "max_bytes": MAX_BYTES,
         "max_images": predictor.max_images,

@@ -23,7 +23,7 @@ class Metrics:
 
     Attributes:
         images: Images classified.
-        abstained: Images for which the answer was "not sure".
+        abstained: Images for which the answer was "not sure", of findings for one at least.
         refused: Images that could not be read, by reason.
         stages: Seconds that an image spends in a stage: "decoding", "waiting" or "inference".
         queue: Images that wait or run.

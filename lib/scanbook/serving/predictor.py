@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
 from scanbook import runtime
 from scanbook.bundle import Bundle
+from scanbook.bundle.answering import ABSENT, NOT_SURE, STATES, combine, find_answers
 from scanbook.bundle.checking import compare, read_table
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError, ScanbookError
@@ -30,6 +33,11 @@ ALONE: Mode = "latency"
 TOGETHER: Mode = "throughput"
 """Mode for several images: each runs on its share of the processors, which gives the highest throughput. The
 predictions are identical; the second copy of the model takes a fifth to a third more memory."""
+MAPS = 6
+"""Most findings whose heat maps are in the answer for one image, beside the one that is asked for."""
+LEVELS = 64
+"""Colours of the heat map of a finding."""
+_OPACITY = 0.6
 MAX_SECONDS = 60
 """Seconds after which an inference counts as failed."""
 
@@ -40,7 +48,7 @@ class BusyError(ScanbookError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image.
+    """The prediction for one image, or for an exam of several, by a model of classes.
 
     Attributes:
         label: The most probable class.
@@ -57,6 +65,30 @@ class Prediction:
     probabilities: np.ndarray
     picture: bytes = b""
     heat_map: bytes = b""
+
+
+@dataclass(frozen=True)
+class FindingsPrediction:
+    """The prediction for one image, or for an exam of several, by a model of findings.
+
+    Attributes:
+        probabilities: Calibrated, in the order of the findings, float32 `(k,)`.
+        answers: "present", "not sure" or "absent" for each finding.
+        order: Positions of the findings: those that are present, then those not sure, then the others; of each the most
+            probable first.
+        picture: As of `Prediction`.
+        heat_maps: Activation of findings by their positions, in `order`: of those that are not absent, at most `MAPS`,
+            and of the one that was asked for; as of `Prediction`, but of smaller files.
+    """
+
+    probabilities: np.ndarray
+    answers: tuple[str, ...]
+    order: tuple[int, ...]
+    picture: bytes = b""
+    heat_maps: Mapping[int, bytes] = field(default_factory=dict)
+
+
+AnyPrediction = Prediction | FindingsPrediction
 
 
 class Predictor:
@@ -101,7 +133,10 @@ class Predictor:
             rows = list(itertools.islice(turn, queue.requests))
             inferences = [queue.submit(pixels[[row]]) for row in rows]
             answers = np.concatenate([inference.result(MAX_SECONDS)[0] for inference in inferences])
-            if not np.allclose(totals := answers.sum(1), 1, atol=1e-3):
+            if bundle.findings:
+                if not ((answers >= 0) & (answers <= 1)).all():
+                    raise BundleError(f"{path} gives outputs that are not all between 0 and 1; export it again")
+            elif not np.allclose(totals := answers.sum(1), 1, atol=1e-3):
                 raise BundleError(f"{path} gives outputs that sum to {totals.max():.4g}, expected 1; export it again")
             if table and settings.precision in table.answers:
                 compare(bundle, settings.precision, table, answers, rows)
@@ -112,12 +147,15 @@ class Predictor:
         """Whether the queue is full."""
         return self._count >= self._limit
 
-    def predict(self, sources: Sequence[bytes], pictures: bool = False) -> list[Prediction]:
+    def predict(
+        self, sources: Sequence[bytes], pictures: bool = False, finding: int | None = None
+    ) -> list[AnyPrediction]:
         """Return the predictions for image files.
 
         Args:
             sources: Bytes of each image file, at most `max_images`.
-            pictures: Whether to add `picture` and `heat_map`.
+            pictures: Whether to add the picture and heat maps.
+            finding: Position of a finding whose heat map is wanted whatever its answer; None for no other.
 
         Returns:
             One prediction per source, in the same order.
@@ -135,9 +173,11 @@ class Predictor:
                     if len(sources) == 1:
                         raise
                     raise ImageError(f"image {number} of {len(sources)}: {error}", error.reason) from error
-            return [self._finish(*pair, pictures) for pair in zip(inferences, sources, strict=True)]
+            return [self._finish(*pair, pictures, finding) for pair in zip(inferences, sources, strict=True)]
 
-    def predict_readable(self, sources: Sequence[bytes], pictures: bool = False) -> list[Prediction | ImageError]:
+    def predict_readable(
+        self, sources: Sequence[bytes], pictures: bool = False, finding: int | None = None
+    ) -> list[AnyPrediction | ImageError]:
         """Return the predictions as `predict` does, with the error in the place of each source that is not an image."""
 
         def begin(source: bytes) -> Inference | ImageError:
@@ -148,9 +188,28 @@ class Predictor:
 
         with self._reserve(len(sources)):
             return [
-                started if isinstance(started, ImageError) else self._finish(started, source, pictures)
+                started if isinstance(started, ImageError) else self._finish(started, source, pictures, finding)
                 for started, source in zip([begin(source) for source in sources], sources, strict=True)
             ]
+
+    def predict_exam(self, predictions: Sequence[AnyPrediction]) -> AnyPrediction:
+        """Return the prediction for the exam whose images have some predictions; the bundle must have exams."""
+        probabilities = combine(self.bundle, np.stack([prediction.probabilities for prediction in predictions]))
+        exam = self.bundle.exam
+        if self.bundle.findings:
+            return self._answer_findings(probabilities, exam["operating_points"])
+        return self._answer_classes(probabilities, exam["abstain_below"])
+
+    def _answer_classes(self, probabilities: np.ndarray, abstain_below: float) -> Prediction:
+        top = int(probabilities.argmax())
+        confidence = float(probabilities[top])
+        return Prediction(self.bundle.classes[top], confidence, confidence < abstain_below, probabilities)
+
+    @staticmethod
+    def _answer_findings(probabilities: np.ndarray, points: Mapping[str, Mapping[str, Any]]) -> FindingsPrediction:
+        answers = tuple(find_answers(points, probabilities[None])[0].tolist())
+        order = sorted(range(len(answers)), key=lambda index: (STATES.index(answers[index]), -probabilities[index]))
+        return FindingsPrediction(probabilities, answers, tuple(order))
 
     @contextmanager
     def _reserve(self, count: int) -> Iterator[None]:
@@ -183,30 +242,43 @@ class Predictor:
         self._metrics.stages.labels("waiting").observe(inference.started - decoded)
         return inference
 
-    def _finish(self, inference: Inference, source: bytes, pictures: bool) -> Prediction:
+    def _finish(self, inference: Inference, source: bytes, pictures: bool, finding: int | None) -> AnyPrediction:
         probabilities, maps = (output[0] for output in inference.result(MAX_SECONDS))
         self._metrics.stages.labels("inference").observe(inference.seconds)
-        top = int(probabilities.argmax())
-        confidence = float(probabilities[top])
-        abstained = confidence < self.bundle.abstain_below
         self._metrics.images.inc()
+        prediction: AnyPrediction
+        if self.bundle.findings:
+            prediction = self._answer_findings(probabilities, self.bundle.operating_points)
+            abstained = NOT_SURE in prediction.answers
+        else:
+            prediction = self._answer_classes(probabilities, self.bundle.abstain_below)
+            abstained = prediction.abstained
         if abstained:
             self._metrics.abstained.inc()
-        drawings = self._draw(source, maps[..., top]) if pictures else {}
-        return Prediction(self.bundle.classes[top], confidence, abstained, probabilities, **drawings)
+        if not pictures:
+            return prediction
+        picture = self._read_picture(source)
+        encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+        size = picture.shape[:2]
+        if isinstance(prediction, Prediction):
+            heat_map = overlay(maps[..., probabilities.argmax()], size)
+            return replace(prediction, picture=encoded.tobytes(), heat_map=heat_map)
+        shown = [index for index in prediction.order if prediction.answers[index] != ABSENT][:MAPS]
+        shown = shown or list(prediction.order[:1])
+        shown += [finding] if finding is not None and finding not in shown else []
+        drawn = {index: overlay_of_levels(maps[..., index], size) for index in shown}
+        return replace(prediction, picture=encoded.tobytes(), heat_maps=drawn)
 
-    def _draw(self, source: bytes, heat_map: np.ndarray) -> dict[str, bytes]:
+    def _read_picture(self, source: bytes) -> np.ndarray:
         with self._decoding:
             picture = images.read(source)
             height, width = picture.shape[:2]
             scale = min(1.0, SHOWN / max(height, width))
-            picture = images.resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-        return {"picture": jpeg.tobytes(), "heat_map": overlay(heat_map, picture.shape[:2])}
+            return images.resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def overlay(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
-    """Return a class-activation map as a picture that lies over the image.
+    """Return an activation map as a picture that lies over the image.
 
     Negative values are transparent; the largest value is yellow and most opaque.
 
@@ -217,10 +289,29 @@ def overlay(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
     Returns:
         PNG, RGBA.
     """
+    strength = _strength(heat_map, size)
+    return cv2.imencode(".png", np.dstack((_colours(strength), cv2.multiply(strength, _OPACITY))))[1].tobytes()
+
+
+def overlay_of_levels(heat_map: np.ndarray, size: tuple[int, int]) -> bytes:
+    """Return the picture of `overlay` in `LEVELS` colours: a tenth of the bytes, so that several fit into an answer."""
+    from PIL import Image  # a service of classes does without
+
+    step = 256 // LEVELS
+    levels = np.arange(0, 256, step, dtype=np.uint8)
+    picture = Image.fromarray(_strength(heat_map, size) // step)
+    picture.putpalette(_colours(levels[None])[0, :, ::-1].tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG", transparency=(_OPACITY * levels).astype(np.uint8).tobytes())
+    return file.getvalue()
+
+
+def _strength(heat_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     positive = np.maximum(heat_map, 0).astype(np.float32)
     positive /= max(float(positive.max()), 1e-9)
-    strength = (cv2.resize(positive, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(strength, cv2.COLORMAP_VIRIDIS)
-    alpha = cv2.multiply(strength, 0.6)
-    return cv2.imencode(".png", np.dstack((colours, alpha)))[1].tobytes()
+    return (cv2.resize(positive, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1) * 255).astype(np.uint8)
+
+
+def _colours(strength: np.ndarray) -> np.ndarray:
+    return cv2.applyColorMap(strength, cv2.COLORMAP_VIRIDIS)

@@ -16,6 +16,9 @@ MAX_IMAGES = 32
 """Most images in one request; each may have 50 megapixels."""
 FIELD = "image"
 """Name of the form field that holds the files."""
+FINDING, EXAM = "finding", "exam"
+"""Names of the form fields of the page: a finding whose heat map is wanted, and whether the images are one exam."""
+_FORM = '{"instances": [{"b64": "…"}]}'
 
 
 class InMemoryRequest(Request):
@@ -57,8 +60,11 @@ def read_request() -> list[bytes]:
     )
 
 
-def read_invocation() -> list[bytes]:
-    """Return the bytes of the images in a SageMaker request: the body, or `{"instances": [{"b64": "…"}]}`.
+def read_invocation() -> tuple[list[bytes], bool]:
+    """Return the images in a SageMaker request: the body, or `{"instances": [{"b64": "…"}]}`.
+
+    Returns:
+        The bytes of each, and whether they are one exam: the JSON has `"exam": true` beside the instances.
 
     Raises:
         BadRequest: The JSON does not have that form.
@@ -67,22 +73,23 @@ def read_invocation() -> list[bytes]:
     if request.mimetype == "application/json":
         return _read_json(request.get_data(cache=False))
     if _is_image():
-        return [request.get_data(cache=False)]
+        return [request.get_data(cache=False)], False
     raise UnsupportedMediaType(
         f"the content type is {_shown_type()}; expected image/jpeg, image/png or application/json with base64"
     )
 
 
-def _read_json(body: bytes) -> list[bytes]:
+def _read_json(body: bytes) -> tuple[list[bytes], bool]:
     try:
         values: Any = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadRequest('the body is not JSON; expected {"instances": [{"b64": "…"}]}') from None
+        raise BadRequest(f"the body is not JSON; expected {_FORM}") from None
+    exam = values.pop("exam", False) if isinstance(values, dict) else False
     instances = values.get("instances") if isinstance(values, dict) else None
     if not isinstance(instances, list) or not instances or len(values) != 1:
-        raise BadRequest(
-            'the JSON has no list of "instances", or more than that; expected {"instances": [{"b64": "…"}]}'
-        )
+        raise BadRequest(f'the JSON has no list of "instances", or more than that; expected {_FORM}')
+    if not isinstance(exam, bool):
+        raise BadRequest('"exam" is neither true nor false; expected true beside the instances of one exam')
     sources = []
     for number, instance in enumerate(instances, 1):
         text = instance.get("b64") if isinstance(instance, dict) and len(instance) == 1 else None
@@ -92,7 +99,7 @@ def _read_json(body: bytes) -> list[bytes]:
             sources.append(base64.b64decode(text, validate=True))
         except ValueError:
             raise BadRequest(f"instance {number} of {len(instances)} is not base64 (RFC 4648, section 4)") from None
-    return sources
+    return sources, exam
 
 
 def _is_image() -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
-from scanbook.evaluation import METRICS, Difference, Predictions, paired_difference
+from scanbook.evaluation import METRICS, AnyPredictions, Difference, main_metric, paired_difference
 from scanbook.training.trained_model import TrainedModel, validation_loss
 
 _STAGES = {"head": "head on augmented images", "top": "and its top layers", "all": "and all layers"}
@@ -27,28 +27,33 @@ class TrainingResult:
     """
 
     history: pd.DataFrame
-    validation: Predictions
-    test: Predictions
+    validation: AnyPredictions
+    test: AnyPredictions
 
 
-def accuracies(results: Mapping[str, TrainingResult]) -> pd.DataFrame:
+def scores_by_split(results: Mapping[str, TrainingResult]) -> pd.DataFrame:
     """Return the accuracy on the three splits; on training images, that of the epoch with the lowest validation loss.
+
+    Of findings it is macro AUROC, which is not measured on training images.
 
     Args:
         results: Results by backbone.
 
     Returns:
-        Index: backbones; columns `train`, `validation` and, on test, `accuracy`.
+        Index: backbones; columns `train` (of classes), `validation` and, on test, `accuracy` or `auroc`.
     """
-    rows = {}
+    rows, metric = {}, "accuracy"
     for name, result in results.items():
-        best = result.history["validation_loss"].idxmin()
-        of_split = {"validation": result.validation, "accuracy": result.test}
-        predicted = {
-            split: METRICS["accuracy"].point(images.y_true, images.probabilities) for split, images in of_split.items()
+        metric = main_metric(result.test)
+        of_split = {"validation": result.validation, metric: result.test}
+        rows[name] = {
+            split: METRICS[metric].point(images.y_true, images.probabilities) for split, images in of_split.items()
         }
-        rows[name] = {"train": result.history["accuracy"][best]} | predicted
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["train", "validation", "accuracy"])
+        if metric == "accuracy":
+            best = result.history["validation_loss"].idxmin()
+            rows[name]["train"] = result.history["accuracy"][best]
+    columns = [*(["train"] if metric == "accuracy" else []), "validation", metric]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def compare_augmentation(
@@ -63,16 +68,16 @@ def compare_augmentation(
         seed: Seed of the resamples.
 
     Returns:
-        Index: backbones; columns: accuracy on each split, without and with, the difference on test with the ends of
-        its paired 95 % interval. And the differences by backbone.
+        Index: backbones; columns: `scores_by_split`, without and with, the difference on test with the ends of its
+        paired 95 % interval. And the differences by backbone.
     """
-    before, after = accuracies(without), accuracies(augmented)
+    before, after = scores_by_split(without), scores_by_split(augmented)
     table = pd.DataFrame(index=before.index)
     for column in before:
-        split = "test" if column == "accuracy" else column
+        split = "test" if column == before.columns[-1] else column
         table[f"{split}, without"], table[f"{split}, with"] = before[column], after[column]
     differences = {
-        name: paired_difference(augmented[name].test, without[name].test, "accuracy", rounds, seed) for name in without
+        name: paired_difference(augmented[name].test, without[name].test, rounds=rounds, seed=seed) for name in without
     }
     for column, field in (("difference on test", "value"), ("low", "low"), ("high", "high")):
         table[column] = [getattr(difference, field) for difference in differences.values()]
@@ -96,15 +101,15 @@ def validation_by_stage(
         final: The reported model: one of them, or their average.
 
     Returns:
-        Index `step`; columns accuracy, auroc, kappa if the classes are grades, and log loss: means over the seeds;
-        and gain, the change in AUROC from the previous stage.
+        Index `step`; columns accuracy, auroc, kappa if the classes are grades, of findings auroc and auprc, and log
+        loss: means over the seeds; and gain, the change in AUROC from the previous stage.
     """
     logits = {base_models[0].name: [network.logits(VALIDATION) for network in base_models]}
     for name in networks[0].stages:
         logits[_STAGES[name]] = [network.logits(name) for network in networks]
     if final not in networks:
         logits[final.name] = [final.logits(VALIDATION)]
-    names = ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
+    names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
     rows = {
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)
         for stage, of_seeds in logits.items()

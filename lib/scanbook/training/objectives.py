@@ -70,8 +70,8 @@ class FindingCrossEntropy(keras.losses.Loss):
         labelled, y = _without_missing(y_true)
         losses = _binary_cross_entropy(y * (1 - self.smoothing) + self.smoothing / 2, y_pred)
         if self.weights is not None:
-            absent, present = keras.ops.cast(self.weights, y.dtype)
-            losses = losses * (y * present + (1 - y) * absent)
+            weights = keras.ops.cast(self.weights, y.dtype)
+            losses = losses * (y * weights[1] + (1 - y) * weights[0])
         return keras.ops.mean(keras.ops.where(labelled, losses, 0.0), axis=-1)
 
 

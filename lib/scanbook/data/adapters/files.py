@@ -98,10 +98,15 @@ def image_ids(paths: pd.Series, root: Path) -> pd.Series:
         root: The dataset's folder.
     """
     top = os.path.join(root, "")
-    relative = paths.map(lambda path: path.removeprefix(top) if path.startswith(top) else os.path.relpath(path, root))
-    names = relative.map(lambda path: os.path.join(os.path.dirname(path), stem(path)))
-    choices = (names.map(os.path.basename), names, relative)
-    return next((ids for ids in choices if ids.is_unique), relative)
+    relative = [
+        path.removeprefix(top) if path.startswith(top) else os.path.relpath(path, root) for path in paths.tolist()
+    ]
+    names = [stem(path) for path in relative]
+    if len(set(names)) < len(names):
+        names = [os.path.join(os.path.dirname(path), name) for path, name in zip(relative, names, strict=True)]
+    if len(set(names)) < len(names):
+        names = relative
+    return pd.Series(names, paths.index, dtype=paths.dtype)
 
 
 def name_groups(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
@@ -246,7 +251,7 @@ def pseudonymise(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     folders = frame[FOLDER]
     frame = frame.drop(columns=FOLDER)
-    medical = frame["path"].map(is_dicom)
+    medical = pd.Series([is_dicom(path) for path in frame["path"].tolist()], frame.index, dtype=bool)
     if not medical.any():
         return frame, []
     has_group = frame["group"] != ""

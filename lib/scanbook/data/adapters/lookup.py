@@ -30,13 +30,19 @@ class ImageIndex:
     def __init__(self, folders: Sequence[Path], apart: Sequence[Path] = (), tree: Tree | None = None) -> None:
         self.folders = [str(folder) for folder in folders]
         trees = [tree if tree is not None and tree.holds(folder) else Tree(folder) for folder in folders]
-        paths = [path for folder, own in zip(folders, trees, strict=True) for path in own.images(folder)]
-        excluded = {parent for parent in {path.parent for path in paths} if is_within(parent, apart)}
-        listed = [str(path) for path in dict.fromkeys(paths) if path.parent not in excluded]
+        # as text, since a large dataset has 100,000 of them
+        paths = dict.fromkeys(
+            str(path) for folder, own in zip(folders, trees, strict=True) for path in own.images(folder)
+        )
+        parents = {os.path.dirname(path) for path in paths} if apart else ()
+        excluded = {parent for parent in parents if is_within(Path(parent), apart)}
         self._names: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
-        for path in listed:
-            name = _key(os.path.basename(path))
+        for path in paths:
+            folder, base = path.rsplit("/", 1)
+            if folder in excluded:
+                continue
+            name = _key(base)
             self._names.setdefault(name, []).append(path)
             self._stems.setdefault(_without_extension(name), []).append(path)
 
@@ -75,7 +81,7 @@ class ImageIndex:
 
         Where several folders hold all bare names, the first counts. Of byte-identical files, the first counts.
         """
-        images = names.map(self.find)
+        images = pd.Series([self.find(name) for name in names.tolist()], names.index, dtype=object)
         several = images.map(len) > 1
         if several.any() and len(self.folders) > 1:
             for folder in self.folders:

@@ -93,7 +93,8 @@ def read(layout: TableData, root: Path) -> Rows:
     cells = pd.concat([part[0] for part in parts], ignore_index=True)
     repeated = [[name, split, number] for _, name, split, index in parts for number in index]
     told = pd.DataFrame(repeated, columns=["table", "split", "number"])
-    images = cells[layout.image_column].map(lambda name: normalise(name, layout.path_prefix))
+    named_images = [normalise(name, layout.path_prefix) for name in cells[layout.image_column].tolist()]
+    images = pd.Series(named_images, cells.index, dtype=cells[layout.image_column].dtype)
     rows = Rows(cells, images, told["split"], told["table"], told["number"], notes, separators == {";"})
     if layout.split_column:
         rows = replace(rows, splits=_splits(rows, layout))
@@ -201,7 +202,16 @@ def _splits(rows: Rows, layout: TableData) -> pd.Series:
 
 
 def _listed(rows: Rows, layout: TableData, root: Path) -> Rows:
-    """Return the rows whose image a list names, with the split of the list."""
+    """Return the rows whose image a list names, with the split of the list.
+
+    Where images may be missing, the lists may be too, but not some of them.
+    """
+    lists = ", ".join(layout.split_lists.values())
+    if layout.allow_missing and not any((root / name).exists() for name in layout.split_lists.values()):
+        rows.notes.append(
+            f"The lists of the splits are not there ({lists}), so the splits are not those of the source."
+        )
+        return rows
     named = [
         (split, name, number, normalise(line, layout.path_prefix).casefold())
         for split, name in layout.split_lists.items()
@@ -225,7 +235,6 @@ def _listed(rows: Rows, layout: TableData, root: Path) -> Rows:
     split_of = dict(zip(known["image"], known["split"], strict=True))
     splits = images.map(lambda image: split_of.get(image, ""))
     chosen = splits != ""
-    lists = ", ".join(layout.split_lists.values())
     if not chosen.any():
         raise DataError(
             f"{lists}: no line names an image of {' and '.join(names_of_tables(layout))}; expected one name per line; "

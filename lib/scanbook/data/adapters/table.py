@@ -64,7 +64,7 @@ def load(study: Study) -> Manifest:
     frame, repeated = _merge_rows(frame[~missing], rows, layout)
     frame["image_id"] = files.image_ids(frame["path"], root)
     frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
-    frame[files.FOLDER] = rows.tables[frame[_ROW]].map(lambda name: Path(name).stem).to_numpy()
+    frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
     extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
     if extra_rows:
         text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]

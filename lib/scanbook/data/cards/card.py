@@ -39,8 +39,8 @@ def of_study(study: Study) -> str:
         flagged=quality.flags(scanned),
         exact=quality.exact_copies(scanned),
         near=quality.across_splits(quality.near_copies(listed), manifest),
-        differing=quality.differences(quality.properties(scanned, manifest), listed.classes),
-        shortcuts=quality.shortcuts(scanned, manifest, study.seed),
+        differing=quality.label_differences(quality.properties(scanned, manifest), manifest),
+        shortcuts=quality.label_shortcuts(scanned, manifest, study.seed),
     )
 
 
@@ -64,8 +64,8 @@ def dataset_card(
         flagged: The result of `quality.flags`.
         exact: The result of `quality.exact_copies`.
         near: The result of `quality.across_splits`.
-        differing: The result of `quality.differences`.
-        shortcuts: The result of `quality.shortcuts`.
+        differing: The result of `quality.label_differences`.
+        shortcuts: The result of `quality.label_shortcuts`.
 
     Returns:
         Markdown with YAML front matter (`pretty_name`, `license`, `task_categories`, `task_ids`, `size_categories`,
@@ -73,22 +73,24 @@ def dataset_card(
     """
     manifest, readable = dataset.manifest, dataset.quality[dataset.quality["error"] == ""]
     frame, source = manifest.frame, study.dataset
-    tints = quality.tints(quality.properties(dataset.quality, manifest), manifest.classes)
+    tints = quality.label_tints(quality.properties(dataset.quality, manifest), manifest)
     bias = (
-        quality.difference_sentences(differing),
+        quality.label_difference_sentences(differing, manifest, small=False),
         quality.tint_sentences(tints),
-        quality.shortcut_sentences(shortcuts, manifest),
+        quality.label_shortcut_sentences(shortcuts, manifest),
     )
     layout = f", in the layout of {source.source}" if source.source else ""
     values = {
-        "front": _front_matter(study, len(frame)),
+        "front": _front_matter(study, len(frame), "label" if manifest.findings else "class"),
         "name": _name(study),
         "study": study,
         "source": f"synthetic, by scanbook{layout}" if study.on_stand_in else source.source or "not stated",
         "licence": study.licence or "not stated",
         "synthetic": study.on_stand_in or source.adapter == "synthetic",
         "images": len(frame),
-        "classes": list(map(runtime.as_markdown, manifest.classes)),
+        "kind": "findings" if manifest.findings else "classes",
+        "names": list(map(runtime.as_markdown, manifest.names)),
+        "stated": _markdown(splits.finding_counts(manifest)) if manifest.findings else "",
         "grouped": manifest.facts.get("grouped", False),
         "groups": frame["group"].nunique(),
         "notes": [*presence.notes(manifest), *manifest.facts.get("notes", ())],
@@ -105,7 +107,7 @@ def dataset_card(
         "rules": flagged["rule"].value_counts(sort=False).to_dict(),
         "copied": len(exact),
         "copy_groups": exact["copy_group"].nunique(),
-        "copy_conflicts": _conflicts(exact, frame),
+        "copy_conflicts": _conflicts(exact, manifest),
         "near": len(near),
         "near_across": int(near["across"].sum()),
         "near_conflicts": int(near["conflict"].sum()),
@@ -125,15 +127,15 @@ def dataset_card(
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _front_matter(study: Study, images: int) -> str:
-    """Return the metadata that Hugging Face reads, as YAML."""
+def _front_matter(study: Study, images: int, kind: str) -> str:
+    """Return the metadata that Hugging Face reads, as YAML; `kind` is "class" or "label"."""
     from huggingface_hub import DatasetCardData
 
     values = {
         "pretty_name": _name(study),
         **licence(study),
         "task_categories": ["image-classification"],
-        "task_ids": ["multi-class-image-classification"],
+        "task_ids": [f"multi-{kind}-image-classification"],
         "size_categories": [next((name for most, name in _SIZES if images < most), "n>10M")],
         "tags": tags(study),
     }
@@ -166,9 +168,10 @@ def _general_reason(reason: str) -> str:
     return rule.replace("_", " ") if rest else reason
 
 
-def _conflicts(exact: pd.DataFrame, frame: pd.DataFrame) -> int:
-    labels = exact["image_id"].map(frame.set_index("image_id")["label"])
-    return int((labels.groupby(exact["copy_group"]).nunique() > 1).sum())
+def _conflicts(exact: pd.DataFrame, manifest: Manifest) -> int:
+    """Return the number of groups of exact copies whose labels differ."""
+    copy_group = manifest.frame["image_id"].map(exact.set_index("image_id")["copy_group"])
+    return copy_group[presence.conflicts(manifest, copy_group).any(axis=1)].nunique()
 
 
 def _frequencies(column: pd.Series) -> str:
@@ -178,13 +181,16 @@ def _frequencies(column: pd.Series) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """Return a table of counts in Markdown; "" where it has no row."""
+    """Return a table of counts, and of names, in Markdown; "" where it has no row."""
     if table.empty:
         return ""
     head = [runtime.as_markdown(str(name)) for name in (table.index.name or "", *table.columns)]
-    rows = [
-        [runtime.as_markdown(str(name)), *("" if pd.isna(cell) else f"{cell:,.0f}" for cell in row)]
-        for name, *row in table.itertuples()
-    ]
+    rows = [[runtime.as_markdown(str(name)), *map(_cell, row)] for name, *row in table.itertuples()]
     rule = ["---", *("---:" for _ in table.columns)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return runtime.as_markdown(value)
+    return "" if pd.isna(value) else f"{value:,.0f}"

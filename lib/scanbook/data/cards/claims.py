@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from scanbook.config import Study
-from scanbook.data.manifest import Manifest
+from scanbook.data import counts
+from scanbook.data.manifest import NO_FINDING, PRESENT, Manifest
 
 _NAMED = "in the folder's name"
 
@@ -23,7 +24,7 @@ def comparison_note(study: Study, manifest: Manifest) -> str:
         )
     elif sampled:
         sentences.append("The claims are of the whole dataset; they are not compared with this run's sample.")
-    counted = manifest.frame["label"].value_counts()
+    counted = _counted(manifest)
     wrong = [
         f"{label} ({claimed:,} in the name, {counted.get(label, 0):,} counted)"
         for label, claimed in manifest.facts.get("claimed_in_names", {}).items()
@@ -42,14 +43,14 @@ def claims(study: Study, manifest: Manifest) -> pd.DataFrame:
         manifest: All images that its adapter listed, including unreadable ones.
 
     Returns:
-        One row per class, in class order, then classes that are claimed but missing, then "all": `in the folder's name`
-        and `claimed`, NaN without a claim, absent without any claim; `counted`; `counted minus name`, also of a
-        stand-in, but not of a sample; and, where this run holds the whole real dataset, `difference`, counted minus
-        claimed.
+        One row per class or finding, in order, then those that are claimed but missing, then, of classes, "all":
+        `in the folder's name` and `claimed`, NaN without a claim, absent without any claim; `counted`; `counted minus
+        name`, also of a stand-in, but not of a sample; and, where this run holds the whole real dataset, `difference`,
+        counted minus claimed.
     """
     stated = {_NAMED: manifest.facts.get("claimed_in_names", {}), "claimed": study.dataset.claimed}
-    counted = manifest.frame["label"].value_counts()
-    return _table(stated, counted, list(manifest.classes), "class", _compared(study, manifest))
+    table = _table(stated, _counted(manifest), list(manifest.names), counts.kind(manifest), _compared(study, manifest))
+    return table.drop(index="all", errors="ignore") if manifest.findings else table  # an image may have several
 
 
 def claimed_splits(study: Study, manifest: Manifest) -> pd.DataFrame:
@@ -65,6 +66,15 @@ def claimed_splits(study: Study, manifest: Manifest) -> pd.DataFrame:
     claimed = study.dataset.claimed_splits
     counted = manifest.frame["split"].value_counts()
     return _table({"claimed": claimed}, counted, list(claimed), "split", _compared(study, manifest))
+
+
+def _counted(manifest: Manifest) -> pd.Series:
+    """Return the images of each class; or those that the source states to have each finding, or none."""
+    counted = manifest.frame["label"].value_counts()
+    if manifest.classes:
+        return counted
+    stated = pd.Series((manifest.stated == PRESENT).sum(axis=0), manifest.findings)
+    return pd.concat([stated, counted[counted.index == NO_FINDING]])
 
 
 def _compared(study: Study, manifest: Manifest) -> dict[str, str]:

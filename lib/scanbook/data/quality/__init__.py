@@ -15,6 +15,13 @@ from scanbook.data.quality.differences import (
     tints,
     varying_properties,
 )
+from scanbook.data.quality.findings import (
+    label_difference_sentences,
+    label_differences,
+    label_shortcut_sentences,
+    label_shortcuts,
+    label_tints,
+)
 from scanbook.data.quality.planted import planted
 from scanbook.data.quality.rules import flags, small_classes
 from scanbook.data.quality.scanning import scan

@@ -90,7 +90,8 @@ def across_splits(near: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
 
     Returns:
         The pairs with `labels` and `splits` ("first / second", one word where they agree), `same_group`, `across`,
-        whether the images are in different splits, and `conflict`, whether their labels differ.
+        whether the images are in different splits, and `conflict`, whether their labels differ: of findings, whether
+        one is present and absent.
     """
     frame = manifest.frame.set_index("image_id")[["label", "split", "group"]]
     first, second = (frame.loc[near[name]].reset_index(drop=True) for name in ("image_id", "other"))
@@ -101,6 +102,10 @@ def across_splits(near: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     table["same_group"] = first["group"] == second["group"]
     table["across"] = (first["split"] != second["split"]) & (first["split"] != "") & (second["split"] != "")
     table["conflict"] = first["label"] != second["label"]
+    if manifest.findings:  # what is not labelled agrees with both
+        names = pd.Index(manifest.frame["image_id"])
+        one, other = (manifest.labels.values[names.get_indexer(near[name])] for name in ("image_id", "other"))
+        table["conflict"] = (np.abs(one - other) == 1).any(axis=1)
     return table.sort_values(["across", "conflict"], ascending=False, kind="stable", ignore_index=True)
 
 

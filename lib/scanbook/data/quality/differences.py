@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scanbook.data import counts
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.quality.rules import enough_groups, small_classes
 
@@ -43,7 +44,12 @@ def properties(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
 
 
 def formats(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return the images per class (rows, in class order) in each format and mode, such as "JPEG, RGB"."""
+    """Return the images per class (rows, in class order) in each format and mode, such as "JPEG, RGB".
+
+    Args:
+        table: The result of `properties`, or that of `counts.by_label` for it.
+        classes: Classes, or findings, in their order.
+    """
     kind = (table["format"] + ", " + table["mode"]).str.strip(", ").replace("", "unknown")
     return (
         pd.crosstab(table["label"], kind).reindex(list(classes), fill_value=0).rename_axis(index="class", columns=None)
@@ -83,16 +89,16 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
             continue
         test = stats.kruskal(*samples.values())
         ranks = stats.rankdata(column)
-        areas = {label: _area(ranks, labels == label) for label in samples}
+        areas = {label: rank_area(ranks, labels == label) for label in samples}
         most = max(areas, key=lambda label: abs(areas[label] - 0.5))
         area, count = max(areas[most], 1 - areas[most]), len(samples[most])
-        half = 1.96 * _standard_error(area, count, len(labels) - count)
+        half = 1.96 * standard_error(area, count, len(labels) - count)
         h, higher = float(test.statistic), areas[most] > 0.5
         interval = max(0.0, area - half), min(1.0, area + half)
         rows[name] = [h, float(test.pvalue), h / (len(column) - 1), most, higher, area, *interval]
     columns = ["H", "p", "epsilon²", "class", "higher", "auc", "low", "high"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("property")
-    return table.assign(p=_holm(table["p"].to_numpy()))
+    return table.assign(p=holm(table["p"].to_numpy()))
 
 
 def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
@@ -152,40 +158,41 @@ def tints(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     for name in enough_groups(train, classes) if train["tinted"].any() else ():
         inside = train["label"] == name
         of_class = groups.index.get_level_values("label") == name
-        counts = [[with_tint.sum(), (~with_tint).sum()] for with_tint in (groups[of_class], groups[~of_class])]
+        numbers = [[with_tint.sum(), (~with_tint).sum()] for with_tint in (groups[of_class], groups[~of_class])]
         rows[name] = {
             "tinted": int(train.loc[inside, "tinted"].sum()),
             "images": int(inside.sum()),
             "tinted others": int(train.loc[~inside, "tinted"].sum()),
             "others": int((~inside).sum()),
-            "p": float(stats.fisher_exact(counts, alternative="greater").pvalue),
+            "p": float(stats.fisher_exact(numbers, alternative="greater").pvalue),
         }
     columns = ["tinted", "images", "tinted others", "others", "p"]
     counted = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("class")
-    return counted.assign(p=_holm(counted["p"].to_numpy(dtype=float)))
+    return counted.assign(p=holm(counted["p"].to_numpy(dtype=float)))
 
 
 def tint_sentences(table: pd.DataFrame) -> str:
     """Return the meaning of `tints`: a paragraph for each class that is tinted more often than the others, or ""."""
     return "\n\n".join(
         f"{row['tinted']:.0f} of {row['images']:.0f} {name} training images are tinted, {row['tinted others']:.0f} of "
-        f"{row['others']:.0f} others (Fisher's exact p {_p(row['p'])}): colour can reveal the class."
+        f"{row['others']:.0f} others (Fisher's exact p {p_text(row['p'])}): colour can reveal the class."
         for name, row in table[table["p"] < 0.01].iterrows()
     )
 
 
 def missing_values(manifest: Manifest) -> pd.DataFrame:
-    """Return the number of images without a value, per class (rows, in class order, then all) and column."""
-    frame = manifest.frame
+    """Return the number of images without a value, per class or finding (rows, in order, then all) and column."""
+    frame, names = counts.by_label(manifest)
     columns = {}
     for name in manifest.metadata:
         unknown = frame[name].isna() | (frame[name] == "")  # the adapters know how "not told" is spelt
-        counts = unknown.groupby(frame["label"]).sum().reindex(list(manifest.classes), fill_value=0)
-        columns[name] = [*counts, int(unknown.sum())]
-    return pd.DataFrame(columns, index=pd.Index([*manifest.classes, "all"], name="class"))
+        by_label = unknown.groupby(frame["label"]).sum().reindex(names, fill_value=0)
+        every = manifest.frame[name].isna() | (manifest.frame[name] == "")
+        columns[name] = [*by_label, int(every.sum())]
+    return pd.DataFrame(columns, index=pd.Index([*names, "all"], name=counts.kind(manifest)))
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
+def holm(p: np.ndarray) -> np.ndarray:
     """Return the values of p corrected for their number by Holm's step-down method (1979)."""
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(p))
@@ -193,17 +200,18 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """Return a value of p in words: "= 0.012"."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _area(ranks: np.ndarray, inside: np.ndarray) -> float:
+def rank_area(ranks: np.ndarray, inside: np.ndarray) -> float:
     """Return the area under the ROC curve of ranks, by Mann and Whitney's U."""
     positive, negative = inside.sum(), (~inside).sum()
     return float((ranks[inside].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def _standard_error(area: float, positive: int, negative: int) -> float:
+def standard_error(area: float, positive: int, negative: int) -> float:
     """Return the standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143, 1982, eq. 2)."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (positive - 1) * (q1 - area**2) + (negative - 1) * (q2 - area**2)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
 
+from scanbook.data import presence
 from scanbook.data.manifest import Manifest
 from scanbook.data.quality.differences import tinted
 
@@ -40,8 +41,9 @@ def planted(
     if "blank" not in hidden:
         detected["dark"] |= detected.pop("blank")
     groups = exact.groupby("copy_group")["image_id"].agg(frozenset)
-    labels = manifest.frame.set_index("image_id")["label"]
-    conflicting = {group for group in groups if labels[list(group)].nunique() > 1}
+    copy_group = manifest.frame["image_id"].map(exact.set_index("image_id")["copy_group"])
+    in_conflict = set(manifest.frame.loc[presence.conflicts(manifest, copy_group).any(axis=1), "image_id"])
+    conflicting = {group for group in groups if group & in_conflict}
     detected |= {"conflicting_labels": conflicting, "exact_duplicates": set(groups) - conflicting}
     detected["near_duplicates"] = {frozenset(pair) for pair in near[["image_id", "other"]].itertuples(index=False)}
     rows = {}

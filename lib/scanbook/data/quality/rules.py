@@ -32,11 +32,24 @@ def enough_groups(train: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     return [name for name in classes if groups.get(name, 0) >= FEWEST_GROUPS]
 
 
+def finding_groups(manifest: Manifest) -> pd.DataFrame:
+    """Return the groups of training with and without each finding: columns `with` and `without`, by finding."""
+    rows = manifest.rows(TRAIN)
+    group = pd.factorize(manifest.frame["group"].iloc[rows])[0]
+    values = manifest.labels.values[rows]
+    counts = [[len(np.unique(group[column == state])) for state in (1, 0)] for column in values.T]
+    return pd.DataFrame(counts, list(manifest.findings), ["with", "without"])
+
+
 def small_classes(manifest: Manifest) -> str:
-    """Return which classes are too small to look for shortcuts, in a sentence; "" for none."""
+    """Return which classes or findings are too small to look for shortcuts, in a sentence; "" for none."""
     train = manifest.frame.iloc[manifest.rows(TRAIN)]
-    enough, groups = enough_groups(train, manifest.classes), train.groupby("label")["group"].nunique()
-    small = [f"{name} ({groups.get(name, 0)})" for name in manifest.classes if name not in enough]
+    if manifest.findings:
+        groups = finding_groups(manifest).min(axis=1)
+        enough = groups.index[groups >= FEWEST_GROUPS]
+    else:
+        enough, groups = enough_groups(train, manifest.classes), train.groupby("label")["group"].nunique()
+    small = [f"{name} ({groups.get(name, 0)})" for name in manifest.names if name not in enough]
     if not small:
         return ""
     names = ", ".join(small[:_NAMED]) + (f" and {len(small) - _NAMED} others" if len(small) > _NAMED else "")

@@ -25,10 +25,10 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "mean colour": ("red", "green", "blue", "saturation"),
 }
 """Columns that each of the small models sees."""
-_FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
+FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
 _MOST = 3000
-_FOLDS = 5
-_ROUNDS = 200
+FOLDS = 5
+ROUNDS = 200
 
 
 def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.DataFrame:
@@ -49,16 +49,16 @@ def shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) -> pd.Da
         half. No row where fewer than two classes have enough groups.
     """
     columns = ["auc", "low", "high", "class", "class_auc", "images", "above chance"]
-    features = _features(quality, manifest)
+    features = image_features(quality, manifest)
     features = features[features["label"].isin(enough_groups(features, manifest.classes))].reset_index(drop=True)
-    table = _sample(features, seed)
+    table = sample_images(features, seed)
     groups = table.groupby("label")["group"].nunique()
-    folds = min(_FOLDS, int(groups.min())) if len(groups) > 1 else 0
+    folds = min(FOLDS, int(groups.min())) if len(groups) > 1 else 0
     rows = {}
     if folds >= 2:
         y, group = pd.Categorical(table["label"]).codes, pd.factorize(table["group"])[0]
         splits = list(group_folds(y, group, folds, seed))
-        weights = np.concatenate([np.ones((1, len(y)), np.float32), group_weights(group, _ROUNDS, seed)])
+        weights = np.concatenate([np.ones((1, len(y)), np.float32), group_weights(group, ROUNDS, seed)])
         # Resamples of the test images do not vary the models: Nadeau and Bengio's correction (2003) of the variance.
         widened = np.sqrt(1 + folds / (folds - 1))
         for name, features in VIEWS.items():
@@ -86,7 +86,7 @@ def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) ->
         f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). "
         + (
             "Part of that may be the disease, and part how the images were taken."
-            if name in _FROM_PIXELS
+            if name in FROM_PIXELS
             else "This is not a sign of a disease: it is a shortcut."
         )
         for name, row in table[table["above chance"]].sort_values("auc", ascending=False).iterrows()
@@ -95,9 +95,10 @@ def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) ->
     return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
 
 
-def _features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+def image_features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """Return the columns of `VIEWS` of the readable training images, with `row`, their position in the manifest."""
     table = quality.drop(columns="image_id").join(manifest.frame[["label", "group", "path", "split"]])
-    table = table[(table["split"] == TRAIN) & (table["error"] == "")].reset_index(drop=True)
+    table = table[(table["split"] == TRAIN) & (table["error"] == "")].reset_index(names="row")
     stem = table["path"].map(lambda path: Path(path).stem)
     digits = stem.str.replace(r"\D", "", regex=True)
     last = stem.str.extract(r"(\d{1,15})(?!.*\d)", expand=False)
@@ -110,7 +111,19 @@ def _features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     )
 
 
-def _sample(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def encode(features: pd.DataFrame) -> ColumnTransformer:
+    """Return what turns the columns of a view into numbers."""
+    text = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
+    steps: list[tuple[str, object, object]] = [
+        (name, CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=200, binary=True), name)
+        if name == "stem"
+        else (name, OneHotEncoder(handle_unknown="ignore"), [name])
+        for name in text
+    ]
+    return ColumnTransformer(steps, remainder="passthrough", sparse_threshold=0)
+
+
+def sample_images(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return at most 3,000 rows; classes keep their shares, except rare ones, of which at least 50 rows stay."""
     if len(table) <= _MOST:
         return table
@@ -125,19 +138,12 @@ def _areas(
     """Return areas under the ROC curves of out-of-fold probabilities, by row of weights and class, mean over folds."""
     classes = int(y.max()) + 1
     areas = np.full((len(folds), len(weights), classes), np.nan)
-    text = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
     for fold, (train, test) in enumerate(folds):
         if (features.nunique() <= 1).all():  # constant features: chance level for every class
             areas[fold] = 0.5
             continue
-        steps: list[tuple[str, object, object]] = [
-            (name, CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=200, binary=True), name)
-            if name == "stem"
-            else (name, OneHotEncoder(handle_unknown="ignore"), [name])
-            for name in text
-        ]
         model = make_pipeline(
-            ColumnTransformer(steps, remainder="passthrough", sparse_threshold=0),
+            encode(features),
             ExtraTreesClassifier(30, min_samples_leaf=5, max_features=0.5, class_weight="balanced", random_state=seed),
         )
         model.fit(features.iloc[train], y[train])

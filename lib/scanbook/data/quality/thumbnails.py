@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from scanbook.data import images
+from scanbook.data import counts, images
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.errors import ImageError
 
@@ -34,24 +34,30 @@ _MOST_EXAMPLES = 72
 
 
 def class_examples(manifest: Manifest, count: int = 6) -> tuple[list[np.ndarray], list[str]]:
-    """Return the first training images of every class, in class order, as `thumbnails`, and the class of each.
+    """Return the first training images of every class or finding, in order, as `thumbnails`, and the label of each.
 
     Of many classes there are fewer images than `count` of each; of more than 72, one image of each of the largest and
-    of the smallest classes.
+    of the smallest classes. An image of few findings comes before one of many.
     """
-    frame = manifest.frame[manifest.frame["split"] == TRAIN]
-    sizes = frame["label"].value_counts().reindex(list(manifest.classes), fill_value=0)
-    names, by_size = list(manifest.classes), sizes.sort_values(ascending=False, kind="stable").index
+    frame, names = counts.by_label(manifest, manifest.frame.iloc[manifest.rows(TRAIN)])
+    sizes = frame["label"].value_counts().reindex(names, fill_value=0)
+    by_size = sizes.sort_values(ascending=False, kind="stable").index
     if len(names) > _MOST_EXAMPLES:
         names = [*by_size[: _MOST_EXAMPLES // 2], *by_size[-(_MOST_EXAMPLES // 2) :]]
     count = min(count, max(1, _MOST_EXAMPLES // len(names)))
+    if manifest.findings:  # the rows of one image share its index
+        frame = frame.iloc[np.argsort(frame.groupby(level=0)["label"].transform("size").to_numpy(), kind="stable")]
     rows = pd.concat([frame[frame["label"] == name].head(count) for name in names])
-    return thumbnails(manifest, rows["image_id"]), rows["label"].tolist()
+    captions = rows["label"]
+    if manifest.findings:
+        whole = manifest.frame["label"].loc[rows.index].str.split(", ").str.len() - 1
+        captions = captions.where(whole == 0, captions + " (and " + whole.astype(str) + " more)")
+    return thumbnails(manifest, rows["image_id"]), captions.tolist()
 
 
 def examples_title(manifest: Manifest) -> str:
-    """Return which classes `class_examples` shows."""
-    count, each = len(manifest.classes), _MOST_EXAMPLES // 2
+    """Return which classes or findings `class_examples` shows."""
+    count, each = len(counts.by_label(manifest, manifest.frame.head(0))[1]), _MOST_EXAMPLES // 2
     which = f" of the {each} largest and the {each} smallest of {count:,} classes" if count > _MOST_EXAMPLES else ""
     return f"Training images{which}"
 

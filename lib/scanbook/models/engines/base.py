@@ -14,7 +14,7 @@ Precision = Literal["fp32", "int8"]
 PARITY = 1e-3
 """Largest difference of logits between engines, as a share of their spread, that still counts as the same model."""
 INT8_LOSS = 0.01
-"""Largest loss of accuracy for which int8 may be used: one point."""
+"""Largest loss of accuracy, and of findings also of macro AUROC, for which int8 may be used: one point."""
 
 CHUNK = 512
 """Images of a file that are in memory at the same time."""
@@ -88,13 +88,14 @@ def rejection_reason(precision: Precision, reference: np.ndarray, other: np.ndar
     """Return why an engine may not replace the trained network; "" if it may.
 
     In float32 its logits must be the same, within `PARITY`. In int8 they cannot be; its accuracy must be the same,
-    within `INT8_LOSS`.
+    within `INT8_LOSS`. Of findings, which are mostly absent, the ranking must be the same, too: macro AUROC.
 
     Args:
         precision: Precision of the engine.
         reference: Logits of the trained network by Keras, `(n, k)`.
         other: Logits of the same images by the engine.
-        y_true: True classes, int `(n,)`, of images that are not training images.
+        y_true: True classes, int `(n,)`, of images that are not training images; or their findings, float `(n, k)`: 1
+            present, 0 absent, NaN not labelled.
 
     Returns:
         One line with the deciding figures.
@@ -109,13 +110,35 @@ def rejection_reason(precision: Precision, reference: np.ndarray, other: np.ndar
             f"fp32: logits differ from Keras's by {difference:.2g} of their spread on {len(other)} images, "
             f"at most {PARITY:g} is allowed"
         )
-    correct, expected = (int((logits.argmax(1) == y_true).sum()) for logits in (other, reference))
-    if (expected - correct) / len(other) <= INT8_LOSS:
+    return _loss_of_int8(reference, other, y_true)
+
+
+def _loss_of_int8(reference: np.ndarray, other: np.ndarray, y_true: np.ndarray) -> str:
+    """Return the line of an int8 model that loses more than `INT8_LOSS`; "" if none does; see `rejection_reason`."""
+    labelled = ~np.isnan(y_true)
+    count, answers = int(labelled.sum()), "images" if y_true.ndim == 1 else "labels"
+    correct, expected = (int((_answers(logits, y_true) == y_true).sum()) for logits in (other, reference))
+    if expected - correct > INT8_LOSS * count + 1e-9:
+        return (
+            f"int8: right on {correct} of {count} {answers} ({correct / count:.1%}), Keras in float32 on {expected} "
+            f"({expected / count:.1%}); it may lose {100 * INT8_LOSS:g} % of the {answers}"
+        )
+    if y_true.ndim == 1:
         return ""
-    return (
-        f"int8: right on {correct} of {len(other)} images ({correct / len(other):.1%}), Keras in float32 on {expected} "
-        f"({expected / len(other):.1%}); it may lose {100 * INT8_LOSS:g} % of the images"
-    )
+    from scanbook.evaluation.metrics import auroc  # here: a bundle has this module, and none of evaluation
+
+    area, full = (float(auroc(y_true, logits.astype(np.float64))[0]) for logits in (other, reference))
+    if full - area > INT8_LOSS:
+        return (
+            f"int8: macro AUROC {area:.3f} on {len(other)} images, Keras in float32 {full:.3f}; it may lose "
+            f"{INT8_LOSS:g}"
+        )
+    return ""
+
+
+def _answers(logits: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+    """Return the most probable class of each image, `(n,)`; of findings, 1 where one is probable, `(n, k)`."""
+    return logits.argmax(1) if y_true.ndim == 1 else (logits > 0).astype(y_true.dtype)
 
 
 def size_on_disk(path: Path) -> int:

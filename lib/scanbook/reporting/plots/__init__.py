@@ -1,5 +1,6 @@
 """Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
 
+from scanbook.reporting.plots import style
 from scanbook.reporting.plots.cost import cost_of_prediction
 from scanbook.reporting.plots.data import (
     category_by_class,
@@ -22,6 +23,15 @@ from scanbook.reporting.plots.evaluation import (
     roc_arms,
     roc_curves,
 )
+from scanbook.reporting.plots.findings import (
+    co_errors,
+    finding_answers,
+    finding_bars,
+    finding_coverage,
+    finding_reliability_diagrams,
+    finding_robustness,
+    finding_subgroup_bars,
+)
 from scanbook.reporting.plots.hardware import (
     latency_percentiles,
     layer_times,
@@ -30,6 +40,7 @@ from scanbook.reporting.plots.hardware import (
     throughput_by_batch,
     training_bars,
 )
+from scanbook.reporting.plots.labels import areas_by_finding, co_occurrence, findings_per_image, label_states
 from scanbook.reporting.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
 from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, score_panels, unet_curves
 from scanbook.reporting.plots.trust import (

@@ -17,6 +17,7 @@ _SPLITS = ("train", "validation", "test", "")
 _LEVELS = ", levels of 0 to 255"
 _UNITS = dict.fromkeys(("brightness", "contrast", "saturation", "red_minus_blue", "green_minus_magenta"), _LEVELS)
 _UNITS["sharpness"] = ", log10 of the Laplacian's variance"
+_PLURAL = {"class": "classes", "finding": "labels"}
 _MOST_CLASSES = 12
 _MOST_VALUES = 30
 """Different texts beyond which a column of metadata has no figure."""
@@ -29,17 +30,20 @@ _MOST_IMAGES = 72
 
 
 @style.styled
-def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
+def class_counts(frame: pd.DataFrame, classes: Sequence[str], kind: str = "class") -> Figure:
     """Draw the number of images of each class in each split; of many classes, of the largest and the smallest.
 
     Args:
-        frame: A manifest's frame: one row per image, with columns label, split and group.
-        classes: Class names in their order.
+        frame: A manifest's frame, or the one of `counts.by_label`: rows of one image share its index; columns label,
+            split and group.
+        classes: Names of the classes or findings in their order.
+        kind: "class" or "finding".
     """
     counts = pd.crosstab(frame["label"], frame["split"]).reindex(index=list(classes), fill_value=0)
     splits = [split for split in _SPLITS if split in counts.columns]
-    totals = {split: counts[split].sum() for split in splits}
-    shown, note = style.extremes(counts.sum(axis=1), "classes", ("largest", "smallest"))
+    images = _each_once(frame)
+    totals = images["split"].value_counts()
+    shown, note = style.extremes(counts.sum(axis=1), _PLURAL[kind], ("largest", "smallest"))
     counts = counts.loc[shown]
     height = 0.8 / max(len(splits), 1)
     figure, axis = style.subplots(figsize=(style.WIDTH, 0.8 + len(shown) * max(0.34, 0.22 * len(splits))))
@@ -51,9 +55,9 @@ def class_counts(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
     style.row_labels(axis, [name_of(label) for label in shown])
     style.split_extremes(axis, len(shown), note)
     axis.margins(x=0.1)
-    axis.set(xlabel="images", ylabel="class")
-    groups = style.count_of(frame["group"].nunique(), "group")
-    title = f"Images per class and split ({style.count_of(len(frame), 'image')} in {groups})"
+    axis.set(xlabel="images", ylabel=kind)
+    groups = style.count_of(images["group"].nunique(), "group")
+    title = f"Images per {kind} and split ({style.count_of(len(images), 'image')} in {groups})"
     axis.set_title(f"{title}\n{note}".strip())
     if splits != [""]:
         axis.legend(title="split", loc="upper left", bbox_to_anchor=(1.02, 1))  # bars may fill the whole chart
@@ -87,7 +91,9 @@ def montage(
 
 
 @style.styled
-def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]) -> Figure:
+def image_statistics(
+    frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str], kind: str = "class"
+) -> Figure:
     """Draw the distributions of measured properties of the images by class, one panel per property.
 
     Of many classes each panel shows those with the highest and the lowest medians of its property.
@@ -95,44 +101,47 @@ def image_statistics(frame: pd.DataFrame, columns: Sequence[str], classes: Seque
     Args:
         frame: One row per image, with column label and the numeric `columns`; a name ends with its unit, "width_px".
         columns: Properties to show.
-        classes: Class names in their order.
+        classes: Names of the classes or findings in their order.
+        kind: "class" or "finding", as in `class_counts`.
     """
-    shown = {column: _extreme_medians(frame, column, classes, _MOST_VIOLINS, _EXTREME_VIOLINS) for column in columns}
+    limits = (_MOST_VIOLINS, _EXTREME_VIOLINS)
+    shown = {column: _extreme_medians(frame, column, classes, kind, *limits) for column in columns}
     height = 0.9 + 0.32 * max(len(names) for names, _ in shown.values())
     alike = len(classes) <= _MOST_VIOLINS
     figure, grid, axes = style.panels(len(columns), 2, style.WIDTH / 2 + 0.5, height, sharey=alike)
     for axis, (column, (names, note)) in zip(axes, shown.items(), strict=True):
-        _violins(axis, frame, column, names)
+        _violins(axis, frame, column, names, kind)
         style.row_labels(axis, [name_of(label, 40 if alike else 24) for label in names])
         style.split_extremes(axis, len(names), note)
         axis.set_xlabel(style.readable(column) + _UNITS.get(column, ""))
     for axis in grid[:, 1:].flat:
         axis.set_ylabel("")
-    title = f"Image statistics by class ({style.count_of(len(frame), 'image')}; dashes: quartiles)"
+    title = f"Image statistics by {kind} ({style.count_of(len(_each_once(frame)), 'image')}; dashes: quartiles)"
     note = next((f"\nin each panel {note.split(';')[0]}" for _, note in shown.values() if note), "")
     style.headline(figure, title + note)
     return figure
 
 
 def metadata_by_class(
-    frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]
+    frame: pd.DataFrame, columns: Sequence[str], classes: Sequence[str], kind: str = "class"
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the name and the figure of each column of metadata; none of a column with many different texts.
 
     Args:
-        frame: The manifest's table.
+        frame: The manifest's table, or that of `counts.by_label`.
         columns: Its columns of metadata.
-        classes: Class names in their order.
+        classes: Names of the classes or findings in their order.
+        kind: "class" or "finding", as in `class_counts`.
     """
     for column in columns:
         if pd.api.types.is_numeric_dtype(frame[column]):
-            yield column, numeric_by_class(frame, column, classes)
+            yield column, numeric_by_class(frame, column, classes, kind)
         elif frame[column].nunique() <= _MOST_VALUES:
-            yield column, category_by_class(frame, column, classes)
+            yield column, category_by_class(frame, column, classes, kind)
 
 
 @style.styled
-def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
+def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str], kind: str = "class") -> Figure:
     """Draw the distribution of one number, such as age, in each class, with how many images have it.
 
     Of many classes, those with the highest and the lowest medians are shown.
@@ -140,23 +149,24 @@ def numeric_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -
     Args:
         frame: One row per image, with columns label and `column` (numeric, NaN where missing).
         column: What to show; its name ends with its unit, "age_years".
-        classes: Class names in their order.
+        classes: Names of the classes or findings in their order.
+        kind: "class" or "finding", as in `class_counts`.
     """
     rows = frame[frame[column].notna()]
-    shown, note = _extreme_medians(rows, column, classes)
+    shown, note = _extreme_medians(rows, column, classes, kind)
     figure, axis = style.subplots(figsize=(style.WIDTH, 1 + 0.42 * len(shown)))
-    _violins(axis, rows, column, shown)
+    _violins(axis, rows, column, shown, kind)
     counts = rows["label"].value_counts()
     style.row_labels(axis, [f"{name_of(label)} (n = {counts.get(label, 0):,})" for label in shown])
     style.split_extremes(axis, len(shown), note)
-    recorded = f"recorded: {len(rows):,} of {style.count_of(len(frame), 'image')}"
-    title = f"{_capital(column)} by class ({recorded}; dashes: quartiles)"
+    recorded = f"recorded: {len(_each_once(rows)):,} of {style.count_of(len(_each_once(frame)), 'image')}"
+    title = f"{_capital(column)} by {kind} ({recorded}; dashes: quartiles)"
     axis.set_title(f"{title}\n{note.split(';')[0]}".strip())
     return figure
 
 
 @style.styled
-def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> Figure:
+def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str], kind: str = "class") -> Figure:
     """Draw the shares of the values of one attribute, such as sex or camera, in each class.
 
     Of many classes, those with the most and the least of the most frequent value are shown.
@@ -164,7 +174,8 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     Args:
         frame: One row per image, with columns label and `column`; a missing value is shown as "not recorded".
         column: The attribute.
-        classes: Class names in their order.
+        classes: Names of the classes or findings in their order.
+        kind: "class" or "finding", as in `class_counts`.
     """
     values = frame[column].astype(object).fillna("not recorded").astype(str)
     counts = pd.crosstab(frame["label"], values).reindex(index=list(classes), fill_value=0)
@@ -173,7 +184,7 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
     shares = counts.div(totals.clip(lower=1), axis=0) * 100
     most = name_of(shares.columns[0])
     first = shares.iloc[:, 0].where(totals > 0)
-    shown, note = style.extremes(first, "classes", (f"with the most “{most}”", "with the least"))
+    shown, note = style.extremes(first, _PLURAL[kind], (f"with the most “{most}”", "with the least"))
     shares = shares.loc[shown]
     figure, axis = style.subplots(figsize=(style.WIDTH, 1.1 + 0.42 * len(shown)))
     left = np.zeros(len(shown))
@@ -187,17 +198,19 @@ def category_by_class(frame: pd.DataFrame, column: str, classes: Sequence[str]) 
         left += shares[value].to_numpy()
     style.row_labels(axis, [f"{name_of(label)} (n = {totals[label]:,})" for label in shown])
     style.split_extremes(axis, len(shown), note)
-    axis.set(xlabel="share of the class's images, %", ylabel="class", xlim=(0, 100))
-    title = f"{_capital(column)} by class ({style.count_of(len(frame), 'image')})"
+    axis.set(xlabel=f"share of the {kind}'s images, %", ylabel=kind, xlim=(0, 100))
+    title = f"{_capital(column)} by {kind} ({style.count_of(len(_each_once(frame)), 'image')})"
     axis.set_title(f"{title}\n{note.split(';')[0]}".strip())
     axis.legend(title=name_of(column), loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _extreme_medians(frame: pd.DataFrame, column: str, classes: Sequence[str], *limits: int) -> tuple[list[str], str]:
+def _extreme_medians(
+    frame: pd.DataFrame, column: str, classes: Sequence[str], kind: str, *limits: int
+) -> tuple[list[str], str]:
     """Return the classes that a chart of one number shows, and a line of its title that says so."""
     medians = frame.groupby("label")[column].median().reindex(list(classes))
-    return style.extremes(medians, "classes", ("with the highest", "with the lowest medians"), *limits)
+    return style.extremes(medians, _PLURAL[kind], ("with the highest", "with the lowest medians"), *limits)
 
 
 def _capital(column: str) -> str:
@@ -205,34 +218,40 @@ def _capital(column: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str]) -> None:
+def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per image of a table in which an image has a row for each of its findings."""
+    return frame[~frame.index.duplicated()]
+
+
+def _violins(axis: Axes, frame: pd.DataFrame, column: str, classes: Sequence[str], kind: str) -> None:
     import seaborn as sns  # slow to import, and only violins need it
 
     shape = {"orient": "h", "cut": 0, "density_norm": "width", "inner": "quart"}
     look = {"color": style.COLOURS[5], "linecolor": style.INK, "linewidth": 1}
-    sns.violinplot(frame, x=column, y="label", order=list(classes), ax=axis, **shape, **look)
+    sns.violinplot(frame.reset_index(drop=True), x=column, y="label", order=list(classes), ax=axis, **shape, **look)
     style.row_labels(axis, [name_of(label) for label in classes])
-    axis.set(xlabel=name_of(column), ylabel="class")
+    axis.set(xlabel=name_of(column), ylabel=kind)
 
 
 @style.styled
-def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
+def image_sizes(frame: pd.DataFrame, classes: Sequence[str], kind: str = "class") -> Figure:
     """Draw the widths and heights of the images, one marker per class; markers grow with the number of images.
 
     Args:
         frame: One row per image, with columns label, width_px and height_px.
         classes: Class names in their order; where there are more than 12, all images are one series.
+        kind: "class" or "finding", as in `class_counts`.
     """
     if frame.empty:
         return style.note("Image sizes: no image")
     distinct = frame.groupby(["width_px", "height_px"]).ngroups
     if distinct == 1:
         width, height = frame[["width_px", "height_px"]].iloc[0]
-        return style.note(f"All {len(frame):,} images: {width:.0f} × {height:.0f} pixels")
+        return style.note(f"All {len(_each_once(frame)):,} images: {width:.0f} × {height:.0f} pixels")
     figure, axis = style.subplots(figsize=(style.WIDTH, 4))
     series = {name: frame[frame["label"] == name] for name in classes}
     if len(classes) > _MOST_CLASSES:
-        series = {"all classes": frame}
+        series = {f"all {_PLURAL[kind]}": _each_once(frame)}
     for index, (label, rows) in enumerate(series.items()):
         sizes = rows.groupby(["width_px", "height_px"]).size().reset_index(name="images")
         areas = 24 + 260 * sizes["images"] / len(frame)
@@ -244,9 +263,9 @@ def image_sizes(frame: pd.DataFrame, classes: Sequence[str]) -> Figure:
         margin = max(0.08 * (high - low), 0.05 * high)
         set_limits(low - margin, high + margin)
     axis.set(xlabel="width, pixels", ylabel="height, pixels")
-    counts = f"{style.count_of(distinct, 'size')} in {style.count_of(len(frame), 'image')}"
+    counts = f"{style.count_of(distinct, 'size')} in {style.count_of(len(_each_once(frame)), 'image')}"
     axis.set_title(f"Image sizes ({counts}; larger marker: more images)")
-    axis.legend(title="class (sizes)", loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(title=f"{kind} (sizes)", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -13,7 +13,18 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from scanbook.evaluation import METRICS, Difference, Predictions, per_class, reliability, summary
+from scanbook.evaluation import (
+    METRICS,
+    AnyPredictions,
+    Difference,
+    FindingPredictions,
+    Predictions,
+    per_class,
+    reliability,
+    summary,
+)
+from scanbook.evaluation.metrics import class_auroc
+from scanbook.evaluation.summary import by_name
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -133,12 +144,12 @@ def confusions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @style.styled
-def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> Figure:
+def roc_curves(predictions: AnyPredictions, rounds: int = 1000, seed: int = 0) -> Figure:
     """Draw one-vs-rest ROC curves and their mean, with AUROC and its 95 % interval over patients.
 
     Of two classes, whose curves mirror each other, only the second is shown. The mean is over sensitivities at equal
     false-positive rates. Classes without images have no curve. Of more than 20 classes, those with the highest and
-    lowest areas have one.
+    lowest areas have one. Findings have curves like classes, of the images that are labelled for them.
 
     Args:
         predictions: Of n images.
@@ -148,14 +159,15 @@ def roc_curves(predictions: Predictions, rounds: int = 1000, seed: int = 0) -> F
     figure, axis = style.subplots(figsize=(style.WIDTH + 1.5, 4.6))
     note = _roc(axis, predictions, rounds, seed, _MOST_CLASS_CURVES, ends=_EXTREME_CURVES)
     axis.set_ylabel("sensitivity")
-    title = f"ROC curves, each class against the rest ({style.count_of(len(predictions), 'image')})"
+    what = "finding" if isinstance(predictions, FindingPredictions) else "class against the rest"
+    title = f"ROC curves, each {what} ({style.count_of(len(predictions), 'image')})"
     axis.set_title(f"{title}\n{note}".strip())
     axis.legend(title="AUROC (95 % interval)", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
     return figure
 
 
 @style.styled
-def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0) -> Figure:
+def roc_arms(arms: Mapping[str, AnyPredictions], rounds: int = 1000, seed: int = 0) -> Figure:
     """Draw ROC curves of several arms side by side, with AUROC and its 95 % interval over patients.
 
     Of two classes only the second is shown; of three or four, each against the rest and their mean; of more, the mean
@@ -179,37 +191,52 @@ def roc_arms(arms: Mapping[str, Predictions], rounds: int = 1000, seed: int = 0)
     return figure
 
 
-def _roc(axis: Axes, predictions: Predictions, rounds: int, seed: int, most: int, *, ends: int = 0) -> str:
+def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: int, *, ends: int = 0) -> str:
     """Draw the curve of each class where there are at most `most`, their mean, and the line of chance.
 
     Of more classes, draw those of the `ends` highest and lowest areas, and return a line of the title that says so.
     """
-    table = per_class(predictions, rounds, seed)
-    classes = table.index[1:] if len(table) == 2 else table.index
+    table, kind, mean = _areas(predictions, rounds, seed)
+    classes = table.index[1:] if len(table) == 2 and kind == "classes" else table.index
     classes = [name for name in classes if np.isfinite(table.loc[name, "auroc"])]
     drawn, note = list(classes) if len(classes) <= most else [], ""
     if len(classes) > most and ends:
         kinds = ("with the highest", "with the lowest areas")
-        drawn, note = style.extremes(table.loc[classes, "auroc"], "classes", kinds, most, ends)
+        drawn, note = style.extremes(table.loc[classes, "auroc"], kind, kinds, most, ends)
     steps = np.linspace(0, 1, 201)
     curves = {}
     for name in classes:
-        index = predictions.classes.index(name)
-        false, true, _ = roc_curve(predictions.y_true == index, predictions.probabilities[:, index])
+        index = predictions.names.index(name)
+        truth = predictions.y_true == index if kind == "classes" else predictions.y_true[:, index]
+        known = ~np.isnan(truth)
+        false, true, _ = roc_curve(truth[known], predictions.probabilities[known, index])
         curves[name] = false, true
     for index, name in enumerate(drawn):
         row = table.loc[name]
         area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
         label = f"{name_of(name)} (n = {row['support']:,.0f}): {area}"
         axis.plot(*curves[name], **style.line(index), markevery=0.1, linewidth=1.3, label=label)
-    if len(curves) > 1 and not predictions.absent:
-        row = summary(predictions, ("auroc",), rounds, seed).loc["auroc"]
-        label = f"mean of {len(curves)} classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        mean = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
-        axis.plot(steps, mean, color=style.INK, linewidth=3.5, label=label)
+    if len(curves) > 1 and mean is not None:
+        value, low, high = mean
+        label = f"mean of {len(curves)} {kind}: {value:.3f} ({low:.3f} to {high:.3f})"
+        average = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
+        axis.plot(steps, average, color=style.INK, linewidth=3.5, label=label)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
     return note
+
+
+def _areas(predictions: AnyPredictions, rounds: int, seed: int) -> tuple[pd.DataFrame, str, NDArray[np.float64] | None]:
+    """Return the AUROCs with intervals and counts (`support`), what they are of, and their mean where it is defined."""
+    if isinstance(predictions, FindingPredictions):
+        table = pd.DataFrame(by_name(predictions, {"auroc": class_auroc}, rounds, seed))
+        mean = table.iloc[-1].to_numpy(float)
+        table = table.iloc[:-1].set_axis(list(predictions.findings))
+        return table.assign(support=(predictions.y_true == 1).sum(axis=0)), "findings", mean
+    table = per_class(predictions, rounds, seed)
+    if len(table) < 3 or predictions.absent:
+        return table, "classes", None
+    return table, "classes", summary(predictions, ("auroc",), rounds, seed).loc["auroc"].to_numpy(float)
 
 
 @style.styled
@@ -272,18 +299,19 @@ def heat_maps(
 
 
 @style.styled
-def difference_plot(differences: Mapping[str, Difference], title: str) -> Figure:
+def difference_plot(differences: Mapping[str, Difference], title: str, quantity: str = "") -> Figure:
     """Draw paired differences with their 95 % intervals and the line of no difference; hollow where within noise.
 
     Args:
         differences: One per row, by name ("fine-tuned − frozen").
         title: What is compared, and on how many images.
+        quantity: Name of the axis; "" for that of the metric.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
     if table["value"].isna().all():
         return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
-    names, quantity = list(differences), f"{metrics[0].title}, difference"
+    names, quantity = list(differences), quantity or f"{metrics[0].title}, difference"
     if len(set(metrics)) > 1:
         quantity = "difference"
         names = [

@@ -32,7 +32,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
     columns = 2 if max(map(len, names), default=0) <= _LEGEND else 1
     rows = -(-(len(names) + 2) // columns)
     figure, axes = style.subplots(1, 2, figsize=(style.WIDTH + 1, 3.1 + 0.2 * rows))
-    for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of images"), strict=True):
+    for axis, measure, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy, nats", "share of labels"), strict=True):
         for index, history in enumerate(histories.values()):
             look = style.line(index)
             # a single epoch makes no line: only its marker, hollow for training, is visible
@@ -79,21 +79,22 @@ def policy_preview(
 
 @style.styled
 def mixed_batch(
-    images: NDArray[np.uint8], shares: NDArray[np.floating], classes: Sequence[str], title: str = "Mixed images"
+    images: NDArray[np.uint8], shares: NDArray[np.floating], names: Sequence[str], title: str = "Mixed images"
 ) -> Figure:
-    """Draw images of a batch mixed by mixup or cutmix, each with the shares of its classes.
+    """Draw images of a batch mixed by mixup or cutmix, each with the shares of its classes or findings.
 
     Args:
         images: RGB images `(m, h, w, 3)`, uint8.
-        shares: `(m, k)`, share of each class in each label.
-        classes: k names.
+        shares: `(m, k)`, share of each class or finding in each label; NaN, not labelled, is left out.
+        names: k names.
         title: Which policy.
     """
     figure, axes = style.image_grid(len(images), 6, extra=0.45)
     for axis, image, row in zip(axes, images, shares, strict=True):
         order = np.argsort(-row, kind="stable")
         axis.imshow(image)
-        style.caption(axis, " + ".join(f"{row[k]:.2f} {name_of(classes[k])}" for k in order if row[k] >= 0.005), 20)
+        parts = [f"{row[k]:.2f} {name_of(names[k])}" for k in order if row[k] >= 0.005]
+        style.caption(axis, " + ".join(parts) or "nothing known to be present", 20)
     style.headline(
         figure, f"{title} ({style.count_of(len(images), 'image')} of one batch, with the shares of their labels)"
     )

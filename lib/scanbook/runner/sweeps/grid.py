@@ -13,7 +13,7 @@ from typing import Any
 from scanbook import store
 from scanbook.config import Study, Sweep
 from scanbook.errors import DataError
-from scanbook.evaluation import Predictions
+from scanbook.evaluation import AnyPredictions, load_predictions
 from scanbook.reporting.records import read_json
 from scanbook.runner.freshness import Batch, study_fingerprint
 from scanbook.runner.index import SWEEP
@@ -52,7 +52,7 @@ class Result:
 
     trial: Trial
     facts: dict[str, Any]
-    validation: Predictions
+    validation: AnyPredictions
 
 
 class Grid:
@@ -87,7 +87,7 @@ class Grid:
         for trial, record in self.records.items():
             if facts := read_json(record):
                 with suppress(DataError):
-                    results.append(Result(trial, facts, Predictions.load(record.with_suffix(".csv"))))
+                    results.append(Result(trial, facts, load_predictions(record.with_suffix(".csv"))))
         return results
 
     def command(self, trial: Trial, launched: bool) -> list[str]:

@@ -31,7 +31,7 @@ def write(grid: Grid, results: Sequence[Result], failed: Sequence[Trial], exclud
     Returns:
         Path of the page.
     """
-    study, names = grid.batch.study, table.metrics(grid.batch.study)
+    study, names = grid.batch.study, table.metrics(grid.batch.study, results)
     standings, trials = table.standings(study, results), table.trials(study, results)
     store.atomic_write(grid.folder / "trials.csv", trials.to_csv(index=False))
     content = {
@@ -54,7 +54,7 @@ def write(grid: Grid, results: Sequence[Result], failed: Sequence[Trial], exclud
         .get_template("sweep.html.j2")
         .render(
             study=study,
-            key_result=table.key_result(study, standings),
+            key_result=table.key_result(standings),
             standings=standings,
             trials=trials.to_dict("records"),
             metrics={name: METRICS[name].title for name in names},

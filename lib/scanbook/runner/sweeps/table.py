@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook.config import Study
-from scanbook.evaluation import METRICS, Difference, Predictions, difference_over_seeds
+from scanbook.evaluation import METRICS, AnyPredictions, Difference, difference_over_seeds, has_findings
 from scanbook.runner.sweeps.grid import Result
 
 
@@ -46,17 +46,20 @@ class Standing:
         return f"{self.network}, augmentation {self.configuration[1]}"
 
 
-def metrics(study: Study) -> tuple[str, ...]:
+def metrics(study: Study, results: Sequence[Result]) -> tuple[str, ...]:
     """Return the names of the metrics that a sweep shows; the first one chooses."""
+    if results and has_findings(results[0].validation):
+        return "auroc", "auprc"
     return ("kappa", "auroc", "accuracy") if study.ordered else ("auroc", "accuracy")
 
 
 def trials(study: Study, results: Sequence[Result]) -> pd.DataFrame:
     """Return one row per trial: network, backbone, policy, seed, the metrics, log loss, epochs and seconds."""
+    names = metrics(study, results)
     rows = [
         {
             **{key: result.facts[key] for key in ("network", "backbone", "policy", "seed")},
-            **_measure(study, result.validation),
+            **_measure(names, result.validation),
             **{key: result.facts[key] for key in ("log loss", "epochs", "seconds")},
         }
         for result in results
@@ -74,10 +77,10 @@ def standings(study: Study, results: Sequence[Result]) -> list[Standing]:
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault(result.trial.configuration, []).append(result)
-    names = metrics(study)
+    names = metrics(study, results)
     unordered = []
     for configuration, members in groups.items():
-        rows = [_measure(study, result.validation) for result in members]
+        rows = [_measure(names, result.validation) for result in members]
         values = {name: [row[name] for row in rows] for name in names}
         seconds = [result.facts["seconds"] for result in members]
         unordered.append(Standing(configuration, members[0].facts["network"], values, seconds))
@@ -89,14 +92,15 @@ def standings(study: Study, results: Sequence[Result]) -> list[Standing]:
     return ordered
 
 
-def key_result(study: Study, standings: Sequence[Standing]) -> str:
+def key_result(standings: Sequence[Standing]) -> str:
     """Return the result of a sweep in a sentence or two."""
     if not standings:
         return "No trial is done."
     best, others = standings[0], standings[1:]
-    name = metrics(study)[0]
+    name = next(iter(best.values))
     if np.isnan(best.mean(name)):
-        return f"No configuration is best: {METRICS[name].title} is not defined, since validation lacks a class."
+        title, why = METRICS[name].title, "validation lacks a class, or both labels of every finding"
+        return f"No configuration is best: {title} is not defined, since {why}."
     seeds = len(best.values[name])
     sentence = f"Best on validation: {best.title}, {METRICS[name].title} {best.mean(name):.3f}"
     sentence += f" (mean of {seeds} seeds)." if seeds > 1 else " (one seed)."
@@ -109,5 +113,5 @@ def key_result(study: Study, standings: Sequence[Standing]) -> str:
     return f"{sentence} Not clearly different from it: {len(alike)} of the {len(others)} others ({titles})."
 
 
-def _measure(study: Study, validation: Predictions) -> dict[str, float]:
-    return {name: METRICS[name].point(validation.y_true, validation.probabilities) for name in metrics(study)}
+def _measure(names: Sequence[str], validation: AnyPredictions) -> dict[str, float]:
+    return {name: METRICS[name].point(validation.y_true, validation.probabilities) for name in names}

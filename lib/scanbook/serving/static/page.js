@@ -81,9 +81,15 @@ function show(page) {
   enhance();
 }
 
+// The exam and the finding that the form lets a reader choose, where the model has them.
+function options() {
+  return [...document.querySelectorAll(".option select, .option input")];
+}
+
 async function load(address, files) {
   const data = new FormData();
   for (const file of files) data.append(find("#image").name, file);
+  for (const option of options()) if (option.type !== "checkbox" || option.checked) data.append(option.name, option.value);
   const request = files.length ? { method: "POST", body: data } : {};
   showStatus(text("busy"));
   busy = true;
@@ -127,7 +133,12 @@ async function translate(link) {
   if (busy) return;
   const page = await load(link.href, sent);
   if (!page) return;
+  const before = options();
   show(page);
+  for (const [index, option] of options().entries()) {
+    option.value = before[index].value;
+    option.checked = before[index].checked;
+  }
   choose(chosen);
   find(".languages [aria-current]").focus();
 }

@@ -1,0 +1,236 @@
+"""Sections of the test report of a study of findings; `sections` calls them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scanbook import evaluation
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
+from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions
+from scanbook.evaluation.findings import in_words
+from scanbook.models import engines
+from scanbook.reporting import plots
+from scanbook.reporting.notebook import Session
+from scanbook.reporting.tables import with_interval
+
+if TYPE_CHECKING:
+    from scanbook.training import TrainedModel  # which imports Keras
+
+_EXPLAINED, _RIGHT, _WRONG, _FAILURES = 3, 3, 2, 18
+"""Findings with heat maps, the numbers of right and of wrong answers for each, and of wrong answers in the montage."""
+_FEW = 10
+"""Patients with a finding below which a reader is warned."""
+
+
+def show_calibration(session: Session, manifest: Manifest, tuned: TrainedModel) -> Calibration:
+    """Return the calibration of each finding, and show how each was calibrated."""
+    rows, logits = manifest.rows(VALIDATION), tuned.logits(VALIDATION)
+    group = manifest.frame["group"].to_numpy()[rows]
+    calibration = evaluation.fit_calibration(logits, manifest.label_values(VALIDATION), group, session.study.seed)
+    values = {"method": calibration.method, "slope": calibration.slope, "offset": calibration.offset}
+    table = pd.DataFrame(values, pd.Index(manifest.findings, name="finding"))
+    session.table("calibration", table.round(3), "Calibration: probability = sigmoid(slope × logit + offset)")
+    return calibration
+
+
+def show_test_report(session: Session, name: str, test: FindingPredictions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Show the metrics of all findings and of each, and say which of them rest on few patients.
+
+    Args:
+        session: Shows and keeps the results.
+        name: Name of the model.
+        test: Calibrated predictions.
+
+    Returns:
+        `evaluation.summary` and `evaluation.finding_report`.
+    """
+    summary, report = (
+        compute(test, **_options(session)) for compute in (evaluation.summary, evaluation.finding_report)
+    )
+    footnotes = [metric for metric in summary.index if metric in ("exact_match", "hamming")]
+    title = f"{name}: {len(test)} test images"
+    session.table("summary", summary.drop(index=footnotes).round(4), f"{title}, means over the findings")
+    session.table("per_finding", report.round(3), "Metrics by finding, of the images that are labelled for it")
+    figure = plots.finding_bars(report, title.replace(":", ","))
+    session.figure("summary", figure, "AUROC and AUPRC with 95 % intervals, by finding")
+    if test.absent:
+        session.say(
+            f"Never present, or never absent, on labelled test images: {', '.join(test.absent)}. They have no AUROC "
+            "and AUPRC, and the means are over the others."
+        )
+    few = report.iloc[:-1].drop(index=list(test.absent))
+    few = few[few["patients"] < _FEW]
+    if len(few):
+        counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
+        session.say(f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance.")
+    exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
+    session.say(
+        f"Footnote: at a probability of 0.5, all labels of an image are right for {exact} of the images (exact match), "
+        f"and {hamming} of the labels are wrong (Hamming loss). Both are high, or low, where most findings are rare."
+    )
+    return summary, report
+
+
+def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, str], test: FindingPredictions) -> None:
+    """Show the difference in AUROC of each finding, and which differ after Holm's correction.
+
+    Args:
+        session: Shows and keeps the results.
+        table: `evaluation.comparison`.
+        names: The two models.
+        test: Predictions of one of them.
+    """
+    tests = table.loc[[f"AUROC of {name} (DeLong)" for name in test.findings]].set_axis(list(test.findings))
+    shown, note = plots.style.extremes(tests["difference"], "findings", ("highest", "lowest differences"))
+    columns = ["difference", "low", "high", "p_value"]
+    rows = {str(name): Difference("auroc", *tests.loc[name, columns]) for name in shown}
+    title = f"AUROC by finding, {names[0]} minus {names[1]}, {len(test)} test images"
+    figure = plots.difference_plot(rows, f"{title}\n{note}".strip(), "AUROC, difference")
+    session.figure("finding_differences", figure, "Differences in AUROC by finding, with DeLong's 95 % intervals")
+    clear = tests.index[tests["p_holm"] < 0.05]
+    tested = int(tests["p_holm"].notna().sum())
+    differ = f"the AUROC of {', '.join(clear)} differs" if len(clear) else "no finding's AUROC differs clearly"
+    session.say(f"After Holm's correction for {tested} findings, {differ} (p below 0.05).")
+
+
+def show_errors(session: Session, validation: FindingPredictions, test: FindingPredictions) -> None:
+    """Show what is called present and absent at the thresholds, and which finding is taken for another."""
+    points = _points(session, validation, test, rounds=1)
+    errors, matrix = evaluation.finding_errors(test, points), evaluation.co_errors(test, points)
+    session.table("errors", errors, "Images by finding and answer, at the thresholds of section 7")
+    title = f"Answers at the thresholds, {len(test)} test images"
+    session.figure("errors", plots.finding_answers(errors, title), "What is called present, by finding")
+    session.table("co_errors", matrix.round(3), "Share called present (column) where another finding is (row)")
+    figure = plots.co_errors(matrix, len(test))
+    session.figure("co_errors", figure, "Findings that are called present where another one is")
+
+
+def show_operating_points(session: Session, validation: FindingPredictions, test: FindingPredictions) -> pd.DataFrame:
+    """Show thresholds and margins chosen on validation and applied to test; return `evaluation.finding_points`."""
+    study, options = session.study.evaluation, _options(session)
+    points = _points(session, validation, test, **options)
+    caption = f"Test results at thresholds of {study.specificity:.0%} specificity on validation"
+    session.table("operating_points", points.round(3), caption)
+    session.say(
+        "The margin is a distance from the threshold on the scale of logits. Nearer to it, the answer is *not sure*."
+    )
+    without = points.index[points["threshold"].isna()]
+    if len(without):
+        session.say(
+            f"No threshold is defined for {', '.join(without)}: on validation images that are labelled, it is never "
+            "present, or never absent."
+        )
+    usable = points[points["threshold"].notna() & points["prevalence"].between(0, 1, inclusive="neither")]
+    if len(usable):
+        stated = [name for name in study.prevalence if name in usable.index]
+        finding = stated[0] if stated else usable["positives"].idxmax()
+        threshold, prevalence = points.loc[finding, ["threshold", "prevalence"]]
+        curve = evaluation.prevalence_curve(test, [finding], threshold, **options)
+        figure = plots.prevalence_curve(curve, f"{finding}, {len(test)} test images", prevalence)
+        session.figure("prevalence", figure, f"Predictive values of {finding} by prevalence")
+    return points
+
+
+def show_selective_prediction(
+    session: Session, validation: FindingPredictions, test: FindingPredictions
+) -> pd.DataFrame:
+    """Show what is answered and how well, with the margins from validation; return `evaluation.finding_abstention`."""
+    points = _points(session, validation, test, rounds=1)
+    table = evaluation.finding_abstention(test, points, **_options(session))
+    curve = evaluation.finding_coverage_curve(test, points, **_options(session))
+    title = f"Answers farthest from the thresholds, {len(test)} test images"
+    figure = plots.finding_coverage(curve, title, table.iloc[-1])
+    session.figure("coverage", figure, "Sensitivity and specificity by the share of images answered")
+    share = session.study.evaluation.coverage
+    session.table("abstention", table.round(4), f"Answers when {share:.0%} of the validation images are answered")
+    return table
+
+
+def show_robustness(session: Session, curves: pd.DataFrame) -> None:
+    """Show AUROC by corruption, of all findings and of each; `curves` is of `robustness.test_image_curves`."""
+    session.figure("robustness", plots.finding_robustness(curves), "AUROC by corruption and severity")
+    prefix = "auroc: "
+    findings = [name for name in curves if name.startswith(prefix)]
+    worse = curves[curves["severity"] > 0].groupby("kind", sort=False)[["auroc", *findings]].mean().T
+    worse.insert(0, "original", curves.loc[curves["severity"] == 0, ["auroc", *findings]].iloc[0])
+    worse.index = pd.Index([MACRO, *(name.removeprefix(prefix) for name in findings)], name="finding")
+    worse.columns.name = None
+    session.table("robustness", worse.round(3), "AUROC by finding: original images, then means over five severities")
+
+
+def show_explanations(
+    session: Session,
+    manifest: Manifest,
+    images: np.ndarray,
+    model: Any,
+    test: FindingPredictions,
+    *,
+    points: pd.DataFrame,
+) -> None:
+    """Show heat maps of right and of wrong answers for the most frequent findings, and a check of these maps.
+
+    Args:
+        session: Shows and keeps the results.
+        manifest: The dataset, split.
+        images: Its pixels, uint8 `(n, h, w, 3)`.
+        model: A trained network.
+        test: Its predictions for the test images.
+        points: `evaluation.finding_points`.
+    """
+    from scanbook.inspection import grad_cam  # here, since it imports Keras
+
+    rows, size = manifest.rows(TEST), session.study.size
+    usable = points[points["threshold"].notna()].sort_values("positives", ascending=False, kind="stable").index
+    chosen = [
+        (int(row), test.findings.index(finding))
+        for finding in usable[:_EXPLAINED]
+        for correct, count in ((True, _RIGHT), (False, _WRONG))
+        for row in evaluation.confident(test, finding, points, correct=correct, count=count)
+    ]
+    if chosen:
+        places, columns = np.array(chosen).T
+        examples = images[rows[places]]
+        maps = engines.KerasEngine(grad_cam.add_heat_maps(model, Calibration.identity(len(test.findings))))
+        heat = grad_cam.grad_cam(maps.predict(examples)[1], columns, size)
+        figure = plots.heat_maps(examples, heat, [_caption(test, *pair) for pair in chosen])
+        names = ", ".join(usable[:_EXPLAINED])
+        session.figure("grad_cam", figure, f"Grad-CAM of {names}: the most confident right, then wrong answers of each")
+        check = grad_cam.randomisation_check(model, examples, session.study.seed)
+        caption = "Rank correlation of heat maps, after layers were randomised, with those of the trained network"
+        session.table("randomisation", check.round(3), caption)
+    wrong = _most_confident_wrong(test, points)
+    captions = [_caption(test, *pair) for pair in wrong]
+    figure = plots.montage([images[rows[row]] for row, _ in wrong], captions, title="Most confident wrong answers")
+    session.figure("failures", figure, "Test images with the most confident wrong answers, over all findings")
+    session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
+
+
+def _most_confident_wrong(
+    test: FindingPredictions, points: pd.DataFrame, count: int = _FAILURES
+) -> list[tuple[int, int]]:
+    """Return rows and findings of the wrong answers that are farthest from their thresholds."""
+    pairs = [
+        (float(evaluation.distance(test.probabilities[row, column], points.at[finding, "threshold"])), int(row), column)
+        for column, finding in enumerate(test.findings)
+        for row in evaluation.confident(test, finding, points, correct=False, count=count)
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    return [(row, column) for _, row, column in pairs[:count]]
+
+
+def _caption(test: FindingPredictions, row: int, column: int) -> str:
+    p, label = test.probabilities[row, column], in_words(test.y_true[row, column])
+    return f"{test.findings[column]} {label},\npredicted {p:.2f}"
+
+
+def _points(session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int) -> pd.DataFrame:
+    study = session.study.evaluation
+    chosen = {"specificity": study.specificity, "coverage": study.coverage, "prevalence": study.prevalence}
+    return evaluation.finding_points(validation, test, **chosen, **options)
+
+
+def _options(session: Session) -> dict[str, int]:
+    return {"rounds": session.study.bootstrap_rounds, "seed": session.study.seed}

@@ -1,0 +1,145 @@
+"""The sections of notebook 05 on findings say what is known, and what is not; per exam where there are exams."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import findings as wards
+from helpers import planted
+from helpers.models import findings
+from scanbook import evaluation
+from scanbook.data.manifest import EXAM, finding_column
+from scanbook.evaluation import Difference
+from scanbook.reporting import answers, finding_sections, notebook, sections
+
+NAMES = wards.FINDINGS
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    return notebook.Session("05_fine_tuning", planted.study(bootstrap_rounds=20))
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory):
+    """A ward whose patients are in one split each, with an exam for every two images of a patient."""
+    manifest = wards.ward(tmp_path_factory.mktemp("ward"), n=120)
+    frame = manifest.frame.copy()
+    patient = frame["group"].str.split().str[1].astype(int)
+    frame["split"] = np.array(["train", "validation", "test"])[patient % 3]
+    frame[EXAM] = "exam " + (frame.groupby("group").cumcount() // 2).astype(str)
+    return manifest.with_frame(frame)
+
+
+def network(manifest, seed=0):
+    """A network whose logits know the findings that are labelled, with noise."""
+    random = np.random.default_rng(seed)
+
+    def logits(split):
+        values = np.nan_to_num(manifest.label_values(split))
+        return (3 * values - 2 + random.normal(size=values.shape)).astype(np.float32)
+
+    kept = {split: logits(split) for split in ("validation", "test")}
+    return SimpleNamespace(name=f"small, seed {seed}", label=f"small {seed}", logits=kept.__getitem__)
+
+
+def test_the_whole_report_of_findings(session, ward, capsys):
+    tuned = network(ward)
+    validation, raw, test, fitted = sections.show_calibration(session, ward, tuned)
+    assert list(fitted["calibration"]) == ["slope", "offset", "method"] and json.dumps(fitted)
+    assert np.array_equal(raw.y_true, test.y_true, equal_nan=True)
+    summary, report = sections.show_test_report(session, ward, tuned.name, test)
+    assert tuple(report.index) == (*NAMES, "macro average")
+    other = network(ward, 1)
+    differences = sections.compare_with_frozen(session, ward, tuned, other, raw)
+    assert list(differences) == ["auroc", "auprc", "brier"]
+    sections.show_confusion(session, validation, test)
+    points = sections.show_operating_points(session, validation, test)
+    abstention = sections.show_selective_prediction(session, validation, test)
+    exams = sections.show_exams(session, ward, tuned, test)
+    sentences = answers.describe_final_model(ward, (tuned, other), summary, differences, abstention, report=report)
+    assert len(sentences) == 5 and "macro AUROC" in sentences[0] and "means of 3 findings" in sentences[0]
+    assert "highest AUROC" in sentences[1] and "*not sure*" in sentences[4]
+    assert answers.headline("small", summary, ward).startswith("small: macro AUROC 0.")
+    assert exams["rule"] in ("mean", "maximum") and set(exams["operating_points"].index) == set(NAMES)
+    test_frame = ward.frame[ward.frame["split"] == "test"]
+    assert exams["counts"]["exams"] == len(test_frame[["group", EXAM]].drop_duplicates()) < len(test_frame)
+    said = capsys.readouterr().out
+    assert "After Holm's correction for 3 findings" in said and "exact match" in said
+    written = {path.stem for path in (session.folder / "tables").iterdir()}
+    assert written >= {"per_finding", "errors", "co_errors", "operating_points", "abstention", "exams", "comparison"}
+    assert "p_holm" in pd.read_csv(session.folder / "tables" / "comparison.csv")
+    assert points["margin"].notna().all()
+    session.result("exams", exams)
+    session.finish()
+
+
+def test_test_images_choose_nothing(session, ward):
+    """Neither calibration, nor thresholds, nor the rule for exams change with the labels of the test images."""
+    frame = ward.frame.copy()
+    of_test = frame["split"] == "test"
+    for name in NAMES:
+        frame.loc[of_test, finding_column(name)] = 1 - frame.loc[of_test, finding_column(name)].clip(0)
+    tuned = network(ward)
+    results = []
+    for manifest in (ward, ward.with_frame(frame)):
+        validation, _, test, fitted = sections.show_calibration(session, manifest, tuned)
+        points = sections.show_operating_points(session, validation, test)
+        exams = sections.show_exams(session, manifest, tuned, test)
+        chosen = exams["operating_points"][["threshold", "margin"]].to_numpy().tolist()
+        results.append((fitted, points[["threshold", "margin"]].to_numpy().tolist(), exams["rule"], chosen))
+        results[-1] += (exams["calibration"],)
+    assert results[0] == results[1]
+
+
+def test_what_cannot_be_measured_is_said(session, ward, capsys):
+    frame = ward.frame.copy()
+    column = finding_column(NAMES[0])
+    frame.loc[(frame["split"] != "train") & (frame[column] != 0), column] = np.nan
+    manifest = ward.with_frame(frame)
+    tuned = network(manifest)
+    validation, _, test, _ = sections.show_calibration(session, manifest, tuned)
+    summary, report = sections.show_test_report(session, manifest, tuned.name, test)
+    sections.show_operating_points(session, validation, test)
+    abstention = sections.show_selective_prediction(session, validation, test)
+    said = capsys.readouterr().out
+    assert f"Never present, or never absent, on labelled test images: {NAMES[0]}." in said
+    assert f"No threshold is defined for {NAMES[0]}" in said
+    sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=report)
+    assert f"the means of 2 findings; {NAMES[0]} cannot be measured there" in sentences[0]
+    assert NAMES[0] not in sentences[1]
+
+
+def test_exams_of_classes_are_compared_with_images(session, capsys):
+    manifest = planted.manifest()
+    frame = manifest.frame.assign(**{EXAM: [f"lesion {i // 4}" for i in range(len(manifest.frame))]})
+    frame["group"] = frame[EXAM]
+    labelled = manifest.with_frame(frame)
+    random = np.random.default_rng(0)
+    kept = {
+        split: 2 * labelled.label_values(split) + random.normal(size=labelled.label_values(split).shape)
+        for split in ("validation", "test")
+    }
+    tuned = SimpleNamespace(name="small", label="small", logits=kept.__getitem__)
+    test = labelled.predictions("test", tuned.logits("test"))
+    exams = sections.show_exams(session, labelled, tuned, test)
+    assert isinstance(exams["temperature"], float) and "accuracy" in exams["summary"].index
+    assert set(exams["operating_points"].index) == set(planted.CLASSES)
+    assert "test images belong to" in capsys.readouterr().out
+    assert sections.show_exams(session, manifest, tuned, test) == {}
+    assert "names no exams" in capsys.readouterr().out
+
+
+def test_a_difference_that_survives_holm_is_named(session, capsys):
+    a, b = findings(n=600, seed=0, skill=3), findings(n=600, seed=1, skill=0.1)
+    finding_sections.show_differences(session, evaluation.comparison(a, b, ("auroc",), 10), ("a", "b"), a)
+    said = capsys.readouterr().out
+    assert "After Holm's correction for 3 findings, the AUROC of finding 0, finding 1, finding 2 differs" in said
+    gap = Difference("auroc", 0.1, 0.05, 0.15, 0.01)
+    assert gap.sentence("a", "b") == "a is better than b by 0.100 macro AUROC (95 % interval 0.050 to 0.150)"
