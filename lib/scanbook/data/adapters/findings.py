@@ -218,7 +218,7 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     nothing = layout.no_finding.strip().casefold()
     blank = spelling.is_not_told(pd.Series(distinct, dtype=object), layout.not_told).to_numpy()
     # "None" may be the name for nothing; an empty list, [], names nothing, while an empty cell tells nothing
-    blank &= np.array([not nothing or cell.casefold() != nothing for cell in distinct], bool)
+    blank = blank & np.array([not nothing or cell.casefold() != nothing for cell in distinct], bool)
     named = [
         [] if empty else names_in(cell, layout.label_separator) for cell, empty in zip(distinct, blank, strict=True)
     ]
@@ -266,7 +266,7 @@ def _remarks(layout: TableData, occurrences: Counter[str], found: Mapping[str, s
         notes.append(f"Names in {layout.label_column} that findings does not name are ignored: {shown}{more}.")
     if nothing and not any(name.casefold() == nothing for name in occurrences):
         notes.append(f"No cell of {layout.label_column} names {layout.no_finding} (no_finding).")
-    for finding in {finding for finding in found.values() if finding and names_nothing(finding)} - {nothing}:
+    for finding in sorted({finding for finding in found.values() if finding and names_nothing(finding)}):
         notes.append(f"{finding} counts as a finding: if it means that there is none, name it in no_finding.")
     return notes
 
