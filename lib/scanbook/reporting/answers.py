@@ -182,8 +182,8 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         lacking = manifest.absent(TEST)
         of = len(manifest.findings) - len(lacking)
         others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
-        best = [f"To compare with: {known}, their best possible mean."] if known else []
-        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}.", *best]
+        best = f"; the best possible: {known}" if known else ""
+        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}{best}."]
     return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 
