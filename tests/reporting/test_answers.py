@@ -163,6 +163,12 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     )
 
 
+def test_a_service_of_findings_is_not_sure_near_their_thresholds():
+    parity = pd.DataFrame({"difference": [1e-5], "agrees": [True]}, index=["OpenVINO"])
+    written = SimpleNamespace(models=("openvino",), abstain_below=0.0, findings=("Mass", "Edema"))
+    assert "*not sure* near the threshold of each of 2 findings." in answers.describe_export(parity, written, 3.0)[-1]
+
+
 # --- a test split that lacks a class
 
 
@@ -195,7 +201,7 @@ def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> No
     assert reason in final[0] and all(reason in text and "accuracy" in text for text in headlines)
     for text in [*final, *headlines]:
         assert "nan" not in text and "1.000" not in text.replace("–1.000", "") and "with an accuracy" not in text
-    assert answers.reference_accuracies(manifest) == {} and np.isnan(manifest.majority_accuracy())
+    assert answers.reference_values(manifest) == {} and np.isnan(manifest.majority_accuracy())
     shown = tables.readable(summary)[0]["value"]
     assert (shown.drop(["brier", "ece"], errors="ignore").head(5) == "not defined").all()
 
@@ -237,7 +243,11 @@ def test_findings_are_told_by_their_macro_means_and_those_that_test_lacks_are_na
     assert answers.headline_of_differences("a minus b", gap, manifest).startswith(
         "macro AUROC with a minus b: small +0"
     )
-    assert answers.reference_accuracies(manifest) == {}
+    assert answers.reference_values(manifest) == {}
+    known = replace(manifest, facts={"bayes_auroc": {"cool": 0.9, "vivid": 0.8}})
+    assert answers.describe_model("a", summary, known)[1] == (
+        "To compare with: Bayes AUROC 0.850, their best possible mean."
+    )
 
     column = finding_column("cool")
     frame = manifest.frame.assign(**{column: manifest.frame[column].where(manifest.frame["split"] != "test", 0)})

@@ -62,7 +62,7 @@ def describe_data(
     elif reason := presence.why_undefined(manifest):
         last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
     else:
-        share, *bayes = reference_accuracies(manifest).values()
+        share, *bayes = reference_values(manifest).values()
         last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
         last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
     return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
@@ -122,12 +122,18 @@ def describe_segmentation(
     return [*sentences, *compared]
 
 
-def reference_accuracies(manifest: Manifest) -> dict[str, float]:
-    """Return the accuracies to compare a model with: the most frequent class and, where known, the highest possible.
+def reference_values(manifest: Manifest) -> dict[str, float]:
+    """Return what to compare a model's main metric with: the most frequent class and, where known, the best possible.
 
-    There are none of findings, and none where the test split lacks a class.
+    Of findings it is the mean of the best AUROCs of those that test can measure. There are none where the test split
+    lacks a class.
     """
-    if manifest.findings or manifest.absent(TEST):
+    lacking = manifest.absent(TEST)
+    if manifest.findings:
+        best = manifest.facts.get("bayes_auroc", {})
+        known = [best[name] for name in manifest.findings if name in best and name not in lacking]
+        return {"Bayes AUROC": float(np.mean(known))} if known else {}
+    if lacking:
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
     return {"most frequent class": manifest.majority_accuracy()} | bayes
@@ -171,12 +177,13 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
         return [f"On {images:,} test images {_in_words(name)} has no result as a whole ({titles}): {reason}."]
     values = [f"{METRICS[metric].title} {with_interval(*summary.loc[metric])}" for metric in shown]
     reached = f"On {images:,} test images {_in_words(name)} reaches: {', '.join(values)}"
+    known = ", ".join(f"{key} {value:.3f}" for key, value in reference_values(manifest).items())
     if manifest.findings:
         lacking = manifest.absent(TEST)
         of = len(manifest.findings) - len(lacking)
         others = f"; {', '.join(lacking)} cannot be measured there" if lacking else ""
-        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}."]
-    known = ", ".join(f"{key} {value:.3f}" for key, value in reference_accuracies(manifest).items())
+        best = [f"To compare with: {known}, their best possible mean."] if known else []
+        return [f"{reached}, the means of {of} finding{'s' * (of != 1)}{others}.", *best]
     return [f"{reached}.", f"Accuracies to compare with: {known}."]
 
 

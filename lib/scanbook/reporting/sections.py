@@ -75,7 +75,7 @@ def show_test_report(
     session.table("summary", summary.round(4), f"{name}: {len(test)} test images")
     session.table("per_class", report.round(3), "Metrics by class, in class order, with the means over classes")
     shown = summary.loc[["accuracy", "balanced_accuracy", "auroc"]]
-    references = answers.reference_accuracies(manifest)
+    references = answers.reference_values(manifest)
     figure = plots.metric_bars(shown, f"{name}, {len(test)} test images", "value", references)
     session.figure("summary", figure, "Accuracy, balanced accuracy and AUROC with 95 % intervals")
     return summary, report

@@ -215,14 +215,13 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     cells = rows.cells[layout.label_column].str.strip()
     codes, distinct = pd.factorize(cells)
     counts = np.bincount(codes, minlength=len(distinct))
+    nothing = layout.no_finding.strip().casefold()
     blank = spelling.is_not_told(pd.Series(distinct, dtype=object), layout.not_told).to_numpy()
-    # an empty list, [], names nothing, while an empty cell tells nothing
+    # "None" may be the name for nothing; an empty list, [], names nothing, while an empty cell tells nothing
+    blank &= np.array([not nothing or cell.casefold() != nothing for cell in distinct], bool)
     named = [
         [] if empty else names_in(cell, layout.label_separator) for cell, empty in zip(distinct, blank, strict=True)
     ]
-    # "None" may be the name for nothing
-    nothing = layout.no_finding.strip().casefold()
-    is_nothing = np.array([bool(nothing) and cell.casefold() == nothing for cell in distinct], bool)
     occurrences = Counter[str]()
     for names, count in zip(named, counts, strict=True):
         occurrences.update(dict.fromkeys(names, int(count)))
@@ -242,7 +241,7 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     table = np.full((len(distinct), len(findings)), ABSENT)
     for number, names in enumerate(named):
         present = [position[finding] for name in names if (finding := found.get(name)) is not None]
-        if blank[number] and not is_nothing[number]:
+        if blank[number]:
             table[number] = np.nan
         table[number, present] = PRESENT
         if nothing and present and any(name.casefold() == nothing for name in names):
