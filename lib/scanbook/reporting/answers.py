@@ -83,7 +83,8 @@ def _describe_references(table: pd.DataFrame) -> str:
     most, least = known.iloc[-1], known.iloc[0]
     text = f"On test, {most.name} is present in {most['prevalence']:.1%} of the labelled images"
     if len(known) > 1:
-        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({least['with']:.0f} images)"
+        images = f"{least['with']:.0f} image{'' if least['with'] == 1 else 's'}"
+        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({images})"
     if "best AUROC" in table and table["best AUROC"].notna().any():
         best = table["best AUROC"].dropna()
         text += (
