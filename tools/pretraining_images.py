@@ -85,7 +85,8 @@ def _render_fundus(kind: str, rng: Rng, size: int) -> np.ndarray:
 
 def _render_xray(kind: str, rng: Rng, size: int) -> np.ndarray:
     """Return a chest radiograph: three equal channels but for the camera's tint of the film."""
-    chest = xray.build_chest(rng, size, large=kind == "xray_cardiomegaly")
+    enlarged = kind == "xray_cardiomegaly"
+    chest = xray.build_chest(rng, size, xray.LARGE_HEART if enlarged else xray.NORMAL_HEART)
     opacity = _opacity(kind, rng, chest.u, chest.v, chest.lungs * (1 - 0.9 * chest.heart))
     film = xray.develop(chest, opacity, rng)
     return primitives.take_photograph(np.stack([film] * 3), rng, balance=0.004, exposure=0.08, blur=0.006, grain=0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,7 +131,7 @@ def test_no_patient_or_copy_is_in_two_splits(ward: tuple[np.ndarray, np.ndarray]
     try:
         assignment = splits.assign(manifest, scanned, options)
     except DataError as error:
-        assert "no training image" in str(error) and "\n" not in str(error)
+        assert re.search("no training image|no image is labelled", str(error)) and "\n" not in str(error)
         return
     frame = assignment.manifest.frame.assign(sha256=scanned["sha256"])
     used = frame[frame["split"] != ""]
@@ -180,6 +182,24 @@ def test_a_finding_that_is_never_absent_in_a_split_is_told() -> None:
     values[source == "train", 1] = np.where(values[source == "train", 1] == 1, np.nan, 0)
     with pytest.raises(DataError, match=r"no training image with finding 'f1'; of its 45 images .*15 in validation"):
         splits.assign(*dataset(values, np.arange(120).astype(str), list(source)), Splits())
+
+
+@pytest.mark.parametrize(
+    ("stated", "uncertain", "message"),
+    [
+        (1.0, {}, "no image is labelled without finding 'f0'; remove the finding"),
+        (-1.0, {}, "no image is labelled with finding 'f0'; 80 uncertain labels are ignored: say in the study how"),
+        (-1.0, {"f0": "negative"}, "no image is labelled with finding 'f0'; remove the finding"),
+    ],
+)
+def test_a_finding_that_cannot_be_learned_is_refused(stated: float, uncertain: dict[str, str], message: str) -> None:
+    values = np.tile(np.array([[1, 0], [1, 1]], np.float32), (40, 1))
+    values[:, 0] = stated
+    manifest, scanned = dataset(values, np.arange(80).astype(str))
+    manifest = Manifest.of_findings("ward", manifest.frame, manifest.findings, uncertain)
+    with pytest.raises(DataError) as caught:
+        splits.assign(manifest, scanned, Splits())
+    assert message in str(caught.value)
 
 
 def test_copies_that_disagree_leave_training_and_name_the_finding() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
+from sklearn.metrics import roc_auc_score
 
 from scanbook import config
 from scanbook.config import StandIn, Study
@@ -45,7 +46,7 @@ def test_the_adapter_reads_what_was_planted(name: str) -> None:
     manifest, truth, root = written(name)
     frame = manifest.frame
     paths = [Path(path).relative_to(root).as_posix() for path in frame["path"]]
-    assert list(truth["bayes_auroc"]) == list(manifest.findings) == list(manifest.facts["bayes_auroc"])
+    assert list(truth["bayes_auroc_population"]) == list(manifest.findings) == list(manifest.facts["bayes_auroc"])
     present = np.array([list(truth["present"][path].values()) for path in paths])
     stated, test = manifest.stated, (frame["split"] == TEST).to_numpy()
     told = ~np.isnan(stated) & (stated != -1)
@@ -56,7 +57,21 @@ def test_the_adapter_reads_what_was_planted(name: str) -> None:
     assert np.isnan(stated[~test]).mean() == pytest.approx(shares["missing"], abs=0.04)
     assert (stated[~test] == -1).mean() == pytest.approx((1 - shares["missing"]) * shares["uncertain"], abs=0.03)
     assert not manifest.absent(TEST)
-    assert all(finding in truth["posterior"][paths[0]] for finding in manifest.findings)
+    seen = test & ~frame["image_id"].isin(manifest.facts["faults"]["unreadable"]).to_numpy()
+    for place, finding in enumerate(manifest.findings):
+        posterior = np.array([truth["posterior"][path][finding] for path in paths])
+        best = roc_auc_score(present[seen, place], posterior[seen])
+        assert manifest.facts["bayes_auroc"][finding] == pytest.approx(best, abs=1e-4)
+        assert abs(manifest.facts["bayes_auroc_population"][finding] - best) < 0.15  # chance, of some 45 images
+
+
+def test_rows_that_are_not_read_have_no_planted_faults() -> None:
+    small = study_of("chexpert")
+    source = small.dataset.model_copy(update={"include": {"AP/PA": ["PA"]}})
+    manifest = adapters.load(small.model_copy(update={"dataset": source}))
+    listed = set(manifest.frame["image_id"])
+    planted = [image_id for kind in ("unreadable", "dark", "blurred") for image_id in manifest.facts["faults"][kind]]
+    assert len(listed) < 180 and set(planted) <= listed
 
 
 @pytest.mark.parametrize("name", STUDIES)

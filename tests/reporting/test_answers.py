@@ -163,6 +163,12 @@ def test_a_place_that_does_not_agree_is_named() -> None:
     )
 
 
+def test_a_service_of_findings_is_not_sure_near_their_thresholds():
+    parity = pd.DataFrame({"difference": [1e-5], "agrees": [True]}, index=["OpenVINO"])
+    written = SimpleNamespace(models=("openvino",), abstain_below=0.0, findings=("Mass", "Edema"))
+    assert "*not sure* near the threshold of each of 2 findings." in answers.describe_export(parity, written, 3.0)[-1]
+
+
 # --- a test split that lacks a class
 
 

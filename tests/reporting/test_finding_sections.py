@@ -134,6 +134,9 @@ def test_exams_of_classes_are_compared_with_images(session, capsys):
     assert "test images belong to" in capsys.readouterr().out
     assert sections.show_exams(session, manifest, tuned, test) == {}
     assert "names no exams" in capsys.readouterr().out
+    mixed = manifest.with_frame(manifest.frame.assign(group="one patient", **{EXAM: "one exam"}))
+    assert sections.show_exams(session, mixed, tuned, test) == {}
+    assert "has one class" in capsys.readouterr().out
 
 
 def test_a_difference_that_survives_holm_is_named(session, capsys):

@@ -93,6 +93,16 @@ def test_figures_show_the_numbers_of_their_tables():
     assert f"{share:.0%}" in figures.texts(drawn("co_errors", 3))
 
 
+def test_a_finding_may_have_the_name_of_the_mean():
+    test = findings(n=100, names=("macro average", "NA", "p_x"))
+    rows = drawn_rows(plots.finding_bars(evaluation.finding_report(test, 5), "100 images"))
+    assert [row.split(" (")[0] for row in rows] == ["macro average", "NA", "p x", "macro average"]
+
+
+def drawn_rows(figure):
+    return [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+
 def test_findings_that_are_never_present_are_not_drawn_as_zero():
     y = sample(3).y_true.copy()
     y[:, 0], y[:, 1] = np.nan, np.where(np.isnan(y[:, 1]), np.nan, 0)

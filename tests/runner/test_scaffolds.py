@@ -418,6 +418,32 @@ def test_one_column_per_class(project: Path, tmp_path: Path, capsys: pytest.Capt
     assert adapters.load(config.load("mine", data=str(images))).classes == ("A", "B", "C")
 
 
+def test_rows_that_may_be_of_classes_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {name: [int(number % 3 == index) for number in range(12)] for index, name in enumerate("ABC")}
+    columns["B"][0] = 1
+    images = table_folder(tmp_path / "images", "note", **columns)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert list(written()["findings"]) == list("ABC")
+    assert (
+        "92% of the rows have exactly one 1: if these are classes, correct the other rows." in capsys.readouterr().out
+    )
+
+
+def test_none_in_a_column_of_findings_is_no_finding(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = table_folder(tmp_path / "images", "Findings")
+    cells = ["Edema;Mass", "Mass", "Edema", "None"] * 3
+    pd.read_csv(images / "images.csv").assign(Findings=cells).to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert "No cell of" not in capsys.readouterr().out
+    assert written()["no_finding"] == "None" and written()["label_separator"] == ";"
+    labels = adapters.load(config.load("mine", data=str(images))).labels.values
+    assert labels.tolist() == [[1, 1], [0, 1], [1, 0], [0, 0]] * 3
+
+
 def test_columns_of_findings_and_those_that_are_none(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

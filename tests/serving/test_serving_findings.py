@@ -19,6 +19,7 @@ from scanbook.errors import BundleError
 from scanbook.serving.app import create_app
 from scanbook.serving.predictor import MAPS, Predictor, overlay, overlay_of_levels
 from scanbook.serving.uploads import MAX_IMAGES
+from scanbook.serving.views import Finding, View
 
 THREE = finding_bundles.names(3)
 PURPLE, WHITE = png((255, 0, 255)), png((255, 255, 255))
@@ -294,6 +295,12 @@ def test_findings_that_are_absent_are_folded_away_and_maps_are_bounded(fourteen)
     soup = BeautifulSoup(answer.text, "html.parser")
     assert [option["value"] for option in soup.select("option[selected]")] == ["Hernia"]
     assert not soup.select("[name=exam]")  # this model has no exams
+
+
+@pytest.mark.parametrize(("count", "folded"), [(6, 0), (8, 0), (9, 3)])
+def test_one_or_two_findings_are_not_folded_away(count, folded) -> None:
+    view = View(1, findings=[Finding(name, 0.1, "absent", 0.5) for name in finding_bundles.names(count)])
+    assert count - view.shown == folded
 
 
 def test_the_largest_page_is_bounded(tmp_path) -> None:

@@ -26,7 +26,7 @@ Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
 
 
 class Splits(Block):
-    """Splits where the source has none, stratified by class; all images of a group are in one split."""
+    """Splits where the source has none, stratified by class or findings; all images of a group are in one split."""
 
     test_folds: Annotated[int, Field(ge=2)] = 5
     """Number of folds, of which one is the test split."""
@@ -66,7 +66,8 @@ class Study(Block):
     limit_class_balance: Literal["even", "source"] = "even"
     """Classes of the sample; even: equally many images of each class; source: the prevalence of the source."""
     max_per_class: Positive | None = None
-    """Largest number of training images per class; validation and test keep the prevalence of the source."""
+    """Largest number of training images per class; validation and test keep the prevalence of the source. An image of
+    several findings counts for the rarest of them; images without any are one class."""
     quality: Quality = Quality()
     """Images excluded from training."""
     segmentation: Segmentation = Segmentation()

@@ -38,7 +38,9 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
     labels = manifest.labels.rows(pd.Index(manifest.frame["image_id"]).get_indexer(table["image_id"]))
     known, without = labels.labelled.any(axis=1), ~labels.present.any(axis=1)
     rows, columns = np.nonzero(np.column_stack([labels.present, known & without, ~known]))
-    names = [*manifest.findings, NO_FINDING, NOT_LABELLED]
+    # a source may call a finding so
+    others = [f"{name} (any)" if name in manifest.findings else name for name in (NO_FINDING, NOT_LABELLED)]
+    names = [*manifest.findings, *others]
     listed = names if not manifest.labels.labelled.any(axis=1).all() else names[:-1]
     return table.iloc[rows].assign(label=np.array(names, object)[columns]), listed
 

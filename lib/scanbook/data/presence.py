@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import SPLITS, TEST, TRAIN, VALIDATION, Manifest
+from scanbook.data.manifest import SPLITS, TEST, TRAIN, UNCERTAIN, VALIDATION, Manifest
 
 _MOSTLY = 0.5
 """Share of a class's images that are copies of images of other classes from which a reader is told first."""
@@ -121,6 +121,8 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
     if not len(lacking):
         return ""
     own = manifest.frame[every[:, lacking[0]]]
+    if manifest.findings and own.empty:
+        return _never(manifest, int(lacking[0]))
     rules = excluded.loc[excluded["image_id"].isin(own["image_id"]), "reason"].astype(str).str.split(":").str[0]
     places = [f"{count} in {split}" for split, count in _counts(own["split"])]
     places += [f"{count} excluded ({rule.replace('_', ' ')})" for rule, count in rules.value_counts().items()]
@@ -140,9 +142,20 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
     plural = {"class": "classes", "finding": "findings"}[what] if len(lacking) > 2 else what
     others = f", nor of {len(lacking) - 1} other {plural}" if len(lacking) > 1 else ""
     return (
-        f"dataset {manifest.name}: no training image {_of(manifest, lacking[0])}{others}; of its {_amount(own)}, "
+        f"dataset {manifest.name}: no training image {_of(manifest, int(lacking[0]))}{others}; of its {_amount(own)}, "
         f"{', '.join(places) or 'none can be used'}; {remedy}"
     )
+
+
+def _never(manifest: Manifest, kind: int) -> str:
+    """Return why a finding cannot be learned that no image has, or that no image is labelled as without."""
+    name = manifest.findings[kind % len(manifest.findings)]
+    count = int((manifest.stated[:, manifest.findings.index(name)] == UNCERTAIN).sum())
+    ignored = count and manifest.uncertain.get(name, "ignore") == "ignore"
+    remedy = "remove the finding"
+    if ignored:
+        remedy = f"{count} uncertain labels are ignored: say in the study how they count (uncertain), or {remedy}"
+    return f"dataset {manifest.name}: no image is labelled {_of(manifest, kind)}; {remedy}"
 
 
 def why_undefined(manifest: Manifest, split: str = TEST) -> str:
@@ -281,7 +294,7 @@ def _of(manifest: Manifest, kind: int) -> str:
     """Return which images a column of `kinds` is about: "of class 'x'", "with finding 'y'", "without finding 'y'"."""
     if manifest.classes:
         return f"of class {manifest.classes[kind]!r}"
-    side = "labelled without" if kind >= len(manifest.findings) else "with"
+    side = "without" if kind >= len(manifest.findings) else "with"
     return f"{side} finding {manifest.findings[kind % len(manifest.findings)]!r}"
 
 

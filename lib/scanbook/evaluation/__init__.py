@@ -11,7 +11,7 @@ from scanbook.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
-from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule
+from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule, have_labels
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.operating_points import (

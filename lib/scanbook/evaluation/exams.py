@@ -84,7 +84,7 @@ class ExamRule:
             exams: Theirs.
         """
         values, combined = exam_labels(labels, exams), combine(logits, exams.member, self.rule, labels.exclusive)
-        known = ~np.isnan(values).any(axis=1) if labels.exclusive else np.ones(len(exams), bool)
+        known = have_labels(labels, exams)
         names, group, values, combined = (array[known] for array in (exams.names, exams.group, values, combined))
         if labels.exclusive:
             probabilities = softmax(combined / self.calibration, axis=1)
@@ -132,6 +132,11 @@ def exam_labels(labels: Labels, exams: Exams) -> Floats:
     if labels.exclusive:
         values[present.sum(axis=1) > 1] = np.nan
     return values
+
+
+def have_labels(labels: Labels, exams: Exams) -> NDArray[np.bool_]:
+    """Return which exams can be evaluated, (m,) bool: of classes, those whose images agree; of findings, all."""
+    return ~np.isnan(exam_labels(labels, exams)).any(axis=1) if labels.exclusive else np.ones(len(exams), bool)
 
 
 def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams, seed: int = 0) -> ExamRule:

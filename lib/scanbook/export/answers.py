@@ -77,11 +77,11 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
         rows = manifest.rows(split)
         frame = manifest.frame.iloc[rows]
         exams[split], labels[split] = Exams.of(frame[EXAM], frame["group"]), manifest.labels.rows(rows)
+    if not all(evaluation.have_labels(labels[split], exams[split]).any() for split in exams):
+        return {}
     fitted = fit_exam_rule(labels[VALIDATION], logits, exams[VALIDATION], study.seed)
     validation, _ = fitted.predictions(labels[VALIDATION], logits, exams[VALIDATION])
     test, excluded = fitted.predictions(labels[TEST], test_logits, exams[TEST])
-    if not len(validation) or not len(test):
-        return {}
     answers = describe_answers(study, validation, test)
     if manifest.classes:
         answers = {"abstain_below": answers["abstain_below"]}

@@ -11,7 +11,7 @@ import pandas as pd
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import MACRO, METRICS, Difference, main_metric
+from scanbook.evaluation import METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
@@ -83,7 +83,8 @@ def _describe_references(table: pd.DataFrame) -> str:
     most, least = known.iloc[-1], known.iloc[0]
     text = f"On test, {most.name} is present in {most['prevalence']:.1%} of the labelled images"
     if len(known) > 1:
-        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({least['with']:.0f} images)"
+        images = f"{least['with']:.0f} image{'' if least['with'] == 1 else 's'}"
+        text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({images})"
     if "best AUROC" in table and table["best AUROC"].notna().any():
         best = table["best AUROC"].dropna()
         text += (
@@ -214,7 +215,7 @@ def describe_final_model(
     if main in differences:
         sentences.append(f"{differences[main].sentence(tuned, frozen)}.")
     if manifest.findings:
-        row = abstention.loc[MACRO]
+        row = abstention.iloc[-1]
         coverage, sensitivity, specificity = (
             with_interval(*row[[name, f"{name}_low", f"{name}_high"]])
             for name in ("coverage", "sensitivity", "specificity")
@@ -236,11 +237,12 @@ def describe_final_model(
 
 def _describe_extremes(report: pd.DataFrame) -> list[str]:
     """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
-    areas = report.drop(index=MACRO)["auroc"].dropna()
+    rows = report.iloc[:-1]
+    areas = rows["auroc"].dropna()
     if len(areas) < 2:
         return []
     best, worst = (
-        f"{name} ({with_interval(*report.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
+        f"{name} ({with_interval(*rows.loc[name, ['auroc', 'auroc_low', 'auroc_high']])})"
         for name in (areas.idxmax(), areas.idxmin())
     )
     return [f"The highest AUROC is that of {best}, the lowest that of {worst}."]

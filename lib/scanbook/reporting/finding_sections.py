@@ -61,7 +61,7 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
             f"Never present, or never absent, on labelled test images: {', '.join(test.absent)}. They have no AUROC "
             "and AUPRC, and the means are over the others."
         )
-    few = report.drop(index=[*test.absent, MACRO])
+    few = report.iloc[:-1].drop(index=list(test.absent))
     few = few[few["patients"] < _FEW]
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
@@ -142,7 +142,7 @@ def show_selective_prediction(
     table = evaluation.finding_abstention(test, points, **_options(session))
     curve = evaluation.finding_coverage_curve(test, points, **_options(session))
     title = f"Answers farthest from the thresholds, {len(test)} test images"
-    figure = plots.finding_coverage(curve, title, table.loc[MACRO])
+    figure = plots.finding_coverage(curve, title, table.iloc[-1])
     session.figure("coverage", figure, "Sensitivity and specificity by the share of images answered")
     share = session.study.evaluation.coverage
     session.table("abstention", table.round(4), f"Answers when {share:.0%} of the validation images are answered")

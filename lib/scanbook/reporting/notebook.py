@@ -205,6 +205,8 @@ class Session:
                 from scanbook.benchmark import cost  # here, since few notebooks show such tables
 
                 table = cost.recompute(key, self.study.published)
+            names = [values.index.name for values in measured if table.index.isin(values.index).any()]
+            table = table.rename_axis(names[0] if names else None)  # an AUROC of one finding is not a mean
             comparable = not self.study.on_stand_in and published.backbone in ("", backbone)
             for values in measured if comparable else ():
                 shared = values.loc[values.index.isin(table.index), values.columns.isin(table.columns)]

@@ -295,6 +295,9 @@ def show_exams(
         rows = manifest.rows(split)
         exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
         parts[split] = manifest.labels.rows(rows), tuned.logits(split), exams
+    if not all(evaluation.have_labels(labels, exams).any() for labels, _, exams in parts.values()):
+        session.say("In validation or test no exam has one class: its images differ, so no answer per exam is tested.")
+        return {}
     rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
     (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
     counts = {"images": len(test), "exams": len(exams), "excluded": excluded}

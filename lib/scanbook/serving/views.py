@@ -15,7 +15,7 @@ from scanbook.serving.predictor import AnyPrediction, FindingsPrediction
 from scanbook.serving.problems import REASONS
 
 SHOWN_FINDINGS = 6
-"""Findings that are shown at once; further ones that are absent are folded away."""
+"""Findings that are shown at once; further ones that are absent are folded away, if they are three or more."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class View:
     def shown(self) -> int:
         """Number of the findings that are shown at once; the others are absent."""
         absent = sum(finding.answer == ABSENT for finding in self.findings)
-        return max(SHOWN_FINDINGS, len(self.findings) - absent)
+        shown = max(SHOWN_FINDINGS, len(self.findings) - absent)
+        return shown if len(self.findings) - shown > 2 else len(self.findings)
 
 
 def make_view(bundle: Bundle, number: int, outcome: AnyPrediction | ImageError) -> View:

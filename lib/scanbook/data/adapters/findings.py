@@ -215,14 +215,13 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     cells = rows.cells[layout.label_column].str.strip()
     codes, distinct = pd.factorize(cells)
     counts = np.bincount(codes, minlength=len(distinct))
+    nothing = layout.no_finding.strip().casefold()
     blank = spelling.is_not_told(pd.Series(distinct, dtype=object), layout.not_told).to_numpy()
-    # an empty list, [], names nothing, while an empty cell tells nothing
+    # "None" may be the name for nothing; an empty list, [], names nothing, while an empty cell tells nothing
+    blank = blank & np.array([not nothing or cell.casefold() != nothing for cell in distinct], bool)
     named = [
         [] if empty else names_in(cell, layout.label_separator) for cell, empty in zip(distinct, blank, strict=True)
     ]
-    # "None" may be the name for nothing
-    nothing = layout.no_finding.strip().casefold()
-    is_nothing = np.array([bool(nothing) and cell.casefold() == nothing for cell in distinct], bool)
     occurrences = Counter[str]()
     for names, count in zip(named, counts, strict=True):
         occurrences.update(dict.fromkeys(names, int(count)))
@@ -242,7 +241,7 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     table = np.full((len(distinct), len(findings)), ABSENT)
     for number, names in enumerate(named):
         present = [position[finding] for name in names if (finding := found.get(name)) is not None]
-        if blank[number] and not is_nothing[number]:
+        if blank[number]:
             table[number] = np.nan
         table[number, present] = PRESENT
         if nothing and present and any(name.casefold() == nothing for name in names):
@@ -267,7 +266,7 @@ def _remarks(layout: TableData, occurrences: Counter[str], found: Mapping[str, s
         notes.append(f"Names in {layout.label_column} that findings does not name are ignored: {shown}{more}.")
     if nothing and not any(name.casefold() == nothing for name in occurrences):
         notes.append(f"No cell of {layout.label_column} names {layout.no_finding} (no_finding).")
-    for finding in {finding for finding in found.values() if finding and names_nothing(finding)} - {nothing}:
+    for finding in sorted({finding for finding in found.values() if finding and names_nothing(finding)}):
         notes.append(f"{finding} counts as a finding: if it means that there is none, name it in no_finding.")
     return notes
 

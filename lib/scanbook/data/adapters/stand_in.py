@@ -53,7 +53,8 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
     Returns:
         The manifest. Its facts state what was planted: `faults` {kind: image ids, or pairs of them},
         `near_duplicate_kinds` {copy: one of `faults.NEAR_DUPLICATES`}, and `tinted`, image ids. Of findings they also
-        state `bayes_auroc`, `odds_ratio` and `shares`, as in `stand_in_films.write`.
+        state `bayes_auroc` (`stand_in_films.best_auroc`), and `bayes_auroc_population`, `odds_ratio` and `shares`, as
+        in `stand_in_films.write`.
 
     Raises:
         StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
@@ -70,17 +71,25 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         Path(path).relative_to(root).as_posix(): name
         for path, name in zip(manifest.frame["path"], manifest.frame["image_id"], strict=True)
     }
-    planted = {
-        kind: [ids[item] if isinstance(item, str) else [ids[path] for path in item] for item in items]
+    planted = {  # a study may read some of the rows only
+        kind: [
+            ids[item] if isinstance(item, str) else [ids[path] for path in item]
+            for item in items
+            if ids.keys() >= ({item} if isinstance(item, str) else set(item))
+        ]
         for kind, items in truth["faults"].items()
     }
-    facts = {name: truth[name] for name in ("bayes_auroc", "odds_ratio", "shares") if name in truth}
+    facts = {name: truth[name] for name in ("bayes_auroc_population", "odds_ratio", "shares") if name in truth}
     facts |= {
         "data": fingerprint(inputs, folder.name),
         "faults": planted,
-        "near_duplicate_kinds": {ids[path]: kind for path, kind in truth["near_duplicate_kinds"].items()},
+        "near_duplicate_kinds": {
+            ids[path]: kind for path, kind in truth["near_duplicate_kinds"].items() if path in ids
+        },
         "tinted": [ids[path] for path in truth["tinted"]],
     }
+    if block.findings:
+        facts["bayes_auroc"] = stand_in_films.best_auroc(manifest, truth, ids, planted["unreadable"])
     return replace(manifest, facts=manifest.facts | facts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from scanbook.data.adapters.synthetic import chest, faults, films, findings
 from scanbook.data.adapters.synthetic.films import Film, Share
 from scanbook.data.adapters.synthetic.plan import Extras
 from scanbook.data.adapters.synthetic.primitives import Rng
-from scanbook.data.manifest import TEST, TRAIN
+from scanbook.data.manifest import TEST, TRAIN, Manifest
+from scanbook.evaluation.metrics import class_auroc
 from scanbook.store import atomic_write
 
 _FOLDERS = 3  # a stand-in fills so many of a source's folders of images
@@ -27,7 +28,7 @@ def write(folder: Path, block: StandIn, layout: TableData, extras: Extras) -> No
     """Write the stand-in of a study of findings; the same arguments give the same bytes.
 
     The files lie in `dataset/`. `truth.json` states `faults` and `near_duplicate_kinds`, with paths relative to
-    `dataset/`; `bayes_auroc` {finding: the AUROC that no model can pass, in the population of films from the front};
+    `dataset/`; `bayes_auroc_population` {finding: the AUROC that no model can pass, in the population};
     `odds_ratio` {finding: {another: value}}, in the population; `shares` of labels that are missing or uncertain; and
     by path `present` {finding: what the reader saw}, without gaps, and `posterior` {finding: its probability}.
 
@@ -72,6 +73,34 @@ def drawn(block: StandIn, layout: TableData) -> TableData:
     """Return the layout with those of its findings that the stand-in draws."""
     kept = {name: finding for name, finding in layout.finding_names.items() if name in block.findings}
     return layout.model_copy(update={"findings": kept})
+
+
+def best_auroc(manifest: Manifest, truth: dict, ids: dict[str, str], unreadable: Collection[str]) -> dict[str, float]:
+    """Return the AUROC of each finding's posterior on the test images: the best that a model can expect on them.
+
+    Chance in the labels of so few images is the same for a model and for the posterior, so the two are better compared
+    here than with the population's value. Without a test split in the source, all images count. Where a finding is
+    never present or never absent, the population's value stands in.
+
+    Args:
+        manifest: The images, with the source's splits.
+        truth: Content of `truth.json`.
+        ids: Image id by path in the stand-in.
+        unreadable: Ids of images that no model sees.
+    """
+    splits = manifest.frame.set_index("image_id")["split"]
+    listed = [path for path, name in ids.items() if name not in unreadable]
+    tested = [path for path in listed if splits[ids[path]] == TEST] or listed
+    names = list(truth["bayes_auroc_population"])
+    present, posterior = (
+        np.array([[truth[key][path][name] for name in names] for path in tested], np.float64)
+        for key in ("present", "posterior")
+    )
+    areas = class_auroc(present, posterior)[0]
+    known = truth["bayes_auroc_population"]
+    return {
+        name: known[name] if np.isnan(area) else round(float(area), 5) for name, area in zip(names, areas, strict=True)
+    }
 
 
 def _name(film: Film, extras: Extras) -> str:
@@ -178,7 +207,7 @@ def _truth(planned: list[Film], paths: list[str], kinds: dict[str, str], block: 
     return {
         **faults.summarise(planned, paths, conflicting),
         "tinted": [],
-        "bayes_auroc": {name: round(findings.best_auroc(kind), 5) for name, kind in kinds.items()},
+        "bayes_auroc_population": {name: round(findings.best_auroc(kind), 5) for name, kind in kinds.items()},
         "odds_ratio": ratios,
         "shares": {"missing": block.missing, "uncertain": block.uncertain},
         "present": {

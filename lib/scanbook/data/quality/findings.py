@@ -5,6 +5,8 @@ An image may have several findings, so each is compared for itself; the values o
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -116,7 +118,9 @@ def label_shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) ->
     rows = []
     if len(chosen):
         strata = pd.factorize(features["label"])[0]
-        folds = list(group_folds(strata, group, FOLDS, seed))
+        with warnings.catch_warnings():  # of a rarest finding with fewer images than folds
+            warnings.simplefilter("ignore", UserWarning)
+            folds = list(group_folds(strata, group, FOLDS, seed))
         weights = np.concatenate([np.ones((1, len(group)), np.float32), group_weights(group, ROUNDS, seed)])
         widened = np.sqrt(1 + FOLDS / (FOLDS - 1))  # as in `shortcuts`
         # standard error of Mann and Whitney's U without any difference: near an area of 1, resamples hardly vary

@@ -31,8 +31,9 @@ def finding_bars(report: pd.DataFrame, title: str) -> Figure:
         report: Of `evaluation.finding_report`.
         title: Of which model, and on how many images.
     """
-    findings, note = style.extremes(report.drop(index=MACRO)["auroc"], "findings", ("highest", "lowest AUROCs"))
-    table = report.loc[[*findings, MACRO]]
+    rows = report.iloc[:-1]  # a finding may have the name of the mean
+    findings, note = style.extremes(rows["auroc"], "findings", ("highest", "lowest AUROCs"))
+    table = pd.concat([rows.loc[findings], report.iloc[-1:]])
     size = (style.WIDTH + 2, 1.5 + 0.32 * len(table))
     figure, axes = style.subplots(1, 2, figsize=size, sharey=True)
     prevalence = table["positives"] / (table["positives"] + table["negatives"])
@@ -48,7 +49,8 @@ def finding_bars(report: pd.DataFrame, title: str) -> Figure:
     axes[1].plot(prevalence[:-1], range(len(findings)), "|", label="chance: share that has it", **look)
     for axis in axes:
         axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=8.5)
-    names = [f"{name_of(name)} (n = {table.at[name, 'positives']:,.0f})" for name in findings]
+    counts = zip(findings, table["positives"], strict=False)
+    names = [f"{name_of(name)} (n = {count:,.0f})" for name, count in counts]
     style.row_labels(axes[0], [*names, MACRO])
     for axis in axes:
         style.split_extremes(axis, len(findings), note)

@@ -24,6 +24,8 @@ LABELS = (
 _LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _CLASSES = 100
 """The most classes that a column can hold."""
+_MOSTLY = 0.9
+"""Share of rows with exactly one 1 from which the columns may be those of classes."""
 _NOT_LABELS = frozenset(
     [
         *("sex", "gender", "male", "female", "age", "smoker", "smoking", "ethnicity", "race", "view", "frontal"),
@@ -140,6 +142,7 @@ def _in_cells(columns: pd.DataFrame, column: str, separator: str) -> Form:
     cells = [findings.names_in(cell, separator) for cell in told]
     keys: dict[str, Any] = {"label_column": column, "label_separator": separator}
     alone = {cell[0] for cell in cells if len(cell) == 1}
+    alone |= {cell.strip() for cell in columns[column].unique() if cell.strip().casefold() == "none"}
     beside = {name for cell in cells if len(cell) > 1 for name in cell}
     nothing = sorted(name for name in alone - beside if findings.names_nothing(name))
     if nothing:
@@ -179,6 +182,9 @@ def _in_columns(columns: pd.DataFrame, block: Sequence[str]) -> Form:
     if (present.sum(axis=1) == 1).all() and not (values == UNCERTAIN).any(axis=None):
         return Form({"classes": {name: name for name in block}}, list(block))
     notes = []
+    single = (present.sum(axis=1) == 1).mean()
+    if single >= _MOSTLY and not values.isna().any(axis=None):
+        notes.append(f"{single:.0%} of the rows have exactly one 1: if these are classes, correct the other rows.")
     nothing = [name for name in block if findings.names_nothing(name)]
     constant = [name for name in block if name not in nothing and not {PRESENT, ABSENT} <= set(values[name])]
     if constant:

@@ -90,7 +90,7 @@ def create(name: str, data: str = "") -> Scaffold:
         "question": f"How well can the classes of {words} be told apart?",
     }
     tree = Tree(folder)
-    values["dataset"], ignored = _layout(tree)
+    values["dataset"], ignored, remarks = _layout(tree)
     if "findings" in values["dataset"] or "label_separator" in values["dataset"]:
         values["question"] = f"Which findings do the images of {words} show?"
     subgroups = values["dataset"].get("metadata", [])
@@ -115,7 +115,7 @@ def create(name: str, data: str = "") -> Scaffold:
     except StudyError:
         path.unlink()
         raise
-    notes = (*ignored, *manifest.facts["notes"])
+    notes = (*ignored, *remarks, *manifest.facts["notes"])
     return Scaffold(path, manifest, _describe(values["dataset"], manifest), notes)
 
 
@@ -132,14 +132,14 @@ def _names(block: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     return {"findings": {labels.source_name(name): name for name in manifest.findings}}
 
 
-def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
+def _layout(tree: Tree) -> tuple[dict[str, Any], list[str], list[str]]:
     """Return the block `dataset` for the images in a folder: of a table if one names them, else of class folders.
 
     Of several tables it reads the one that names the most images and has their labels, or those that are called after
     the splits and have the same columns.
 
     Returns:
-        The block, and a sentence for each table that it does not read.
+        The block, a sentence for each table that it does not read, and sentences on the labels that it reads.
 
     Raises:
         DataError: Tables name the images, and none has a column that is known to hold their labels.
@@ -147,7 +147,7 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
     own = {"source": "own images", "licence": "unknown"}
     naming, notes = tables.image_tables(tree)
     if not naming:
-        return {"adapter": "folder", **own}, notes
+        return {"adapter": "folder", **own}, notes, []
     forms = {table.path: _form([table]) for table in naming}
     largest = max(naming, key=lambda table: (isinstance(forms[table.path], Form), table.named))
     splits = _split_tables(naming, largest)
@@ -183,7 +183,7 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str]]:
         **_folders(tree, read),
         **own,
     }
-    return block, [*notes, *form.notes]
+    return block, notes, form.notes
 
 
 def _split_tables(naming: Sequence[ImageTable], largest: ImageTable) -> dict[str, ImageTable]:

@@ -30,7 +30,7 @@ def _half(chest: Chest, side: float) -> np.ndarray:
 
 def _effusion(chest: Chest, severity: float, rng: Rng) -> None:
     """Fill the base of one lung with fluid whose surface rises to the chest wall."""
-    side, height = _side(rng), 0.12 + 0.44 * severity
+    side, height = _side(rng), 0.16 + 0.44 * severity
     across = np.clip((side * chest.u - 0.12) / 0.55, 0, 1)
     surface = 0.72 - height - 0.20 * across**3
     fluid = chest.lungs * _half(chest, side) * smoothstep(-0.03, 0.05, chest.v - surface)
@@ -75,10 +75,10 @@ def _consolidation(chest: Chest, severity: float, rng: Rng) -> None:
     side, size = _side(rng), chest.u.shape[0]
     cloud, bronchi = primitives.noise(rng, size, 9, 3), primitives.noise(rng, size, 30, 1)
     x, y = side * rng.uniform(0.36, 0.44), rng.uniform(-0.40, -0.18)
-    spread = 0.20 + 0.18 * severity
+    spread = 0.22 + 0.18 * severity
     near = np.exp(-(((chest.u - x) / spread) ** 2) - ((chest.v - y) / (1.15 * spread)) ** 2)
     opaque = smoothstep(0.20, 0.75, near + 0.16 * cloud) * (1 - 0.35 * smoothstep(0.6, 1.6, bronchi))
-    chest.amount[:] += _ramp(severity) * 0.42 * opaque * chest.lungs * (1 - chest.heart)
+    chest.amount[:] += _ramp(severity) * 0.50 * opaque * chest.lungs * (1 - chest.heart)
 
 
 def _edema(chest: Chest, severity: float, rng: Rng) -> None:
@@ -195,9 +195,10 @@ def render(severities: Mapping[str, float], patient: Rng, rng: Rng, size: int) -
         size: Side in pixels.
     """
     film_rng, *finding_rngs = rng.spawn(1 + len(FINDINGS))
-    width = 0.86 + 0.95 * severities.get(CARDIOMEGALY, 0.0)
+    enlarged = severities.get(CARDIOMEGALY, 0.0)
+    width = 0.86 + 1.10 * enlarged
     chest = xray.build_chest(patient, size, (width, width))
-    chest.amount[:] += _LIGHTER * chest.lungs * (1 - chest.heart)
+    chest.amount[:] += _LIGHTER * chest.lungs * (1 - chest.heart) + 0.10 * enlarged * chest.heart
     for (name, add), finding_rng in zip(FINDINGS.items(), finding_rngs, strict=True):
         if (severity := severities.get(name, 0.0)) > 0:
             add(chest, severity, finding_rng)

@@ -96,7 +96,7 @@ EXTRAS = {
     "chexpert": Extras(
         columns=("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *_CHEXPERT),
         file="{split}/patient{patient:05d}/study{exam}/view{view}_{side}.jpg",
-        lateral=0.2,
+        lateral=0.12,
         undrawn=_CHEXPERT,
         no_disease=("Support Devices",),
         long_sex=True,
