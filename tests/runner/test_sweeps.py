@@ -263,4 +263,4 @@ def test_findings_are_swept_by_macro_auroc(project: Path) -> None:
     assert [standing.configuration[0] for standing in standings] == ["small_cnn", "baseline_cnn"]
     assert list(standings[0].values) == ["auroc", "auprc"] and standings[1].behind.low > 0
     assert "Best on validation: net, augmentation none, macro AUROC 0.9" in table.key_result(standings)
-    assert "macro AUPRC" in page.write(grid, results, [], {}).read_text()
+    assert "Macro AUPRC" in page.write(grid, results, [], {}).read_text()
