@@ -4,15 +4,9 @@ It is used without the other folders, too: load a table with `Predictions.load`,
 `FindingPredictions.load`, then call `summary`, `comparison` and the others.
 """
 
-from scanbook.evaluation.calibration import (
-    Calibration,
-    finding_reliability,
-    fit_calibration,
-    fit_temperature,
-    reliability,
-)
+from scanbook.evaluation.calibration import finding_reliability, fit_calibration, fit_temperature, reliability
 from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule, have_labels
-from scanbook.evaluation.findings import AnyPredictions, FindingPredictions, load_predictions
+from scanbook.evaluation.findings import AnyPredictions, Calibration, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.operating_points import (
     co_errors,

@@ -6,8 +6,7 @@ Classes share one temperature. Each finding has its own: a temperature, or Platt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +18,8 @@ from scipy.special import expit, log_softmax
 from scipy.stats import binomtest
 
 from scanbook.errors import DataError
-from scanbook.evaluation.findings import FindingPredictions
-from scanbook.evaluation.metrics import confidence_bin, macro
+from scanbook.evaluation.findings import Calibration, FindingPredictions
+from scanbook.evaluation.metrics import confidence_bin
 from scanbook.evaluation.predictions import Predictions
 
 NONE, TEMPERATURE, PLATT = "none", "temperature", "Platt"
@@ -30,50 +29,6 @@ _LEAST_GROUPS = 10
 """Fewest patients with a finding, and without it, on whom an offset is fitted."""
 _LEAST_SLOPE = 0.01
 """Smallest slope, of logits with a standard deviation of 1: a negative one would reverse the order of the images."""
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """The calibration of k findings: probability = sigmoid(slope × logit + offset).
-
-    Attributes:
-        slope: (k,) float64, above 0.
-        offset: (k,) float64; 0 where a temperature alone was fitted.
-        method: How each finding was calibrated: "temperature", "Platt" or "none".
-    """
-
-    slope: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    method: tuple[str, ...]
-
-    @classmethod
-    def identity(cls, count: int) -> Calibration:
-        """Return the calibration that changes nothing, of `count` findings."""
-        return cls(np.ones(count), np.zeros(count), ("none",) * count)
-
-    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Return the probabilities of logits (n, k), float64 of the same shape."""
-        return expit(np.asarray(logits, np.float64) * self.slope + self.offset)
-
-    def log_loss(self, logits: ArrayLike, labels: ArrayLike) -> float:
-        """Return the log loss of logits, the mean over the findings of that of their labelled images.
-
-        Args:
-            logits: (n, k).
-            labels: (n, k): 1 present, 0 absent, NaN not labelled.
-        """
-        z = np.asarray(logits, np.float64) * self.slope + self.offset
-        return float(macro(np.atleast_2d(_mean_of_known(_losses(z, np.asarray(labels, np.float64)))))[0])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the calibration for a JSON file."""
-        return {"slope": self.slope.tolist(), "offset": self.offset.tolist(), "method": list(self.method)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that `to_dict` wrote."""
-        slope, offset = (np.array(values[name], np.float64) for name in ("slope", "offset"))
-        return cls(slope, offset, tuple(values["method"]))
 
 
 def fit_calibration(logits: ArrayLike, labels: ArrayLike, group: ArrayLike, seed: int = 0) -> Calibration:
@@ -186,14 +141,6 @@ def _newton(columns: Sequence[NDArray[Any]], target: NDArray[Any], fixed: NDArra
 def _losses(z: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
     """Return the log losses of logits, NaN where the label is."""
     return np.logaddexp(0, z) - y * z
-
-
-def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of each column without its NaNs; NaN of a column of NaNs."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=0)
-    sums = np.where(known, values, 0.0).sum(axis=0)
-    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:

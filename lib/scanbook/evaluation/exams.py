@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 
-from scanbook.evaluation.calibration import Calibration, fit_calibration, fit_temperature
-from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
+from scanbook.evaluation.calibration import fit_calibration, fit_temperature
+from scanbook.evaluation.findings import AnyPredictions, Calibration, FindingPredictions
 from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.predictions import Predictions
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from scanbook.errors import DataError
 from scanbook.evaluation.labels import Labels
@@ -17,6 +20,51 @@ from scanbook.store import atomic_write
 STATES = ("absent", "present")
 """Classes of the predictions for one finding."""
 _PROBABILITY, _TRUE = "p_", "true_"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The calibration of k findings: probability = sigmoid(slope × logit + offset).
+
+    Attributes:
+        slope: (k,) float64, above 0.
+        offset: (k,) float64; 0 where a temperature alone was fitted.
+        method: How each finding was calibrated: "temperature", "Platt" or "none".
+    """
+
+    slope: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    method: tuple[str, ...]
+
+    @classmethod
+    def identity(cls, count: int) -> Calibration:
+        """Return the calibration that changes nothing, of `count` findings."""
+        return cls(np.ones(count), np.zeros(count), ("none",) * count)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities of logits (n, k), float64 of the same shape."""
+        return expit(np.asarray(logits, np.float64) * self.slope + self.offset)
+
+    def log_loss(self, logits: ArrayLike, labels: ArrayLike) -> float:
+        """Return the log loss of logits, the mean over the findings of that of their labelled images.
+
+        Args:
+            logits: (n, k).
+            labels: (n, k): 1 present, 0 absent, NaN not labelled.
+        """
+        z, y = np.asarray(logits, np.float64) * self.slope + self.offset, np.asarray(labels, np.float64)
+        losses = np.ma.masked_invalid(np.logaddexp(0, z) - y * z)
+        return float(losses.mean(axis=0).mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the calibration for a JSON file."""
+        return {"slope": self.slope.tolist(), "offset": self.offset.tolist(), "method": list(self.method)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Return the calibration that `to_dict` wrote."""
+        slope, offset = (np.array(values[name], np.float64) for name in ("slope", "offset"))
+        return cls(slope, offset, tuple(values["method"]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,15 +125,25 @@ def _loss_of_int8(reference: np.ndarray, other: np.ndarray, y_true: np.ndarray) 
         )
     if y_true.ndim == 1:
         return ""
-    from scanbook.evaluation.metrics import auroc  # here: a bundle has this module, and none of evaluation
-
-    area, full = (float(auroc(y_true, logits.astype(np.float64))[0]) for logits in (other, reference))
+    area, full = (_macro_auroc(y_true, logits) for logits in (other, reference))
     if full - area > INT8_LOSS:
         return (
             f"int8: macro AUROC {area:.3f} on {len(other)} images, Keras in float32 {full:.3f}; it may lose "
             f"{INT8_LOSS:g}"
         )
     return ""
+
+
+def _macro_auroc(y_true: np.ndarray, logits: np.ndarray) -> float:
+    """Return the mean AUROC of the findings that are both present and absent; NaN where none is."""
+    from sklearn.metrics import roc_auc_score  # here: a bundle has this module, and needs no scikit-learn
+
+    areas = []
+    for y, scores in zip(y_true.T, logits.T, strict=True):
+        known = ~np.isnan(y)
+        if 0 < y[known].sum() < known.sum():
+            areas.append(roc_auc_score(y[known], scores[known]))
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def _answers(logits: np.ndarray, y_true: np.ndarray) -> np.ndarray:
