@@ -90,6 +90,9 @@ ON_A_TABLE = ("01_eda", "05_fine_tuning")
 """Notebooks that see what a table has and class folders have not: groups and metadata; test_ham10000.py sees masks."""
 
 
+KNOWN = "chestxray14 in quick"
+"""The study whose best possible AUROCs are known, trained long enough to reach them."""
+
 DEFAULT, OTHER_SETTINGS = "synthetic", "synthetic with settings"
 SENSITIVE = ("04_transfer_learning",)
 """Notebooks of the default study that a user with settings of nearly every library runs, too."""
@@ -128,6 +131,12 @@ def run_on_odd_names(folder: Path, core: int) -> Done:
     os.rename(folder / "images" / "nan" / "0.png", os.fsencode(folder / "images" / "nan") + b"/caf\xe9.png")
     commands = notebooks(("01_eda", "05_fine_tuning"), ODD, "--data", str(folder / "images"))
     return run_in_turn(commands, folder, core, LC_ALL="C", PYTHONIOENCODING="ascii")
+
+
+def run_until_known(folder: Path, core: int) -> Done:
+    """Run fine-tuning on synthetic findings in quick."""
+    command = [str(ROOT / ".venv" / "bin" / "scanbook"), "run", TRAINS, "--study", "chestxray14", "--profile", "quick"]
+    return run(*command, folder=folder, core=core)
 
 
 def run_alone(folder: Path, core: int) -> Done:
@@ -180,7 +189,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Pa
         jobs[study] = partial(run_in_turn, notebooks(names, study, *options))
     jobs |= {ALONE: run_alone, AGAIN: run_again}
     jobs |= {DEFAULT: partial(run_in_turn, notebooks(SENSITIVE, DEFAULT)), OTHER_SETTINGS: run_with_settings}
-    jobs |= {ODD: run_on_odd_names}
+    jobs |= {ODD: run_on_odd_names, KNOWN: run_until_known}
     folders = {name: tmp_path_factory.mktemp(name.replace(" ", "_")) for name in (*jobs, TABLE)}
     if os.environ.get("SCANBOOK_REAL_DATA"):
         images = unpack_images("ham10000_200x150.zip", folders[TABLE] / "images")
@@ -255,6 +264,34 @@ def test_many_classes_of_any_name_go_all_the_way(side_by_side: dict[str, tuple[P
     assert key is None or "日本 病変" in key.get_text()
     assert (reports / "05_fine_tuning" / "tables" / "confusions.csv").is_file()
     pages.check_reports(folder / "reports", 2)
+
+
+def test_the_best_possible_auroc_of_each_finding_is_reached(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    """It lies in the interval of the network's AUROC, or within .02 of it; the network learns from the images alone."""
+    folder, done = side_by_side[KNOWN]
+    assert done.returncode == 0, done.stdout + done.stderr
+    tuned = results(folder, "chestxray14", "quick", [TRAINS])[TRAINS]
+    known = tuned["bayes_auroc"]
+    assert len(known) == 8 and all(0.9 < area < 1 for area in known.values())
+    for finding, area in known.items():
+        row = tuned["per_finding"][finding]
+        reached = row["auroc_low"] <= area <= row["auroc_high"] or abs(row["auroc"] - area) <= 0.02
+        assert reached, (finding, area, row)
+
+
+def test_an_exam_has_an_answer_of_its_own(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    folder, done = side_by_side["chexpert"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted, tuned, exported = results(folder, "chexpert", "smoke", STAND_INS["chexpert"]).values()
+    exams = tuned["exams"]["counts"]
+    assert 0 < exams["exams"] < exams["images"] == counted["splits"]["all"]["test"]
+    assert tuned["exams"]["rule"] in ("mean", "maximum")
+    described = json.loads((folder / "reports/chexpert/smoke/07_export_flask/bundle/bundle.json").read_text())
+    assert described["exam"]["rule"] == tuned["exams"]["rule"]
+    assert list(described["findings"]) == list(tuned["operating_points"])
+    for finding, point in described["operating_points"].items():
+        assert point["threshold"] == pytest.approx(tuned["operating_points"][finding]["threshold"], abs=1e-4)
+    assert all(agrees for place, agrees in exported["parity"].items() if place != "OpenVINO int8"), exported["parity"]
 
 
 @pytest.mark.usefixtures("real_data")
