@@ -17,7 +17,7 @@ from scipy.special import logit
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import count_groups, interval, resample
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
 from scanbook.evaluation.targets import check_targets, choose_threshold, rates_at, with_rates
@@ -67,7 +67,7 @@ def finding_points(
         Index `finding`; columns threshold, margin, positives and negatives (test images), sensitivity, specificity,
         prevalence, ppv and npv; the four rates are each followed by their `_low` and `_high`, as in `targets_table`.
         They are of all labelled images, those of the answer "not sure" among them. Threshold, margin and rates are NaN
-        where the validation images have no positive or no negative.
+        where the validation images have no positive or no negative; intervals where those of test are of one patient.
 
     Raises:
         DataError: The findings of the two splits differ; a prevalence names no finding or is not a share; the
@@ -181,7 +181,8 @@ def finding_abstention(
 
     Returns:
         Index `finding`, then "macro average"; columns coverage (share of the labelled images that are answered), then
-        sensitivity, specificity and accuracy of those; each followed by its `_low` and `_high`.
+        sensitivity, specificity and accuracy of those; each followed by its `_low` and `_high`, which are NaN where
+        the images that a rate is of are of one patient.
     """
     thresholds, margins = (points[name].to_numpy(np.float64) for name in ("threshold", "margin"))
     answered = distance(test.probabilities, thresholds) >= margins
@@ -279,4 +280,7 @@ def _selective(
 
     point = rates(np.ones((1, len(test))))[0]
     low, high = interval(resample(rates, test.group, rounds, seed))
-    return np.stack([point, np.where(np.isnan(point), np.nan, low), np.where(np.isnan(point), np.nan, high)])
+    sides = [count_groups(test.y_true == label, test.group) for label in (1, 0)]
+    several = np.stack([np.maximum(*sides), *sides, np.maximum(*sides)])[:, None] > 1
+    several = ~np.isnan(point) & np.concatenate([several, np.ones((4, 1, 1), bool)], axis=-1)
+    return np.stack([point, np.where(several, low, np.nan), np.where(several, high, np.nan)])

@@ -57,6 +57,17 @@ def resample(
     return values if len(np.unique(np.asarray(group))) > 1 else np.full_like(values, np.nan, np.float64)
 
 
+def count_groups(mask: NDArray[np.bool_], group: ArrayLike) -> NDArray[np.int64]:
+    """Return how many groups have an image in each column of a mask, (k,) int64.
+
+    Args:
+        mask: (n, k) bool.
+        group: (n,) names.
+    """
+    member = np.unique(np.asarray(group), return_inverse=True)[1]
+    return np.array([len(np.unique(member[rows])) for rows in mask.T], np.int64)
+
+
 def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the 95 % percentile interval over the first axis, without rounds in which the statistic is not defined.
 

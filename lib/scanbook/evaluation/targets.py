@@ -21,7 +21,7 @@ from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import has_findings
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import count_groups, interval, resample
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
@@ -231,7 +231,8 @@ def rates_at(
         seed: Seed of the resamples.
 
     Returns:
-        (4, targets, m) float64: the rates in the order of `RATES` at each prevalence; value, low and high.
+        (4, targets, m) float64: the rates in the order of `RATES` at each prevalence; value, low and high. Of findings,
+        the ends are NaN where all positives, or negatives, that a rate is of are of one patient.
     """
     positive, negative = truth
     called = score >= thresholds
@@ -249,7 +250,12 @@ def rates_at(
         return np.where(np.isnan(thresholds)[:, None], np.nan, np.concatenate([both, values], axis=1))
 
     point = with_predictive_values(rates(np.ones((1, len(test)))))[0]
-    return point, *interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
+    low, high = interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
+    if isinstance(test, FindingPredictions):
+        found, rejected = (count_groups(mask, test.group) > 1 for mask in truth)
+        several = np.stack([found, rejected, found & rejected, found & rejected])[..., None]
+        low, high = (np.where(several, end, np.nan) for end in (low, high))
+    return point, low, high
 
 
 def _members(classes: tuple[str, ...], targets: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
