@@ -17,7 +17,7 @@ from scipy.special import logit
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
-from scanbook.evaluation.resampling import count_groups, interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
 from scanbook.evaluation.targets import check_targets, choose_threshold, rates_at, with_rates
@@ -252,15 +252,18 @@ def _selective(
     """
     called = (test.probabilities >= thresholds)[:, None]
     positive, negative = (test.y_true == 1)[:, None], (test.y_true == 0)[:, None]
-    masks = (
-        positive & called & answered,
-        positive & answered,
-        negative & ~called & answered,
-        negative & answered,
-        np.broadcast_to(positive | negative, answered.shape),
-    )
     shape = answered.shape[1:]
-    counts = [np.reshape(mask, (len(test), -1)).astype(np.float32) for mask in masks]
+    masks = [
+        np.broadcast_to(mask, answered.shape).reshape(len(test), -1)
+        for mask in (
+            positive & called & answered,
+            positive & answered,
+            negative & ~called & answered,
+            negative & answered,
+            positive | negative,
+        )
+    ]
+    counts = [mask.astype(np.float32) for mask in masks]
 
     def rates(weights: NDArray[np.floating]) -> Floats:
         sums = [(weights.astype(np.float32) @ count).reshape(-1, *shape).astype(np.float64) for count in counts]
@@ -280,7 +283,8 @@ def _selective(
 
     point = rates(np.ones((1, len(test))))[0]
     low, high = interval(resample(rates, test.group, rounds, seed))
-    sides = [count_groups(test.y_true == label, test.group) for label in (1, 0)]
-    several = np.stack([np.maximum(*sides), *sides, np.maximum(*sides)])[:, None] > 1
-    several = ~np.isnan(point) & np.concatenate([several, np.ones((4, 1, 1), bool)], axis=-1)
-    return np.stack([point, np.where(several, low, np.nan), np.where(several, high, np.nan)])
+    _, positives, _, negatives, labelled = masks
+    of = labelled, positives, negatives, positives | negatives
+    of_findings = np.stack([count_groups(mask, test.group).reshape(shape) for mask in of])
+    groups = np.concatenate([of_findings, of_findings.max(axis=-1, keepdims=True)], axis=-1)
+    return np.stack([point, *correct_ends(point, low, high, groups)])
