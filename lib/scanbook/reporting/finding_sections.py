@@ -92,8 +92,11 @@ def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, st
     session.figure("finding_differences", figure, "Differences in AUROC by finding, with DeLong's 95 % intervals")
     clear = tests.index[tests["p_holm"] < 0.05]
     tested = int(tests["p_holm"].notna().sum())
+    if not tested:
+        session.say("No finding can be tested: each is present, or absent, in fewer than two patients of test.")
+        return
     differ = f"the AUROC of {', '.join(clear)} differs" if len(clear) else "no finding's AUROC differs clearly"
-    session.say(f"After Holm's correction for {tested} findings, {differ} (p below 0.05).")
+    session.say(f"After Holm's correction for {tested} finding{'s' * (tested != 1)}, {differ} (p below 0.05).")
 
 
 def show_errors(session: Session, validation: FindingPredictions, test: FindingPredictions) -> None:
