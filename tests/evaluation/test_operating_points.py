@@ -109,7 +109,7 @@ def test_splits_of_other_findings_are_refused():
 
 def test_a_rate_of_0_or_1_is_not_known_exactly():
     y = np.repeat([[1.0, 1.0], [0.0, 0.0]], 20, axis=0)
-    p = np.column_stack([0.2 + 0.6 * y[:, 0], np.tile([0.1, 0.9], 20)])
+    p = np.column_stack([0.2 + 0.6 * y[:, 0], np.full(40, 0.1) + 0.8 * (1 - y[:, 1])])
     test = ev.FindingPredictions(
         [str(row) for row in range(40)], [str(row // 2) for row in range(40)], y, p, ("a", "b")
     )
@@ -126,3 +126,5 @@ def test_a_rate_of_0_or_1_is_not_known_exactly():
     )
     assert nothing.at["a", "sensitivity"] == 0 and nothing.at["a", "sensitivity_high"] == pytest.approx(1 - exact)
     assert np.isnan(nothing.loc["a", ["ppv", "ppv_low", "ppv_high"]].to_numpy(float)).all()
+    match = ev.summary(test, ("exact_match", "brier"), rounds=20).loc["exact_match"]
+    assert match.tolist() == pytest.approx([0, 0, 1 - 0.025 ** (1 / 20)]), "every image has a wrong label"

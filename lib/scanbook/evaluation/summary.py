@@ -13,7 +13,7 @@ from scanbook.evaluation import metrics as measures
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings
-from scanbook.evaluation.resampling import count_groups, interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 MEANS = ("macro average", "weighted average")
@@ -63,6 +63,10 @@ def summary(
     )
     undefined = [every_class and not metric.defined(y_true, len(predictions.names)) for metric in chosen]
     table.loc[undefined] = np.nan
+    if "exact_match" in table.index:  # a share of images, of findings
+        groups = count_groups(~np.isnan(y_true).all(axis=1, keepdims=True), predictions.group)
+        ends = correct_ends(*table.loc[["exact_match"]].to_numpy(np.float64).T, groups)
+        table.loc["exact_match", ["low", "high"]] = np.ravel(ends)
     return table
 
 

@@ -65,7 +65,10 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     few = few[few["patients"] < _FEW]
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
-        session.say(f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance.")
+        session.say(
+            f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance. In "
+            "resamples without a finding the means are over the others, which makes their intervals wider."
+        )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
     session.say(
         f"Footnote: at a probability of 0.5, all labels of an image are right for {exact} of the images (exact match), "
