@@ -204,7 +204,8 @@ def show_explanations(
         figure = plots.heat_maps(examples, heat, [_caption(test, *pair) for pair in chosen])
         names = ", ".join(usable[:_EXPLAINED])
         session.figure("grad_cam", figure, f"Grad-CAM of {names}: the most confident right, then wrong answers of each")
-        check = grad_cam.randomisation_check(model, examples, session.study.seed)
+        # an image that is shown for several findings counts once
+        check = grad_cam.randomisation_check(model, images[rows[np.unique(places)]], session.study.seed)
         caption = "Rank correlation of heat maps, after layers were randomised, with those of the trained network"
         session.table("randomisation", check.round(3), caption)
     wrong = _most_confident_wrong(test, points)
