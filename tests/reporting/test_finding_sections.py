@@ -153,3 +153,21 @@ def test_a_difference_that_survives_holm_is_named(session, capsys):
     assert "No finding can be tested" in capsys.readouterr().out
     gap = Difference("auroc", 0.1, 0.05, 0.15, 0.01)
     assert gap.sentence("a", "b") == "a is better than b by 0.100 macro AUROC (95 % interval 0.050 to 0.150)"
+
+
+def test_an_image_of_several_findings_is_checked_once(session, ward, monkeypatch):
+    from scanbook.inspection import grad_cam
+
+    validation, test = (ward.predictions(split, network(ward).logits(split)) for split in ("validation", "test"))
+    checked, correlation = [], pd.DataFrame({"correlation": [0.5]})
+    maps = SimpleNamespace(predict=lambda shown: (None, np.zeros((len(shown), 4, 4, len(NAMES)), np.float32)))
+    monkeypatch.setattr(grad_cam, "add_heat_maps", lambda model, calibration: model)
+    monkeypatch.setattr(finding_sections.engines, "KerasEngine", lambda model: maps)
+    monkeypatch.setattr(
+        grad_cam, "randomisation_check", lambda model, shown, seed: checked.append(shown) or correlation
+    )
+    images = np.arange(len(ward.frame), dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    points = evaluation.finding_points(validation, test, rounds=2)
+    finding_sections.show_explanations(session, ward, images, None, test, points=points)
+    (shown,) = checked
+    assert 3 < len(shown) == len(np.unique(shown[:, 0, 0, 0])) < 15
