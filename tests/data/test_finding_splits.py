@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from helpers import planted
 from scanbook.config import Splits
 from scanbook.data import presence, splits, stratification
 from scanbook.data.manifest import SPLITS, Manifest, finding_column
-from scanbook.errors import DataError
+from scanbook.errors import DataError, StudyError
 
 # images of ChestX-ray14 with each finding, of 112,120, and with pairs of the more frequent ones (Wang et al., 2017)
 CHEST = {
@@ -263,3 +264,9 @@ def test_counts_keep_absent_uncertain_and_missing_apart() -> None:
     counts = splits.image_counts(manifest)
     assert counts["train"].to_dict() == {"Edema": 2, "Mass": 1, "all": 4, "groups": 3}
     assert "12.5% are uncertain, and count as missing" in splits.balance(manifest)
+
+
+def test_findings_are_no_grades(monkeypatch):
+    monkeypatch.setattr(splits.adapters, "load", lambda study: planted.observed())
+    with pytest.raises(StudyError, match=r"evaluation.ordered is true.*findings have no order: remove it"):
+        splits.split_study(planted.study(evaluation={"ordered": True}))

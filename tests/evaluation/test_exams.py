@@ -86,3 +86,10 @@ def test_exams_of_one_image_are_the_images():
     predictions, excluded = fitted.predictions(labels, z, alone)
     calibration = ev.fit_calibration(z, labels.values, alone.group)
     assert excluded == 0 and np.array_equal(predictions.probabilities, calibration.probabilities(z))
+
+
+@pytest.mark.filterwarnings("error")
+def test_exams_without_any_label_take_the_mean():
+    labels = Labels(("edema",), np.full((4, 1), NAN), False)
+    rule = fit_exam_rule(labels, np.arange(4.0)[:, None], Exams.of(list("xxyy"), list("ppqq")))
+    assert rule.rule == "mean" and np.isnan(rule.losses["mean"]) and rule.calibration.method == ("none",)

@@ -133,3 +133,26 @@ def test_subgroups_show_each_finding():
         assert each.loc[(name, "film"), "positives"] == y.sum()
     assert table.loc[("film", "auroc"), "value"] == pytest.approx(each.xs("film", level="subgroup")["auroc"].mean())
     assert each.xs("other", level="subgroup")["auroc"].isna().all()
+
+
+def test_no_interval_is_claimed_where_all_images_with_a_finding_are_of_one_patient():
+    y = np.zeros((60, 2))
+    y[4:6, 0], y[::3, 1] = 1, 1
+    group = [f"patient {row // 2}" for row in range(60)]
+    p = np.random.default_rng(0).uniform(0.01, 0.4, y.shape) + 0.5 * y
+    test = ev.FindingPredictions([f"{row}" for row in range(60)], group, y, p, ("rare", "frequent"))
+    report, points = ev.finding_report(test, rounds=50), ev.finding_points(test, test, rounds=50)
+    assert report.at["rare", "patients"] == 1 and report.at["rare", "auroc"] > 0.9
+    assert report.loc["rare", ["auroc_low", "auroc_high", "auprc_low", "auprc_high"]].isna().all()
+    assert (
+        report.loc[["frequent", "macro average"]].notna().all(axis=None) and report.loc["rare", "brier":].notna().all()
+    )
+    abstention = ev.finding_abstention(test, points, rounds=50)
+    for rates in (points, abstention):
+        assert rates.loc["rare", ["sensitivity", "specificity"]].notna().all()
+        assert rates.loc["rare", ["sensitivity_low", "sensitivity_high"]].isna().all()
+        assert rates.loc["rare", ["specificity_low", "specificity_high"]].notna().all()
+        assert rates.loc["frequent"].notna().all()
+    assert points.loc["rare", ["ppv_low", "ppv_high", "npv_low", "npv_high"]].isna().all()
+    subgroups = ev.finding_subgroups(test, ["all"] * 60, rounds=50)
+    assert np.isnan(subgroups.at[("rare", "all"), "auroc_low"])

@@ -105,3 +105,26 @@ def test_what_findings_do_not_have_is_refused(targets, prevalence, message):
 def test_splits_of_other_findings_are_refused():
     with pytest.raises(DataError, match="findings differ"):
         ev.finding_points(findings(), findings(k=2))
+
+
+def test_a_rate_of_0_or_1_is_not_known_exactly():
+    y = np.repeat([[1.0, 1.0], [0.0, 0.0]], 20, axis=0)
+    p = np.column_stack([0.2 + 0.6 * y[:, 0], np.full(40, 0.1) + 0.8 * (1 - y[:, 1])])
+    test = ev.FindingPredictions(
+        [str(row) for row in range(40)], [str(row // 2) for row in range(40)], y, p, ("a", "b")
+    )
+    points = ev.finding_points(test, test, rounds=100, prevalence={"a": 0.1})
+    exact = 0.025 ** (1 / 10)  # ten patients of ten (Clopper and Pearson, 1934)
+    for rates in (points.loc["a"], ev.finding_abstention(test, points, rounds=100).loc["a"]):
+        for name in ("sensitivity", "specificity"):
+            assert rates[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx([1, exact, 1])
+    low = predictive_values(exact, exact, 0.1)
+    assert points.loc["a", ["ppv_low", "npv_low"]].tolist() == pytest.approx([float(value) for value in low])
+    assert points.loc["a", ["ppv_high", "npv_high"]].tolist() == [1, 1]
+    nothing = ev.finding_points(
+        test, ev.FindingPredictions(test.image_id, test.group, y, 0.1 * p, ("a", "b")), rounds=20
+    )
+    assert nothing.at["a", "sensitivity"] == 0 and nothing.at["a", "sensitivity_high"] == pytest.approx(1 - exact)
+    assert np.isnan(nothing.loc["a", ["ppv", "ppv_low", "ppv_high"]].to_numpy(float)).all()
+    match = ev.summary(test, ("exact_match", "brier"), rounds=20).loc["exact_match"]
+    assert match.tolist() == pytest.approx([0, 0, 1 - 0.025 ** (1 / 20)]), "every image has a wrong label"

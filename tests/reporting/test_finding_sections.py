@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,6 +115,9 @@ def test_what_cannot_be_measured_is_said(session, ward, capsys):
     sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=report)
     assert f"the means of 2 findings; {NAMES[0]} cannot be measured there" in sentences[0]
     assert NAMES[0] not in sentences[1]
+    lone = report.assign(auroc_low=report["auroc_low"].where(report.index != NAMES[1]))
+    sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=lone)
+    assert not any("highest AUROC" in sentence for sentence in sentences), "chance, of one patient"
 
 
 def test_exams_of_classes_are_compared_with_images(session, capsys):
@@ -144,5 +148,26 @@ def test_a_difference_that_survives_holm_is_named(session, capsys):
     finding_sections.show_differences(session, evaluation.comparison(a, b, ("auroc",), 10), ("a", "b"), a)
     said = capsys.readouterr().out
     assert "After Holm's correction for 3 findings, the AUROC of finding 0, finding 1, finding 2 differs" in said
+    one = [replace(model, group=["one patient"] * len(model)) for model in (a, b)]
+    finding_sections.show_differences(session, evaluation.comparison(*one, ("auroc",), 10), ("a", "b"), one[0])
+    assert "No finding can be tested" in capsys.readouterr().out
     gap = Difference("auroc", 0.1, 0.05, 0.15, 0.01)
     assert gap.sentence("a", "b") == "a is better than b by 0.100 macro AUROC (95 % interval 0.050 to 0.150)"
+
+
+def test_an_image_of_several_findings_is_checked_once(session, ward, monkeypatch):
+    from scanbook.inspection import grad_cam
+
+    validation, test = (ward.predictions(split, network(ward).logits(split)) for split in ("validation", "test"))
+    checked, correlation = [], pd.DataFrame({"correlation": [0.5]})
+    maps = SimpleNamespace(predict=lambda shown: (None, np.zeros((len(shown), 4, 4, len(NAMES)), np.float32)))
+    monkeypatch.setattr(grad_cam, "add_heat_maps", lambda model, calibration: model)
+    monkeypatch.setattr(finding_sections.engines, "KerasEngine", lambda model: maps)
+    monkeypatch.setattr(
+        grad_cam, "randomisation_check", lambda model, shown, seed: checked.append(shown) or correlation
+    )
+    images = np.arange(len(ward.frame), dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    points = evaluation.finding_points(validation, test, rounds=2)
+    finding_sections.show_explanations(session, ward, images, None, test, points=points)
+    (shown,) = checked
+    assert 3 < len(shown) == len(np.unique(shown[:, 0, 0, 0])) < 15

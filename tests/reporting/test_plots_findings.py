@@ -119,3 +119,15 @@ def test_findings_that_are_never_present_are_not_drawn_as_zero():
         test.image_id, test.group, np.full(y.shape, np.nan), test.probabilities, test.findings
     )
     assert "no finding is labelled" in figures.texts(plots.finding_reliability_diagrams(nothing, nothing))[0]
+
+
+def test_a_value_without_an_interval_is_written_alone():
+    test = findings(n=60, k=2)
+    alone = evaluation.FindingPredictions(
+        test.image_id, ["one patient"] * 60, test.y_true, test.probabilities, test.findings
+    )
+    labels = [text.get_text() for text in plots.roc_curves(alone, rounds=5).axes[0].get_legend().get_texts()]
+    gap = evaluation.Difference("auroc", 0.1, np.nan, np.nan, np.nan)
+    figure = plots.difference_plot({"rare": gap}, "AUROC")
+    labels += [text.get_text() for text in figure.axes[0].texts]
+    assert "+0.100" in labels and not [label for label in labels if "nan" in label]

@@ -55,7 +55,7 @@ class Evaluation(Block):
     """Contents of the test report beyond the metrics of every study."""
 
     ordered: bool = False
-    """Whether the classes are ordered grades; the report then has quadratic weighted kappa. Findings have no order."""
+    """Whether the classes are ordered grades; the report then has quadratic weighted kappa. Not for findings."""
     targets: dict[str, list[str]] = {}
     """Groups of classes with a threshold, such as `malignant: [mel, bcc]`; each single class is a target anyway. Each
     finding has a threshold, and groups of findings have none."""

@@ -16,7 +16,7 @@ from scanbook.data import adapters, presence, quality, spreading, stratification
 from scanbook.data.counts import balance, finding_counts, image_counts, remarks
 from scanbook.data.manifest import EXAM, SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
 from scanbook.data.presence import notes
-from scanbook.errors import DataError
+from scanbook.errors import DataError, StudyError
 
 __all__ = [
     "SplitDataset",
@@ -60,7 +60,7 @@ def split_study(study: Study) -> SplitDataset:
     Raises:
         DataError: As `adapters.load` and `assign`, or a target, a prevalence or a subgroup of the study names no class
             or column of the dataset.
-        StudyError: The study's `class_names` name a class that the dataset does not have.
+        StudyError: The study's `class_names` name a class that the dataset does not have, or findings are to be grades.
     """
     manifest = adapters.load(study)
     _check_options(study, manifest)
@@ -73,6 +73,10 @@ def split_study(study: Study) -> SplitDataset:
 def _check_options(study: Study, manifest: Manifest) -> None:
     options = study.evaluation
     evaluation.check_targets(manifest, options.targets, options.prevalence)
+    if manifest.findings and options.ordered:
+        raise StudyError(
+            "evaluation.ordered is true, for classes that are grades, but findings have no order: remove it"
+        )
     for column in options.subgroups:
         evaluation.attribute(manifest.frame, metadata_name(column))
     study.names_of(manifest.names)

@@ -46,7 +46,7 @@ class Calibration:
         return expit(np.asarray(logits, np.float64) * self.slope + self.offset)
 
     def log_loss(self, logits: ArrayLike, labels: ArrayLike) -> float:
-        """Return the log loss of logits, the mean over the findings of that of their labelled images.
+        """Return the log loss of logits, the mean over the findings of that of their labelled images; NaN without any.
 
         Args:
             logits: (n, k).
@@ -54,7 +54,7 @@ class Calibration:
         """
         z, y = np.asarray(logits, np.float64) * self.slope + self.offset, np.asarray(labels, np.float64)
         losses = np.ma.masked_invalid(np.logaddexp(0, z) - y * z)
-        return float(losses.mean(axis=0).mean())
+        return float(np.ma.filled(losses.mean(axis=0).mean(), np.nan))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration for a JSON file."""

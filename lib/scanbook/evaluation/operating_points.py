@@ -17,7 +17,7 @@ from scipy.special import logit
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
 from scanbook.evaluation.targets import check_targets, choose_threshold, rates_at, with_rates
@@ -67,7 +67,7 @@ def finding_points(
         Index `finding`; columns threshold, margin, positives and negatives (test images), sensitivity, specificity,
         prevalence, ppv and npv; the four rates are each followed by their `_low` and `_high`, as in `targets_table`.
         They are of all labelled images, those of the answer "not sure" among them. Threshold, margin and rates are NaN
-        where the validation images have no positive or no negative.
+        where the validation images have no positive or no negative; intervals where those of test are of one patient.
 
     Raises:
         DataError: The findings of the two splits differ; a prevalence names no finding or is not a share; the
@@ -181,7 +181,8 @@ def finding_abstention(
 
     Returns:
         Index `finding`, then "macro average"; columns coverage (share of the labelled images that are answered), then
-        sensitivity, specificity and accuracy of those; each followed by its `_low` and `_high`.
+        sensitivity, specificity and accuracy of those; each followed by its `_low` and `_high`, which are NaN where
+        the images that a rate is of are of one patient.
     """
     thresholds, margins = (points[name].to_numpy(np.float64) for name in ("threshold", "margin"))
     answered = distance(test.probabilities, thresholds) >= margins
@@ -251,15 +252,18 @@ def _selective(
     """
     called = (test.probabilities >= thresholds)[:, None]
     positive, negative = (test.y_true == 1)[:, None], (test.y_true == 0)[:, None]
-    masks = (
-        positive & called & answered,
-        positive & answered,
-        negative & ~called & answered,
-        negative & answered,
-        np.broadcast_to(positive | negative, answered.shape),
-    )
     shape = answered.shape[1:]
-    counts = [np.reshape(mask, (len(test), -1)).astype(np.float32) for mask in masks]
+    masks = [
+        np.broadcast_to(mask, answered.shape).reshape(len(test), -1)
+        for mask in (
+            positive & called & answered,
+            positive & answered,
+            negative & ~called & answered,
+            negative & answered,
+            positive | negative,
+        )
+    ]
+    counts = [mask.astype(np.float32) for mask in masks]
 
     def rates(weights: NDArray[np.floating]) -> Floats:
         sums = [(weights.astype(np.float32) @ count).reshape(-1, *shape).astype(np.float64) for count in counts]
@@ -279,4 +283,8 @@ def _selective(
 
     point = rates(np.ones((1, len(test))))[0]
     low, high = interval(resample(rates, test.group, rounds, seed))
-    return np.stack([point, np.where(np.isnan(point), np.nan, low), np.where(np.isnan(point), np.nan, high)])
+    _, positives, _, negatives, labelled = masks
+    of = labelled, positives, negatives, positives | negatives
+    of_findings = np.stack([count_groups(mask, test.group).reshape(shape) for mask in of])
+    groups = np.concatenate([of_findings, of_findings.max(axis=-1, keepdims=True)], axis=-1)
+    return np.stack([point, *correct_ends(point, low, high, groups)])

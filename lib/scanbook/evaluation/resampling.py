@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from scanbook.errors import DataError
 
+Floats = NDArray[np.float64]
 # Weights in memory at a time (rounds × images): 24 MB as float64, small beside the images and large enough for BLAS.
 _CHUNK = 3_000_000
 _QUANTILES = [(1 - 0.95) / 2, (1 + 0.95) / 2]
@@ -57,6 +58,17 @@ def resample(
     return values if len(np.unique(np.asarray(group))) > 1 else np.full_like(values, np.nan, np.float64)
 
 
+def count_groups(mask: NDArray[np.bool_], group: ArrayLike) -> NDArray[np.int64]:
+    """Return how many groups have an image in each column of a mask, (k,) int64.
+
+    Args:
+        mask: (n, k) bool.
+        group: (n,) names.
+    """
+    member = np.unique(np.asarray(group), return_inverse=True)[1]
+    return np.array([np.count_nonzero(np.bincount(member[rows])) for rows in mask.T], np.int64)
+
+
 def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the 95 % percentile interval over the first axis, without rounds in which the statistic is not defined.
 
@@ -71,6 +83,27 @@ def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64
     ends = np.nanquantile(np.where(undefined, 0.0, array), _QUANTILES, axis=0)
     low, high = np.where(undefined, np.nan, ends)
     return low, high
+
+
+def correct_ends(value: Floats, low: Floats, high: Floats, groups: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return the ends of intervals of shares, with a width where the bootstrap gives none.
+
+    A share of 0 or 1 is the same in every resample. Its interval is that of Clopper and Pearson (1934), each group
+    counted as one trial.
+
+    Args:
+        value: Shares, of any shape.
+        low: Their lower ends, from `interval`.
+        high: Their upper ends.
+        groups: How many groups each share is of; of fewer than two there is no interval.
+
+    Returns:
+        Lower and upper ends, NaN where there are none.
+    """
+    tail = ((1 - 0.95) / 2) ** (1 / np.maximum(groups, 1))
+    known = (groups > 1) & ~np.isnan(value)
+    lower, upper = np.where(value == 1, tail, low), np.where(value == 0, 1 - tail, high)
+    return np.where(known, lower, np.nan), np.where(known, upper, np.nan)
 
 
 def group_folds(y: np.ndarray, group: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

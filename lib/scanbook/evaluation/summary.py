@@ -13,7 +13,7 @@ from scanbook.evaluation import metrics as measures
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 MEANS = ("macro average", "weighted average")
@@ -63,6 +63,10 @@ def summary(
     )
     undefined = [every_class and not metric.defined(y_true, len(predictions.names)) for metric in chosen]
     table.loc[undefined] = np.nan
+    if "exact_match" in table.index:  # a share of images, of findings
+        groups = count_groups(~np.isnan(y_true).all(axis=1, keepdims=True), predictions.group)
+        ends = correct_ends(*table.loc[["exact_match"]].to_numpy(np.float64).T, groups)
+        table.loc["exact_match", ["low", "high"]] = np.ravel(ends)
     return table
 
 
@@ -155,14 +159,15 @@ def finding_report(predictions: FindingPredictions, rounds: int = 1000, seed: in
         Index `finding`: the findings in order, then "macro average"; columns positives, negatives and not_labelled
         (images), patients (groups with a positive image), then auroc, auprc, brier and ece, each followed by its `_low`
         and `_high`. AUROC and AUPRC are NaN for a finding without positives or negatives, and all are where none is
-        labelled; the macro average is over the others. Its counts are sums.
+        labelled; the macro average is over the others. Its counts are sums. An interval is NaN where a single patient
+        has the finding, or lacks it, and those of brier and ece where both are so: no resample shows another patient.
     """
     y_true = predictions.y_true
     columns: dict[str, NDArray[np.generic]] = {
         "positives": (y_true == 1).sum(axis=0),
         "negatives": (y_true == 0).sum(axis=0),
         "not_labelled": np.isnan(y_true).sum(axis=0),
-        "patients": np.array([len(np.unique(predictions.group[column == 1])) for column in y_true.T]),
+        "patients": count_groups(y_true == 1, predictions.group),
     }
     columns = {name: np.r_[counts, counts.sum()] for name, counts in columns.items()}
     columns["patients"][-1] = len(np.unique(predictions.group[(y_true == 1).any(axis=1)]))
@@ -187,7 +192,7 @@ def by_name(
         seed: Seed of the resamples.
 
     Returns:
-        Columns (k + 1,): each statistic, followed by its `_low` and `_high`.
+        Columns (k + 1,): each statistic, followed by its `_low` and `_high`, of findings as in `finding_report`.
     """
     y_true, probabilities = predictions.y_true, predictions.probabilities
 
@@ -197,9 +202,13 @@ def by_name(
 
     point = all_statistics(None)[0]
     low, high = interval(resample(all_statistics, predictions.group, rounds, seed))
+    sides = [np.full(point.shape[1], 2)] * 2
+    if isinstance(predictions, FindingPredictions):
+        sides = [np.r_[count_groups(y_true == label, predictions.group), 2] for label in (1, 0)]
     columns = {}
-    for place, name in enumerate(statistics):
-        defined = ~np.isnan(point[place])
+    for place, (name, compute) in enumerate(statistics.items()):
+        needed = np.minimum if compute in (measures.class_auroc, measures.class_auprc) else np.maximum
+        defined = ~np.isnan(point[place]) & (needed(*sides) > 1)
         columns |= {
             name: point[place],
             f"{name}_low": np.where(defined, low[place], np.nan),

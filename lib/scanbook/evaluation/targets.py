@@ -21,7 +21,7 @@ from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import has_findings
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
@@ -231,7 +231,8 @@ def rates_at(
         seed: Seed of the resamples.
 
     Returns:
-        (4, targets, m) float64: the rates in the order of `RATES` at each prevalence; value, low and high.
+        (4, targets, m) float64: the rates in the order of `RATES` at each prevalence; value, low and high. Of findings,
+        the ends are those of `correct_ends`.
     """
     positive, negative = truth
     called = score >= thresholds
@@ -249,7 +250,18 @@ def rates_at(
         return np.where(np.isnan(thresholds)[:, None], np.nan, np.concatenate([both, values], axis=1))
 
     point = with_predictive_values(rates(np.ones((1, len(test)))))[0]
-    return point, *interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
+    low, high = interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
+    if isinstance(test, FindingPredictions):
+        groups = np.stack([count_groups(mask, test.group) for mask in truth])[..., None]
+        ends = correct_ends(point[:2], low[:2], high[:2], groups)
+        # of a rate of 0 or 1, or of one patient, the resamples tell nothing of the predictive values either
+        told = ~((point[:2] == 0) | (point[:2] == 1) | (groups < 2)).any(axis=0)
+        low, high = (
+            np.concatenate([end, np.where(told, of_resamples[2:], predictive_values(*end, prevalences))])
+            for end, of_resamples in zip(ends, (low, high), strict=True)
+        )
+        low, high = (np.where(np.isnan(point), np.nan, end) for end in (low, high))
+    return point, low, high
 
 
 def _members(classes: tuple[str, ...], targets: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:

@@ -126,14 +126,15 @@ def describe_segmentation(
 def reference_values(manifest: Manifest) -> dict[str, float]:
     """Return what to compare a model's main metric with: the most frequent class and, where known, the best possible.
 
-    Of findings it is the mean of the best AUROCs of those that test can measure. There are none where the test split
-    lacks a class.
+    Of findings it is the mean of the best AUROCs of those that test can measure, if it is known of all. There are none
+    where the test split lacks a class.
     """
     lacking = manifest.absent(TEST)
     if manifest.findings:
         best = manifest.facts.get("bayes_auroc", {})
-        known = [best[name] for name in manifest.findings if name in best and name not in lacking]
-        return {"Bayes AUROC": float(np.mean(known))} if known else {}
+        measured = [name for name in manifest.findings if name not in lacking]
+        complete = bool(measured) and set(measured) <= set(best)
+        return {"Bayes AUROC": float(np.mean([best[name] for name in measured]))} if complete else {}
     if lacking:
         return {}
     bayes = {"Bayes accuracy": manifest.facts["bayes_accuracy"]} if "bayes_accuracy" in manifest.facts else {}
@@ -236,9 +237,9 @@ def describe_final_model(
 
 
 def _describe_extremes(report: pd.DataFrame) -> list[str]:
-    """Return which finding is recognised best and which worst; nothing where fewer than two have an AUROC."""
+    """Return which finding is recognised best and which worst, of those whose AUROC has an interval, if two have."""
     rows = report.iloc[:-1]
-    areas = rows["auroc"].dropna()
+    areas = rows["auroc"][rows["auroc_low"].notna()]
     if len(areas) < 2:
         return []
     best, worst = (

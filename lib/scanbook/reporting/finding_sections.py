@@ -65,7 +65,10 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     few = few[few["patients"] < _FEW]
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
-        session.say(f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance.")
+        session.say(
+            f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance. In "
+            "resamples without a finding the means are over the others, which makes their intervals wider."
+        )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
     session.say(
         f"Footnote: at a probability of 0.5, all labels of an image are right for {exact} of the images (exact match), "
@@ -92,8 +95,11 @@ def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, st
     session.figure("finding_differences", figure, "Differences in AUROC by finding, with DeLong's 95 % intervals")
     clear = tests.index[tests["p_holm"] < 0.05]
     tested = int(tests["p_holm"].notna().sum())
+    if not tested:
+        session.say("No finding can be tested: each is present, or absent, in fewer than two patients of test.")
+        return
     differ = f"the AUROC of {', '.join(clear)} differs" if len(clear) else "no finding's AUROC differs clearly"
-    session.say(f"After Holm's correction for {tested} findings, {differ} (p below 0.05).")
+    session.say(f"After Holm's correction for {tested} finding{'s' * (tested != 1)}, {differ} (p below 0.05).")
 
 
 def show_errors(session: Session, validation: FindingPredictions, test: FindingPredictions) -> None:
@@ -198,7 +204,8 @@ def show_explanations(
         figure = plots.heat_maps(examples, heat, [_caption(test, *pair) for pair in chosen])
         names = ", ".join(usable[:_EXPLAINED])
         session.figure("grad_cam", figure, f"Grad-CAM of {names}: the most confident right, then wrong answers of each")
-        check = grad_cam.randomisation_check(model, examples, session.study.seed)
+        # an image that is shown for several findings counts once
+        check = grad_cam.randomisation_check(model, images[rows[np.unique(places)]], session.study.seed)
         caption = "Rank correlation of heat maps, after layers were randomised, with those of the trained network"
         session.table("randomisation", check.round(3), caption)
     wrong = _most_confident_wrong(test, points)

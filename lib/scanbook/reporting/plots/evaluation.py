@@ -60,7 +60,7 @@ def metric_bars(
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
     for row, (value, low, high) in enumerate(table[["value", "low", "high"]].to_numpy(float)):
-        style.label_row(axis, f"{value:.3f}  ({low:.3f} to {high:.3f})" if np.isfinite(value) else "not defined", row)
+        style.label_row(axis, _in_words(value, low, high) if np.isfinite(value) else "not defined", row)
     for index, (name, value) in enumerate((references or {}).items(), start=1):
         look = style.line(index)
         axis.axvline(value, color=look["color"], linestyle=look["linestyle"], label=f"{name}: {value:.3f}")
@@ -213,17 +213,22 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
         curves[name] = false, true
     for index, name in enumerate(drawn):
         row = table.loc[name]
-        area = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
+        area = _in_words(*row[["auroc", "auroc_low", "auroc_high"]])
         label = f"{name_of(name)} (n = {row['support']:,.0f}): {area}"
         axis.plot(*curves[name], **style.line(index), markevery=0.1, linewidth=1.3, label=label)
     if len(curves) > 1 and mean is not None:
-        value, low, high = mean
-        label = f"mean of {len(curves)} {kind}: {value:.3f} ({low:.3f} to {high:.3f})"
+        label = f"mean of {len(curves)} {kind}: {_in_words(*mean)}"
         average = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
         axis.plot(steps, average, color=style.INK, linewidth=3.5, label=label)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
     return note
+
+
+def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """Return a value and its interval, which is left out where it is NaN, as that of a single patient."""
+    ends = "" if np.isnan(low) or np.isnan(high) else f" ({low:{form}} to {high:{form}})"
+    return f"{value:{form}}{ends}"
 
 
 def _areas(predictions: AnyPredictions, rounds: int, seed: int) -> tuple[pd.DataFrame, str, NDArray[np.float64] | None]:
@@ -327,7 +332,7 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
             continue
         fill = style.COLOURS[0] if difference.clear else "white"
         axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
-        text = f"{difference.value:+.3f}  ({difference.low:+.3f} to {difference.high:+.3f})"
+        text = _in_words(difference.value, difference.low, difference.high, "+.3f")
         style.label_row(axis, text.replace("-", "−"), row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)

@@ -16,7 +16,7 @@ from scanbook.reporting.plots.names import name_of
 MOST_PANELS = 12
 """Findings beyond which a figure of panels shows the most frequent ones."""
 _MOST_SQUARES = 40
-"""Findings beyond which the matrix shows the most frequent ones."""
+"""Findings beyond which the matrix shows the first ones."""
 _MOST_NUMBERS = 14
 """Findings up to which the squares of the matrix have numbers."""
 
