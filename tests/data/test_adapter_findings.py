@@ -12,7 +12,7 @@ import pytest
 
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.config import Study
-from scanbook.data import adapters, dicom, images
+from scanbook.data import adapters, dicom, images, splits
 from scanbook.data.adapters import medmnist
 from scanbook.data.manifest import Manifest, finding_column
 from scanbook.errors import DataError
@@ -114,6 +114,11 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
+    # a prevalence of a finding that is left out stops nothing, so that the few patients are refused; a wrong name does
+    for name, problem in (("Hernia", "come in 2 groups"), ("Hernai", "Hernai")):
+        given = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"prevalence": {name: 0.1}})})
+        with pytest.raises(DataError, match=problem):
+            splits.prepare(given)
     listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
     for name in ("train_val_list.txt", "test_list.txt"):
         (tmp_path / name).unlink()
