@@ -119,6 +119,10 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
         given = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"prevalence": {name: 0.1}})})
         with pytest.raises(DataError, match=problem):
             splits.prepare(given)
+    columns = {"metadata": ["Patient Age", "Smoker"], "split_lists": {}}
+    manifest = adapters.load(chest_xray14(tmp_path, unpacked=1, allow_missing=True, **columns))
+    assert set(manifest.frame["Smoker"]) == {""} and note(manifest, "Data_Entry_2017.csv has no column Smoker")
+    assert "no column 'Smoker'" in refusal(chest_xray14(tmp_path, **columns))
     listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
     for name in ("train_val_list.txt", "test_list.txt"):
         (tmp_path / name).unlink()
@@ -235,7 +239,7 @@ def test_the_layout_of_chexpert(tmp_path: Path) -> None:
     assert frame["split"].tolist() == ["train"] * 5 + ["test"] * 2
     assert frame["group"].tolist()[:4] == ["patient00001", *["patient00002"] * 3]
     assert frame["exam"].tolist()[1:4] == ["patient00002/study1"] * 2 + ["patient00002/study2"]
-    assert "1 rows have No Finding beside a finding: Support Devices (1)" in note(manifest, "beside")
+    assert note(manifest, "beside") == "Rows with No Finding beside a finding: 1 of 7 (Support Devices 1)."
     assert manifest.metadata == ["Sex", "Age"] and frame["Age"].tolist()[0] == 68
     assert same(manifest.labels.values[:, 0].tolist(), [NAN, NAN, NAN, 1, 0, 1, 0])
 

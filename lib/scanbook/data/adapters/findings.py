@@ -193,8 +193,9 @@ def _in_columns(rows: Rows, layout: TableData) -> Stated:
         both = values[nothing] == PRESENT
         if both.any(axis=None):
             counts = both.sum()[lambda counts: counts > 0].sort_values(ascending=False)
-            names = ", ".join(f"{name} ({count})" for name, count in counts.head(_SHOWN).items())
-            notes.append(f"{int(both.any(axis=1).sum())} rows have {layout.no_finding} beside a finding: {names}.")
+            names = ", ".join(f"{name} {count}" for name, count in counts.head(_SHOWN).items())
+            rows_with_both = f"{int(both.any(axis=1).sum())} of {len(values)}"
+            notes.append(f"Rows with {layout.no_finding} beside a finding: {rows_with_both} ({names}).")
         if layout.blank == "absent with no_finding":
             values[nothing] = values[nothing].fillna(ABSENT)
     return Stated(values, notes)
