@@ -244,6 +244,31 @@ def test_the_layout_of_chexpert(tmp_path: Path) -> None:
     assert same(manifest.labels.values[:, 0].tolist(), [NAN, NAN, NAN, 1, 0, 1, 0])
 
 
+def test_a_folder_around_the_dataset_is_passed_over(tmp_path: Path) -> None:
+    inside = adapters.load(chexpert(tmp_path / "CheXpert-v1.0-small")).frame
+    study = chexpert(tmp_path / "CheXpert-v1.0-small")
+    around = study.model_copy(update={"data": str(tmp_path)})
+    assert adapters.load(around).frame["image_id"].tolist() == inside["image_id"].tolist()
+    (tmp_path / "copy").mkdir()
+    for name in ("train.csv", "valid.csv"):  # which of two?
+        (tmp_path / "copy" / name).write_bytes((tmp_path / "CheXpert-v1.0-small" / name).read_bytes())
+    assert "train.csv does not exist" in refusal(around)
+
+
+def test_images_of_one_name_are_told_apart_by_the_folder_of_their_split(tmp_path: Path) -> None:
+    tables = {}
+    for split, folder in (("train", "a. Training Set"), ("test", "b. Testing Set")):
+        for number in range(4):
+            write_image(tmp_path / "1. Images" / folder / f"{number}.png", number + 4 * (split == "test"))
+        tables[split] = f"2. Labels/{folder[0]}. {split}.csv"
+        (tmp_path / "2. Labels").mkdir(exist_ok=True)
+        (tmp_path / tables[split]).write_text("ID,DR,AMD\n0,0,0\n1,1,0\n2,0,1\n3,1,1\n")
+    dataset = {"adapter": "table", "csv": tables, "image_column": "ID", "findings": ["DR", "AMD"]}
+    frame = adapters.load(make_study(tmp_path, dataset)).frame
+    assert [Path(path).parent.name for path in frame["path"]] == ["a. Training Set"] * 4 + ["b. Testing Set"] * 4
+    assert frame["split"].tolist() == ["train"] * 4 + ["test"] * 4
+
+
 @pytest.mark.parametrize(
     ("keys", "cardiomegaly", "edema"),
     [

@@ -59,6 +59,18 @@ def names_of_tables(layout: TableData) -> dict[str, str]:
     return {path: split for split, path in layout.csv.items()} if isinstance(layout.csv, dict) else {layout.csv: ""}
 
 
+def folder_of_tables(layout: TableData, root: Path) -> Path:
+    """Return the only folder in the dataset's folder that holds all tables, where that itself holds none; else that.
+
+    A download is often unpacked into a folder of its own.
+    """
+    names = list(names_of_tables(layout))
+    if any((root / name).exists() for name in names):
+        return root
+    inside = [path for path in root.iterdir() if all((path / name).is_file() for name in names)]
+    return inside[0] if len(inside) == 1 else root
+
+
 def read(layout: TableData, root: Path) -> Rows:
     """Return the rows of the tables of a study that lies in a folder.
 

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scanbook.config import Study, TableData
-from scanbook.data.adapters import files, listing, spelling, tables
+from scanbook.data.adapters import files, layouts, listing, spelling, tables
 from scanbook.data.adapters import findings as finding_forms
 from scanbook.data.adapters import rows as rows_of
 from scanbook.data.adapters.lookup import ImageIndex, normalise
@@ -35,7 +35,8 @@ def load(study: Study) -> Manifest:
     layout = study.dataset
     assert isinstance(layout, TableData)
     names = list(rows_of.names_of_tables(layout))
-    root = files.require_folder(study, f"{' and '.join(names)} and {', '.join(layout.image_folders)}")
+    location = files.require_folder(study, f"{' and '.join(names)} and {', '.join(layout.image_folders)}")
+    root = rows_of.folder_of_tables(layout, location)
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
     masks = [root / layout.mask_folder] if layout.mask_folder and (root / layout.mask_folder).is_dir() else []
     tree, everything = listing.Tree(root), rows_of.read(layout, root)
@@ -65,7 +66,7 @@ def load(study: Study) -> Manifest:
     frame["image_id"] = files.image_ids(frame["path"], root)
     frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
     frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
-    extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
+    extra_rows, more = files.extra_images(layout, location, bool((frame["split"] != "").any()))
     if extra_rows:
         text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
@@ -166,7 +167,8 @@ def _image_keys(rows: Rows) -> pd.Series:
 def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, root: Path) -> pd.Series:
     """Return the path of the image of some rows, "" where it is not there and may be missing.
 
-    Of several images of one name, that below the folder of the row's table counts where there are several tables.
+    Of several images of one name, that below the folder of the row's table counts where there are several tables, else
+    that below a folder that is called after the split of the table.
 
     Raises:
         DataError: A row names no image, or may name several. Names are not shown: that of a DICOM file may be the
@@ -176,9 +178,12 @@ def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, r
     images = index.locate(names)
     counts = images.map(len)
     if (counts > 1).any() and isinstance(layout.csv, dict):
-        homes = rows.tables[chosen].map(lambda name: os.path.join((root / name).parent, ""))
         for row in counts.index[counts > 1]:
-            images[row] = [path for path in images[row] if path.startswith(homes[row])] or images[row]
+            home, split = os.path.join((root / rows.tables[row]).parent, ""), rows.splits[row]
+            own = [path for path in images[row] if path.startswith(home)] or images[row]
+            places = {path: os.path.dirname(os.path.relpath(path, root)) for path in own}
+            named = [path for path in own if layouts.splits_in(places[path]) == {split}]
+            images[row] = named if len(own) > 1 and named else own
         counts = images.map(len)
     absent = counts == 0
     if absent.any() and (absent.all() or not layout.allow_missing):
