@@ -35,8 +35,8 @@ def load(study: Study) -> Manifest:
     layout = study.dataset
     assert isinstance(layout, TableData)
     names = list(rows_of.names_of_tables(layout))
-    location = files.require_folder(study, f"{' and '.join(names)} and {', '.join(layout.image_folders)}")
-    root = rows_of.folder_of_tables(layout, location)
+    expected = f"{' and '.join(names)} and {', '.join(layout.image_folders)}"
+    root = rows_of.folder_of_tables(layout, files.require_folder(study, expected))
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
     masks = [root / layout.mask_folder] if layout.mask_folder and (root / layout.mask_folder).is_dir() else []
     tree, everything = listing.Tree(root), rows_of.read(layout, root)
@@ -48,10 +48,9 @@ def load(study: Study) -> Manifest:
             "correct image_folders in the study or unpack the images there"
         )
     index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders], tree)
-    dropped = everything.images.drop(frame.index)
     excluded = {
         path: "of no class of the study" if row in rows.images.index else "their rows are not read"
-        for row, name in dropped.items()
+        for row, name in everything.images.drop(frame.index).items()
         for path in index.find(name)
     }
     frame["path"] = _paths(rows, frame.index, index, layout, root)
@@ -66,7 +65,7 @@ def load(study: Study) -> Manifest:
     frame["image_id"] = files.image_ids(frame["path"], root)
     frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
     frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
-    extra_rows, more = files.extra_images(layout, location, bool((frame["split"] != "").any()))
+    extra_rows, more = files.extra_images(layout, study.location, bool((frame["split"] != "").any()))
     if extra_rows:
         text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
