@@ -112,6 +112,7 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     table.write_text(table.read_text().replace("Hernia", "Mass", 1))  # the first is unpacked, the second is not
     manifest = adapters.load(study)
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
+    assert manifest.facts["partial"]
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
     # a prevalence of a finding that is left out stops nothing, so that the few patients are refused; a wrong name does

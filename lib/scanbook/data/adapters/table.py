@@ -75,7 +75,10 @@ def load(study: Study) -> Manifest:
     if not layout.has_findings:
         notes = [*files.missing_class_notes(layout, frame), *notes]
     notes = [*notes, *repeated, *more, *patients]
-    facts["data"] = files.content_fingerprint(study, layout, root)
+    facts |= {
+        "data": files.content_fingerprint(study, layout, root),
+        "partial": bool(missing.any() or layout.include),
+    }
     if layout.duplicates_csv and (root / layout.duplicates_csv).is_file():
         pairs = _read_pairs(root / layout.duplicates_csv, index)
         frame["group"], known = _merge_groups(frame["group"], frame["path"], pairs)
