@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def folder_of_tables(layout: TableData, root: Path) -> Path:
     names = list(names_of_tables(layout))
     if any((root / name).exists() for name in names):
         return root
-    inside = [path for path in root.iterdir() if all((path / name).is_file() for name in names)]
+    inside = [path for path in root.iterdir() if all(os.path.isfile(path / name) for name in names)]
     return inside[0] if len(inside) == 1 else root
 
 
