@@ -132,7 +132,8 @@ def balance(manifest: Manifest) -> str:
         return (
             f"{manifest.findings[most]} is the most frequent finding in training, in {share[most]:.1%} of "
             f"{labelled[most]:,} labelled images; {manifest.findings[least]} is the rarest, in {share[least]:.2%} "
-            f"({positives[least]:,} of {labelled[least]:,}): accuracy would hide errors in it.{partly}"
+            f"({positives[least]:,} of {labelled[least]:,}): always answering absent would be right in "
+            f"{1 - share[least]:.1%} of them.{partly}"
         )
     counts = manifest.frame["label"].iloc[rows].value_counts()
     ratio = counts.max() / counts.min()
