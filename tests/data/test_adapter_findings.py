@@ -407,6 +407,12 @@ def test_an_exam_in_two_splits_is_refused(tmp_path: Path) -> None:
     assert manifest.classes == ("x", "y") and manifest.has_exams, "classes have exams too"
 
 
+def test_a_row_per_finding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    study = table(tmp_path, "image,label\na,mass\na,nodule\nb,mass\n", label_column="label", findings=[])
+    message = refusal(study)
+    assert "rows 2 and 3 name the same image, and differ in label" in message and "name label_separator" in message
+
+
 def test_exams_of_dicom_files_have_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"findings": ["ill"], "group_column": "who", "exam_column": "visit"}
     study = table(tmp_path, EXAMS.replace("v1", "Doe^Jane^1").replace("v2", "Roe"), "{n}.dcm", **keys)

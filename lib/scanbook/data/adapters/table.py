@@ -151,7 +151,8 @@ def _classes(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
     if layout.classes:  # the study may name the label as it is written, "1.0"
         labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
-    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows)
+    several = "where an image has several findings, write them into one cell and name label_separator; else "
+    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows, several)
     if labels.isna().all():
         raise DataError(
             f"{' and '.join(rows_of.names_of_tables(layout))}: none of the labels {', '.join(stated.unique()[:5])} is "
@@ -205,13 +206,14 @@ def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, r
     return images.str[0].fillna("")
 
 
-def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows) -> None:
+def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows, advice: str = "") -> None:
     """Raise a `DataError` where two rows of one image state different things.
 
     Args:
         stated: Columns that must agree; values that are not told agree with any.
         images: What identifies the image of each row.
         rows: The rows, of the same index.
+        advice: What else the reader may do, before "keep one of the rows".
     """
     if not images.duplicated().any():
         return
@@ -223,7 +225,7 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows) -> Non
             other = values.index[(values != values.iloc[0])][0]
             raise DataError(
                 f"{rows.place(values.index[0], other)} name the same image, and differ in {column}; "
-                "expected one value for each image; keep one of the rows, or correct it"
+                f"expected one value for each image; {advice}keep one of the rows, or correct it"
             )
 
 
