@@ -12,7 +12,7 @@ import pytest
 
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.config import Study
-from scanbook.data import adapters, dicom, images
+from scanbook.data import adapters, dicom, images, splits
 from scanbook.data.adapters import medmnist
 from scanbook.data.manifest import Manifest, finding_column
 from scanbook.errors import DataError
@@ -112,8 +112,18 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     table.write_text(table.read_text().replace("Hernia", "Mass", 1))  # the first is unpacked, the second is not
     manifest = adapters.load(study)
     assert len(manifest.frame) == 6 and note(manifest, "6 of 12 rows name an image that is not there")
+    assert manifest.facts["partial"]
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
+    # a prevalence of a finding that is left out stops nothing, so that the few patients are refused; a wrong name does
+    for name, problem in (("Hernia", "come in 2 groups"), ("Hernai", "Hernai")):
+        given = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"prevalence": {name: 0.1}})})
+        with pytest.raises(DataError, match=problem):
+            splits.prepare(given)
+    columns = {"metadata": ["Patient Age", "Smoker"], "split_lists": {}}
+    manifest = adapters.load(chest_xray14(tmp_path, unpacked=1, allow_missing=True, **columns))
+    assert set(manifest.frame["Smoker"]) == {""} and note(manifest, "Data_Entry_2017.csv has no column Smoker")
+    assert "no column 'Smoker'" in refusal(chest_xray14(tmp_path, **columns))
     listed = chest_xray14(tmp_path, unpacked=1, allow_missing=True, no_finding="")
     for name in ("train_val_list.txt", "test_list.txt"):
         (tmp_path / name).unlink()
@@ -230,9 +240,34 @@ def test_the_layout_of_chexpert(tmp_path: Path) -> None:
     assert frame["split"].tolist() == ["train"] * 5 + ["test"] * 2
     assert frame["group"].tolist()[:4] == ["patient00001", *["patient00002"] * 3]
     assert frame["exam"].tolist()[1:4] == ["patient00002/study1"] * 2 + ["patient00002/study2"]
-    assert "1 rows have No Finding beside a finding: Support Devices (1)" in note(manifest, "beside")
+    assert note(manifest, "beside") == "Rows with No Finding beside a finding: 1 of 7 (Support Devices 1)."
     assert manifest.metadata == ["Sex", "Age"] and frame["Age"].tolist()[0] == 68
     assert same(manifest.labels.values[:, 0].tolist(), [NAN, NAN, NAN, 1, 0, 1, 0])
+
+
+def test_a_folder_around_the_dataset_is_passed_over(tmp_path: Path) -> None:
+    inside = adapters.load(chexpert(tmp_path / "CheXpert-v1.0-small")).frame
+    study = chexpert(tmp_path / "CheXpert-v1.0-small")
+    around = study.model_copy(update={"data": str(tmp_path)})
+    assert adapters.load(around).frame["image_id"].tolist() == inside["image_id"].tolist()
+    (tmp_path / "copy").mkdir()
+    for name in ("train.csv", "valid.csv"):  # which of two?
+        (tmp_path / "copy" / name).write_bytes((tmp_path / "CheXpert-v1.0-small" / name).read_bytes())
+    assert "train.csv does not exist" in refusal(around)
+
+
+def test_images_of_one_name_are_told_apart_by_the_folder_of_their_split(tmp_path: Path) -> None:
+    tables = {}
+    for split, folder in (("train", "a. Training Set"), ("test", "b. Testing Set")):
+        for number in range(4):
+            write_image(tmp_path / "1. Images" / folder / f"{number}.png", number + 4 * (split == "test"))
+        tables[split] = f"2. Labels/{folder[0]}. {split}.csv"
+        (tmp_path / "2. Labels").mkdir(exist_ok=True)
+        (tmp_path / tables[split]).write_text("ID,DR,AMD\n0,0,0\n1,1,0\n2,0,1\n3,1,1\n")
+    dataset = {"adapter": "table", "csv": tables, "image_column": "ID", "findings": ["DR", "AMD"]}
+    frame = adapters.load(make_study(tmp_path, dataset)).frame
+    assert [Path(path).parent.name for path in frame["path"]] == ["a. Training Set"] * 4 + ["b. Testing Set"] * 4
+    assert frame["split"].tolist() == ["train"] * 4 + ["test"] * 4
 
 
 @pytest.mark.parametrize(
@@ -370,6 +405,12 @@ def test_an_exam_in_two_splits_is_refused(tmp_path: Path) -> None:
     fixed = table(tmp_path, text.replace("b,v1,test", "b,v1,train"), **keys)
     manifest = adapters.load(fixed)
     assert manifest.classes == ("x", "y") and manifest.has_exams, "classes have exams too"
+
+
+def test_a_row_per_finding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    study = table(tmp_path, "image,label\na,mass\na,nodule\nb,mass\n", label_column="label", findings=[])
+    message = refusal(study)
+    assert "rows 2 and 3 name the same image, and differ in label" in message and "name label_separator" in message
 
 
 def test_exams_of_dicom_files_have_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

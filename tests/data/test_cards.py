@@ -103,6 +103,8 @@ def test_stand_ins_and_samples_are_not_compared() -> None:
     )
     sampled = chosen.model_copy(update={"limit": 120})
     assert "sample" in cards.comparison_note(sampled, listed(sampled=True))
+    part = listed(partial=True)
+    assert "difference" not in cards.claims(chosen, part) and "part that is read" in cards.comparison_note(chosen, part)
     assert "difference" not in cards.claims(sampled, listed(sampled=True))
     assert cards.comparison_note(sampled, listed()) == "", "a dataset smaller than the limit is whole"
 

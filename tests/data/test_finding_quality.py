@@ -76,6 +76,15 @@ def test_no_shortcut_is_claimed_where_there_is_none() -> None:
     assert "predicts a finding above chance" in quality.label_shortcut_sentences(table, manifest)
 
 
+def test_a_large_area_of_few_groups_is_not_denied() -> None:
+    values = (np.arange(24)[:, None] % 2).astype(float)
+    manifest, scan = scanned_of(values)
+    scan["contrast"] = values[:, 0] * 0.6 + np.random.default_rng(0).normal(size=24)
+    table = quality.label_differences(quality.properties(scan, manifest), manifest)
+    assert table["auc"].max() > 0.75 and table["p"].min() > 0.01
+    assert "no AUC of 0.75 or more with a corrected p below 0.01" in quality.label_difference_sentences(table, manifest)
+
+
 def test_a_rare_finding_is_named_and_not_looked_at() -> None:
     values = (np.random.default_rng(5).random((300, 2)) < 0.4).astype(float)
     values[:, 1] = 0

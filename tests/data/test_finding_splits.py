@@ -264,6 +264,9 @@ def test_counts_keep_absent_uncertain_and_missing_apart() -> None:
     counts = splits.image_counts(manifest)
     assert counts["train"].to_dict() == {"Edema": 2, "Mass": 1, "all": 4, "groups": 3}
     assert "12.5% are uncertain, and count as missing" in splits.balance(manifest)
+    even, _ = dataset(np.array([[1, 0], [0, 1]], float), np.array(["a", "b"]), "train", ("Edema", "Mass"))
+    assert splits.balance(even) == "Every finding is present in 50.0% of its labelled training images."
+    assert "50.00% (1 of 2): always answering absent would be right in 50.0% of them" in splits.balance(manifest)
 
 
 def test_findings_are_no_grades(monkeypatch):

@@ -81,6 +81,12 @@ def test_the_sections_of_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     session.result("shortcuts", eda.areas(shortcuts))
     sentences = answers.describe_data(dataset.manifest, images, quality.flags(dataset.quality), near, shortcuts)
     session.finish()
+    # a larger area that may be chance does not stand in its place
+    doubtful = shortcuts.assign(**{"auc": 1.0, "above chance": False})
+    others = (dataset.manifest, images, quality.flags(dataset.quality), near)
+    mixed = pd.concat([doubtful, shortcuts[shortcuts["above chance"]].assign(auc=0.9)])
+    assert "an AUC of 0.900" in answers.describe_data(*others, mixed)[3]
+    assert f"corrected for {len(doubtful)} such models" in answers.describe_data(*others, doubtful)[3]
     assert len(sentences) == 5 and "240 images of" in sentences[0] and "with 3 findings" in sentences[0]
     assert "predicts Effusion with an AUC of 1.000" in sentences[3] and "a shortcut is possible" in sentences[3]
     assert "Nodule, the rarest finding" in sentences[4] and "0.930 (Nodule) to 0.980 (Effusion)" in sentences[4]

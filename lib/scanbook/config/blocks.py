@@ -172,7 +172,7 @@ class Study(Block):
         Raises:
             StudyError: `class_names` names a class that neither the images nor the study have.
         """
-        allowed = {*classes, *self._named_classes}
+        allowed = {*classes, *self.named_labels}
         for language, names in self.class_names.items():
             unknown = [name for name in names if name not in allowed]
             if unknown:
@@ -185,8 +185,8 @@ class Study(Block):
         }
 
     @property
-    def _named_classes(self) -> set[str]:
-        """Classes that the study names; a sample or an override may exclude all images of some of them."""
+    def named_labels(self) -> set[str]:
+        """Classes or findings that the study names; the images that are there may lack some of them."""
         keys = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
         stand_in = self.stand_in.classes if self.stand_in and not keys.get("classes") else {}
         findings = getattr(self.dataset, "finding_names", {}).values()  # a stand-in draws some of them

@@ -126,7 +126,8 @@ class TableData(Folders):
     include: dict[str, list[str | bool | int | float]] = {}
     """Rows that are read: column, and the values that it has in them, such as `Frontal/Lateral: [Frontal]`."""
     allow_missing: bool = False
-    """Whether rows whose image is not there are excluded and counted, as of a dataset that is partly unpacked."""
+    """Whether rows whose image is not there are excluded and counted, as of a dataset that is partly unpacked, and
+    columns of `metadata` that are not there are not known."""
     image_folders: list[str] = ["."]
     """Folders of images below DATA; where two hold all images, the first counts."""
     mask_folder: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -74,6 +75,10 @@ class Evaluation(Block):
     """Number of augmented views whose predictions are averaged with the image's; needs an augmentation."""
     ensemble: bool = False
     """Whether the predictions of the seeds' networks are averaged."""
+
+    def prevalence_of(self, names: Collection[str]) -> dict[str, float]:
+        """Return the stated prevalences of some names; a dataset may lack images of the others."""
+        return {name: share for name, share in self.prevalence.items() if name in names}
 
 
 def _with_one(sizes: list[int]) -> list[int]:

@@ -129,10 +129,13 @@ def balance(manifest: Manifest) -> str:
         share = positives / np.maximum(labelled, 1)
         most, least = int(share.argmax()), int(share.argmin())
         partly = f" {_uncertain(manifest)}" if (labelled < len(rows)).any() else ""
+        if share[most] == share[least]:
+            return f"Every finding is present in {share[most]:.1%} of its labelled training images.{partly}"
         return (
             f"{manifest.findings[most]} is the most frequent finding in training, in {share[most]:.1%} of "
             f"{labelled[most]:,} labelled images; {manifest.findings[least]} is the rarest, in {share[least]:.2%} "
-            f"({positives[least]:,} of {labelled[least]:,}): accuracy would hide errors in it.{partly}"
+            f"({positives[least]:,} of {labelled[least]:,}): always answering absent would be right in "
+            f"{1 - share[least]:.1%} of them.{partly}"
         )
     counts = manifest.frame["label"].iloc[rows].value_counts()
     ratio = counts.max() / counts.min()

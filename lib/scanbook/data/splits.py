@@ -72,11 +72,16 @@ def split_study(study: Study) -> SplitDataset:
 
 def _check_options(study: Study, manifest: Manifest) -> None:
     options = study.evaluation
-    evaluation.check_targets(manifest, options.targets, options.prevalence)
-    if manifest.findings and options.ordered:
-        raise StudyError(
-            "evaluation.ordered is true, for classes that are grades, but findings have no order: remove it"
-        )
+    prevalence = options.prevalence
+    if manifest.findings:
+        if options.ordered:
+            raise StudyError(
+                "evaluation.ordered is true, for classes that are grades, but findings have no order: remove it"
+            )
+        # the stand-in, or a dataset that is partly unpacked, lacks some that the study names
+        known = {*study.named_labels, *manifest.facts.get("left_out", ())}
+        prevalence = options.prevalence_of({*manifest.names, *(name for name in prevalence if name not in known)})
+    evaluation.check_targets(manifest, options.targets, prevalence)
     for column in options.subgroups:
         evaluation.attribute(manifest.frame, metadata_name(column))
     study.names_of(manifest.names)

@@ -42,7 +42,7 @@ def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredicti
             test,
             specificity=settings.specificity,
             coverage=settings.coverage,
-            prevalence=settings.prevalence,
+            prevalence=settings.prevalence_of(test.findings),
             **options,
         )
         return {"operating_points": {str(name): _finding_point(row) for name, row in table.iterrows()}}

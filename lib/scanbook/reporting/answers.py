@@ -52,10 +52,13 @@ def describe_data(
         f"{flagged['image_id'].nunique()} images have a fault ({rules})." if len(flagged) else "No image has a fault.",
     ]
     if len(shortcuts):
-        name, row = max(shortcuts.iterrows(), key=lambda item: item[1]["auc"])
+        name, row = max(shortcuts.iterrows(), key=lambda item: (item[1]["above chance"], item[1]["auc"]))
         name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
         area = with_interval(row["auc"], row["low"], row["high"])
-        verdict = "better than chance: a shortcut is possible" if row["above chance"] else "no better than chance"
+        # an interval of one finding is not corrected for the others
+        chance = f"not above chance, corrected for {len(shortcuts)} such models" if manifest.findings else ""
+        verdict = "better than chance: a shortcut is possible" if row["above chance"] else chance
+        verdict = verdict or "no better than chance"
         sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
     if manifest.findings:
         last = _describe_references(presence.references(manifest))
@@ -82,7 +85,7 @@ def _describe_references(table: pd.DataFrame) -> str:
         return "No finding is labelled on test."
     most, least = known.iloc[-1], known.iloc[0]
     text = f"On test, {most.name} is present in {most['prevalence']:.1%} of the labelled images"
-    if len(known) > 1:
+    if most["prevalence"] > least["prevalence"]:
         images = f"{least['with']:.0f} image{'' if least['with'] == 1 else 's'}"
         text += f", and {least.name}, the rarest finding, in {least['prevalence']:.1%} ({images})"
     if "best AUROC" in table and table["best AUROC"].notna().any():

@@ -235,7 +235,8 @@ def _caption(test: FindingPredictions, row: int, column: int) -> str:
 
 def _points(session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int) -> pd.DataFrame:
     study = session.study.evaluation
-    chosen = {"specificity": study.specificity, "coverage": study.coverage, "prevalence": study.prevalence}
+    chosen = {"specificity": study.specificity, "coverage": study.coverage}
+    chosen["prevalence"] = study.prevalence_of(test.findings)
     return evaluation.finding_points(validation, test, **chosen, **options)
 
 

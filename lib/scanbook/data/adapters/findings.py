@@ -137,7 +137,7 @@ def without_constant(manifest: Manifest) -> Manifest:
         return manifest
     counts = "; ".join(_counts(manifest, name) for name in lacking)
     note = f"Of the images that are there: {counts}. So the study runs without {', '.join(lacking)}."
-    facts = {**manifest.facts, "notes": [note, *manifest.facts.get("notes", ())]}
+    facts = {**manifest.facts, "left_out": lacking, "notes": [note, *manifest.facts.get("notes", ())]}
     kept = [name for name in manifest.findings if name not in lacking]
     frame = manifest.frame.drop(columns=[finding_column(name) for name in lacking])
     uncertain = {name: policy for name, policy in manifest.uncertain.items() if name in kept}
@@ -193,8 +193,9 @@ def _in_columns(rows: Rows, layout: TableData) -> Stated:
         both = values[nothing] == PRESENT
         if both.any(axis=None):
             counts = both.sum()[lambda counts: counts > 0].sort_values(ascending=False)
-            names = ", ".join(f"{name} ({count})" for name, count in counts.head(_SHOWN).items())
-            notes.append(f"{int(both.any(axis=1).sum())} rows have {layout.no_finding} beside a finding: {names}.")
+            names = ", ".join(f"{name} {count}" for name, count in counts.head(_SHOWN).items())
+            rows_with_both = f"{int(both.any(axis=1).sum())} of {len(values)}"
+            notes.append(f"Rows with {layout.no_finding} beside a finding: {rows_with_both} ({names}).")
         if layout.blank == "absent with no_finding":
             values[nothing] = values[nothing].fillna(ABSENT)
     return Stated(values, notes)

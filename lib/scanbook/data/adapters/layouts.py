@@ -78,6 +78,11 @@ def split_of(name: str) -> str:
     return SPLIT_WORDS[named[0]] if len(named) == 1 and set(words) - set(named) <= _FILLERS else ""
 
 
+def splits_in(name: str) -> set[str]:
+    """Return the splits that the words of a name or a path stand for, whatever stands beside them."""
+    return {SPLIT_WORDS[word] for word in words_of(name) if word in SPLIT_WORDS}
+
+
 def is_mask_folder(name: str) -> bool:
     """Return whether a folder's name is that of masks: its last word is, as in "GT", "lung masks" or "ManualMask"."""
     words = words_of(re.sub("ground[ _-]?truth", "groundtruth", name, flags=re.IGNORECASE))

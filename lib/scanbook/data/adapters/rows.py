@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,18 @@ def names_of_tables(layout: TableData) -> dict[str, str]:
     return {path: split for split, path in layout.csv.items()} if isinstance(layout.csv, dict) else {layout.csv: ""}
 
 
+def folder_of_tables(layout: TableData, root: Path) -> Path:
+    """Return the only folder in the dataset's folder that holds all tables, where that itself holds none; else that.
+
+    A download is often unpacked into a folder of its own.
+    """
+    names = list(names_of_tables(layout))
+    if any((root / name).exists() for name in names):
+        return root
+    inside = [path for path in root.iterdir() if all(os.path.isfile(path / name) for name in names)]
+    return inside[0] if len(inside) == 1 else root
+
+
 def read(layout: TableData, root: Path) -> Rows:
     """Return the rows of the tables of a study that lies in a folder.
 
@@ -67,15 +80,20 @@ def read(layout: TableData, root: Path) -> Rows:
     """
     patterns = (layout.group_pattern and not layout.group_column) or (layout.exam_pattern and not layout.exam_column)
     named = [layout.image_column, layout.label_column, layout.group_column, *_exam_columns(layout), layout.split_column]
-    named += [*layout.metadata, *layout.include, layout.image_column if patterns else ""]
+    named += [*layout.include, layout.image_column if patterns else ""]
     if not layout.label_column:
         named += [*(layout.finding_names or layout.classes)]
         named += [layout.no_finding] if layout.no_finding else []
-    columns = [column for column in dict.fromkeys(named) if column]
+    metadata = [column for column in layout.metadata if column not in named]
+    columns = [column for column in dict.fromkeys([*named, *metadata]) if column]
     parts, notes, separators = [], [], set()
     for name, split in names_of_tables(layout).items():
         table = tables.read(root / name)
         source, path = table.rows, table.path
+        lacking = [name for name in metadata if name not in source] if layout.allow_missing else []
+        if lacking:
+            source = source.assign(**dict.fromkeys(lacking, ""))
+            notes.append(f"{name} has no column {' and '.join(lacking)}: this metadata is not known (allow_missing).")
         for column in columns:
             if column not in source:
                 raise DataError(

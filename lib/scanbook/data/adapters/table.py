@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from scanbook.config import Study, TableData
-from scanbook.data.adapters import files, listing, spelling, tables
+from scanbook.data.adapters import files, layouts, listing, spelling, tables
 from scanbook.data.adapters import findings as finding_forms
 from scanbook.data.adapters import rows as rows_of
 from scanbook.data.adapters.lookup import ImageIndex, normalise
@@ -35,7 +35,8 @@ def load(study: Study) -> Manifest:
     layout = study.dataset
     assert isinstance(layout, TableData)
     names = list(rows_of.names_of_tables(layout))
-    root = files.require_folder(study, f"{' and '.join(names)} and {', '.join(layout.image_folders)}")
+    expected = f"{' and '.join(names)} and {', '.join(layout.image_folders)}"
+    root = rows_of.folder_of_tables(layout, files.require_folder(study, expected))
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
     masks = [root / layout.mask_folder] if layout.mask_folder and (root / layout.mask_folder).is_dir() else []
     tree, everything = listing.Tree(root), rows_of.read(layout, root)
@@ -47,10 +48,9 @@ def load(study: Study) -> Manifest:
             "correct image_folders in the study or unpack the images there"
         )
     index = ImageIndex(folders, [folder.resolve() for folder in masks if folder not in folders], tree)
-    dropped = everything.images.drop(frame.index)
     excluded = {
         path: "of no class of the study" if row in rows.images.index else "their rows are not read"
-        for row, name in dropped.items()
+        for row, name in everything.images.drop(frame.index).items()
         for path in index.find(name)
     }
     frame["path"] = _paths(rows, frame.index, index, layout, root)
@@ -65,7 +65,7 @@ def load(study: Study) -> Manifest:
     frame["image_id"] = files.image_ids(frame["path"], root)
     frame["mask_path"] = _masks(frame["path"], folders, masks, layout.mask_suffix, tree)
     frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
-    extra_rows, more = files.extra_images(layout, root, bool((frame["split"] != "").any()))
+    extra_rows, more = files.extra_images(layout, study.location, bool((frame["split"] != "").any()))
     if extra_rows:
         text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
@@ -75,7 +75,10 @@ def load(study: Study) -> Manifest:
     if not layout.has_findings:
         notes = [*files.missing_class_notes(layout, frame), *notes]
     notes = [*notes, *repeated, *more, *patients]
-    facts["data"] = files.content_fingerprint(study, layout, root)
+    facts |= {
+        "data": files.content_fingerprint(study, layout, root),
+        "partial": bool(missing.any() or layout.include),
+    }
     if layout.duplicates_csv and (root / layout.duplicates_csv).is_file():
         pairs = _read_pairs(root / layout.duplicates_csv, index)
         frame["group"], known = _merge_groups(frame["group"], frame["path"], pairs)
@@ -148,7 +151,8 @@ def _classes(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     labels = stated.map(lambda label: spelling.class_of(label, layout.classes))
     if layout.classes:  # the study may name the label as it is written, "1.0"
         labels = given.map(lambda label: spelling.class_of(label, layout.classes)).fillna(labels)
-    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows)
+    several = "where an image has several findings, write them into one cell and name label_separator; else "
+    _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows, several)
     if labels.isna().all():
         raise DataError(
             f"{' and '.join(rows_of.names_of_tables(layout))}: none of the labels {', '.join(stated.unique()[:5])} is "
@@ -166,7 +170,8 @@ def _image_keys(rows: Rows) -> pd.Series:
 def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, root: Path) -> pd.Series:
     """Return the path of the image of some rows, "" where it is not there and may be missing.
 
-    Of several images of one name, that below the folder of the row's table counts where there are several tables.
+    Of several images of one name, that below the folder of the row's table counts where there are several tables, else
+    that below a folder that is called after the split of the table.
 
     Raises:
         DataError: A row names no image, or may name several. Names are not shown: that of a DICOM file may be the
@@ -176,9 +181,12 @@ def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, r
     images = index.locate(names)
     counts = images.map(len)
     if (counts > 1).any() and isinstance(layout.csv, dict):
-        homes = rows.tables[chosen].map(lambda name: os.path.join((root / name).parent, ""))
         for row in counts.index[counts > 1]:
-            images[row] = [path for path in images[row] if path.startswith(homes[row])] or images[row]
+            home, split = os.path.join((root / rows.tables[row]).parent, ""), rows.splits[row]
+            own = [path for path in images[row] if path.startswith(home)] or images[row]
+            places = {path: os.path.dirname(os.path.relpath(path, root)) for path in own}
+            named = [path for path in own if layouts.splits_in(places[path]) == {split}]
+            images[row] = named if len(own) > 1 and named else own
         counts = images.map(len)
     absent = counts == 0
     if absent.any() and (absent.all() or not layout.allow_missing):
@@ -198,13 +206,14 @@ def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, r
     return images.str[0].fillna("")
 
 
-def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows) -> None:
+def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows, advice: str = "") -> None:
     """Raise a `DataError` where two rows of one image state different things.
 
     Args:
         stated: Columns that must agree; values that are not told agree with any.
         images: What identifies the image of each row.
         rows: The rows, of the same index.
+        advice: What else the reader may do, before "keep one of the rows".
     """
     if not images.duplicated().any():
         return
@@ -216,7 +225,7 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows) -> Non
             other = values.index[(values != values.iloc[0])][0]
             raise DataError(
                 f"{rows.place(values.index[0], other)} name the same image, and differ in {column}; "
-                "expected one value for each image; keep one of the rows, or correct it"
+                f"expected one value for each image; {advice}keep one of the rows, or correct it"
             )
 
 

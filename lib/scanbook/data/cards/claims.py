@@ -24,6 +24,8 @@ def comparison_note(study: Study, manifest: Manifest) -> str:
         )
     elif sampled:
         sentences.append("The claims are of the whole dataset; they are not compared with this run's sample.")
+    elif manifest.facts.get("partial"):
+        sentences.append("The claims are of the whole dataset; they are not compared with the part that is read.")
     counted = _counted(manifest)
     wrong = [
         f"{label} ({claimed:,} in the name, {counted.get(label, 0):,} counted)"
@@ -45,7 +47,7 @@ def claims(study: Study, manifest: Manifest) -> pd.DataFrame:
     Returns:
         One row per class or finding, in order, then those that are claimed but missing, then, of classes, "all":
         `in the folder's name` and `claimed`, NaN without a claim, absent without any claim; `counted`; `counted minus
-        name`, also of a stand-in, but not of a sample; and, where this run holds the whole real dataset, `difference`,
+        name`, also of a stand-in, but not of a sample; and, where this run reads the whole real dataset, `difference`,
         counted minus claimed.
     """
     stated = {_NAMED: manifest.facts.get("claimed_in_names", {}), "claimed": study.dataset.claimed}
@@ -82,7 +84,7 @@ def _compared(study: Study, manifest: Manifest) -> dict[str, str]:
     if manifest.facts.get("sampled"):
         return {}
     named = {_NAMED: "counted minus name"}
-    return named if study.on_stand_in else named | {"claimed": "difference"}
+    return named if study.on_stand_in or manifest.facts.get("partial") else named | {"claimed": "difference"}
 
 
 def _table(

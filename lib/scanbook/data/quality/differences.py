@@ -26,6 +26,8 @@ PROPERTIES = {
 """Properties of an image that are compared between classes, with the name of each in a sentence."""
 REVEALING_AUC = 0.75
 """Area under the ROC curve from which a property is said to reveal a class."""
+SURE = 0.01
+"""Corrected p below which a property is said to reveal a class or finding."""
 GREY = 4.0
 """Saturation (0 to 255) up to which an image counts as grey: recompression leaves a trace of colour."""
 TINT_DEVIATIONS = 5.0
@@ -101,6 +103,11 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return table.assign(p=holm(table["p"].to_numpy()))
 
 
+def none_told() -> str:
+    """Return what no row of a table of differences reaches where nothing is told."""
+    return f"no AUC of {REVEALING_AUC} or more with a corrected p below {SURE}"
+
+
 def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
     """Return the meaning of `differences`: a paragraph for each property that reveals a class, or one for none.
 
@@ -108,7 +115,7 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
         table: The result of `differences`.
         manifest: The dataset, whose classes that were not looked at are named; None names none.
     """
-    revealing = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < 0.01)]
+    revealing = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
     paragraphs = [
         f"The class {row['class']} can be told from the others by {PROPERTIES[name]} alone: its values are "
         f"{'higher' if row['higher'] else 'lower'} (AUC {row['auc']:.2f}, {row['low']:.2f} to {row['high']:.2f}). "
@@ -119,7 +126,7 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
         )
         for name, row in revealing.sort_values("auc", ascending=False).iterrows()
     ]
-    none = f"No class can be told by one of these properties alone (no AUC of {REVEALING_AUC} or more)."
+    none = f"No class can be told by one of these properties alone ({none_told()})."
     small = small_classes(manifest) if manifest else ""
     if small and (table["class"] == "").all():
         return small

@@ -18,9 +18,11 @@ from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.quality.differences import (
     PROPERTIES,
     REVEALING_AUC,
+    SURE,
     difference_sentences,
     differences,
     holm,
+    none_told,
     p_text,
     rank_area,
     standard_error,
@@ -42,14 +44,12 @@ from scanbook.data.quality.shortcuts import (
 from scanbook.evaluation import group_folds, group_weights
 from scanbook.evaluation.metrics import class_auroc
 
-_SURE = 0.01
-"""Corrected p below which a difference is told."""
-
 
 def label_differences(table: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     """Return `differences` of the classes; of findings, each property of the images with and without each of them.
 
-    Findings with fewer than `rules.FEWEST_GROUPS` groups on either side in training are not looked at.
+    Findings with fewer than `rules.FEWEST_GROUPS` groups on either side in training are not looked at. A group with
+    images on both sides has a value on each; what these share makes the test cautious.
 
     Args:
         table: The result of `properties`.
@@ -184,9 +184,9 @@ def label_shortcut_sentences(table: pd.DataFrame, manifest: Manifest) -> str:
 
 
 def _describe_differences(table: pd.DataFrame) -> list[str]:
-    telling = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < _SURE)]
+    telling = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
     if telling.empty:
-        none = f"No finding can be told by one of these properties alone (no AUC of {REVEALING_AUC} or more)."
+        none = f"No finding can be told by one of these properties alone ({none_told()})."
         return [none] if len(table) else []
     meaning = "Where that is not the disease, it is a shortcut."
     return [

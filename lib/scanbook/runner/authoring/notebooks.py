@@ -52,14 +52,15 @@ manifest = splits.prepare(study)"""
 _SECTION = """\
 ## 1. The images
 
-How many images of each class there are in each split."""
+How many images of each class, or with each finding, there are in each split."""
 
 _CALL = """\
 counts = splits.image_counts(manifest)
-session.table("images", counts, "Images by class and split")"""
+session.table("images", counts, "Images by label and split")"""
 
 _RECORD = """\
-headline = f"{len(manifest.frame)} images of {len(manifest.classes)} classes"
+kind = "findings" if manifest.findings else "classes"
+headline = f"{len(manifest.frame)} images, {len(manifest.names)} {kind}"
 session.answer([f"The dataset has {headline}."])
 session.result("headline", headline)
 session.finish()"""

@@ -193,7 +193,7 @@ def _split_tables(naming: Sequence[ImageTable], largest: ImageTable) -> dict[str
     """
     splits: dict[str, ImageTable] = {}
     for table in naming:
-        words = {layouts.SPLIT_WORDS.get(word, "") for word in layouts.words_of(stem(table.path.name))} - {""}
+        words = layouts.splits_in(stem(table.path.name))
         alike = table.column == largest.column and table.prefix == largest.prefix and not table.rival
         if len(words) == 1 and alike and set(table.table.rows) == set(largest.table.rows):
             split = words.pop()
@@ -289,7 +289,7 @@ def _split_lists(tree: Tree, images: pd.Series) -> dict[str, Any]:
     names = set(images.map(lambda name: stem(name).casefold()))
     lists: dict[str, str] = {}
     for path in tree.below(tree.root):
-        words = {layouts.SPLIT_WORDS.get(word, "") for word in layouts.words_of(stem(path.name))} - {""}
+        words = layouts.splits_in(stem(path.name))
         split = words.pop() if len(words) == 1 else TRAIN if words == {TRAIN, VALIDATION} else ""
         if path.suffix.lower() != ".txt" or not split:
             continue
