@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ import pytest
 import yaml
 
 from benchmarks import __main__ as benchmarks_command
-from helpers import documents, programs
+from helpers import documents, finding_bundles, programs, uploads
 from helpers.bundles import write as write_bundle
 from helpers.documents import DOCUMENTS, ROOT
 from helpers.latencies import fine, serving
@@ -41,6 +43,7 @@ from scanbook.runner import planning, sweeps, train
 from scanbook.runner.authoring import notebooks
 from scanbook.runtime import distribution
 from scanbook.serving import settings
+from scanbook.serving.app import create_app
 
 HOW = (
     (r".*\bpractice\b.*|make serve STUDY=folder", "test_the_tutorial_is_followed"),
@@ -64,6 +67,8 @@ HOW = (
     (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
     (r"docker .*scanbook", "test_a_model_is_exported_and_packed"),
     (r"(export AWS|REGISTRY=|ENDPOINT=|aws |docker ).*", "test_a_model_goes_to_aws"),
+    (r"make serve STUDY=ward", "test_make_gives_the_command_what_it_asks_for"),
+    (r"curl .*f0000.png.*", "test_a_service_of_findings_answers"),
     (r"(make serve|curl .*|pip install -r .*|.* latency .*)", "test_a_service_answers"),
 )
 """How each command is run: the first pattern that it matches."""
@@ -212,10 +217,32 @@ def test_the_example_of_evaluation_runs(tmp_path: Path, monkeypatch: pytest.Monk
         ill = np.clip(0.2 + 0.6 * truth + draw.normal(0, noise, 60), 0.01, 0.99)
         table = evaluation.Predictions(names, names, truth, np.stack([1 - ill, ill], 1), ("normal", "ill"))
         table.save(tmp_path / f"{name}.csv")
-    [block] = documents.blocks("docs/how-to/evaluation.md", "python")
-    made: dict[str, evaluation.Predictions] = {}
+    labels, shares = draw.choice([0, 1, np.nan], (60, 2)), draw.random((60, 2))
+    findings = evaluation.FindingPredictions(names, names, labels, shares, ("edema", "mass"))
+    findings.save(tmp_path / "findings.csv")
+    block, of_findings = documents.blocks("docs/how-to/evaluation.md", "python")
+    made: dict[str, Any] = {}
     exec(block, made)
     assert len(made["test"]) == 60 and made["other"].classes == ("normal", "ill")
+    exec(of_findings, made)
+    assert made["test"].findings == ("edema", "mass")
+
+
+@pytest.mark.parametrize("command", commands("test_a_service_of_findings_answers"))
+def test_a_service_of_findings_answers(command: str, tmp_path: Path) -> None:
+    findings = finding_bundles.names(3)
+    bundle = finding_bundles.write(tmp_path / "bundle", exam=finding_bundles.exam(findings))
+    *forms, address = shlex.split(command)[1:]
+    files = [(io.BytesIO(uploads.RED), form.partition("@")[2]) for form in forms if form != "-F"]
+    path = address.removeprefix("http://127.0.0.1:8080")
+    answer = create_app(bundle.folder).test_client().post(path, data={"image": files}).get_json()
+    assert len(answer["predictions"]) == len(files) and ("exam" in answer) == ("exam=1" in path)
+    [shown] = [text for text in documents.blocks("docs/how-to/findings.md", "text") if text.startswith("{")]
+    prediction = answer["predictions"][0]
+    assert list(json.loads(shown)) == list(prediction) == ["findings", "present"]
+    assert {tuple(finding) for finding in json.loads(shown)["findings"].values()} == {
+        tuple(prediction["findings"][findings[0]])
+    }
 
 
 def made_by(*words: str, module: str = "scanbook.cli") -> list[str]:
@@ -242,6 +269,8 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         assert {batch.study.profile for batch in batches} == {given.get("PROFILE", "quick")}
         assert options.data == given.get("DATA", "") and options.set == given.get("SET", "")
         assert options.launch == given.get("LAUNCH", "") and options.jobs == int(given.get("JOBS", options.jobs))
+    if target == "serve":
+        assert (options.study, options.profile) == (given["STUDY"], given.get("PROFILE", ""))
     if target == "sweep":
         chosen = config.load(options.study, options.profile, options.data, options.set)
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")

@@ -177,6 +177,8 @@ def test_a_card_of_findings_says_what_the_service_does(tmp_path: Path) -> None:
         exam=finding_bundles.exam(THREE, "maximum", operating_points=points),
     )
     text = (made.folder / "MODEL_CARD.md").read_text()
+    assert "means over the findings" in text and "0.5 on, not from its threshold" in text
+    assert text.count("also on those that the service answers with “not sure”") == 2  # of images, and of exams
     assert "a probability for each of 3 findings, each of which is present or absent" in text
     assert "| Finding | Portuguese | Korean | Calibration |" in text
     assert "| Cardiomegaly | Cardiomegalia | 심비대 | Platt: 1 × logit +0 |" in text

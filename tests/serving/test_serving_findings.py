@@ -257,9 +257,9 @@ def send(client, *files: bytes, language: str = "en", **fields: str):
 @pytest.mark.parametrize(
     ("language", "heading", "states", "none"),
     [
-        ("en", "Atelectasis, Effusion", ["present", "absent"], "No finding present"),
-        ("pt", "Atelectasia, Derrame", ["presente", "ausente"], "Nenhum achado presente"),
-        ("ko", "무기폐, 흉수", ["있음", "없음"], "소견 없음"),
+        ("en", "Atelectasis, Effusion", ["present", "absent"], "None of these findings"),
+        ("pt", "Atelectasia, Derrame", ["presente", "ausente"], "Nenhum destes achados"),
+        ("ko", "무기폐, 흉수", ["있음", "없음"], "해당하는 소견 없음"),
     ],
 )
 def test_a_page_has_a_bar_for_each_finding_in_every_language(client, language, heading, states, none) -> None:
@@ -280,6 +280,37 @@ def test_a_page_says_of_what_it_is_not_sure(client) -> None:
     assert words(article.h2) == "Atelectasis" and "Not sure: Cardiomegaly, Effusion" in words(article)
     [grey] = articles(send(client, png((128, 128, 0))))
     assert words(grey.h2) == "Not sure" and "Not sure: Atelectasis, Cardiomegaly" in words(grey)
+
+
+def test_a_page_says_which_findings_have_no_threshold(client, fourteen, tmp_path) -> None:
+    points = finding_bundles.points(THREE)
+    points["Cardiomegaly"] = {"threshold": None, "margin": 0.0}
+    made = finding_bundles.write(tmp_path / "bundle", operating_points=points)
+    rare = "A finding without a mark was too rare for a threshold: the model is never sure of it."
+    assert rare in send(create_app(made.folder).test_client(), PURPLE).text
+    assert rare not in send(client, PURPLE).text
+
+
+def test_a_doubtful_answer_looks_doubtful(client) -> None:
+    assert articles(send(client, png((128, 128, 0))))[0].h2.get("class") == ["unsure"]
+    assert not articles(send(client, png((255, 128, 128))))[0].h2.get("class")  # one finding is present
+
+
+@pytest.mark.parametrize(
+    ("language", "button", "busy"),
+    [
+        ("en", "Look for findings", "Looking for findings…"),
+        ("pt", "Procurar achados", "Procurando achados…"),
+        ("ko", "소견 찾기", "소견을 찾는 중…"),
+    ],
+)
+def test_findings_are_looked_for_and_classes_told_apart(client, colours, language, button, busy) -> None:
+    pages = [
+        BeautifulSoup(app.get(f"/?lang={language}").text, "html.parser") for app in (client, colours.test_client())
+    ]
+    found, told = pages
+    assert words(found.select("#send")[0]) == button and found.form["data-busy"] == busy
+    assert words(told.select("#send")[0]) != button and told.form["data-busy"] != busy
 
 
 def test_findings_that_are_absent_are_folded_away_and_maps_are_bounded(fourteen) -> None:
@@ -322,6 +353,17 @@ def test_files_of_one_exam_are_answered_first_as_an_exam(client, colours) -> Non
     assert words(exam.h2) == "red" and "Calibrated probability: 85.9 %" in words(exam) and not exam.select("figure")
     refused = send(client, BAD["text"], BAD["text"], exam="1")
     assert refused.status_code == 400 and [tag["id"] for tag in articles(refused)] == ["image-1", "image-2"]
+
+
+def test_a_refused_request_keeps_what_was_chosen(client) -> None:
+    """A reader who corrects the files of an exam sends an exam again."""
+    for files in ([], [BAD["text"]]):
+        answer = send(client, *files, exam="1", finding="Effusion")
+        page = BeautifulSoup(answer.text, "html.parser")
+        assert answer.status_code == 400 and page.select("[name=exam]")[0].has_attr("checked")
+        assert [option["value"] for option in page.select("option[selected]")] == ["Effusion"]
+    unchecked = send(client, RED, exam="0")
+    assert articles(unchecked)[0]["id"] == "image-1" and " checked> These" not in unchecked.text
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ class Section:
     rows: tuple[tuple[str, ...], ...] = ()
 
 
+_MEANS = (
+    "AUROC, AUPRC, Brier score and calibration error (ECE) are means over the findings. With every finding called "
+    "present from a probability of 0.5 on, not from its threshold, exact match is the share of images whose labels are "
+    "all right, and Hamming loss the share of wrong labels. A missing label has no weight."
+)
+
+
 def card(bundle: Bundle) -> list[Section]:
     """Return the sections of the model card."""
     height, width = bundle.image_size
@@ -75,7 +82,10 @@ def card(bundle: Bundle) -> list[Section]:
         _labels(bundle),
         Section(
             "Test metrics",
-            ("Measured once, on test images that were used neither for training nor for calibration.",),
+            (
+                "Measured once, on test images that were used neither for training nor for calibration.",
+                *((_MEANS,) if bundle.findings else ()),
+            ),
             (("Metric", "Value", "95 % interval"), *(_metric_row(*item) for item in bundle.metrics.items())),
         ),
         *(_finding_points(bundle.operating_points, "Operating points") if bundle.findings else _targets(bundle)),
@@ -240,8 +250,9 @@ def _finding_points(points: Mapping[str, Mapping[str, Any]], title: str, unit: s
     note = (
         "The service answers “present” where the probability of a finding is at or above its threshold, “absent” below "
         "it, and “not sure” between the two probabilities around it. Thresholds were chosen on validation "
-        f"{unit}; sensitivity and specificity, with 95 % intervals, are those of the threshold on test {unit}, those "
-        "of which the service is not sure among them. A finding without a threshold was too rare in validation."
+        f"{unit}. Sensitivity and specificity, with 95 % intervals, are those of the threshold on all labelled test "
+        f"{unit}, also on those that the service answers with “not sure”. A finding without a threshold was too rare "
+        "in validation."
     )
     return [Section(title, (note,), tuple(rows))]
 

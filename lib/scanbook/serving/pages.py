@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, render_template, request
+from flask import Blueprint, abort, g, render_template, request
 from flask_babel import gettext as _
 from werkzeug.exceptions import BadRequest
 
@@ -28,9 +28,10 @@ def classify() -> str | tuple[str, int]:
     """Return the page with predictions for the images of its form."""
     sources, predictor = uploads.read_form(), service().predictor
     bundle, limit = predictor.bundle, predictor.max_images
-    chosen, together = request.form.get(FINDING, ""), EXAM in request.form
+    chosen, together = request.form.get(FINDING, ""), request.form.get(EXAM) == "1"
+    g.chosen, g.together = chosen, together  # a page that says what is wrong keeps them
     if not sources:
-        raise BadRequest(_("No image was chosen. Choose one, then press Classify."))
+        raise BadRequest(_("No image was chosen. Choose one, then send it."))
     if len(sources) > limit:
         raise BadRequest(_("You sent %(count)s images. The limit is %(limit)s.", count=len(sources), limit=limit))
     if chosen and chosen not in bundle.findings:
@@ -47,8 +48,6 @@ def classify() -> str | tuple[str, int]:
         views=[make_view(bundle, number, outcome) for number, outcome in enumerate(outcomes, 1)],
         exam=make_view(bundle, 0, predictor.predict_exam(predictions)) if together and predictions else None,
         read=len(predictions),
-        chosen=chosen,
-        together=together,
     )
     return text if predictions else (text, 400)
 

@@ -54,7 +54,7 @@ class Prediction:
         label: The most probable class.
         confidence: Its calibrated probability.
         abstained: Whether the confidence is too low for a prediction.
-        probabilities: Calibrated, in class order, float32 `(k,)`.
+        probabilities: Calibrated, in class order, float `(k,)`.
         picture: The upright image as JPEG, at most `SHOWN` pixels per side; empty unless requested.
         heat_map: Activation of that class, a transparent PNG of the picture's size; empty unless requested.
     """
@@ -72,7 +72,7 @@ class FindingsPrediction:
     """The prediction for one image, or for an exam of several, by a model of findings.
 
     Attributes:
-        probabilities: Calibrated, in the order of the findings, float32 `(k,)`.
+        probabilities: Calibrated, in the order of the findings, float `(k,)`.
         answers: "present", "not sure" or "absent" for each finding.
         order: Positions of the findings: those that are present, then those not sure, then the others; of each the most
             probable first.

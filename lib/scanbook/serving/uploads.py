@@ -87,7 +87,7 @@ def _read_json(body: bytes) -> tuple[list[bytes], bool]:
     exam = values.pop("exam", False) if isinstance(values, dict) else False
     instances = values.get("instances") if isinstance(values, dict) else None
     if not isinstance(instances, list) or not instances or len(values) != 1:
-        raise BadRequest(f'the JSON has no list of "instances", or more than that; expected {_FORM}')
+        raise BadRequest(f'the JSON has no list of "instances", or more than that and "exam"; expected {_FORM}')
     if not isinstance(exam, bool):
         raise BadRequest('"exam" is neither true nor false; expected true beside the instances of one exam')
     sources = []

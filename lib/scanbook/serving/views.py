@@ -74,6 +74,11 @@ class View:
         return [finding.name for finding in self.findings if finding.answer == NOT_SURE]
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the verdict is "not sure"."""
+        return self.abstained or bool(self.unsure and not self.present)
+
+    @property
     def shown(self) -> int:
         """Number of the findings that are shown at once; the others are absent."""
         absent = sum(finding.answer == ABSENT for finding in self.findings)
