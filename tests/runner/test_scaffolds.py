@@ -513,7 +513,7 @@ def test_a_new_notebook_runs_on_a_new_study(project: Path, tmp_path: Path, monke
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     assert cli.main(["new-notebook", "08_my_question"]) == 0
     report = execute.run(Batch(config.load("mine", "smoke", str(images))), "08_my_question")
-    assert json.loads(report.with_name("results.json").read_text()) == {"headline": "40 images of 2 classes"}
+    assert json.loads(report.with_name("results.json").read_text()) == {"headline": "40 images, 2 classes"}
     assert (report.parent / "tables" / "images.csv").is_file()
 
 
