@@ -93,8 +93,9 @@ def _iterate(counts: np.ndarray, positive: np.ndarray, share: float) -> np.ndarr
             own &= carriers[:, int(np.argmin(np.where(numbers > 0, numbers, units + 1)))]
         rows = np.flatnonzero(own)
         for row in rows[np.argsort(-sizes[rows], kind="stable")]:
-            # the squared deviation is smaller inside than outside
-            inside[row] = 2 * (counts[row] @ deviation) + (1 - 2 * share) * (counts[row] @ counts[row]) < 0
+            # the squared deviation is smaller inside than outside; sums without BLAS are the same on every machine
+            rise = 2 * (counts[row] * deviation).sum() + (1 - 2 * share) * (counts[row] ** 2).sum()
+            inside[row] = rise < 0
             deviation += counts[row] * (inside[row] - share)
         left[rows] = False
     return inside
@@ -105,7 +106,7 @@ def _exchange(counts: np.ndarray, targets: np.ndarray, inside: np.ndarray) -> np
     inside, nothing = inside.copy(), np.zeros((1, counts.shape[1]))
     deviation, squares = counts[inside].sum(axis=0) - targets, (counts**2).sum(axis=1)
     for _ in range(_ROUNDS):
-        slope = np.where(inside, -1, 1) * (2 * counts @ deviation)
+        slope = np.where(inside, -2, 2) * np.einsum("uc,c->u", counts, deviation)
         out, into = (_best(slope, squares, side) for side in (inside, ~inside))
         leaving, entering = (np.concatenate([nothing, counts[rows]]) for rows in (out, into))
         step = entering[None] - leaving[:, None]
