@@ -47,7 +47,7 @@ class Table:
         pixels: The pictures, decoded as an upload is, uint8 `(n, h, w, 3)`.
         answers: Probabilities by precision, float64 `(n, k)`, of the precisions that can be compared here.
         decided: Whether the model decides all of them clearly, so that its classes and abstentions can be compared. Of
-            findings: whether it decides any clearly; the answers that it does not are left out of the comparison.
+            findings: whether it decides any clearly; the other answers are excluded from the comparison.
         missing: Why int8 is not compared; "" where it is, or where the bundle has none.
     """
 

@@ -231,7 +231,7 @@ class StandIn(Block):
     """Kind of synthetic image for each class, one of `scanbook.data.adapters.synthetic.kinds`."""
     findings: dict[str, str] = {}
     """Kind of each finding, in place of `classes`: its column, or its name in the cells of the table. Findings of the
-    dataset that are not here are left out on the stand-in."""
+    dataset that are not here are excluded on the stand-in."""
     images: Positive = 600
     """Number of images."""
     min_per_class: Positive = 12

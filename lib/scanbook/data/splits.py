@@ -79,7 +79,7 @@ def _check_options(study: Study, manifest: Manifest) -> None:
                 "evaluation.ordered is true, for classes that are grades, but findings have no order: remove it"
             )
         # the stand-in, or a dataset that is partly unpacked, lacks some that the study names
-        known = {*study.named_labels, *manifest.facts.get("left_out", ())}
+        known = {*study.named_labels, *manifest.facts.get("excluded_findings", ())}
         prevalence = options.prevalence_of({*manifest.names, *(name for name in prevalence if name not in known)})
     evaluation.check_targets(manifest, options.targets, prevalence)
     for column in options.subgroups:

@@ -255,9 +255,9 @@ def rates_at(
         groups = np.stack([count_groups(mask, test.group) for mask in truth])[..., None]
         ends = correct_ends(point[:2], low[:2], high[:2], groups)
         # of a rate of 0 or 1, or of one patient, the resamples tell nothing of the predictive values either
-        told = ~((point[:2] == 0) | (point[:2] == 1) | (groups < 2)).any(axis=0)
+        resampled = ~((point[:2] == 0) | (point[:2] == 1) | (groups < 2)).any(axis=0)
         low, high = (
-            np.concatenate([end, np.where(told, of_resamples[2:], predictive_values(*end, prevalences))])
+            np.concatenate([end, np.where(resampled, of_resamples[2:], predictive_values(*end, prevalences))])
             for end, of_resamples in zip(ends, (low, high), strict=True)
         )
         low, high = (np.where(np.isnan(point), np.nan, end) for end in (low, high))

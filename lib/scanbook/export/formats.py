@@ -231,7 +231,7 @@ def _measure_int8_findings(
         return {}, f"int8: {int((~np.isfinite(outputs)).any(1).sum())} of {len(rows)} images get no finite logits"
     int8 = manifest.predictions(VALIDATION, log_odds(outputs))
     area, reference = (
-        evaluation.summary(model, ["auroc"], 1, study.seed)["value"].iloc[0] for model in (int8, expected)
+        evaluation.METRICS["auroc"].point(model.y_true, model.probabilities) for model in (int8, expected)
     )
     change = evaluation.paired_difference(
         int8, expected, "auroc", study.bootstrap_rounds, study.seed, every_class=False

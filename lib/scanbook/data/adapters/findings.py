@@ -137,7 +137,7 @@ def without_constant(manifest: Manifest) -> Manifest:
         return manifest
     counts = "; ".join(_counts(manifest, name) for name in lacking)
     note = f"Of the images that are there: {counts}. So the study runs without {', '.join(lacking)}."
-    facts = {**manifest.facts, "left_out": lacking, "notes": [note, *manifest.facts.get("notes", ())]}
+    facts = {**manifest.facts, "excluded_findings": lacking, "notes": [note, *manifest.facts.get("notes", ())]}
     kept = [name for name in manifest.findings if name not in lacking]
     frame = manifest.frame.drop(columns=[finding_column(name) for name in lacking])
     uncertain = {name: policy for name, policy in manifest.uncertain.items() if name in kept}

@@ -110,10 +110,10 @@ def read(layout: TableData, root: Path) -> Rows:
         separators.add(table.separator)
     cells = pd.concat([part[0] for part in parts], ignore_index=True)
     repeated = [[name, split, number] for _, name, split, index in parts for number in index]
-    told = pd.DataFrame(repeated, columns=["table", "split", "number"])
+    origins = pd.DataFrame(repeated, columns=["table", "split", "number"])
     named_images = [normalise(name, layout.path_prefix) for name in cells[layout.image_column].tolist()]
     images = pd.Series(named_images, cells.index, dtype=cells[layout.image_column].dtype)
-    rows = Rows(cells, images, told["split"], told["table"], told["number"], notes, separators == {";"})
+    rows = Rows(cells, images, origins["split"], origins["table"], origins["number"], notes, separators == {";"})
     if layout.split_column:
         rows = replace(rows, splits=_splits(rows, layout))
     return rows
@@ -157,9 +157,9 @@ def exams(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     for column in _exam_columns(layout):
         values = spelling.whole_numbers(rows.cells[column].str.strip())
         parts.append(values.mask(spelling.is_not_told(values, layout.not_told), ""))
-    told = pd.concat(parts, axis=1)
+    stated = pd.concat(parts, axis=1)
     joined = parts[0].str.cat(parts[1:], sep=" ") if len(parts) > 1 else parts[0]
-    return _matched(joined.where((told != "").all(axis=1), ""), layout.exam_pattern, "exam_pattern")
+    return _matched(joined.where((stated != "").all(axis=1), ""), layout.exam_pattern, "exam_pattern")
 
 
 def _exam_columns(layout: TableData) -> list[str]:

@@ -226,7 +226,7 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
 
 
 def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
-    """Return a value and its interval, which is left out where it is NaN, as that of a single patient."""
+    """Return a value and its interval, or the value alone where the interval is NaN, as of a single patient."""
     ends = "" if np.isnan(low) or np.isnan(high) else f" ({low:{form}} to {high:{form}})"
     return f"{value:{form}}{ends}"
 

@@ -85,7 +85,7 @@ def mixed_batch(
 
     Args:
         images: RGB images `(m, h, w, 3)`, uint8.
-        shares: `(m, k)`, share of each class or finding in each label; NaN, not labelled, is left out.
+        shares: `(m, k)`, share of each class or finding in each label; NaN (not labelled) is excluded.
         names: k names.
         title: Which policy.
     """

@@ -261,8 +261,8 @@ def _exams(columns: pd.DataFrame, images: pd.Series, groups: Sequence[str]) -> d
     """
 
     def several(exams: pd.Series) -> bool:
-        told = ~spelling.is_not_told(exams)
-        return bool((images[told].groupby(exams[told]).nunique() > 1).any())
+        known = ~spelling.is_not_told(exams)
+        return bool((images[known].groupby(exams[known]).nunique() > 1).any())
 
     for name in named(columns, EXAMS):
         exams = columns[name].str.strip()
