@@ -11,7 +11,7 @@ from scanbook import config, evaluation
 from scanbook.config import Study
 from scanbook.reporting import notebook, suite
 
-STUDIES = ("chest_xray", "chestxray14", "chexpert", "dermnet", "melanoma", "retinopathy", "skin11")
+STUDIES = ("chest_xray", "chestmnist", "chestxray14", "chexpert", "dermnet", "melanoma", "retinopathy", "skin11")
 
 
 @pytest.mark.parametrize("name", STUDIES)
