@@ -35,7 +35,7 @@ def calibrate(study: Study, manifest: Manifest, logits: np.ndarray) -> float | C
 
 def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     """Return `operating_points` of a bundle, and `abstain_below` of one of classes."""
-    settings, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
+    settings, options = study.evaluation, study.resamples
     if isinstance(validation, FindingPredictions):
         table = evaluation.finding_points(
             validation,
@@ -85,7 +85,7 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
     answers = describe_answers(study, validation, test)
     if manifest.classes:
         answers = {"abstain_below": answers["abstain_below"]}
-    metrics = evaluation.summary(test, rounds=study.bootstrap_rounds, seed=study.seed)
+    metrics = evaluation.summary(test, **study.resamples)
     calibration = fitted.calibration
     return {
         "rule": fitted.rule,

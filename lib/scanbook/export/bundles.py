@@ -96,7 +96,6 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     calibration = answers.calibrate(study, manifest, logits)
     validation = manifest.predictions(VALIDATION, logits, calibration)
     test = on_test(tuned, manifest, calibration=calibration)
-    options = {"rounds": study.bootstrap_rounds, "seed": study.seed}
     written, saved = _write(
         folder,
         study,
@@ -105,7 +104,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         images=images,
         logits=logits,
         calibration=calibration,
-        metrics=evaluation.summary(test, **options),
+        metrics=evaluation.summary(test, **study.resamples),
         about={"backbone": tuned.name} | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
         dataset_card=cards.of_study(study),
         exam=answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),

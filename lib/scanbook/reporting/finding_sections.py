@@ -47,9 +47,8 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     Returns:
         `evaluation.summary` and `evaluation.finding_report`.
     """
-    summary, report = (
-        compute(test, **_options(session)) for compute in (evaluation.summary, evaluation.finding_report)
-    )
+    options = session.study.resamples
+    summary, report = evaluation.summary(test, **options), evaluation.finding_report(test, **options)
     footnotes = [metric for metric in summary.index if metric in ("exact_match", "hamming")]
     title = f"{name}: {len(test)} test images"
     session.table("summary", summary.drop(index=footnotes).round(4), f"{title}, means over the findings")
@@ -104,7 +103,7 @@ def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, st
 
 def show_errors(session: Session, validation: FindingPredictions, test: FindingPredictions) -> None:
     """Show what is called present and absent at the thresholds, and which finding is taken for another."""
-    points = _points(session, validation, test, rounds=1)
+    points = choose_points(session, validation, test, rounds=1)
     errors, matrix = evaluation.finding_errors(test, points), evaluation.co_errors(test, points)
     session.table("errors", errors, "Images by finding and answer, at the thresholds of section 7")
     title = f"Answers at the thresholds, {len(test)} test images"
@@ -116,8 +115,8 @@ def show_errors(session: Session, validation: FindingPredictions, test: FindingP
 
 def show_operating_points(session: Session, validation: FindingPredictions, test: FindingPredictions) -> pd.DataFrame:
     """Show thresholds and margins chosen on validation and applied to test; return `evaluation.finding_points`."""
-    study, options = session.study.evaluation, _options(session)
-    points = _points(session, validation, test, **options)
+    study = session.study.evaluation
+    points = choose_points(session, validation, test)
     caption = f"Test results at thresholds of {study.specificity:.0%} specificity on validation"
     session.table("operating_points", points.round(3), caption)
     session.say(
@@ -134,7 +133,7 @@ def show_operating_points(session: Session, validation: FindingPredictions, test
         stated = [name for name in study.prevalence if name in usable.index]
         finding = stated[0] if stated else usable["positives"].idxmax()
         threshold, prevalence = points.loc[finding, ["threshold", "prevalence"]]
-        curve = evaluation.prevalence_curve(test, [finding], threshold, **options)
+        curve = evaluation.prevalence_curve(test, [finding], threshold, **session.study.resamples)
         figure = plots.prevalence_curve(curve, f"{finding}, {len(test)} test images", prevalence)
         session.figure("prevalence", figure, f"Predictive values of {finding} by prevalence")
     return points
@@ -144,9 +143,9 @@ def show_selective_prediction(
     session: Session, validation: FindingPredictions, test: FindingPredictions
 ) -> pd.DataFrame:
     """Show what is answered and how well, with the margins from validation; return `evaluation.finding_abstention`."""
-    points = _points(session, validation, test, rounds=1)
-    table = evaluation.finding_abstention(test, points, **_options(session))
-    curve = evaluation.finding_coverage_curve(test, points, **_options(session))
+    points = choose_points(session, validation, test, rounds=1)
+    table = evaluation.finding_abstention(test, points, **session.study.resamples)
+    curve = evaluation.finding_coverage_curve(test, points, **session.study.resamples)
     title = f"Answers farthest from the thresholds, {len(test)} test images"
     figure = plots.finding_coverage(curve, title, table.iloc[-1])
     session.figure("coverage", figure, "Sensitivity and specificity by the share of images answered")
@@ -233,12 +232,11 @@ def _caption(test: FindingPredictions, row: int, column: int) -> str:
     return f"{test.findings[column]} {label},\npredicted {p:.2f}"
 
 
-def _points(session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int) -> pd.DataFrame:
+def choose_points(
+    session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int
+) -> pd.DataFrame:
+    """Return `evaluation.finding_points` of images or exams, as the study says; `options` change the resamples."""
     study = session.study.evaluation
     chosen = {"specificity": study.specificity, "coverage": study.coverage}
     chosen["prevalence"] = study.prevalence_of(test.findings)
-    return evaluation.finding_points(validation, test, **chosen, **options)
-
-
-def _options(session: Session) -> dict[str, int]:
-    return {"rounds": session.study.bootstrap_rounds, "seed": session.study.seed}
+    return evaluation.finding_points(validation, test, **chosen, **session.study.resamples | options)
