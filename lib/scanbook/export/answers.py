@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,11 +104,6 @@ def by_finding(calibration: float | Calibration, findings: Sequence[str]) -> dic
         finding: {"slope": slope, "offset": offset, "method": method}
         for finding, (slope, offset, method) in zip(findings, values, strict=True)
     }
-
-
-def thresholds(points: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
-    """Return the thresholds of findings, float64 `(k,)`, NaN for none, from the operating points of a bundle."""
-    return np.array([np.nan if point["threshold"] is None else point["threshold"] for point in points.values()], float)
 
 
 def summarise_answers(written: Bundle, coverage: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook import bundle, evaluation, segmentation, training
-from scanbook.bundle import Bundle
+from scanbook.bundle import Bundle, answering
 from scanbook.config import Study
 from scanbook.data import cards, dicom, pixels, presence
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
@@ -178,7 +178,7 @@ def _write(
             saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
             options = {"name": model.name, "logits": logits, "folder": work, "calibration": calibration}
-            thresholds = answers.thresholds(more["operating_points"]) if manifest.findings else None
+            thresholds = answering.thresholds(more["operating_points"]) if manifest.findings else None
             saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(
             folder,
