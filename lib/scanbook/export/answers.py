@@ -18,21 +18,6 @@ from scanbook.evaluation.exams import Exams, fit_exam_rule
 _RATES = ("sensitivity", "specificity")
 
 
-def calibrate(study: Study, manifest: Manifest, logits: np.ndarray) -> float | Calibration:
-    """Return the calibration of a network: a temperature, or of findings that of each.
-
-    Args:
-        study: Gives the seed.
-        manifest: The dataset, split.
-        logits: Its logits for the validation images, float `(v, k)`.
-    """
-    rows = manifest.rows(VALIDATION)
-    if not manifest.findings:
-        return evaluation.fit_temperature(logits, manifest.y[rows])
-    groups = manifest.frame["group"].to_numpy()[rows]
-    return evaluation.fit_calibration(logits, manifest.labels.values[rows], groups, study.seed)
-
-
 def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     """Return `operating_points` of a bundle, and `abstain_below` of one of classes."""
     settings, options = study.evaluation, study.resamples

@@ -92,8 +92,9 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
     tuned = training.train_final_model(study, manifest, images)
-    logits = tuned.logits(VALIDATION)
-    calibration = answers.calibrate(study, manifest, logits)
+    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, study.seed)
     validation = manifest.predictions(VALIDATION, logits, calibration)
     test = on_test(tuned, manifest, calibration=calibration)
     written, saved = _write(

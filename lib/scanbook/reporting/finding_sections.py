@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import TEST, VALIDATION, Manifest
+from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions
 from scanbook.evaluation.findings import in_words
 from scanbook.models import engines
@@ -16,24 +17,17 @@ from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.tables import with_interval
 
-if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
-
 _EXPLAINED, _RIGHT, _WRONG, _FAILURES = 3, 3, 2, 18
 """Findings with heat maps, the numbers of right and of wrong answers for each, and of wrong answers in the montage."""
 _FEW = 10
 """Patients with a finding below which a reader is warned."""
 
 
-def show_calibration(session: Session, manifest: Manifest, tuned: TrainedModel) -> Calibration:
-    """Return the calibration of each finding, and show how each was calibrated."""
-    rows, logits = manifest.rows(VALIDATION), tuned.logits(VALIDATION)
-    group = manifest.frame["group"].to_numpy()[rows]
-    calibration = evaluation.fit_calibration(logits, manifest.label_values(VALIDATION), group, session.study.seed)
+def show_calibration(session: Session, findings: Sequence[str], calibration: Calibration) -> None:
+    """Show how each finding was calibrated."""
     values = {"method": calibration.method, "slope": calibration.slope, "offset": calibration.offset}
-    table = pd.DataFrame(values, pd.Index(manifest.findings, name="finding"))
+    table = pd.DataFrame(values, pd.Index(findings, name="finding"))
     session.table("calibration", table.round(3), "Calibration: probability = sigmoid(slope × logit + offset)")
-    return calibration
 
 
 def show_test_report(session: Session, name: str, test: FindingPredictions) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -214,17 +208,15 @@ def show_explanations(
     session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
 
 
-def _most_confident_wrong(
-    test: FindingPredictions, points: pd.DataFrame, count: int = _FAILURES
-) -> list[tuple[int, int]]:
+def _most_confident_wrong(test: FindingPredictions, points: pd.DataFrame) -> list[tuple[int, int]]:
     """Return rows and findings of the wrong answers that are farthest from their thresholds."""
     pairs = [
         (float(evaluation.distance(test.probabilities[row, column], points.at[finding, "threshold"])), int(row), column)
         for column, finding in enumerate(test.findings)
-        for row in evaluation.confident(test, finding, points, correct=False, count=count)
+        for row in evaluation.confident(test, finding, points, correct=False, count=_FAILURES)
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    return [(row, column) for _, row, column in pairs[:count]]
+    return [(row, column) for _, row, column in pairs[:_FAILURES]]
 
 
 def _caption(test: FindingPredictions, row: int, column: int) -> str:

@@ -36,13 +36,12 @@ def show_calibration(
         Calibrated predictions for validation; those for test, without and with calibration; and the calibration by its
         name in the results.
     """
-    logits, calibration = tuned.logits(VALIDATION), 1.0
-    if manifest.findings:
-        calibration = finding_sections.show_calibration(session, manifest, tuned)
-    else:
-        calibration = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
+    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, session.study.seed)
     validation, raw = manifest.predictions(VALIDATION, logits, calibration), session.on_test(tuned, manifest)
     if isinstance(calibration, Calibration):
+        finding_sections.show_calibration(session, manifest.findings, calibration)
         test = manifest.predictions(TEST, tuned.logits(TEST), calibration)
         figure, fitted = plots.finding_reliability_diagrams(raw, test), {"calibration": calibration.to_dict()}
         session.figure("reliability", figure, "Reliability before and after calibration, by finding")
