@@ -112,7 +112,7 @@ def summarise_answers(written: Bundle, coverage: float) -> str:
             "validation images are answered."
         )
     if written.exam:
-        text += f" Of several images of one exam it answers the {written.exam['rule']} of their logits, too."
+        text += f" For several images of one exam it answers by the {written.exam['rule']} of their logits, too."
     return text
 
 

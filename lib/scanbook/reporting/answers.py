@@ -75,7 +75,7 @@ def _labels_in_words(manifest: Manifest) -> str:
     if manifest.classes:
         return f"in {len(manifest.classes)} classes"
     several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
-    return f"with {len(manifest.findings)} findings, {several.mean():.1%} of them with several"
+    return f"with {len(manifest.findings)} findings (several in {several.mean():.1%} of the images)"
 
 
 def _describe_references(table: pd.DataFrame) -> str:

@@ -59,13 +59,13 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
         session.say(
-            f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance. In "
-            "resamples without a finding the means are over the others, which makes their intervals wider."
+            f"Fewer than {_FEW} patients have these findings: {counts}. Their results may be chance. In resamples "
+            "without a finding the means are over the others, which makes their intervals wider."
         )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
     session.say(
         f"Footnote: at a probability of 0.5, all labels of an image are right for {exact} of the images (exact match), "
-        f"and {hamming} of the labels are wrong (Hamming loss). Both are high, or low, where most findings are rare."
+        f"and {hamming} of the labels are wrong (Hamming loss). Where most findings are rare, both look good."
     )
     return summary, report
 
@@ -114,7 +114,7 @@ def show_operating_points(session: Session, validation: FindingPredictions, test
     caption = f"Test results at thresholds of {study.specificity:.0%} specificity on validation"
     session.table("operating_points", points.round(3), caption)
     session.say(
-        "The margin is a distance from the threshold on the scale of logits. Nearer to it, the answer is *not sure*."
+        "The margin is a distance from the threshold on the scale of logits. Within it, the answer is *not sure*."
     )
     without = points.index[points["threshold"].isna()]
     if len(without):

@@ -294,7 +294,9 @@ def show_exams(
         exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
         parts[split] = manifest.labels.rows(rows), tuned.logits(split), exams
     if not all(evaluation.have_labels(labels, exams).any() for labels, _, exams in parts.values()):
-        session.say("In validation or test no exam has one class: its images differ, so no answer per exam is tested.")
+        session.say(
+            "In validation or test, no exam has one class: the images of each differ. Answers per exam are not tested."
+        )
         return {}
     rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
     (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
