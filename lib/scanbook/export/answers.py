@@ -11,9 +11,9 @@ import pandas as pd
 from scanbook import evaluation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest
+from scanbook.data.exams import predict_exams
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions
-from scanbook.evaluation.exams import Exams, fit_exam_rule
 
 _RATES = ("sensitivity", "specificity")
 
@@ -57,16 +57,10 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
     """
     if not manifest.has_exams:
         return {}
-    exams, labels = {}, {}
-    for split in (VALIDATION, TEST):
-        rows = manifest.rows(split)
-        frame = manifest.frame.iloc[rows]
-        exams[split], labels[split] = Exams.of(frame[EXAM], frame["group"]), manifest.labels.rows(rows)
-    if not all(evaluation.have_labels(labels[split], exams[split]).any() for split in exams):
+    predicted = predict_exams(manifest, {VALIDATION: logits, TEST: test_logits}, study.seed)
+    if predicted is None:
         return {}
-    fitted = fit_exam_rule(labels[VALIDATION], logits, exams[VALIDATION], study.seed)
-    validation, _ = fitted.predictions(labels[VALIDATION], logits, exams[VALIDATION])
-    test, excluded = fitted.predictions(labels[TEST], test_logits, exams[TEST])
+    fitted, validation, test, excluded = predicted
     answers = describe_answers(study, validation, test)
     if manifest.classes:
         answers = {"abstain_below": answers["abstain_below"]}

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest, metadata_name
-from scanbook.evaluation import AnyPredictions, Calibration, Exams, FindingPredictions, Predictions
+from scanbook.data.exams import predict_exams
+from scanbook.data.manifest import TEST, VALIDATION, Manifest, metadata_name
+from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, Predictions
 from scanbook.inspection import robustness
 from scanbook.models import engines
 from scanbook.reporting import answers, finding_sections, plots
@@ -288,18 +289,13 @@ def show_exams(
     if not manifest.has_exams:
         session.say("The study names no exams (`dataset.exam_column`): every image is answered alone.")
         return {}
-    parts = {}
-    for split in (VALIDATION, TEST):
-        rows = manifest.rows(split)
-        exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
-        parts[split] = manifest.labels.rows(rows), tuned.logits(split), exams
-    if not all(evaluation.have_labels(labels, exams).any() for labels, _, exams in parts.values()):
-        session.say(
-            "In validation or test, no exam has one class: the images of each differ. Answers per exam are not tested."
-        )
+    predicted = predict_exams(
+        manifest, {split: tuned.logits(split) for split in (VALIDATION, TEST)}, session.study.seed
+    )
+    if predicted is None:
+        session.say("In validation or test no exam has one class: the images of each differ. Exams are not evaluated.")
         return {}
-    rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
-    (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
+    rule, validation, exams, excluded = predicted
     counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
     count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. "
     if rule.losses["mean"] == rule.losses["maximum"]:
