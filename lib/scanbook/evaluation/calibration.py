@@ -109,7 +109,7 @@ def _folds(y: NDArray[Any], group: NDArray[Any], count: int, seed: int) -> NDArr
 def _fit_sigmoid(z: NDArray[Any], y: NDArray[Any], method: str) -> tuple[float, float]:
     """Return slope and offset with the lowest log loss.
 
-    The labels are drawn a little towards each other, by the number of images (Platt, 1999), so that the fit is finite
+    The labels are moved a little towards each other, by the number of images (Platt, 1999), so that the fit is finite
     where the logits separate them.
     """
     if method == NONE:

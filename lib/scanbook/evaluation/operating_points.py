@@ -98,7 +98,7 @@ def finding_points(
 
 
 def finding_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFrame:
-    """Return how often each finding is found, missed and called present where it is absent, in images.
+    """Return how often each finding is detected, missed and called present where it is absent, in images.
 
     Args:
         test: n images.
@@ -263,13 +263,13 @@ def _selective(
 
     def rates(weights: NDArray[np.floating]) -> Floats:
         sums = [(weights.astype(np.float32) @ count).reshape(-1, *shape).astype(np.float64) for count in counts]
-        found, positives, rejected, negatives, labelled = sums
+        true_positives, positives, true_negatives, negatives, labelled = sums
         values = np.stack(
             [
                 ratio(positives + negatives, labelled),
-                ratio(found, positives),
-                ratio(rejected, negatives),
-                ratio(found + rejected, positives + negatives),
+                ratio(true_positives, positives),
+                ratio(true_negatives, negatives),
+                ratio(true_positives + true_negatives, positives + negatives),
             ],
             axis=1,
         )

@@ -43,7 +43,7 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     """
     options = session.study.resamples
     summary, report = evaluation.summary(test, **options), evaluation.finding_report(test, **options)
-    footnotes = [metric for metric in summary.index if metric in ("exact_match", "hamming")]
+    footnotes = ["exact_match", "hamming"]
     title = f"{name}: {len(test)} test images"
     session.table("summary", summary.drop(index=footnotes).round(4), f"{title}, means over the findings")
     session.table("per_finding", report.round(3), "Metrics by finding, of the images that are labelled for it")

@@ -185,7 +185,7 @@ def _frame(place: int) -> Rectangle:
 
 
 @style.styled
-def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series | None = None) -> Figure:
+def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series) -> Figure:
     """Draw macro sensitivity and specificity of what is answered over the share of images answered.
 
     Args:
@@ -198,7 +198,7 @@ def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series | None =
         look = style.line(index)
         style.band(axis, table.index, table[f"{name}_low"], table[f"{name}_high"], style.COLOURS[index])
         axis.plot(table.index, table[name], label=f"{name} (band: 95 % interval)", **look)
-        if chosen is not None and np.isfinite(chosen[name]):
+        if np.isfinite(chosen[name]):
             label = f"{name} at the margins from validation: {chosen[name]:.1%} of {chosen['coverage']:.1%} answered"
             mark = {"color": style.COLOURS[3], "markersize": 9, "label": label}
             axis.plot(chosen["coverage"], chosen[name], look["marker"], **mark)
