@@ -22,14 +22,7 @@ def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredicti
     """Return `operating_points` of a bundle, and `abstain_below` of one of classes."""
     settings, options = study.evaluation, study.resamples
     if isinstance(validation, FindingPredictions):
-        table = evaluation.finding_points(
-            validation,
-            test,
-            specificity=settings.specificity,
-            coverage=settings.coverage,
-            prevalence=settings.prevalence_of(test.findings),
-            **options,
-        )
+        table = evaluation.finding_points(validation, test, **settings.options_of_points(test.findings), **options)
         return {"operating_points": {str(name): _finding_point(row) for name, row in table.iterrows()}}
     table = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
     points = {

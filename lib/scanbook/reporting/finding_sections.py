@@ -228,7 +228,5 @@ def choose_points(
     session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int
 ) -> pd.DataFrame:
     """Return `evaluation.finding_points` of images or exams, as the study says; `options` change the resamples."""
-    study = session.study.evaluation
-    chosen = {"specificity": study.specificity, "coverage": study.coverage}
-    chosen["prevalence"] = study.prevalence_of(test.findings)
+    chosen = session.study.evaluation.options_of_points(test.findings)
     return evaluation.finding_points(validation, test, **chosen, **session.study.resamples | options)
