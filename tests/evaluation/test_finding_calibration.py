@@ -41,6 +41,15 @@ def test_planted_slopes_and_offsets_are_found():
     assert np.array_equal(again.probabilities(fresh), fitted.probabilities(fresh)) and again.method == fitted.method
 
 
+def test_labels_tell_which_calibration_is_fitted():
+    logits, y, group, _, _ = planted(200)
+    of_findings = ev.calibrate(ev.Labels(tuple("abcde"), y, exclusive=False), logits, group, seed=1)
+    assert of_findings.to_dict() == ev.fit_calibration(logits, y, group, seed=1).to_dict()
+    classes = np.arange(200) % 5
+    of_classes = ev.calibrate(ev.Labels(tuple("abcde"), np.eye(5)[classes], exclusive=True), logits, group)
+    assert of_classes == ev.fit_temperature(logits, classes)
+
+
 def test_the_log_loss_is_the_mean_over_findings_of_their_labelled_images():
     logits, y = np.array([[0.0, 2.0], [1.0, -1.0]]), np.array([[1, np.nan], [0, 1]])
     first = (np.log(2) + np.log1p(np.exp(1))) / 2

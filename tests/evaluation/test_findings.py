@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from scanbook.errors import DataError
-from scanbook.evaluation import Calibration, FindingPredictions, Labels
+from scanbook.evaluation import Calibration, FindingPredictions, Labels, load_predictions
 from scanbook.evaluation.metrics import class_auprc, class_auroc
 
 
@@ -53,6 +53,13 @@ def test_a_file_gives_the_same_bits_back(tmp_path):
     assert again.findings == sample.findings and (again.image_id == sample.image_id).all()
     assert np.array_equal(again.y_true, sample.y_true, equal_nan=True)
     assert np.array_equal(again.probabilities, sample.probabilities)
+    assert isinstance(load_predictions(tmp_path / "p.csv"), FindingPredictions)
+
+
+def test_a_label_in_a_file_that_is_no_number_is_named(tmp_path):
+    predictions().to_frame().astype({"true_mass": object}).assign(true_mass="yes").to_csv(tmp_path / "p.csv")
+    with pytest.raises(DataError, match=r"not 1, 0 or empty.*yes"):
+        FindingPredictions.load(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(

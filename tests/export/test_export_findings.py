@@ -14,6 +14,7 @@ from helpers import findings as wards
 from helpers import planted
 from scanbook import bundle, export
 from scanbook.benchmark import client
+from scanbook.bundle.answering import thresholds
 from scanbook.data import images
 from scanbook.data.manifest import EXAM, TEST, TRAIN, VALIDATION
 from scanbook.evaluation import Calibration
@@ -102,7 +103,7 @@ def test_notebook_bundle_and_service_agree(written, ward) -> None:
     for file in files:
         replies += service.post("/predict", data=file, content_type="image/png").get_json()["predictions"]
     over_http = client.probabilities(replies)
-    table = formats.parity_table(expected, {"HTTP": over_http}, answers.thresholds(written.operating_points))
+    table = formats.parity_table(expected, {"HTTP": over_http}, thresholds(written.operating_points))
     assert table["agrees"].all() and table["same answers"].iloc[0] == f"{3 * len(rows)} of {3 * len(rows)}"
     assert np.abs(over_http - expected).max() < 1e-5
     points = written.operating_points
@@ -170,6 +171,16 @@ def test_int8_that_loses_the_order_is_excluded(ward) -> None:
         engine=Constant(), thresholds=np.full(3, 0.5),
     )  # fmt: skip
     assert "macro AUROC 0.500" in why and "may lose 0.01" in why
+
+
+def test_on_the_fixed_images_int8_may_lose_one_label_in_a_hundred_rounded_up() -> None:
+    labels = np.tile([1.0, 0.0, np.nan, 1.0], (32, 1))  # no threshold decides the last, so 64 labels count
+    cuts, reference = np.array([0.5, 0.2, 0.5, np.nan]), np.tile([0.9, 0.1, 0.9, 0.9], (32, 1))
+    outputs = reference.copy()
+    outputs[:1, 0], outputs[:, 3] = 0.4, 0.0
+    assert formats._check_int8(reference, outputs, labels, cuts) == ""
+    outputs[:2, 0] = 0.4
+    assert "right on 62 of 64 labels" in formats._check_int8(reference, outputs, labels, cuts)
 
 
 def test_parity_of_findings_is_on_their_logits() -> None:

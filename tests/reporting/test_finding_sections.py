@@ -143,6 +143,16 @@ def test_exams_of_classes_are_compared_with_images(session, capsys):
     assert "has one class" in capsys.readouterr().out
 
 
+def test_a_stated_prevalence_of_a_finding_that_the_dataset_lacks_ends_no_report(session, ward):
+    """A dataset that is partly unpacked lacks some findings of its study; images and exams do without them."""
+    session.study = planted.study(bootstrap_rounds=20, evaluation={"prevalence": {NAMES[0]: 0.1, "Hernia": 0.01}})
+    tuned = network(ward)
+    validation, _, test, _ = sections.show_calibration(session, ward, tuned)
+    of_images = sections.show_operating_points(session, validation, test)
+    of_exams = sections.show_exams(session, ward, tuned, test)["operating_points"]
+    assert of_images.at[NAMES[0], "prevalence"] == of_exams.at[NAMES[0], "prevalence"] == 0.1
+
+
 def test_a_difference_that_survives_holm_is_named(session, capsys):
     a, b = findings(n=600, seed=0, skill=3), findings(n=600, seed=1, skill=0.1)
     finding_sections.show_differences(session, evaluation.comparison(a, b, ("auroc",), 10), ("a", "b"), a)

@@ -210,6 +210,13 @@ def test_exam_in_json_is_true_or_false(client, exam) -> None:
     assert "neither true nor false" in problem(client.post("/invocations", json=body), 400)["detail"]
 
 
+@pytest.mark.parametrize("value", ["1", "0", "yes"])
+def test_invocations_do_not_ignore_an_exam_in_the_query(client, value) -> None:
+    path, coded = f"/invocations?exam={value}", {"instances": [{"b64": base64.b64encode(RED).decode()}]}
+    for answer in (client.post(path, json=coded), client.post(path, data=RED, content_type="image/png")):
+        assert '"exam": true' in problem(answer, 400)["detail"]
+
+
 # the description
 
 

@@ -169,7 +169,10 @@ def test_a_mixed_label_is_missing_where_either_is(policy):
     [
         ([[1, 0], [0, 0]], "no training image has finding 'vivid' labelled as present; expected both for each finding"),
         ([[1, 0], [NAN, 1]], "no training image has finding 'cool' labelled as absent"),
-        ([[1, NAN], [NAN, NAN]], "finding 'cool' labelled as absent, and 1 more lack one of both; expected"),
+        (
+            [[1, NAN], [NAN, NAN]],
+            "finding 'cool' labelled as absent, and present or absent is missing for 1 more; expected",
+        ),
     ],
 )
 def test_a_finding_without_both_labels_is_one_line(values, message):

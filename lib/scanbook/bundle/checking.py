@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from scanbook.bundle.answering import comparable_logits, find_answers, log_odds
+from scanbook.bundle.answering import comparable_logits, find_answers, log_odds, thresholds
 from scanbook.bundle.description import REMEDY, Bundle, export_command, list_files, load
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError
@@ -36,7 +36,6 @@ TOLERANCES = {"fp32": engines.PARITY, "int8": 0.1}
 """Largest difference from the stored logits, as a share of their spread, by precision. In int8 a difference of float32
 in the last digit may become one of a whole level."""
 _CANDIDATES = 64
-_OTHER = {False: "get another class or abstention", True: "findings get another answer"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def read_table(bundle: Bundle) -> Table | None:
         answers = {name: np.array(stored["answers"][name], np.float64) for name in known}
         pixels = np.stack([images.load(path, bundle.image_size) for path in sorted(folder.glob("*.png"))])
         if any(values.shape != (len(pixels), len(bundle.labels)) for values in answers.values()):
-            raise ValueError(f"it does not have an answer for each picture and {_noun(bundle)}")
+            raise ValueError("it does not have an answer for each picture and class or finding")
         missing = ""
         if "int8" in answers and stored["processor"] != _processor():
             del answers["int8"]
@@ -142,10 +141,11 @@ def compare(
     if difference <= TOLERANCES[precision] and not other:
         return difference
     advice = "; or this processor computes int8 otherwise: serve fp32" if precision == "int8" else ""
+    changes = "findings get another answer" if bundle.findings else "get another class or abstention"
     raise BundleError(
         f"bundle {bundle.name!r}: its {precision} model does not answer as at the export: on {len(stored)} test "
         f"pictures logits differ by {difference:.2g} of their spread, at most {TOLERANCES[precision]:g} is allowed, "
-        f"and {other} {_OTHER[bool(bundle.findings)]}; {REMEDY}{advice}"
+        f"and {other} {changes}; {REMEDY}{advice}"
     )
 
 
@@ -210,19 +210,14 @@ def _is_clear(bundle: Bundle, precision: str, probabilities: np.ndarray) -> np.n
     logits = comparable_logits(probabilities, exclusive=not bundle.findings)
     margin = 2 * TOLERANCES[precision] * logits.std()
     if bundle.findings:
-        points = bundle.operating_points.values()
-        thresholds = log_odds([np.nan if point["threshold"] is None else point["threshold"] for point in points])
-        distance = np.abs(log_odds(probabilities) - thresholds)
+        points = bundle.operating_points
+        distance = np.abs(log_odds(probabilities) - log_odds(thresholds(points)))
         # a finding without a threshold has one answer, "not sure"
-        return ~(np.abs(distance - [point["margin"] for point in points]) <= margin)
+        return ~(np.abs(distance - [point["margin"] for point in points.values()]) <= margin)
     second, first = np.sort(logits, axis=1)[:, -2:].T
     with np.errstate(divide="ignore"):  # a probability of 1, or a threshold of 0 or 1, is infinitely far
         confidence, threshold = (_log_odds(value) for value in (probabilities.max(1), bundle.abstain_below))
     return (first - second > margin) & (np.abs(confidence - threshold) > margin)
-
-
-def _noun(bundle: Bundle) -> str:
-    return "finding" if bundle.findings else "class"
 
 
 def _log_odds(probability: Any) -> Any:

@@ -281,8 +281,8 @@ def _check_values(bundle: Bundle) -> None:
     kind, labels = "findings" if bundle.findings else "classes", bundle.labels
     count = len(labels)
     check(not (bundle.findings and bundle.classes), "classes", bundle.classes, "none beside findings")
-    least = 1 if bundle.findings else 2
-    check(count >= least and _are_names(labels), kind, labels, f"{('one', 'two')[least - 1]} or more names")
+    least, in_words = (1, "one") if bundle.findings else (2, "two")
+    check(count >= least and _are_names(labels), kind, labels, f"{in_words} or more names")
     check(len(set(labels)) == count, kind, labels, "names that differ")
     for language, names in bundle.names.items():
         key, complete = f"names.{language}", len(names) == count and _are_names(names)

@@ -159,6 +159,11 @@ class Study(Block):
         return self.evaluation.ordered or self.head.output == "ordinal"
 
     @property
+    def resamples(self) -> dict[str, int]:
+        """Number and seed of the resamples of every interval, as the functions of `evaluation` take them."""
+        return {"rounds": self.bootstrap_rounds, "seed": self.seed}
+
+    @property
     def pretrained_backbones(self) -> list[str]:
         """Backbones of the study for which pretrained weights exist, in its order."""
         return [name for name in self.backbones if BACKBONES[name].pretrained]

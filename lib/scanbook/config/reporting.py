@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -79,6 +79,11 @@ class Evaluation(Block):
     def prevalence_of(self, names: Collection[str]) -> dict[str, float]:
         """Return the stated prevalences of some names; a dataset may lack images of the others."""
         return {name: share for name, share in self.prevalence.items() if name in names}
+
+    def options_of_points(self, findings: Collection[str]) -> dict[str, Any]:
+        """Return what `evaluation.finding_points` of some findings takes from here."""
+        prevalence = self.prevalence_of(findings)
+        return {"specificity": self.specificity, "coverage": self.coverage, "prevalence": prevalence}
 
 
 def _with_one(sizes: list[int]) -> list[int]:

@@ -4,7 +4,13 @@ It is used without the other folders, too: load a table with `Predictions.load`,
 `FindingPredictions.load`, then call `summary`, `comparison` and the others.
 """
 
-from scanbook.evaluation.calibration import finding_reliability, fit_calibration, fit_temperature, reliability
+from scanbook.evaluation.calibration import (
+    calibrate,
+    finding_reliability,
+    fit_calibration,
+    fit_temperature,
+    reliability,
+)
 from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule, have_labels
 from scanbook.evaluation.findings import AnyPredictions, Calibration, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import Calibration, FindingPredictions
+from scanbook.evaluation.labels import Labels
 from scanbook.evaluation.metrics import confidence_bin
 from scanbook.evaluation.predictions import Predictions
 
@@ -29,6 +30,20 @@ _LEAST_GROUPS = 10
 """Fewest patients with a finding, and without it, on whom an offset is fitted."""
 _LEAST_SLOPE = 0.01
 """Smallest slope, of logits with a standard deviation of 1: a negative one would reverse the order of the images."""
+
+
+def calibrate(labels: Labels, logits: ArrayLike, group: ArrayLike, seed: int = 0) -> float | Calibration:
+    """Return the calibration of logits: of classes the temperature, of findings that of each.
+
+    Args:
+        labels: Of n validation images.
+        logits: (n, k) float.
+        group: (n,) patient of each image.
+        seed: Seed of the folds of `fit_calibration`.
+    """
+    if labels.exclusive:
+        return fit_temperature(logits, labels.values.argmax(axis=1))
+    return fit_calibration(logits, labels.values, group, seed)
 
 
 def fit_calibration(logits: ArrayLike, labels: ArrayLike, group: ArrayLike, seed: int = 0) -> Calibration:
@@ -94,7 +109,7 @@ def _folds(y: NDArray[Any], group: NDArray[Any], count: int, seed: int) -> NDArr
 def _fit_sigmoid(z: NDArray[Any], y: NDArray[Any], method: str) -> tuple[float, float]:
     """Return slope and offset with the lowest log loss.
 
-    The labels are drawn a little towards each other, by the number of images (Platt, 1999), so that the fit is finite
+    The labels are moved a little towards each other, by the number of images (Platt, 1999), so that the fit is finite
     where the logits separate them.
     """
     if method == NONE:

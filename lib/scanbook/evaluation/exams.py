@@ -152,14 +152,12 @@ def fit_exam_rule(labels: Labels, logits: ArrayLike, exams: Exams, seed: int = 0
         The rule; the mean where no exam has two images, or where both have the same loss.
     """
     values = exam_labels(labels, exams)
-    rules: dict[str, ExamRule] = {}
+    calibrations, losses = {}, {}
     for rule in RULES:
         combined = combine(logits, exams.member, rule, labels.exclusive)
-        calibration, loss = _calibrate(combined, values, exams.group, labels.exclusive, seed)
-        rules[rule] = ExamRule(rule, calibration, {rule: loss})
-    losses = {rule: fitted.losses[rule] for rule, fitted in rules.items()}
-    best = RULES[0] if not losses[RULES[1]] < losses[RULES[0]] else RULES[1]
-    return ExamRule(best, rules[best].calibration, losses)
+        calibrations[rule], losses[rule] = _calibrate(combined, values, exams.group, labels.exclusive, seed)
+    best = "maximum" if losses["maximum"] < losses["mean"] else "mean"
+    return ExamRule(best, calibrations[best], losses)
 
 
 def _calibrate(

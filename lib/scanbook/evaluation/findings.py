@@ -179,14 +179,18 @@ class FindingPredictions:
         """Return the predictions that `to_frame` wrote; the order of the `p_` columns is that of the findings.
 
         Raises:
-            DataError: A column is missing.
+            DataError: A column is missing, or a label is not a number.
         """
         columns = [name for name in frame.columns if str(name).startswith(_PROBABILITY)]
         findings = tuple(name.removeprefix(_PROBABILITY) for name in columns)
         missing = [name for name in ("image_id", "group", *(_TRUE + name for name in findings)) if name not in frame]
         if missing:
             raise DataError(f"predictions lack the column {missing[0]!r}: found {', '.join(map(str, frame.columns))}")
-        y_true = frame[[_TRUE + name for name in findings]].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        try:
+            labels = frame[[_TRUE + name for name in findings]].apply(pd.to_numeric)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"predictions hold a label that is not 1, 0 or empty: {error}") from None
+        y_true = labels.to_numpy(np.float64, na_value=np.nan)
         image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
         return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), findings)
 
@@ -201,9 +205,7 @@ class FindingPredictions:
         Raises:
             DataError: The file does not exist or is not a table of predictions.
         """
-        frame = read_table(path, _PROBABILITY)
-        true = [name for name in frame.columns if name.startswith(_TRUE)]
-        return cls.from_frame(frame.assign(**{name: pd.to_numeric(frame[name]) for name in true}))
+        return cls.from_frame(read_table(path, _PROBABILITY))
 
 
 def in_words(label: float) -> str:
@@ -221,5 +223,5 @@ def load_predictions(path: Path) -> AnyPredictions:
     Raises:
         DataError: The file does not exist or is not a table of predictions.
     """
-    of_classes = "true" in read_table(path, _PROBABILITY)
-    return Predictions.load(path) if of_classes else FindingPredictions.load(path)
+    frame = read_table(path, _PROBABILITY)
+    return (Predictions if "true" in frame else FindingPredictions).from_frame(frame)

@@ -7,7 +7,7 @@ images; sensitivity, specificity and predictive values come from test images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from scipy.special import logit
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
 from scanbook.evaluation.targets import check_targets, choose_threshold, rates_at, with_rates
@@ -98,7 +98,7 @@ def finding_points(
 
 
 def finding_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFrame:
-    """Return how often each finding is found, missed and called present where it is absent, in images.
+    """Return how often each finding is detected, missed and called present where it is absent, in images.
 
     Args:
         test: n images.
@@ -188,12 +188,7 @@ def finding_abstention(
     answered = distance(test.probabilities, thresholds) >= margins
     values = _selective(test, thresholds, answered[:, None], rounds, seed)[..., 0, :]
     index = pd.Index([*test.findings, MACRO], name="finding")
-    columns = {
-        f"{name}{suffix}": values[end, place]
-        for place, name in enumerate(_SELECTIVE)
-        for end, suffix in enumerate(("", "_low", "_high"))
-    }
-    return pd.DataFrame(columns, index)
+    return _table(_SELECTIVE, values, index)
 
 
 def finding_coverage_curve(
@@ -217,12 +212,13 @@ def finding_coverage_curve(
     least = np.full((len(COVERAGES), len(thresholds)), np.nan)
     least[:, usable] = np.nanquantile(away[:, usable], 1 - np.array(COVERAGES), axis=0)
     values = _selective(test, thresholds, away[:, None] >= least, rounds, seed)[:, 1:, :, -1]
-    columns = {
-        f"{name}{suffix}": values[end, place]
-        for place, name in enumerate(_SELECTIVE[1:])
-        for end, suffix in enumerate(("", "_low", "_high"))
-    }
-    return pd.DataFrame(columns, pd.Index(COVERAGES, name="coverage"))
+    return _table(_SELECTIVE[1:], values, pd.Index(COVERAGES, name="coverage"))
+
+
+def _table(names: Sequence[str], values: Floats, index: pd.Index) -> pd.DataFrame:
+    """Return the columns of some rates from their values and the ends of their intervals, (3, names, rows)."""
+    parts = [interval_columns(name, *values[:, place]) for place, name in enumerate(names)]
+    return pd.DataFrame({name: column for part in parts for name, column in part.items()}, index)
 
 
 def _choose(validation: FindingPredictions, column: int, specificity: float, coverage: float) -> tuple[float, float]:
@@ -267,13 +263,13 @@ def _selective(
 
     def rates(weights: NDArray[np.floating]) -> Floats:
         sums = [(weights.astype(np.float32) @ count).reshape(-1, *shape).astype(np.float64) for count in counts]
-        found, positives, rejected, negatives, labelled = sums
+        true_positives, positives, true_negatives, negatives, labelled = sums
         values = np.stack(
             [
                 ratio(positives + negatives, labelled),
-                ratio(found, positives),
-                ratio(rejected, negatives),
-                ratio(found + rejected, positives + negatives),
+                ratio(true_positives, positives),
+                ratio(true_negatives, negatives),
+                ratio(true_positives + true_negatives, positives + negatives),
             ],
             axis=1,
         )

@@ -85,6 +85,11 @@ def interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64
     return low, high
 
 
+def interval_columns(name: str, value: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
+    """Return a value and the ends of its interval as the columns of a table: name, `<name>_low` and `<name>_high`."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def correct_ends(value: Floats, low: Floats, high: Floats, groups: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return the ends of intervals of shares, with a width where the bootstrap gives none.
 

@@ -14,7 +14,7 @@ from scanbook.errors import DataError
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import class_auroc
 from scanbook.evaluation.registry import find_metrics, has_findings
-from scanbook.evaluation.summary import by_name, summary
+from scanbook.evaluation.summary import finding_statistics, summary
 
 AGE_EDGES = (30, 50, 70)
 LEAST_IMAGES = 10
@@ -136,8 +136,8 @@ def finding_subgroups(
     """
     tables = {}
     for subgroup, subset in _subsets(predictions, values).items():
-        columns = by_name(subset, {"auroc": class_auroc}, rounds, seed)
-        table = pd.DataFrame({name: column[:-1] for name, column in columns.items()}, index=list(subset.findings))
+        areas = pd.DataFrame(finding_statistics(subset, {"auroc": class_auroc}, rounds, seed))
+        table = areas.iloc[:-1].set_axis(list(subset.findings))
         positives, negatives = (subset.y_true == 1).sum(axis=0), (subset.y_true == 0).sum(axis=0)
         table[positives + negatives < LEAST_IMAGES] = np.nan
         table.insert(0, "positives", positives)

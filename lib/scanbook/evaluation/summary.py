@@ -13,7 +13,7 @@ from scanbook.evaluation import metrics as measures
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 MEANS = ("macro average", "weighted average")
@@ -135,10 +135,10 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
     low, high = interval(
         resample(lambda weights: np.stack(list(rates(weights).values()), axis=1), predictions.group, rounds, seed)
     )
-    columns: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
+    table: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
     for place, name in enumerate(value):
-        columns |= {name: value[name][0], f"{name}_low": low[place], f"{name}_high": high[place]}
-    report = pd.DataFrame(columns, index=pd.Index([*predictions.classes, *MEANS], name="class"))
+        table |= interval_columns(name, value[name][0], low[place], high[place])
+    report = pd.DataFrame(table, index=pd.Index([*predictions.classes, *MEANS], name="class"))
     if predictions.absent:
         report.loc[list(MEANS), report.columns.drop("support")] = np.nan
         # of a class without images, or without others, these are 0 or 1 whatever the model predicts
@@ -163,27 +163,27 @@ def finding_report(predictions: FindingPredictions, rounds: int = 1000, seed: in
         has the finding, or lacks it, and those of brier and ece where both are so: no resample shows another patient.
     """
     y_true = predictions.y_true
-    columns: dict[str, NDArray[np.generic]] = {
+    counts = {
         "positives": (y_true == 1).sum(axis=0),
         "negatives": (y_true == 0).sum(axis=0),
         "not_labelled": np.isnan(y_true).sum(axis=0),
         "patients": count_groups(y_true == 1, predictions.group),
     }
-    columns = {name: np.r_[counts, counts.sum()] for name, counts in columns.items()}
-    columns["patients"][-1] = len(np.unique(predictions.group[(y_true == 1).any(axis=1)]))
+    table: dict[str, NDArray[np.generic]] = {name: np.r_[values, values.sum()] for name, values in counts.items()}
+    table["patients"][-1] = len(np.unique(predictions.group[(y_true == 1).any(axis=1)]))
     names = {"auroc": measures.class_auroc, "auprc": measures.class_auprc}
     names |= {"brier": measures.finding_brier, "ece": measures.finding_ece}
-    columns |= by_name(predictions, names, rounds, seed)
-    return pd.DataFrame(columns, index=pd.Index([*predictions.findings, MACRO], name="finding"))
+    table |= finding_statistics(predictions, names, rounds, seed)
+    return pd.DataFrame(table, index=pd.Index([*predictions.findings, MACRO], name="finding"))
 
 
-def by_name(
-    predictions: AnyPredictions,
+def finding_statistics(
+    predictions: FindingPredictions,
     statistics: Mapping[str, Callable[..., NDArray[np.float64]]],
     rounds: int = 1000,
     seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return statistics of each class or finding, and their means, with intervals from the group bootstrap.
+    """Return statistics of each finding, and their means, with intervals from the group bootstrap.
 
     Args:
         predictions: n images.
@@ -192,7 +192,7 @@ def by_name(
         seed: Seed of the resamples.
 
     Returns:
-        Columns (k + 1,): each statistic, followed by its `_low` and `_high`, of findings as in `finding_report`.
+        Columns (k + 1,): each statistic, followed by its `_low` and `_high`, as in `finding_report`.
     """
     y_true, probabilities = predictions.y_true, predictions.probabilities
 
@@ -202,19 +202,14 @@ def by_name(
 
     point = all_statistics(None)[0]
     low, high = interval(resample(all_statistics, predictions.group, rounds, seed))
-    sides = [np.full(point.shape[1], 2)] * 2
-    if isinstance(predictions, FindingPredictions):
-        sides = [np.r_[count_groups(y_true == label, predictions.group), 2] for label in (1, 0)]
-    columns = {}
+    sides = [np.r_[count_groups(y_true == label, predictions.group), 2] for label in (1, 0)]
+    table = {}
     for place, (name, compute) in enumerate(statistics.items()):
         needed = np.minimum if compute in (measures.class_auroc, measures.class_auprc) else np.maximum
         defined = ~np.isnan(point[place]) & (needed(*sides) > 1)
-        columns |= {
-            name: point[place],
-            f"{name}_low": np.where(defined, low[place], np.nan),
-            f"{name}_high": np.where(defined, high[place], np.nan),
-        }
-    return columns
+        ends = (np.where(defined, end[place], np.nan) for end in (low, high))
+        table |= interval_columns(name, point[place], *ends)
+    return table
 
 
 def confusion(predictions: Predictions) -> pd.DataFrame:

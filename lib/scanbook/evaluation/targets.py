@@ -21,7 +21,7 @@ from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import has_findings
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
@@ -144,8 +144,7 @@ def with_rates(table: pd.DataFrame, prevalences: Floats, value: Floats, low: Flo
     for index, name in enumerate(RATES):
         if name == "ppv":
             table["prevalence"] = prevalences
-        for column, rates in {name: value, f"{name}_low": low, f"{name}_high": high}.items():
-            table[column] = rates[index][:, 0]
+        table = table.assign(**interval_columns(name, *(rates[index][:, 0] for rates in (value, low, high))))
     return table
 
 
@@ -186,7 +185,7 @@ def prevalence_curve(
     value, low, high = rates_at(test, sides, score, cut, shares[None], rounds=rounds, seed=seed)
     rates: dict[str, Floats] = {}
     for index, name in enumerate(RATES[2:], start=2):
-        rates |= {name: value[index][0], f"{name}_low": low[index][0], f"{name}_high": high[index][0]}
+        rates |= interval_columns(name, value[index][0], low[index][0], high[index][0])
     return pd.DataFrame(rates, index=pd.Index(shares, name="prevalence"))
 
 

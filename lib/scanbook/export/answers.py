@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,18 @@ import pandas as pd
 from scanbook import evaluation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest
+from scanbook.data.exams import predict_exams
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions
-from scanbook.evaluation.exams import Exams, fit_exam_rule
 
 _RATES = ("sensitivity", "specificity")
 
 
-def calibrate(study: Study, manifest: Manifest, logits: np.ndarray) -> float | Calibration:
-    """Return the calibration of a network: a temperature, or of findings that of each.
-
-    Args:
-        study: Gives the seed.
-        manifest: The dataset, split.
-        logits: Its logits for the validation images, float `(v, k)`.
-    """
-    rows = manifest.rows(VALIDATION)
-    if not manifest.findings:
-        return evaluation.fit_temperature(logits, manifest.y[rows])
-    groups = manifest.frame["group"].to_numpy()[rows]
-    return evaluation.fit_calibration(logits, manifest.labels.values[rows], groups, study.seed)
-
-
 def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
     """Return `operating_points` of a bundle, and `abstain_below` of one of classes."""
-    settings, options = study.evaluation, {"rounds": study.bootstrap_rounds, "seed": study.seed}
+    settings, options = study.evaluation, study.resamples
     if isinstance(validation, FindingPredictions):
-        table = evaluation.finding_points(
-            validation,
-            test,
-            specificity=settings.specificity,
-            coverage=settings.coverage,
-            prevalence=settings.prevalence_of(test.findings),
-            **options,
-        )
+        table = evaluation.finding_points(validation, test, **settings.options_of_points(test.findings), **options)
         return {"operating_points": {str(name): _finding_point(row) for name, row in table.iterrows()}}
     table = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
     points = {
@@ -72,20 +50,14 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
     """
     if not manifest.has_exams:
         return {}
-    exams, labels = {}, {}
-    for split in (VALIDATION, TEST):
-        rows = manifest.rows(split)
-        frame = manifest.frame.iloc[rows]
-        exams[split], labels[split] = Exams.of(frame[EXAM], frame["group"]), manifest.labels.rows(rows)
-    if not all(evaluation.have_labels(labels[split], exams[split]).any() for split in exams):
+    predicted = predict_exams(manifest, {VALIDATION: logits, TEST: test_logits}, study.seed)
+    if predicted is None:
         return {}
-    fitted = fit_exam_rule(labels[VALIDATION], logits, exams[VALIDATION], study.seed)
-    validation, _ = fitted.predictions(labels[VALIDATION], logits, exams[VALIDATION])
-    test, excluded = fitted.predictions(labels[TEST], test_logits, exams[TEST])
+    fitted, validation, test, excluded = predicted
     answers = describe_answers(study, validation, test)
     if manifest.classes:
         answers = {"abstain_below": answers["abstain_below"]}
-    metrics = evaluation.summary(test, rounds=study.bootstrap_rounds, seed=study.seed)
+    metrics = evaluation.summary(test, **study.resamples)
     calibration = fitted.calibration
     return {
         "rule": fitted.rule,
@@ -104,11 +76,6 @@ def by_finding(calibration: float | Calibration, findings: Sequence[str]) -> dic
         finding: {"slope": slope, "offset": offset, "method": method}
         for finding, (slope, offset, method) in zip(findings, values, strict=True)
     }
-
-
-def thresholds(points: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
-    """Return the thresholds of findings, float64 `(k,)`, NaN for none, from the operating points of a bundle."""
-    return np.array([np.nan if point["threshold"] is None else point["threshold"] for point in points.values()], float)
 
 
 def summarise_answers(written: Bundle, coverage: float) -> str:
@@ -132,7 +99,7 @@ def summarise_answers(written: Bundle, coverage: float) -> str:
             "validation images are answered."
         )
     if written.exam:
-        text += f" Of several images of one exam it answers the {written.exam['rule']} of their logits, too."
+        text += f" For several images of one exam it answers by the {written.exam['rule']} of their logits, too."
     return text
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook import bundle, evaluation, segmentation, training
-from scanbook.bundle import Bundle
+from scanbook.bundle import Bundle, answering
 from scanbook.config import Study
 from scanbook.data import cards, dicom, pixels, presence
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
@@ -92,11 +92,11 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
     tuned = training.train_final_model(study, manifest, images)
-    logits = tuned.logits(VALIDATION)
-    calibration = answers.calibrate(study, manifest, logits)
+    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, study.seed)
     validation = manifest.predictions(VALIDATION, logits, calibration)
     test = on_test(tuned, manifest, calibration=calibration)
-    options = {"rounds": study.bootstrap_rounds, "seed": study.seed}
     written, saved = _write(
         folder,
         study,
@@ -105,7 +105,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         images=images,
         logits=logits,
         calibration=calibration,
-        metrics=evaluation.summary(test, **options),
+        metrics=evaluation.summary(test, **study.resamples),
         about={"backbone": tuned.name} | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
         dataset_card=cards.of_study(study),
         exam=answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),
@@ -179,7 +179,7 @@ def _write(
             saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
             options = {"name": model.name, "logits": logits, "folder": work, "calibration": calibration}
-            thresholds = answers.thresholds(more["operating_points"]) if manifest.findings else None
+            thresholds = answering.thresholds(more["operating_points"]) if manifest.findings else None
             saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(
             folder,

@@ -117,11 +117,8 @@ def save(
     reference = engines.KerasEngine(exported).predict(fixed)[0]
     outputs = {bundle.FORMAT_NAMES[style]: engine.predict(fixed)[0] for style, engine in opened.items()}
     table, int8_name = parity_table(reference, outputs, thresholds), bundle.FORMAT_NAMES["openvino_int8"]
-    if thresholds is None:
-        reason_on_fixed = _check_int8(reference, outputs[int8_name], manifest.y[rows])
-    else:
-        labels = manifest.labels.values[rows]
-        reason_on_fixed = _check_int8_findings(reference, outputs[int8_name], labels, thresholds)
+    y_true = manifest.y[rows] if thresholds is None else manifest.labels.values[rows]
+    reason_on_fixed = _check_int8(reference, outputs[int8_name], y_true, thresholds)
     table.loc[int8_name, "agrees"] = not reason_on_fixed
     if reason or reason_on_fixed:
         excluded["openvino_int8"] = reason or reason_on_fixed
@@ -199,16 +196,30 @@ def _measure_int8(
     return figures, reason
 
 
-def _check_int8(reference: np.ndarray, outputs: np.ndarray, y_true: np.ndarray) -> str:
+def _check_int8(
+    reference: np.ndarray, outputs: np.ndarray, y_true: np.ndarray, thresholds: np.ndarray | None = None
+) -> str:
     """Return the reason why int8 loses too much on the fixed images, or ""; the allowed loss is rounded up."""
-    right, expected = (int((values.argmax(1) == y_true).sum()) for values in (outputs, reference))
-    allowed = int(np.ceil(engines.INT8_LOSS * len(y_true)))
-    if np.isfinite(outputs).all() and expected - right <= allowed:
+    right, expected = (_right(values, y_true, thresholds) for values in (outputs, reference))
+    allowed = int(np.ceil(engines.INT8_LOSS * len(right)))
+    if np.isfinite(outputs).all() and expected.sum() - right.sum() <= allowed:
         return ""
+    answers = "fixed images" if thresholds is None else "labels of the fixed images"
     return (
-        f"int8: right on {right} of {len(y_true)} fixed images, the trained network on {expected}; "
+        f"int8: right on {right.sum()} of {len(right)} {answers}, the trained network on {expected.sum()}; "
         f"it may lose {allowed} of them"
     )
+
+
+def _right(probabilities: np.ndarray, y_true: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+    """Return which answers are right, bool `(m,)`: the class of each image, or each label that a threshold decides.
+
+    A missing label is not wrong, nor is one of a finding without a threshold: neither is among them.
+    """
+    if thresholds is None:
+        return probabilities.argmax(1) == y_true
+    known = ~np.isnan(y_true) & ~np.isnan(thresholds)
+    return ((probabilities >= thresholds) == (y_true == 1))[known]
 
 
 def _measure_int8_findings(
@@ -236,9 +247,8 @@ def _measure_int8_findings(
     change = evaluation.paired_difference(
         int8, expected, "auroc", study.bootstrap_rounds, study.seed, every_class=False
     )
-    right, expected_right = (
-        _share_right(model.probabilities, expected.y_true, thresholds) for model in (int8, expected)
-    )
+    answers = (_right(model.probabilities, expected.y_true, thresholds) for model in (int8, expected))
+    right, expected_right = (float(values.mean()) if len(values) else 1.0 for values in answers)
     figures = {
         "images": len(rows),
         "auroc": area,
@@ -260,25 +270,6 @@ def _measure_int8_findings(
             f"{expected_right:.1%}; it may lose {100 * engines.INT8_LOSS:g} %"
         )
     return figures, ""
-
-
-def _check_int8_findings(reference: np.ndarray, outputs: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> str:
-    """Return what `_check_int8` does, of the labelled findings of the fixed images."""
-    count = int((~np.isnan(labels)).sum())
-    right, expected = (round(_share_right(p, labels, thresholds) * count) for p in (outputs, reference))
-    allowed = int(np.ceil(engines.INT8_LOSS * count))
-    if np.isfinite(outputs).all() and expected - right <= allowed:
-        return ""
-    return (
-        f"int8: right on {right} of the {count} labels of the fixed images, the trained network on {expected}; it may "
-        f"lose {allowed} of them"
-    )
-
-
-def _share_right(probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
-    """Return the share of the labels on the right side of the thresholds; no label is not wrong."""
-    known = ~np.isnan(labels) & ~np.isnan(thresholds)
-    return float(((probabilities >= thresholds) == (labels == 1))[known].mean()) if known.any() else 1.0
 
 
 def parity_table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -87,8 +87,8 @@ def test_image_curves(study: Study, manifest: Manifest, images: np.ndarray, engi
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), study.evaluation.robustness_images)).round().astype(int)
     rows = rows[chosen]
     subset = manifest.with_frame(manifest.frame.iloc[rows])
-    options = {"rounds": study.bootstrap_rounds, "seed": study.seed}
-    return curves(engine, np.asarray(images[rows]), lambda logits: subset.predictions(TEST, logits), **options)
+    predict = partial(subset.predictions, TEST)
+    return curves(engine, np.asarray(images[rows]), predict, **study.resamples)
 
 
 def curves(

@@ -56,9 +56,9 @@ def describe_data(
         name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
         area = with_interval(row["auc"], row["low"], row["high"])
         # an interval of one finding is not corrected for the others
-        chance = f"not above chance, corrected for {len(shortcuts)} such models" if manifest.findings else ""
+        corrected = f"not above chance, corrected for {len(shortcuts)} such models"
+        chance = corrected if manifest.findings else "no better than chance"
         verdict = "better than chance: a shortcut is possible" if row["above chance"] else chance
-        verdict = verdict or "no better than chance"
         sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
     if manifest.findings:
         last = _describe_references(presence.references(manifest))
@@ -75,7 +75,7 @@ def _labels_in_words(manifest: Manifest) -> str:
     if manifest.classes:
         return f"in {len(manifest.classes)} classes"
     several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
-    return f"with {len(manifest.findings)} findings, {several.mean():.1%} of them with several"
+    return f"with {len(manifest.findings)} findings (several in {several.mean():.1%} of the images)"
 
 
 def _describe_references(table: pd.DataFrame) -> str:

@@ -45,7 +45,7 @@ def _show_findings(session: Session, manifest: Manifest, images: pd.Series) -> N
     together = counts.co_occurrence(manifest)
     session.table("co_occurrence", together, "Share of the images with a finding (row) that have another one (column)")
     session.figure("co_occurrence", plots.co_occurrence(together, images), "Findings that occur together")
-    session.result("findings", stated.set_index("split", append=True).pipe(_by_both))
+    session.result("findings", {name: rows.set_index("split") for name, rows in stated.groupby(level=0, sort=False)})
     session.result("co_occurrence", together)
 
 
@@ -150,11 +150,3 @@ def show_references(session: Session, manifest: Manifest) -> None:
         caption += "; and the highest AUROC that is possible"
     session.table("references", table, caption)
     session.result("references", table)
-
-
-def _by_both(table: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
-    """Return a table with two levels of rows as a mapping of mappings."""
-    rows: dict[str, dict[str, dict[str, int]]] = {}
-    for (first, second), row in table.iterrows():
-        rows.setdefault(first, {})[second] = {name: int(value) for name, value in row.items()}
-    return rows

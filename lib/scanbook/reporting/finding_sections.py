@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import TEST, VALIDATION, Manifest
+from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions
 from scanbook.evaluation.findings import in_words
 from scanbook.models import engines
@@ -16,24 +17,17 @@ from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.tables import with_interval
 
-if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
-
 _EXPLAINED, _RIGHT, _WRONG, _FAILURES = 3, 3, 2, 18
 """Findings with heat maps, the numbers of right and of wrong answers for each, and of wrong answers in the montage."""
 _FEW = 10
 """Patients with a finding below which a reader is warned."""
 
 
-def show_calibration(session: Session, manifest: Manifest, tuned: TrainedModel) -> Calibration:
-    """Return the calibration of each finding, and show how each was calibrated."""
-    rows, logits = manifest.rows(VALIDATION), tuned.logits(VALIDATION)
-    group = manifest.frame["group"].to_numpy()[rows]
-    calibration = evaluation.fit_calibration(logits, manifest.label_values(VALIDATION), group, session.study.seed)
+def show_calibration(session: Session, findings: Sequence[str], calibration: Calibration) -> None:
+    """Show how each finding was calibrated."""
     values = {"method": calibration.method, "slope": calibration.slope, "offset": calibration.offset}
-    table = pd.DataFrame(values, pd.Index(manifest.findings, name="finding"))
+    table = pd.DataFrame(values, pd.Index(findings, name="finding"))
     session.table("calibration", table.round(3), "Calibration: probability = sigmoid(slope × logit + offset)")
-    return calibration
 
 
 def show_test_report(session: Session, name: str, test: FindingPredictions) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -47,10 +41,9 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     Returns:
         `evaluation.summary` and `evaluation.finding_report`.
     """
-    summary, report = (
-        compute(test, **_options(session)) for compute in (evaluation.summary, evaluation.finding_report)
-    )
-    footnotes = [metric for metric in summary.index if metric in ("exact_match", "hamming")]
+    options = session.study.resamples
+    summary, report = evaluation.summary(test, **options), evaluation.finding_report(test, **options)
+    footnotes = ["exact_match", "hamming"]
     title = f"{name}: {len(test)} test images"
     session.table("summary", summary.drop(index=footnotes).round(4), f"{title}, means over the findings")
     session.table("per_finding", report.round(3), "Metrics by finding, of the images that are labelled for it")
@@ -66,13 +59,13 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
         session.say(
-            f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance. In "
-            "resamples without a finding the means are over the others, which makes their intervals wider."
+            f"Fewer than {_FEW} patients have these findings: {counts}. Their results may be chance. In resamples "
+            "without a finding the means are over the others, which makes their intervals wider."
         )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
     session.say(
         f"Footnote: at a probability of 0.5, all labels of an image are right for {exact} of the images (exact match), "
-        f"and {hamming} of the labels are wrong (Hamming loss). Both are high, or low, where most findings are rare."
+        f"and {hamming} of the labels are wrong (Hamming loss). Where most findings are rare, both look good."
     )
     return summary, report
 
@@ -104,7 +97,7 @@ def show_differences(session: Session, table: pd.DataFrame, names: tuple[str, st
 
 def show_errors(session: Session, validation: FindingPredictions, test: FindingPredictions) -> None:
     """Show what is called present and absent at the thresholds, and which finding is taken for another."""
-    points = _points(session, validation, test, rounds=1)
+    points = choose_points(session, validation, test, rounds=1)
     errors, matrix = evaluation.finding_errors(test, points), evaluation.co_errors(test, points)
     session.table("errors", errors, "Images by finding and answer, at the thresholds of section 7")
     title = f"Answers at the thresholds, {len(test)} test images"
@@ -116,12 +109,12 @@ def show_errors(session: Session, validation: FindingPredictions, test: FindingP
 
 def show_operating_points(session: Session, validation: FindingPredictions, test: FindingPredictions) -> pd.DataFrame:
     """Show thresholds and margins chosen on validation and applied to test; return `evaluation.finding_points`."""
-    study, options = session.study.evaluation, _options(session)
-    points = _points(session, validation, test, **options)
+    study = session.study.evaluation
+    points = choose_points(session, validation, test)
     caption = f"Test results at thresholds of {study.specificity:.0%} specificity on validation"
     session.table("operating_points", points.round(3), caption)
     session.say(
-        "The margin is a distance from the threshold on the scale of logits. Nearer to it, the answer is *not sure*."
+        "The margin is a distance from the threshold on the scale of logits. Within it, the answer is *not sure*."
     )
     without = points.index[points["threshold"].isna()]
     if len(without):
@@ -134,7 +127,7 @@ def show_operating_points(session: Session, validation: FindingPredictions, test
         stated = [name for name in study.prevalence if name in usable.index]
         finding = stated[0] if stated else usable["positives"].idxmax()
         threshold, prevalence = points.loc[finding, ["threshold", "prevalence"]]
-        curve = evaluation.prevalence_curve(test, [finding], threshold, **options)
+        curve = evaluation.prevalence_curve(test, [finding], threshold, **session.study.resamples)
         figure = plots.prevalence_curve(curve, f"{finding}, {len(test)} test images", prevalence)
         session.figure("prevalence", figure, f"Predictive values of {finding} by prevalence")
     return points
@@ -144,9 +137,9 @@ def show_selective_prediction(
     session: Session, validation: FindingPredictions, test: FindingPredictions
 ) -> pd.DataFrame:
     """Show what is answered and how well, with the margins from validation; return `evaluation.finding_abstention`."""
-    points = _points(session, validation, test, rounds=1)
-    table = evaluation.finding_abstention(test, points, **_options(session))
-    curve = evaluation.finding_coverage_curve(test, points, **_options(session))
+    points = choose_points(session, validation, test, rounds=1)
+    table = evaluation.finding_abstention(test, points, **session.study.resamples)
+    curve = evaluation.finding_coverage_curve(test, points, **session.study.resamples)
     title = f"Answers farthest from the thresholds, {len(test)} test images"
     figure = plots.finding_coverage(curve, title, table.iloc[-1])
     session.figure("coverage", figure, "Sensitivity and specificity by the share of images answered")
@@ -215,17 +208,15 @@ def show_explanations(
     session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
 
 
-def _most_confident_wrong(
-    test: FindingPredictions, points: pd.DataFrame, count: int = _FAILURES
-) -> list[tuple[int, int]]:
+def _most_confident_wrong(test: FindingPredictions, points: pd.DataFrame) -> list[tuple[int, int]]:
     """Return rows and findings of the wrong answers that are farthest from their thresholds."""
     pairs = [
         (float(evaluation.distance(test.probabilities[row, column], points.at[finding, "threshold"])), int(row), column)
         for column, finding in enumerate(test.findings)
-        for row in evaluation.confident(test, finding, points, correct=False, count=count)
+        for row in evaluation.confident(test, finding, points, correct=False, count=_FAILURES)
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    return [(row, column) for _, row, column in pairs[:count]]
+    return [(row, column) for _, row, column in pairs[:_FAILURES]]
 
 
 def _caption(test: FindingPredictions, row: int, column: int) -> str:
@@ -233,12 +224,9 @@ def _caption(test: FindingPredictions, row: int, column: int) -> str:
     return f"{test.findings[column]} {label},\npredicted {p:.2f}"
 
 
-def _points(session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int) -> pd.DataFrame:
-    study = session.study.evaluation
-    chosen = {"specificity": study.specificity, "coverage": study.coverage}
-    chosen["prevalence"] = study.prevalence_of(test.findings)
-    return evaluation.finding_points(validation, test, **chosen, **options)
-
-
-def _options(session: Session) -> dict[str, int]:
-    return {"rounds": session.study.bootstrap_rounds, "seed": session.study.seed}
+def choose_points(
+    session: Session, validation: FindingPredictions, test: FindingPredictions, **options: int
+) -> pd.DataFrame:
+    """Return `evaluation.finding_points` of images or exams, as the study says; `options` change the resamples."""
+    chosen = session.study.evaluation.options_of_points(test.findings)
+    return evaluation.finding_points(validation, test, **chosen, **session.study.resamples | options)

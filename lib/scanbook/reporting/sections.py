@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest, metadata_name
-from scanbook.evaluation import AnyPredictions, Calibration, Exams, FindingPredictions
+from scanbook.data.exams import predict_exams
+from scanbook.data.manifest import TEST, VALIDATION, Manifest, metadata_name
+from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, Predictions
 from scanbook.inspection import robustness
 from scanbook.models import engines
 from scanbook.reporting import answers, finding_sections, plots
@@ -36,13 +37,12 @@ def show_calibration(
         Calibrated predictions for validation; those for test, without and with calibration; and the calibration by its
         name in the results.
     """
-    logits, calibration = tuned.logits(VALIDATION), 1.0
-    if manifest.findings:
-        calibration = finding_sections.show_calibration(session, manifest, tuned)
-    else:
-        calibration = evaluation.fit_temperature(logits, manifest.y[manifest.rows(VALIDATION)])
+    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, session.study.seed)
     validation, raw = manifest.predictions(VALIDATION, logits, calibration), session.on_test(tuned, manifest)
     if isinstance(calibration, Calibration):
+        finding_sections.show_calibration(session, manifest.findings, calibration)
         test = manifest.predictions(TEST, tuned.logits(TEST), calibration)
         figure, fitted = plots.finding_reliability_diagrams(raw, test), {"calibration": calibration.to_dict()}
         session.figure("reliability", figure, "Reliability before and after calibration, by finding")
@@ -70,8 +70,8 @@ def show_test_report(
     """
     if isinstance(test, FindingPredictions):
         return finding_sections.show_test_report(session, name, test)
-    summary = evaluation.summary(test, evaluation.metrics_for(test, session.study.ordered), **_options(session))
-    report = evaluation.class_report(test, **_options(session))
+    summary = evaluation.summary(test, evaluation.metrics_for(test, session.study.ordered), **session.study.resamples)
+    report = evaluation.class_report(test, **session.study.resamples)
     session.table("summary", summary.round(4), f"{name}: {len(test)} test images")
     session.table("per_class", report.round(3), "Metrics by class, in class order, with the means over classes")
     shown = summary.loc[["accuracy", "balanced_accuracy", "auroc"]]
@@ -101,7 +101,7 @@ def compare_with_frozen(
         return {}
     metrics = ("auroc", "auprc", "brier") if manifest.findings else ("accuracy", "balanced_accuracy", "auroc")
     caption = f"{tuned.name} minus {frozen.name}"
-    table = evaluation.comparison(raw, session.on_test(frozen, manifest), metrics, **_options(session))
+    table = evaluation.comparison(raw, session.on_test(frozen, manifest), metrics, **session.study.resamples)
     session.table("comparison", table, caption)
     columns = ["difference", "low", "high", "p_value"]
     differences = {metric: evaluation.Difference(metric, *table.loc[metric, columns]) for metric in metrics}
@@ -163,9 +163,8 @@ def show_operating_points(session: Session, validation: AnyPredictions, test: An
     """
     if isinstance(test, FindingPredictions):
         return finding_sections.show_operating_points(session, validation, test)
-    study, options = session.study.evaluation, _options(session)
-    chosen = {"specificity": study.specificity, "prevalence": study.prevalence}
-    table = evaluation.targets_table(validation, test, study.targets, **chosen, **options)
+    study = session.study.evaluation
+    table = _targets(session, validation, test)
     session.table(
         "operating_points",
         table.round(3),
@@ -183,7 +182,7 @@ def show_operating_points(session: Session, validation: AnyPredictions, test: An
     threshold, prevalence = table.loc[target, ["threshold", "prevalence"]]
     if np.isfinite(threshold) and 0 < prevalence < 1:
         members = study.targets.get(target, [target])
-        curve = evaluation.prevalence_curve(test, members, threshold, **options)
+        curve = evaluation.prevalence_curve(test, members, threshold, **session.study.resamples)
         figure = plots.prevalence_curve(curve, f"{target}, {len(test)} test images", prevalence)
         session.figure("prevalence", figure, f"Predictive values of {target} by prevalence")
     return table
@@ -203,14 +202,14 @@ def show_selective_prediction(session: Session, validation: AnyPredictions, test
     if isinstance(test, FindingPredictions):
         return finding_sections.show_selective_prediction(session, validation, test)
     threshold = evaluation.abstain_below(validation, session.study.evaluation.coverage)
-    chosen = evaluation.abstention(test, threshold, **_options(session))
+    chosen = evaluation.abstention(test, threshold, **session.study.resamples)
     caption = f"Results when the model abstains below a confidence of {threshold:.2f}"
     if test.absent:
         chosen.loc["accuracy", ["value", "low", "high"]] = np.nan
         session.say(f"Accuracy is not defined: the test split has no image of {', '.join(test.absent)}.")
         session.table("abstention", chosen.round(4), caption)
         return chosen
-    curve = evaluation.coverage_curve(test, **_options(session))
+    curve = evaluation.coverage_curve(test, **session.study.resamples)
     figure = plots.coverage_curve(curve, f"Most confident answers of {len(test)} test images", chosen)
     session.figure("coverage", figure, "Accuracy by the share of images answered")
     session.table("abstention", chosen.round(4), caption)
@@ -230,7 +229,7 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
     kind = "findings" if manifest.findings else "classes"
     for column in columns:
         values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], metadata_name(column))
-        table = evaluation.subgroups(test, values, **_options(session))
+        table = evaluation.subgroups(test, values, **session.study.resamples)
         session.table(f"subgroups_{column}", table.round(3), f"Metrics by {column}")
         if (table[kind] < len(test.names)).any():
             alone = "a subgroup of one class" if manifest.classes else "a finding that all images have, or none,"
@@ -241,7 +240,7 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)
         session.figure(f"subgroups_{column}", figure, f"Metrics by {column} with 95 % intervals")
         if isinstance(test, FindingPredictions):
-            table = evaluation.finding_subgroups(test, values, **_options(session))
+            table = evaluation.finding_subgroups(test, values, **session.study.resamples)
             session.table(f"finding_subgroups_{column}", table.round(3), f"AUROC by finding and {column}")
             figure = plots.finding_subgroup_bars(table, f"By {column}, {len(test)} test images")
             session.figure(f"finding_subgroups_{column}", figure, f"AUROC by finding and {column}")
@@ -290,16 +289,13 @@ def show_exams(
     if not manifest.has_exams:
         session.say("The study names no exams (`dataset.exam_column`): every image is answered alone.")
         return {}
-    parts = {}
-    for split in (VALIDATION, TEST):
-        rows = manifest.rows(split)
-        exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
-        parts[split] = manifest.labels.rows(rows), tuned.logits(split), exams
-    if not all(evaluation.have_labels(labels, exams).any() for labels, _, exams in parts.values()):
-        session.say("In validation or test no exam has one class: its images differ, so no answer per exam is tested.")
+    predicted = predict_exams(
+        manifest, {split: tuned.logits(split) for split in (VALIDATION, TEST)}, session.study.seed
+    )
+    if predicted is None:
+        session.say("In validation or test no exam has one class: the images of each differ. Exams are not evaluated.")
         return {}
-    rule = evaluation.fit_exam_rule(*parts[VALIDATION], session.study.seed)
-    (validation, _), (exams, excluded) = (rule.predictions(*parts[split]) for split in (VALIDATION, TEST))
+    rule, validation, exams, excluded = predicted
     counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
     count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. "
     if rule.losses["mean"] == rule.losses["maximum"]:
@@ -309,7 +305,7 @@ def show_exams(
         session.say(f"{count}Rule, chosen on validation by log loss ({losses}): the {rule.rule} of the logits.")
     if excluded:
         session.say(f"{excluded:,} exams are excluded: their images have different classes.")
-    options, main = _options(session), list(evaluation.default_metrics(test)[:4])
+    options, main = session.study.resamples, list(evaluation.default_metrics(test)[:4])
     summary = evaluation.summary(exams, evaluation.metrics_for(exams, session.study.ordered), **options)
     alone = evaluation.summary(test, main, **options)
     rows = {(name, kind): table.loc[name] for name in main for kind, table in (("exam", summary), ("image", alone))}
@@ -323,19 +319,25 @@ def show_exams(
 
 def _exam_points(session: Session, validation: AnyPredictions, exams: AnyPredictions) -> pd.DataFrame:
     """Show and return the operating points of exams."""
-    study = session.study.evaluation
-    chosen = {"specificity": study.specificity, "prevalence": study.prevalence} | _options(session)
     if isinstance(exams, FindingPredictions):
-        report = evaluation.finding_report(exams, **_options(session))
+        report = evaluation.finding_report(exams, **session.study.resamples)
         session.table("exams_per_finding", report.round(3), "Metrics by finding, per exam")
-        points = evaluation.finding_points(validation, exams, coverage=study.coverage, **chosen)
+        points = finding_sections.choose_points(session, validation, exams)
     else:
-        report = evaluation.class_report(exams, **_options(session))
+        report = evaluation.class_report(exams, **session.study.resamples)
         session.table("exams_per_class", report.round(3), "Metrics by class, per exam")
-        points = evaluation.targets_table(validation, exams, study.targets, **chosen)
-    caption = f"Test exams at thresholds of {study.specificity:.0%} specificity on validation exams"
+        points = _targets(session, validation, exams)
+    specificity = session.study.evaluation.specificity
+    caption = f"Test exams at thresholds of {specificity:.0%} specificity on validation exams"
     session.table("exams_operating_points", points.round(3), caption)
     return points
+
+
+def _targets(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
+    """Return `evaluation.targets_table` as the study asks for it."""
+    study = session.study.evaluation
+    chosen = {"specificity": study.specificity, "prevalence": study.prevalence}
+    return evaluation.targets_table(validation, test, study.targets, **chosen, **session.study.resamples)
 
 
 def show_explanations(
@@ -378,7 +380,3 @@ def show_explanations(
     figure = plots.montage(list(images[rows[wrong]]), test.captions(wrong), title="Most confident wrong answers")
     session.figure("failures", figure, "Test images with the most confident wrong answers")
     session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
-
-
-def _options(session: Session) -> dict[str, int]:
-    return {"rounds": session.study.bootstrap_rounds, "seed": session.study.seed}

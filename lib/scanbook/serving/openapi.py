@@ -108,7 +108,7 @@ def _describe_exams(document: dict[str, Any], bundle: Bundle) -> None:
     schemas["Instances"]["properties"]["exam"] = {
         "type": "boolean",
         "default": False,
-        "description": "Whether the images are of one exam: an answer for the exam is added.",
+        "description": "Whether the images are of one exam: an answer for the exam is added; there is no ?exam=1.",
     }
     prediction = schemas["Prediction"]
     properties = {name: value for name, value in prediction["properties"].items() if not name.startswith("heat_map")}

@@ -35,9 +35,9 @@ def classify() -> str | tuple[str, int]:
     if len(sources) > limit:
         raise BadRequest(_("You sent %(count)s images. The limit is %(limit)s.", count=len(sources), limit=limit))
     if chosen and chosen not in bundle.findings:
-        raise BadRequest(_("The model does not know this finding. Choose one of the list."))
+        raise BadRequest(_("The model does not know this finding. Choose one from the list."))
     if together and not bundle.exam:
-        raise BadRequest(_("This model has no answer for exams. Send the images without it."))
+        raise BadRequest(_("This model has no answer for exams. Send the images without this choice."))
     finding = bundle.findings.index(chosen) if chosen else None
     outcomes = predictor.predict_readable(sources, pictures=True, finding=finding)
     if len(outcomes) == 1 and isinstance(outcomes[0], ImageError):

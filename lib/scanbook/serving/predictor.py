@@ -266,8 +266,8 @@ class Predictor:
         shown = [index for index in prediction.order if prediction.answers[index] != ABSENT][:MAPS]
         shown = shown or list(prediction.order[:1])
         shown += [finding] if finding is not None and finding not in shown else []
-        drawn = {index: overlay_of_levels(maps[..., index], size) for index in shown}
-        return replace(prediction, picture=encoded.tobytes(), heat_maps=drawn)
+        heat_maps = {index: overlay_of_levels(maps[..., index], size) for index in shown}
+        return replace(prediction, picture=encoded.tobytes(), heat_maps=heat_maps)
 
     def _read_picture(self, source: bytes) -> np.ndarray:
         with self._decoding:

@@ -67,9 +67,11 @@ def read_invocation() -> tuple[list[bytes], bool]:
         The bytes of each, and whether they are one exam: the JSON has `"exam": true` beside the instances.
 
     Raises:
-        BadRequest: The JSON does not have that form.
+        BadRequest: The JSON does not have that form, or `exam` is in the query.
         UnsupportedMediaType: The body is neither JSON nor an image.
     """
+    if EXAM in request.args:
+        raise BadRequest('only /predict takes ?exam=1; send JSON with "exam": true beside the instances')
     if request.mimetype == "application/json":
         return _read_json(request.get_data(cache=False))
     if _is_image():

@@ -238,7 +238,7 @@ class FindingObjective(Objective):
         if lacking:
             name = lacking[0]
             side = "present" if not labels.present[:, self.names.index(name)].any() else "absent"
-            others = f", and {len(lacking) - 1} more lack one of both" if len(lacking) > 1 else ""
+            others = f", and present or absent is missing for {len(lacking) - 1} more" if len(lacking) > 1 else ""
             raise ModelError(
                 f"no training image has finding {name!r} labelled as {side}{others}; expected both for each finding; "
                 "raise limit, change splits, or leave the finding out"

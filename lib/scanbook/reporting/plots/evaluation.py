@@ -24,7 +24,7 @@ from scanbook.evaluation import (
     summary,
 )
 from scanbook.evaluation.metrics import class_auroc
-from scanbook.evaluation.summary import by_name
+from scanbook.evaluation.summary import finding_statistics
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -234,7 +234,7 @@ def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
 def _areas(predictions: AnyPredictions, rounds: int, seed: int) -> tuple[pd.DataFrame, str, NDArray[np.float64] | None]:
     """Return the AUROCs with intervals and counts (`support`), what they are of, and their mean where it is defined."""
     if isinstance(predictions, FindingPredictions):
-        table = pd.DataFrame(by_name(predictions, {"auroc": class_auroc}, rounds, seed))
+        table = pd.DataFrame(finding_statistics(predictions, {"auroc": class_auroc}, rounds, seed))
         mean = table.iloc[-1].to_numpy(float)
         table = table.iloc[:-1].set_axis(list(predictions.findings))
         return table.assign(support=(predictions.y_true == 1).sum(axis=0)), "findings", mean

@@ -72,7 +72,8 @@ def finding_reliability_diagrams(before: FindingPredictions, after: FindingPredi
         before: The model's own probabilities.
         after: Calibrated ones, of the same images.
     """
-    findings, note = _most_frequent(after)
+    labelled = ~np.isnan(after.y_true).all(axis=0)
+    findings, note = _most_frequent(pd.Series((after.y_true == 1).sum(axis=0), list(after.findings))[labelled])
     if not findings:
         return style.note("Reliability: no finding is labelled")
     figure, _, axes = style.panels(len(findings), 4, 2.5, 2.5)
@@ -184,7 +185,7 @@ def _frame(place: int) -> Rectangle:
 
 
 @style.styled
-def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series | None = None) -> Figure:
+def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series) -> Figure:
     """Draw macro sensitivity and specificity of what is answered over the share of images answered.
 
     Args:
@@ -197,7 +198,7 @@ def finding_coverage(table: pd.DataFrame, title: str, chosen: pd.Series | None =
         look = style.line(index)
         style.band(axis, table.index, table[f"{name}_low"], table[f"{name}_high"], style.COLOURS[index])
         axis.plot(table.index, table[name], label=f"{name} (band: 95 % interval)", **look)
-        if chosen is not None and np.isfinite(chosen[name]):
+        if np.isfinite(chosen[name]):
             label = f"{name} at the margins from validation: {chosen[name]:.1%} of {chosen['coverage']:.1%} answered"
             mark = {"color": style.COLOURS[3], "markersize": 9, "label": label}
             axis.plot(chosen["coverage"], chosen[name], look["marker"], **mark)
@@ -220,10 +221,7 @@ def finding_subgroup_bars(table: pd.DataFrame, title: str) -> Figure:
         table: Of `evaluation.finding_subgroups`.
         title: By which attribute, and on how many images.
     """
-    counts = table["positives"].groupby(level="finding", sort=False).sum()
-    kept = set(counts.sort_values(ascending=False, kind="stable").index[:MOST_PANELS])
-    findings = [name for name in counts.index if name in kept]
-    note = f"the {len(findings)} most frequent of {len(counts)} findings" if len(findings) < len(counts) else ""
+    findings, note = _most_frequent(table["positives"].groupby(level="finding", sort=False).sum())
     subgroups = [str(name) for name in table.index.unique("subgroup")][: style.MOST_ROWS]
     figure, grid, axes = style.panels(len(findings), 4, 2.6, 0.9 + 0.3 * len(subgroups), sharey=True)
     for axis, finding in zip(axes, findings, strict=True):
@@ -269,11 +267,9 @@ def finding_robustness(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _most_frequent(predictions: FindingPredictions) -> tuple[list[str], str]:
-    """Return the labelled findings of the panels of a figure, in order, and a line of its title where some lack."""
-    positives, labelled = (predictions.y_true == 1).sum(axis=0), ~np.isnan(predictions.y_true).all(axis=0)
-    order = np.argsort(-positives, kind="stable")
-    kept = set(order[labelled[order]][:MOST_PANELS].tolist())
-    names = [name for index, name in enumerate(predictions.findings) if index in kept]
-    few = f"the {len(names)} most frequent of {labelled.sum()} findings" if len(names) < labelled.sum() else ""
+def _most_frequent(positives: pd.Series) -> tuple[list[str], str]:
+    """Return the findings that have a panel, in order, and a line of the title where some have none."""
+    frequent = positives.sort_values(ascending=False, kind="stable").index[:MOST_PANELS]
+    names = [name for name in positives.index if name in frequent]
+    few = f"the {len(names)} most frequent of {len(positives)} findings" if len(names) < len(positives) else ""
     return names, few

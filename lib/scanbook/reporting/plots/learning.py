@@ -94,7 +94,7 @@ def mixed_batch(
         order = np.argsort(-row, kind="stable")
         axis.imshow(image)
         parts = [f"{row[k]:.2f} {name_of(names[k])}" for k in order if row[k] >= 0.005]
-        style.caption(axis, " + ".join(parts) or "nothing known to be present", 20)
+        style.caption(axis, " + ".join(parts) or "no finding known to be present", 20)
     style.headline(
         figure, f"{title} ({style.count_of(len(images), 'image')} of one batch, with the shares of their labels)"
     )
