@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import ABSENT, NO_FINDING, NOT_LABELLED, PRESENT, SPLITS, TRAIN, UNCERTAIN, Manifest
+from scanbook.data.manifest import NO_FINDING, NOT_LABELLED, SPLITS, TRAIN, UNCERTAIN, Manifest, states_of
 from scanbook.data.presence import notes
 
-STATES = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN, "not labelled": np.nan}
-"""What a source can state of a finding."""
 _COUNTS_AS = {"ignore": "missing", "positive": "present", "negative": "absent"}
 _UNEVEN = 1.5
 """Ratio of the largest to the smallest class from which a reader is told."""
@@ -68,18 +66,17 @@ def finding_counts(manifest: Manifest) -> pd.DataFrame:
     """Return what the source states of each finding in each split, in images and in the groups behind them.
 
     Returns:
-        Index `finding`, in order; columns `split`, then for each of `STATES` the images, and `... in groups`: patients
-        or lesions with such an image.
+        Index `finding`, in order; columns `split`, then for each key of `states_of` the images, and `... in groups`:
+        patients or lesions with such an image.
     """
-    stated, split = manifest.stated, manifest.frame["split"].to_numpy()
+    states, split = states_of(manifest.stated), manifest.frame["split"].to_numpy()
     group = pd.factorize(manifest.frame["group"])[0]
     rows = []
     for column, finding in enumerate(manifest.findings):
         for name in SPLITS:
             row: dict[str, object] = {"finding": finding, "split": name}
-            for state, value in STATES.items():
-                values = stated[:, column]
-                own = (split == name) & (np.isnan(values) if np.isnan(value) else values == value)
+            for state, values in states.items():
+                own = (split == name) & values[:, column]
                 row |= {state: int(own.sum()), f"{state}, in groups": len(np.unique(group[own]))}
             rows.append(row)
     return pd.DataFrame(rows).set_index("finding")

@@ -43,6 +43,12 @@ def finding_column(name: str) -> str:
     return _FINDING + name
 
 
+def states_of(stated: np.ndarray) -> dict[str, np.ndarray]:
+    """Return where a source states each of what it can state of a finding, bool, by its name."""
+    values = {"present": stated == PRESENT, "absent": stated == ABSENT, "uncertain": stated == UNCERTAIN}
+    return values | {"not labelled": np.isnan(stated)}
+
+
 def label_text(stated: np.ndarray, findings: Sequence[str]) -> list[str]:
     """Return the labels of images in words: their findings, "no finding", or "not labelled".
 

@@ -189,7 +189,9 @@ def _matched(values: pd.Series, pattern: str, key: str) -> tuple[pd.Series, list
         raise DataError(
             f"{key} {pattern!r} matches nothing in {values.name!r}; correct it, or the column, in the study"
         )
-    return found, [f"{lacking} of {len(values)} rows have no match of {key}."] if lacking else []
+    return found, [
+        f"{lacking} of {len(values)} rows name no {key.removesuffix('_pattern')} that {key} finds."
+    ] if lacking else []
 
 
 def _matches(cells: pd.Series, values: list[str | bool | int | float]) -> pd.Series:

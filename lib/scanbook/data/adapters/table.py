@@ -71,7 +71,7 @@ def load(study: Study) -> Manifest:
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
         frame = pd.concat([frame, extra], ignore_index=True).fillna(dict.fromkeys(text, ""))
     frame, facts, patients = files.name_groups(frame)
-    _check_exams(frame, rows, layout)
+    _check_exams(frame, rows)
     if not layout.has_findings:
         notes = [*files.missing_class_notes(layout, frame), *notes]
     notes = [*notes, *repeated, *more, *patients]
@@ -229,7 +229,7 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows, advice
             )
 
 
-def _check_exams(frame: pd.DataFrame, rows: Rows, layout: TableData) -> None:
+def _check_exams(frame: pd.DataFrame, rows: Rows) -> None:
     """Raise a `DataError` where the images of one exam are of two patients, or lie in two splits of the source."""
     if EXAM not in frame:
         return
@@ -238,10 +238,11 @@ def _check_exams(frame: pd.DataFrame, rows: Rows, layout: TableData) -> None:
         for exam in shared.index[shared][:1]:
             own = frame[frame[EXAM] == exam]
             first, other = own[_ROW].iloc[0], own.loc[own[column] != own[column].iloc[0], _ROW].iloc[0]
+            count = int(shared.sum())
             raise DataError(
-                f"{rows.place(int(first), int(other))} are of one exam, and of two {word} ({int(shared.sum())} such "
-                "exams); expected the images of an exam together; where exams are numbered within a patient, name both "
-                "columns in exam_column, else correct the table"
+                f"{rows.place(int(first), int(other))} are of one exam, and of two {word} ({count} such "
+                f"exam{'s' * (count > 1)}); expected the images of an exam together; where exams are numbered within a "
+                "patient, name both columns in exam_column, else correct the table"
             )
 
 

@@ -204,6 +204,8 @@ def _in_columns(columns: pd.DataFrame, block: Sequence[str]) -> Form:
     if (values[kept] == UNCERTAIN).any(axis=None):
         keys["uncertain"] = "ignore"
     if values[kept].isna().any(axis=None) and (values[kept] == ABSENT).any(axis=None):
-        notes.append("A blank cell of a finding is not labelled; set blank: absent where it means that there is none.")
-    notes.append(f"Remove from findings, in the study, any of these that is none: {', '.join(kept)}.")
+        notes.append(
+            "A blank cell of a finding is not labelled: where it means absent, set blank: absent in the study."
+        )
+    notes.append(f"Read as findings: {', '.join(kept)}. Remove from findings, in the study, those that are none.")
     return Form(keys, list(block), notes)
