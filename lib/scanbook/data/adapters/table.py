@@ -34,7 +34,7 @@ def load(study: Study) -> Manifest:
     """
     layout = study.dataset
     assert isinstance(layout, TableData)
-    names = list(rows_of.names_of_tables(layout))
+    names = list(layout.tables)
     expected = f"{' and '.join(names)} and {', '.join(layout.image_folders)}"
     root = rows_of.folder_of_tables(layout, files.require_folder(study, expected))
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
@@ -117,7 +117,7 @@ def _read_rows(rows: Rows, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
     frame["group"], more = rows_of.patients(rows, layout)
     notes += more
     frame["split"] = rows.splits
-    if layout.exam_column or layout.exam_pattern:
+    if layout.exam_columns:
         frame[EXAM], more = rows_of.exams(rows, layout)
         notes += more
     for column in layout.metadata:
@@ -155,7 +155,7 @@ def _classes(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows, several)
     if labels.isna().all():
         raise DataError(
-            f"{' and '.join(rows_of.names_of_tables(layout))}: none of the labels {', '.join(stated.unique()[:5])} is "
+            f"{' and '.join(layout.tables)}: none of the labels {', '.join(stated.unique()[:5])} is "
             f"one of the study's classes; expected {', '.join(layout.classes)}; correct classes in the study, or "
             "label_column"
         )
@@ -263,7 +263,7 @@ def _merge_rows(frame: pd.DataFrame, rows: Rows, layout: TableData) -> tuple[pd.
     _check_agreement(frame.drop(columns=["path", _ROW]).rename(columns=columns), frame["path"], rows)
     text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     merged = frame.replace("", np.nan).groupby("path", sort=False).first().reset_index()[list(frame)]
-    names = " and ".join(rows_of.names_of_tables(layout))
+    names = " and ".join(layout.tables)
     note = f"{copies} of {len(frame)} rows of {names} repeat the image of another row: each image is listed once."
     return merged.fillna(dict.fromkeys(text, "")), [note]
 
