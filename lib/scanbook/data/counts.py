@@ -33,7 +33,7 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
     table = manifest.frame if table is None else table
     if manifest.classes:
         return table, list(manifest.classes)
-    labels = manifest.labels.rows(pd.Index(manifest.frame["image_id"]).get_indexer(table["image_id"]))
+    labels = manifest.labels_of(table["image_id"])
     known, without = labels.labelled.any(axis=1), ~labels.present.any(axis=1)
     rows, columns = np.nonzero(np.column_stack([labels.present, known & without, ~known]))
     # a source may call a finding so

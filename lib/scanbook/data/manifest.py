@@ -168,6 +168,10 @@ class Manifest:
         stated = self.stated
         return Labels(self.findings, np.where(stated == UNCERTAIN, policy, stated), exclusive=False)
 
+    def labels_of(self, image_ids: pd.Series) -> Labels:
+        """Return the labels of images, in the order of their ids."""
+        return self.labels.rows(pd.Index(self.frame["image_id"]).get_indexer(image_ids))
+
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of one split, int64 `(m,)`."""
         return np.flatnonzero(self.frame["split"].to_numpy() == split)
