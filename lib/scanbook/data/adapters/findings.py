@@ -31,24 +31,13 @@ _WORDS = {
 """What a small cell states of a finding."""
 _AMBIGUOUS = frozenset({"none", "nil", "-", "--", "–", "—"})
 """Spellings of "not told" that may mean that a finding is absent."""
-_NUMBER = re.compile(r"([+-]?\d+)[.,]0*")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _PLAIN = re.compile(r"[^\W\d][\w .()/-]*")
 """A name that needs no quotes in an override of a study."""
 _NOTHING = frozenset(
     [
-        *(
-            "no finding",
-            "no findings",
-            "none",
-            "normal",
-            "healthy",
-            "nothing",
-            "no_finding",
-            "no_findings",
-            "nofinding",
-        ),
-        *("normal findings", "no abnormality", "no disease", "no abnormal finding"),
+        *("no finding", "no findings", "none", "normal", "healthy", "nothing", "no_finding", "no_findings"),
+        *("nofinding", "normal findings", "no abnormality", "no disease", "no abnormal finding"),
     ]
 )
 """Names of "no finding", small."""
@@ -336,7 +325,7 @@ def _parse(cells: pd.Series, not_told: Collection[str]) -> tuple[pd.Series, pd.S
     codes, distinct = pd.factorize(cells)
     text = pd.Series(distinct, dtype=object).str.strip().str.casefold()
     more = {word.strip().casefold() for word in not_told}
-    plain = text.map(lambda word: match[1] if (match := _NUMBER.fullmatch(word)) else word).str.removeprefix("+")
+    plain = text.map(spelling.without_zeros).str.removeprefix("+")
     values = plain.map(_WORDS).astype(np.float64)
     values[text.isin(more)] = np.nan
     blank = (spelling.is_not_told(text) & ~text.isin(_AMBIGUOUS)) | text.isin(more)

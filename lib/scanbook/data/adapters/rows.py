@@ -171,13 +171,13 @@ def _matched(values: pd.Series, pattern: str, key: str) -> tuple[pd.Series, list
         return "" if match is None else (match[1] or "") if expression.groups else match[0]
 
     distinct = values.drop_duplicates()
-    found = values.map(dict(zip(distinct, distinct.map(part), strict=True)))
-    lacking = int((found == "").sum())
+    parts = values.map(dict(zip(distinct, distinct.map(part), strict=True)))
+    lacking = int((parts == "").sum())
     if lacking == len(values):
         raise DataError(
             f"{key} {pattern!r} matches nothing in {values.name!r}; correct it, or the column, in the study"
         )
-    return found, [
+    return parts, [
         f"{lacking} of {len(values)} rows name no {key.removesuffix('_pattern')} that {key} finds."
     ] if lacking else []
 
@@ -186,8 +186,7 @@ def _matches(cells: pd.Series, values: list[str | bool | int | float]) -> pd.Ser
     """Return which cells have one of some values; case and the zeros of "1.0" do not count. YAML reads yes as true."""
 
     def plain(text: str) -> str:
-        small = text.strip().casefold()
-        return re.sub(r"(?<=\d)[.,]0*$", "", small)
+        return spelling.without_zeros(text.strip().casefold())
 
     words = {True: {"true", "yes", "on"}, False: {"false", "no", "off"}}
     wanted = {plain(str(value)) for value in values if not isinstance(value, bool)}

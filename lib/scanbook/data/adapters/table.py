@@ -67,9 +67,9 @@ def load(study: Study) -> Manifest:
     frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
     extra_rows, more = files.extra_images(layout, study.location, bool((frame["split"] != "").any()))
     if extra_rows:
-        text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+        blanks = _blanks(frame)
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
-        frame = pd.concat([frame, extra], ignore_index=True).fillna(dict.fromkeys(text, ""))
+        frame = pd.concat([frame, extra], ignore_index=True).fillna(blanks)
     frame, facts, patients = files.name_groups(frame)
     _check_exams(frame, rows)
     if not layout.has_findings:
@@ -261,11 +261,15 @@ def _merge_rows(frame: pd.DataFrame, rows: Rows, layout: TableData) -> tuple[pd.
     }
     columns |= {column: column.removeprefix(_FINDING) for column in frame if column.startswith(_FINDING)}
     _check_agreement(frame.drop(columns=["path", _ROW]).rename(columns=columns), frame["path"], rows)
-    text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     merged = frame.replace("", np.nan).groupby("path", sort=False).first().reset_index()[list(frame)]
     names = " and ".join(layout.tables)
     note = f"{copies} of {len(frame)} rows of {names} repeat the image of another row: each image is listed once."
-    return merged.fillna(dict.fromkeys(text, "")), [note]
+    return merged.fillna(_blanks(frame)), [note]
+
+
+def _blanks(frame: pd.DataFrame) -> dict[str, str]:
+    """Return "", which stands for "not told", for each column of text."""
+    return {name: "" for name in frame if not pd.api.types.is_numeric_dtype(frame[name])}
 
 
 def _masks(

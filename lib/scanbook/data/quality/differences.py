@@ -26,8 +26,10 @@ PROPERTIES = {
 """Properties of an image that are compared between classes, with the name of each in a sentence."""
 REVEALING_AUC = 0.75
 """Area under the ROC curve from which a property is said to reveal a class."""
-SURE = 0.01
+_SURE = 0.01
 """Corrected p below which a property is said to reveal a class or finding."""
+NONE_REVEALS = f"no AUC of {REVEALING_AUC} or more with a corrected p below {_SURE}"
+"""What the rows of a table of differences are like where no property reveals a class or finding."""
 GREY = 4.0
 """Saturation (0 to 255) up to which an image counts as grey: recompression leaves a trace of colour."""
 TINT_DEVIATIONS = 5.0
@@ -101,9 +103,9 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return table.assign(p=holm(table["p"].to_numpy()))
 
 
-def none_told() -> str:
-    """Return what no row of a table of differences reaches where nothing is told."""
-    return f"no AUC of {REVEALING_AUC} or more with a corrected p below {SURE}"
+def revealing(table: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of a table of differences whose property reveals a class or finding."""
+    return table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < _SURE)]
 
 
 def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
@@ -113,7 +115,6 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
         table: The result of `differences`.
         manifest: The dataset, whose classes that were not looked at are named; None names none.
     """
-    revealing = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
     paragraphs = [
         f"The class {row['class']} can be told from the others by {PROPERTIES[name]} alone: its values are "
         f"{'higher' if row['higher'] else 'lower'} (AUC {row['auc']:.2f}, {row['low']:.2f} to {row['high']:.2f}). "
@@ -122,9 +123,9 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
             if "tint" in PROPERTIES[name]
             else "Where that is not the disease, it is a shortcut."
         )
-        for name, row in revealing.sort_values("auc", ascending=False).iterrows()
+        for name, row in revealing(table).sort_values("auc", ascending=False).iterrows()
     ]
-    none = f"No class can be told by one of these properties alone ({none_told()})."
+    none = f"No class can be told by one of these properties alone ({NONE_REVEALS})."
     small = small_classes(manifest) if manifest else ""
     if small and (table["class"] == "").all():
         return small

@@ -16,17 +16,16 @@ from sklearn.pipeline import make_pipeline
 from scanbook.data import stratification
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.quality.differences import (
+    NONE_REVEALS,
     PROPERTIES,
-    REVEALING_AUC,
-    SURE,
     compare_tints,
     difference_sentences,
     differences,
     fold_area,
     holm,
-    none_told,
     p_text,
     rank_area,
+    revealing,
     tinted,
     tints,
 )
@@ -170,18 +169,18 @@ def label_shortcut_sentences(table: pd.DataFrame, manifest: Manifest) -> str:
 
 
 def _describe_differences(table: pd.DataFrame) -> list[str]:
-    telling = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
-    if telling.empty:
-        none = f"No finding can be told by one of these properties alone ({none_told()})."
+    rows_of_findings = revealing(table)
+    if rows_of_findings.empty:
+        none = f"No finding can be told by one of these properties alone ({NONE_REVEALS})."
         return [none] if len(table) else []
     meaning = "Where that is not the disease, it is a shortcut."
     return [
-        f"{finding} can be told by {', '.join(_told(row) for _, row in rows.iterrows())}. {meaning}"
-        for finding, rows in telling.groupby(level=0, sort=False)
+        f"{finding} can be told by {', '.join(_describe_row(row) for _, row in rows.iterrows())}. {meaning}"
+        for finding, rows in rows_of_findings.groupby(level=0, sort=False)
     ]
 
 
-def _told(row: pd.Series) -> str:
+def _describe_row(row: pd.Series) -> str:
     values = "higher" if row["higher"] else "lower"
     p = p_text(row["p"])
     return f"{PROPERTIES[row['property']]} alone (its values are {values}, with an AUC of {_area_text(row)}; p {p})"
