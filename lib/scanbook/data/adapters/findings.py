@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from scanbook.config import TableData
-from scanbook.config.data import Source
+from scanbook.config import Study, TableData
 from scanbook.data.adapters import spelling
 from scanbook.data.adapters.listing import natural_key
 from scanbook.data.adapters.rows import Rows
@@ -108,7 +107,7 @@ def classes(rows: Rows, layout: TableData) -> pd.Series:
     return (values == PRESENT).idxmax(axis=1).map(layout.classes)
 
 
-def check(manifest: Manifest, layout: Source) -> None:
+def check(manifest: Manifest, study: Study) -> None:
     """Raise a `DataError` where a finding is present, or absent, in no image that is labelled."""
     lacking = manifest.labels.absent
     if lacking:
@@ -116,15 +115,14 @@ def check(manifest: Manifest, layout: Source) -> None:
         more = f"; {count} more finding{'s are' if count > 1 else ' is'} never present or never absent"
         raise DataError(
             f"dataset {manifest.name}: {_describe(manifest, lacking[:_SHOWN])}{more if count > 0 else ''}; expected "
-            f"images with and without each finding; {_remedy(manifest, lacking, layout)}"
+            f"images with and without each finding; {_remedy(manifest, lacking, study)}"
         )
 
 
 def without_constant(manifest: Manifest) -> Manifest:
     """Return a dataset without the findings that no image has, or that all have, and a sentence on them in its facts.
 
-    Raises:
-        DataError: No finding remains.
+    Where no other finding remains, it is the same dataset, which `check` refuses.
     """
     lacking = manifest.labels.absent
     if not lacking or len(lacking) == len(manifest.findings):
@@ -181,8 +179,11 @@ def _describe(manifest: Manifest, names: Sequence[str]) -> str:
     )
 
 
-def _remedy(manifest: Manifest, lacking: Sequence[str], layout: Source) -> str:
+def _remedy(manifest: Manifest, lacking: Sequence[str], study: Study) -> str:
     """Return what to do about findings that are present, or absent, in no image."""
+    layout = study.dataset
+    if study.on_stand_in:
+        return "raise stand_in.images in the study"
     if not isinstance(layout, TableData):
         return "use the source's complete dataset"
     remain = [name for name in manifest.findings if name not in lacking]
