@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from helpers.layouts import layout, make_study, refusal, write_image
 from scanbook.config import Study
@@ -427,13 +429,13 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     message = refusal(chexpert(tmp_path, group_pattern=r"subject(\d+)"))
     assert r"group_pattern 'subject(\\d+)' matches nothing in 'Path'" in message
     manifest = adapters.load(chexpert(tmp_path, exam_pattern=r"(patient\d+/study1)/"))
-    assert "1 of 7 rows have no match of exam_pattern" in note(manifest, "exam_pattern")
+    assert "1 of 7 rows name no exam that exam_pattern finds" in note(manifest, "exam_pattern")
 
 
 # --- bad input
 
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
-    "another value": ("image,a\n0,1\n1,2\n2,0\n", {}, r"labels.csv row 3: a is '2' \(1 such cells\); expected 1 or"),
+    "another value": ("image,a\n0,1\n1,2\n2,0\n", {}, r"labels.csv row 3: a is '2' \(1 such cell\); expected 1 or"),
     "a probability": ("image,a\n0,1\n1,0.3\n2,0\n", {}, "row 3: a is '0.3'"),
     "a word": ("image,a\n0,maybe\n1,1\n2,0\n", {}, "row 2: a is 'maybe'"),
     "none may be absent": ("image,a\n0,none\n1,1\n2,0\n", {}, "row 2: a is 'none'.*name it in not_told"),
@@ -447,7 +449,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "several 1": (
         "image,a,b\n0,1,0\n1,1,1\n2,0,1\n",
         {"classes": {"a": "a", "b": "b"}, "findings": []},
-        r"row 3: a and b are 1 \(1 such rows\); expected exactly one.*name findings in place of classes",
+        r"row 3: a and b are 1 \(1 such row\); expected exactly one.*name findings in place of classes",
     ),
     "no 1": (
         "image,a,b\n0,1,0\n1,0,1\n2,0,0\n",
@@ -616,13 +618,45 @@ def test_chestmnist_is_of_findings(tmp_path: Path) -> None:
         assert says in message and "14 labels for each" in message
     none = labels.copy()
     none[:, 13] = 0
-    assert "'hernia' is present in 0" in refusal(make_study(archive(tmp_path / "none.npz", none), dataset))
+    message = refusal(make_study(archive(tmp_path / "none.npz", none), dataset))
+    assert "finding 'hernia' is present in 0" in message and message.endswith("; use the source's complete dataset")
 
 
 def test_the_error_names_at_most_five_findings(tmp_path: Path) -> None:
     text = "image," + ",".join("abcdefg") + "\n0" + ",0" * 7 + "\n1" + ",0" * 7 + "\n"
-    with pytest.raises(DataError, match="and 2 others; expected images with and without each"):
+    with pytest.raises(DataError, match="2 more findings are never present or never absent; expected"):
         adapters.load(table(tmp_path, text, findings=list("abcdefg")))
+
+
+def test_the_error_says_what_to_pass(tmp_path: Path) -> None:
+    """One finding or several in one sentence; the words after SET= work as they stand."""
+    text = "image,a,b c,d,e\n0,1,0,0,0\n1,0,1,0,0\n2,1,0,0,1\n"
+    names = {"a": "a", "b c": "b c", "d": "d", "e": "e"}
+    with pytest.raises(DataError, match=r"finding 'd' is present in 0, absent in 3 of 3 images; .*; remove it from"):
+        adapters.load(table(tmp_path, text, findings=names))
+    text = text.replace("2,1,0,0,1", "2,1,0,0,0")
+    with pytest.raises(DataError, match="findings 'd' and 'e' are present in 0, absent in 3 of 3") as refused:
+        adapters.load(table(tmp_path, text, findings=names))
+    advised = re.search(r'pass SET="(.*?)"', str(refused.value))
+    assert advised, refused.value
+    (pair,) = shlex.split(advised[1])
+    assert pair == "dataset.findings=[a,b c]"
+    kept = yaml.safe_load(pair.partition("=")[2])
+    assert adapters.load(table(tmp_path, text, findings=kept)).findings == ("a", "b c")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"findings": {"a": "x", "b": "x", "d": "d"}},  # joined
+        {"findings": {"a": "a", "b": "b", "d": "d"}, "uncertain": {"d": "positive"}},
+        {"findings": ["a", "2", "d"]},
+    ],
+)
+def test_no_override_is_advised_that_would_not_work(keys: dict[str, Any], tmp_path: Path) -> None:
+    text = "image,a,b,d,2\n0,1,0,0,0\n1,0,0,0,1\n2,1,0,,0\n"
+    message = refusal(table(tmp_path, text, **keys))
+    assert "SET=" not in message and "remove" in message and "blank and uncertain in the study say how" in message
 
 
 def test_a_large_table_loads_without_reading_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from scanbook.config import StandIn, Study
 from scanbook.data import adapters
 from scanbook.data.adapters import stand_in
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.errors import StudyError
+from scanbook.errors import DataError, StudyError
 
 STUDIES = ("chestxray14", "chexpert")
 
@@ -168,3 +168,8 @@ def test_a_stand_in_that_does_not_fit_is_one_line(keys: dict, message: str) -> N
 def test_a_stand_in_has_classes_or_findings(keys: dict) -> None:
     with pytest.raises(ValidationError, match="findings"):
         StandIn(**keys)
+
+
+def test_a_stand_in_of_too_few_images_for_its_findings_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"finding 'pneumothorax' is present in 0.*; raise stand_in\.images in the stu"):
+        adapters.load(study_of("chestxray14", images=5))

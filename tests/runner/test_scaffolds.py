@@ -459,7 +459,7 @@ def test_columns_of_findings_and_those_that_are_none(
     assert list(dataset["findings"]) == list(signs) and dataset["metadata"] == ["sex"]
     assert "The column Disease_Risk is not read: it is 1 exactly where another is." in out
     assert "The columns smoker, urgent hold values of findings, and are not read as such." in out
-    assert "Remove from findings, in the study, any of these that is none: DR, MH, ODC, TV." in out
+    assert "Read as findings: DR, MH, ODC, TV. Remove from findings, in the study, those that are none." in out
 
 
 def test_a_single_column_of_0_and_1_is_no_finding_unless_its_name_says_so(

@@ -194,7 +194,7 @@ class Study(Block):
         """Classes or findings that the study names; the images that are there may lack some of them."""
         keys = self.dataset.model_dump(include={"classes", "extra_classes", "claimed"})
         stand_in = self.stand_in.classes if self.stand_in and not keys.get("classes") else {}
-        findings = getattr(self.dataset, "finding_names", {}).values()  # a stand-in draws some of them
+        findings = getattr(self.dataset, "finding_names", {}).values()  # a stand-in has some of them
         named = (*keys.get("classes", {}).values(), *keys.get("extra_classes", ()), *keys["claimed"])
         return {*named, *stand_in, *findings}
 

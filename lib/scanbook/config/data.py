@@ -142,6 +142,17 @@ class TableData(Folders):
     """A table with pairs of duplicate images in its first two columns; both images then belong to one group."""
 
     @property
+    def tables(self) -> dict[str, str]:
+        """Split of each table by its path below DATA; "" where the study has one table."""
+        return {path: split for split, path in self.csv.items()} if isinstance(self.csv, dict) else {self.csv: ""}
+
+    @property
+    def exam_columns(self) -> list[str]:
+        """Columns that name the exam together; none where the study names no exams."""
+        named = [self.exam_column] if isinstance(self.exam_column, str) else self.exam_column
+        return [name for name in named if name] or ([self.image_column] if self.exam_pattern else [])
+
+    @property
     def finding_names(self) -> dict[str, str]:
         """Finding by its name in the source, in the study's order."""
         return self.findings if isinstance(self.findings, dict) else {name: name for name in self.findings}

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import ABSENT, NO_FINDING, NOT_LABELLED, PRESENT, SPLITS, TRAIN, UNCERTAIN, Manifest
+from scanbook.data.manifest import NO_FINDING, NOT_LABELLED, SPLITS, TRAIN, UNCERTAIN, Manifest, states_of
 from scanbook.data.presence import notes
 
-STATES = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN, "not labelled": np.nan}
-"""What a source can state of a finding."""
 _COUNTS_AS = {"ignore": "missing", "positive": "present", "negative": "absent"}
 _UNEVEN = 1.5
 """Ratio of the largest to the smallest class from which a reader is told."""
@@ -35,7 +33,7 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
     table = manifest.frame if table is None else table
     if manifest.classes:
         return table, list(manifest.classes)
-    labels = manifest.labels.rows(pd.Index(manifest.frame["image_id"]).get_indexer(table["image_id"]))
+    labels = manifest.labels_of(table["image_id"])
     known, without = labels.labelled.any(axis=1), ~labels.present.any(axis=1)
     rows, columns = np.nonzero(np.column_stack([labels.present, known & without, ~known]))
     # a source may call a finding so
@@ -68,18 +66,17 @@ def finding_counts(manifest: Manifest) -> pd.DataFrame:
     """Return what the source states of each finding in each split, in images and in the groups behind them.
 
     Returns:
-        Index `finding`, in order; columns `split`, then for each of `STATES` the images, and `... in groups`: patients
-        or lesions with such an image.
+        Index `finding`, in order; columns `split`, then for each key of `states_of` the images, and `... in groups`:
+        patients or lesions with such an image.
     """
-    stated, split = manifest.stated, manifest.frame["split"].to_numpy()
+    states, split = states_of(manifest.stated), manifest.frame["split"].to_numpy()
     group = pd.factorize(manifest.frame["group"])[0]
     rows = []
     for column, finding in enumerate(manifest.findings):
         for name in SPLITS:
             row: dict[str, object] = {"finding": finding, "split": name}
-            for state, value in STATES.items():
-                values = stated[:, column]
-                own = (split == name) & (np.isnan(values) if np.isnan(value) else values == value)
+            for state, values in states.items():
+                own = (split == name) & values[:, column]
                 row |= {state: int(own.sum()), f"{state}, in groups": len(np.unique(group[own]))}
             rows.append(row)
     return pd.DataFrame(rows).set_index("finding")

@@ -43,6 +43,12 @@ def finding_column(name: str) -> str:
     return _FINDING + name
 
 
+def states_of(stated: np.ndarray) -> dict[str, np.ndarray]:
+    """Return where a source states each of what it can state of a finding, bool, by its name."""
+    values = {"present": stated == PRESENT, "absent": stated == ABSENT, "uncertain": stated == UNCERTAIN}
+    return values | {"not labelled": np.isnan(stated)}
+
+
 def label_text(stated: np.ndarray, findings: Sequence[str]) -> list[str]:
     """Return the labels of images in words: their findings, "no finding", or "not labelled".
 
@@ -161,6 +167,10 @@ class Manifest:
         policy = np.array([counts_as.get(self.uncertain.get(name, ""), np.nan) for name in self.findings], np.float32)
         stated = self.stated
         return Labels(self.findings, np.where(stated == UNCERTAIN, policy, stated), exclusive=False)
+
+    def labels_of(self, image_ids: pd.Series) -> Labels:
+        """Return the labels of images, in the order of their ids."""
+        return self.labels.rows(pd.Index(self.frame["image_id"]).get_indexer(image_ids))
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of one split, int64 `(m,)`."""

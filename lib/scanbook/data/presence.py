@@ -93,8 +93,7 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
         source: Splits of the source, (n,) names.
     """
     given = tuple(split for split in SPLITS if (source == split).any())
-    copies = _describe_conflicts if manifest.findings else _describe_copies
-    names = _mostly_conflicting(manifest, shared) if manifest.findings else _mostly_copies(shared)
+    copies = _describe_conflicts(shared) if manifest.findings else _describe_copies(manifest, shared)
     every = kinds(manifest)
     held = {split: every[manifest.rows(split)].any(axis=0) for split in (VALIDATION, TEST)}
     lacking: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
@@ -106,7 +105,7 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
         if splits:
             emptied = (every[:, lacked].any(axis=1) & np.isin(source, splits)).any()
             absence.append(_describe_absence(manifest, splits, lacked, given, emptied))
-    return (*(copies(manifest, shared, name) for name in names), *absence)
+    return (*copies, *absence)
 
 
 def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
@@ -193,18 +192,19 @@ def references(manifest: Manifest, split: str = TEST) -> pd.DataFrame:
     return table
 
 
-def shared_copies(frame: pd.DataFrame, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:
+def shared_copies(manifest: Manifest, copy_group: pd.Series, split: np.ndarray) -> pd.DataFrame:
     """Count the images of each class that are byte-identical to an image of another class.
 
     Args:
-        frame: A manifest's.
-        copy_group: Number of the exact copies to which an image belongs, NaN for an image without one.
+        manifest: A dataset of classes.
+        copy_group: As in `conflicts`.
         split: Split of each image before copies were excluded, (n,) names.
 
     Returns:
-        Index `split` and `class`, of those with such images; columns `images` of the class in the split, `copied`, and
-        for each class that shares any, how many of them have a copy with its label.
+        Index `class`, of those with such images; columns `split`, `images` of the class in the split, `copied`, and for
+        each class that shares any, how many of them have a copy with its label.
     """
+    frame = manifest.frame
     labels = frame["label"].groupby(copy_group).agg(frozenset)
     others = copy_group.map(labels[labels.map(len) > 1])
     table = pd.DataFrame(
@@ -217,42 +217,34 @@ def shared_copies(frame: pd.DataFrame, copy_group: pd.Series, split: np.ndarray)
     table = table[table["split"].isin(SPLITS)]
     table = table.assign(split=pd.Categorical(table["split"], SPLITS, ordered=True))
     counts = table.groupby(["split", "class"], observed=True).sum()
-    return counts[counts["copied"] > 0]
+    return counts[counts["copied"] > 0].reset_index().set_index("class")
 
 
-def _mostly_copies(shared: pd.DataFrame) -> list[str]:
-    """Return the classes of which half of a split's images or more are copies of images of others."""
-    mostly = shared[shared["copied"] >= _MOSTLY * shared["images"]]
-    return list(dict.fromkeys(mostly.index.get_level_values("class")))
+def _describe_copies(manifest: Manifest, shared: pd.DataFrame) -> list[str]:
+    """Return a sentence on each class of which half of a split's images or more are copies of images of others."""
+    sentences = []
+    for name in shared.index[shared["copied"] >= _MOSTLY * shared["images"]].unique():
+        rows = shared.loc[[name]]
+        counts = [f"{row['copied']} of {row['images']} in {row['split']}" for _, row in rows.iterrows()]
+        partners = rows.drop(columns=["split", "images", "copied"]).sum()
+        left = int((manifest.frame.loc[manifest.rows(TRAIN), "label"] == name).sum())
+        sentences.append(
+            f"Images of class {name!r} are byte-identical to images of other classes ({', '.join(counts)}; mostly "
+            f"{partners.idxmax()!r}): nobody can tell which label is right. Training excludes them, and {left} of its "
+            "training images remain; what is measured of the class says nothing. Merge the classes (classes in the "
+            "study), or correct the labels."
+        )
+    return sentences
 
 
-def _describe_copies(manifest: Manifest, shared: pd.DataFrame, name: str) -> str:
-    rows = shared.xs(name, level="class")
-    counts = [f"{row['copied']} of {row['images']} in {split}" for split, row in rows.iterrows()]
-    partners = rows.drop(columns=["images", "copied"]).sum()
-    partners = partners[partners > 0].sort_values(ascending=False)
-    left = int((manifest.frame.loc[manifest.rows(TRAIN), "label"] == name).sum())
-    return (
-        f"Images of class {name!r} are byte-identical to images of other classes ({', '.join(counts)}; mostly "
-        f"{partners.index[0]!r}): nobody can tell which label is right. Training excludes them, and {left} of its "
-        "training images remain; what is measured of the class says nothing. Merge the classes (classes in the study), "
-        "or correct the labels."
-    )
-
-
-def _mostly_conflicting(manifest: Manifest, shared: pd.DataFrame) -> list[str]:
-    """Return the findings of which half or more of a split's images with copies are in conflict with one."""
-    conflicting = shared[shared["conflict"] > _MOSTLY * shared["compared"]]
-    return [name for name in manifest.findings if name in conflicting.index]
-
-
-def _describe_conflicts(manifest: Manifest, shared: pd.DataFrame, name: str) -> str:
-    row = shared.loc[name]
-    return (
+def _describe_conflicts(shared: pd.DataFrame) -> list[str]:
+    """Return a sentence on each finding on which more than half of its groups of copies disagree."""
+    return [
         f"{row['conflict']} of {row['compared']} groups of byte-identical images are labelled both with and without "
         f"{name!r}: nobody can tell which label is right. Training excludes them. Correct the labels, or remove the "
         "finding."
-    )
+        for name, row in shared[shared["conflict"] > _MOSTLY * shared["compared"]].iterrows()
+    ]
 
 
 def _describe_absence(

@@ -128,7 +128,7 @@ def assign(
     split = frame["split"].to_numpy(dtype=object, copy=True)
     unreadable = (scanned["error"] != "").to_numpy()
     log = _exclude(split, frame, unreadable, "unreadable")
-    copy_group = frame["image_id"].map(quality.exact_copies(scanned).set_index("image_id")["copy_group"])
+    copy_group = quality.copy_groups(frame, quality.exact_copies(scanned))
     split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
     log += copied
     conflicts = presence.conflicts(manifest, copy_group)
@@ -144,15 +144,11 @@ def assign(
     assigned = manifest.with_frame(frame.assign(split=split))
     _check(assigned, copy_group, excluded)
     former = _before_exclusion(split, frame, excluded)
-    if manifest.findings:
-        shared = presence.copy_conflicts(manifest, copy_group, former)
-    else:
-        shared = presence.shared_copies(frame, copy_group, former)
+    count_copies = presence.copy_conflicts if manifest.findings else presence.shared_copies
+    shared = count_copies(manifest, copy_group, former)
     sentences = presence.describe(assigned, shared, frame["split"].to_numpy())
     assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences})
-    return SplitDataset(
-        assigned, scanned, excluded, shared if manifest.findings else shared.reset_index().set_index("class")
-    )
+    return SplitDataset(assigned, scanned, excluded, shared)
 
 
 def _before_exclusion(split: np.ndarray, frame: pd.DataFrame, excluded: pd.DataFrame) -> np.ndarray:

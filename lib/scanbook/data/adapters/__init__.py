@@ -36,7 +36,7 @@ def load(study: Study) -> Manifest:
     with _no_collection():
         manifest = (stand_in.load(study, adapter) if study.on_stand_in else adapter(study)).legible()
     if manifest.findings:
-        findings.check(manifest)
+        findings.check(manifest, study)
     elif len(manifest.classes) < 2:
         lower = files.folders_in_class(manifest) if study.dataset.adapter == "folder" else ""
         raise DataError(

@@ -131,20 +131,24 @@ def name_groups(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list
         notes.append(
             f"{int(unknown.sum())} of {len(frame)} images name no patient (group): each counts as a group of its own."
         )
-    own = frame["image_id"].where(~frame["image_id"].isin(frame["group"]), "image " + frame["image_id"])
     facts = {"grouped": not unknown.any(), "names_groups": not unknown.all()}
-    return frame.assign(group=frame["group"].where(~unknown, own)), facts, notes
+    return frame.assign(group=frame["group"].where(~unknown, _own_names(frame, "group"))), facts, notes
 
 
 def _name_exams(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame in which every image has an exam, and the images of a known exam a patient."""
-    told, known = frame[EXAM] != "", frame["group"] != ""
-    patients = frame[told & known].groupby(EXAM)["group"].first().to_dict()
+    has_exam, has_group = frame[EXAM] != "", frame["group"] != ""
+    patients = frame[has_exam & has_group].groupby(EXAM)["group"].first().to_dict()
     taken = set(frame["group"])
     of_exam = frame[EXAM].map(lambda exam: patients.get(exam) or (f"exam {exam}" if exam in taken else exam))
-    groups = frame["group"].where(known | ~told, of_exam)
-    own = frame["image_id"].where(~frame["image_id"].isin(frame[EXAM]), "image " + frame["image_id"])
-    return frame.assign(group=groups, **{EXAM: frame[EXAM].where(told, own)})
+    groups = frame["group"].where(has_group | ~has_exam, of_exam)
+    return frame.assign(group=groups, **{EXAM: frame[EXAM].where(has_exam, _own_names(frame, EXAM))})
+
+
+def _own_names(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return a name for each image that no group, or no exam, of a column has."""
+    ids = frame["image_id"]
+    return ids.where(~ids.isin(frame[column]), "image " + ids)
 
 
 def patient_pseudonyms(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:

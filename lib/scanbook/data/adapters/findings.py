@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from scanbook.config import TableData
+from scanbook.config import Study, TableData
 from scanbook.data.adapters import spelling
 from scanbook.data.adapters.listing import natural_key
 from scanbook.data.adapters.rows import Rows
-from scanbook.data.manifest import ABSENT, PRESENT, UNCERTAIN, Manifest, finding_column
+from scanbook.data.manifest import ABSENT, PRESENT, UNCERTAIN, Manifest, finding_column, states_of
 from scanbook.errors import DataError
 
 _WORDS = {
@@ -28,22 +30,13 @@ _WORDS = {
 """What a small cell states of a finding."""
 _AMBIGUOUS = frozenset({"none", "nil", "-", "--", "–", "—"})
 """Spellings of "not told" that may mean that a finding is absent."""
-_NUMBER = re.compile(r"([+-]?\d+)[.,]0*")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_PLAIN = re.compile(r"[^\W\d][\w .()/-]*")
+"""A name that needs no quotes in an override of a study."""
 _NOTHING = frozenset(
     [
-        *(
-            "no finding",
-            "no findings",
-            "none",
-            "normal",
-            "healthy",
-            "nothing",
-            "no_finding",
-            "no_findings",
-            "nofinding",
-        ),
-        *("normal findings", "no abnormality", "no disease", "no abnormal finding"),
+        *("no finding", "no findings", "none", "normal", "healthy", "nothing", "no_finding", "no_findings"),
+        *("nofinding", "normal findings", "no abnormality", "no disease", "no abnormal finding"),
     ]
 )
 """Names of "no finding", small."""
@@ -102,41 +95,40 @@ def classes(rows: Rows, layout: TableData) -> pd.Series:
     columns = list(layout.classes)
     values = pd.DataFrame({column: _states(rows, column, layout.not_told, False) for column in columns})
     count = (values == PRESENT).sum(axis=1)
+    wrong = int((count != 1).sum())
     for row in count.index[count != 1][:1]:
         several = [column for column in columns if values.loc[row, column] == PRESENT]
         problem = f"{' and '.join(several)} are 1" if several else f"none of {', '.join(columns)} is 1"
         advice = "name findings in place of classes where several may apply" if several else "name its class in classes"
         raise DataError(
-            f"{rows.place(row)}: {problem} ({int((count != 1).sum())} such rows); expected exactly one; correct the "
+            f"{rows.place(row)}: {problem} ({wrong} such row{'s' * (wrong > 1)}); expected exactly one; correct the "
             f"row, {advice}, or exclude such rows with include"
         )
     return (values == PRESENT).idxmax(axis=1).map(layout.classes)
 
 
-def check(manifest: Manifest) -> None:
+def check(manifest: Manifest, study: Study) -> None:
     """Raise a `DataError` where a finding is present, or absent, in no image that is labelled."""
     lacking = manifest.labels.absent
     if lacking:
-        counts = [_counts(manifest, name) for name in lacking[:_SHOWN]]
-        more = f" and {len(lacking) - _SHOWN} others" if len(lacking) > _SHOWN else ""
+        count = len(lacking) - _SHOWN
+        more = f"; {count} more finding{'s are' if count > 1 else ' is'} never present or never absent"
         raise DataError(
-            f"dataset {manifest.name}: finding{'s' * (len(lacking) > 1)} {'; '.join(counts)}{more}; expected images "
-            "with and without each; remove it from findings in the study, or add images (blank and uncertain say how "
-            "such cells count)"
+            f"dataset {manifest.name}: {_describe(manifest, lacking[:_SHOWN])}{more if count > 0 else ''}; expected "
+            f"images with and without each finding; {_remedy(manifest, lacking, study)}"
         )
 
 
 def without_constant(manifest: Manifest) -> Manifest:
     """Return a dataset without the findings that no image has, or that all have, and a sentence on them in its facts.
 
-    Raises:
-        DataError: No finding remains.
+    Where no other finding remains, it is the same dataset, which `check` refuses.
     """
     lacking = manifest.labels.absent
     if not lacking or len(lacking) == len(manifest.findings):
         return manifest
-    counts = "; ".join(_counts(manifest, name) for name in lacking)
-    note = f"Of the images that are there: {counts}. So the study runs without {', '.join(lacking)}."
+    note = f"Of the images that are there: {_describe(manifest, lacking)}. So the study runs without "
+    note += f"{', '.join(lacking)}."
     facts = {**manifest.facts, "excluded_findings": lacking, "notes": [note, *manifest.facts.get("notes", ())]}
     kept = [name for name in manifest.findings if name not in lacking]
     frame = manifest.frame.drop(columns=[finding_column(name) for name in lacking])
@@ -171,14 +163,43 @@ def names_in(cell: str, separator: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def _counts(manifest: Manifest, name: str) -> str:
-    column = manifest.stated[:, manifest.findings.index(name)]
-    parts = {"present": column == PRESENT, "absent": column == ABSENT, "uncertain": column == UNCERTAIN}
-    parts["not labelled"] = np.isnan(column)
-    counts = [
-        f"{word} in {int(rows.sum())}" for word, rows in parts.items() if rows.any() or word in ("present", "absent")
-    ]
-    return f"{name!r} is {', '.join(counts)} of {len(column)} images"
+def _describe(manifest: Manifest, names: Sequence[str]) -> str:
+    """Return how many images show some findings, in words; those with equal numbers share a clause."""
+    stated, alike = manifest.stated, dict[str, list[str]]()
+    for name in names:
+        column = stated[:, manifest.findings.index(name)]
+        counts = {state: int(rows.sum()) for state, rows in states_of(column).items()}
+        shown = [f"{state} in {count}" for state, count in counts.items() if count or state in ("present", "absent")]
+        alike.setdefault(", ".join(shown), []).append(repr(name))
+    return "; ".join(
+        f"finding {own[0]} is {counts} of {len(stated)} images"
+        if len(own) == 1
+        else f"findings {', '.join(own[:-1])} and {own[-1]} are {counts} of {len(stated)} images"
+        for counts, own in alike.items()
+    )
+
+
+def _remedy(manifest: Manifest, lacking: Sequence[str], study: Study) -> str:
+    """Return what to do about findings that are present, or absent, in no image."""
+    layout = study.dataset
+    if study.on_stand_in:
+        return "raise stand_in.images in the study"
+    if not isinstance(layout, TableData):
+        return "use the source's complete dataset"
+    remain = [name for name in manifest.findings if name not in lacking]
+    names = [source for source, name in layout.finding_names.items() if name in remain] or remain
+    text = f"[{','.join(names)}]"
+    remedies = [f"remove {'it' if len(lacking) == 1 else 'them'} from dataset.findings in the study"]
+    if not layout.finding_names:
+        remedies = ["name the others in dataset.findings of the study"]
+    # where findings are joined or have policies of their own, a list would not mean the same
+    joined = len(names) > len(remain) or not isinstance(layout.uncertain, str)
+    if names and not joined and all(map(_PLAIN.fullmatch, names)) and yaml.safe_load(text) == names:
+        remedies.append(f'pass SET="dataset.findings={shlex.quote(text) if " " in text else text}"')
+    remedies.append("add images")
+    stated = manifest.stated[:, np.isin(manifest.findings, lacking)]
+    hint = "" if np.isin(stated, (0, 1)).all() else " (blank and uncertain in the study say how such labels count)"
+    return f"{', '.join(remedies[:-1])}, or {remedies[-1]}{hint}"
 
 
 def _in_columns(rows: Rows, layout: TableData) -> Stated:
@@ -290,12 +311,12 @@ def _states(rows: Rows, column: str, not_told: Collection[str], with_uncertain: 
     if not with_uncertain:
         invalid |= values == UNCERTAIN
     if invalid.any():
-        row = cells.index[invalid][0]
+        row, count = cells.index[invalid][0], int(invalid.sum())
         uncertain = "-1 (uncertain) " if with_uncertain else ""
         raise DataError(
-            f"{rows.place(row)}: {column} is {cells[row].strip()!r} ({int(invalid.sum())} such cells); expected 1 or "
-            f"0, true or false, yes or no, {uncertain}or nothing (not labelled); correct it, name it in not_told where "
-            f"it means nothing, or leave {column} out of the study"
+            f"{rows.place(row)}: {column} is {cells[row].strip()!r} ({count} such cell{'s' * (count > 1)}); expected "
+            f"1 or 0, true or false, yes or no, {uncertain}or nothing (not labelled); correct it, name it in not_told "
+            f"where it means that nothing is known, or leave {column} out of the study"
         )
     return values
 
@@ -305,7 +326,7 @@ def _parse(cells: pd.Series, not_told: Collection[str]) -> tuple[pd.Series, pd.S
     codes, distinct = pd.factorize(cells)
     text = pd.Series(distinct, dtype=object).str.strip().str.casefold()
     more = {word.strip().casefold() for word in not_told}
-    plain = text.map(lambda word: match[1] if (match := _NUMBER.fullmatch(word)) else word).str.removeprefix("+")
+    plain = text.map(spelling.without_zeros).str.removeprefix("+")
     values = plain.map(_WORDS).astype(np.float64)
     values[text.isin(more)] = np.nan
     blank = (spelling.is_not_told(text) & ~text.isin(_AMBIGUOUS)) | text.isin(more)

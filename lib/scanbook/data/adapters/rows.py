@@ -55,20 +55,14 @@ class Rows:
         return replace(self, **columns)
 
 
-def names_of_tables(layout: TableData) -> dict[str, str]:
-    """Return the split of each table, by its path below DATA; "" where the study has one table."""
-    return {path: split for split, path in layout.csv.items()} if isinstance(layout.csv, dict) else {layout.csv: ""}
-
-
 def folder_of_tables(layout: TableData, root: Path) -> Path:
     """Return the only folder in the dataset's folder that holds all tables, where that itself holds none; else that.
 
     A download is often unpacked into a folder of its own.
     """
-    names = list(names_of_tables(layout))
-    if any((root / name).exists() for name in names):
+    if any((root / name).exists() for name in layout.tables):
         return root
-    inside = [path for path in root.iterdir() if all(os.path.isfile(path / name) for name in names)]
+    inside = [path for path in root.iterdir() if all(os.path.isfile(path / name) for name in layout.tables)]
     return inside[0] if len(inside) == 1 else root
 
 
@@ -79,7 +73,7 @@ def read(layout: TableData, root: Path) -> Rows:
         DataError: A table, or a column that the study names, is missing, a table has no rows, or a row names no image.
     """
     patterns = (layout.group_pattern and not layout.group_column) or (layout.exam_pattern and not layout.exam_column)
-    named = [layout.image_column, layout.label_column, layout.group_column, *_exam_columns(layout), layout.split_column]
+    named = [layout.image_column, layout.label_column, layout.group_column, *layout.exam_columns, layout.split_column]
     named += [*layout.include, layout.image_column if patterns else ""]
     if not layout.label_column:
         named += [*(layout.finding_names or layout.classes)]
@@ -87,7 +81,7 @@ def read(layout: TableData, root: Path) -> Rows:
     metadata = [column for column in layout.metadata if column not in named]
     columns = [column for column in dict.fromkeys([*named, *metadata]) if column]
     parts, notes, separators = [], [], set()
-    for name, split in names_of_tables(layout).items():
+    for name, split in layout.tables.items():
         table = tables.read(root / name)
         source, path = table.rows, table.path
         lacking = [name for name in metadata if name not in source] if layout.allow_missing else []
@@ -131,7 +125,7 @@ def included(rows: Rows, layout: TableData, root: Path) -> Rows:
         if not chosen.any():
             shown = ", ".join(rows.cells[column].str.strip().unique()[:5])
             raise DataError(
-                f"{' and '.join(names_of_tables(layout))}: no row has {', '.join(map(str, values))} in {column}; its "
+                f"{' and '.join(layout.tables)}: no row has {', '.join(map(str, values))} in {column}; its "
                 f"values are {shown}; correct include in the study"
             )
         rows = rows.select(chosen)
@@ -154,18 +148,12 @@ def patients(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
 def exams(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     """Return the exam of each row, "" where none is told, and sentences."""
     parts = []
-    for column in _exam_columns(layout):
+    for column in layout.exam_columns:
         values = spelling.whole_numbers(rows.cells[column].str.strip())
         parts.append(values.mask(spelling.is_not_told(values, layout.not_told), ""))
     stated = pd.concat(parts, axis=1)
     joined = parts[0].str.cat(parts[1:], sep=" ") if len(parts) > 1 else parts[0]
     return _matched(joined.where((stated != "").all(axis=1), ""), layout.exam_pattern, "exam_pattern")
-
-
-def _exam_columns(layout: TableData) -> list[str]:
-    named = [layout.exam_column] if isinstance(layout.exam_column, str) else layout.exam_column
-    named = [column for column in named if column]
-    return named or ([layout.image_column] if layout.exam_pattern else [])
 
 
 def _matched(values: pd.Series, pattern: str, key: str) -> tuple[pd.Series, list[str]]:
@@ -183,21 +171,22 @@ def _matched(values: pd.Series, pattern: str, key: str) -> tuple[pd.Series, list
         return "" if match is None else (match[1] or "") if expression.groups else match[0]
 
     distinct = values.drop_duplicates()
-    found = values.map(dict(zip(distinct, distinct.map(part), strict=True)))
-    lacking = int((found == "").sum())
+    parts = values.map(dict(zip(distinct, distinct.map(part), strict=True)))
+    lacking = int((parts == "").sum())
     if lacking == len(values):
         raise DataError(
             f"{key} {pattern!r} matches nothing in {values.name!r}; correct it, or the column, in the study"
         )
-    return found, [f"{lacking} of {len(values)} rows have no match of {key}."] if lacking else []
+    return parts, [
+        f"{lacking} of {len(values)} rows name no {key.removesuffix('_pattern')} that {key} finds."
+    ] if lacking else []
 
 
 def _matches(cells: pd.Series, values: list[str | bool | int | float]) -> pd.Series:
     """Return which cells have one of some values; case and the zeros of "1.0" do not count. YAML reads yes as true."""
 
     def plain(text: str) -> str:
-        small = text.strip().casefold()
-        return re.sub(r"(?<=\d)[.,]0*$", "", small)
+        return spelling.without_zeros(text.strip().casefold())
 
     words = {True: {"true", "yes", "on"}, False: {"false", "no", "off"}}
     wanted = {plain(str(value)) for value in values if not isinstance(value, bool)}
@@ -255,7 +244,7 @@ def _listed(rows: Rows, layout: TableData, root: Path) -> Rows:
     chosen = splits != ""
     if not chosen.any():
         raise DataError(
-            f"{lists}: no line names an image of {' and '.join(names_of_tables(layout))}; expected one name per line; "
+            f"{lists}: no line names an image of {' and '.join(layout.tables)}; expected one name per line; "
             "correct split_lists in the study"
         )
     if len(known) < len(lines):

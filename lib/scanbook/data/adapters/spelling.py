@@ -24,7 +24,7 @@ NOT_TOLD = frozenset(
 _NO_PATIENT = frozenset(
     {"anonymous", "anonymized", "anonymised", "anonymous patient", "anon", "deidentified", "de-identified", "no id"}
 )
-_WHOLE = re.compile(r"([+-]?\d+)\.0*")
+_WHOLE = re.compile(r"([+-]?\d+)[.,]0*")
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _SEXES = {"m": "male", "f": "female"}
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
@@ -65,7 +65,12 @@ def whole_numbers(labels: pd.Series) -> pd.Series:
     """Return labels without the zeros after the point, "1" for "1.0", where all that are told are numbers."""
     if pd.to_numeric(labels[~is_not_told(labels)], errors="coerce").isna().any():
         return labels
-    return labels.map(lambda label: match[1] if (match := _WHOLE.fullmatch(label)) else label)
+    return labels.map(without_zeros)
+
+
+def without_zeros(text: str) -> str:
+    """Return a whole number without what follows its point or comma, "1" for "1.0"; other text as it is."""
+    return match[1] if (match := _WHOLE.fullmatch(text)) else text
 
 
 def is_not_told(values: pd.Series, more: Collection[str] = ()) -> pd.Series:

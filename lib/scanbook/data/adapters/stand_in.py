@@ -64,7 +64,7 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
     folder = stage("stand_in", inputs, lambda work: write(work, study), __name__)
     root = folder / "dataset"
     if block.findings:
-        layout = stand_in_films.drawn(block, layout)
+        layout = stand_in_films.synthetic_layout(block, layout)
     manifest = read(study.model_copy(update={"data": str(root), "dataset": layout}))
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     ids = {

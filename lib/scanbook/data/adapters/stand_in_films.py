@@ -41,18 +41,17 @@ def write(folder: Path, block: StandIn, layout: TableData, extras: Extras) -> No
     rng = np.random.default_rng([block.seed, 0])
     names = list(block.findings)
     kinds = [kind.removeprefix(_KIND) for kind in block.findings.values()]
-    splits = layout.csv if isinstance(layout.csv, dict) else layout.split_lists
     planned = films.plan(
         kinds,
         block.images,
         rng,
         share=Share(block.missing, block.uncertain),
-        has_test=TEST in splits,
-        views=bool(layout.exam_column or layout.exam_pattern),
+        has_test=TEST in {*layout.tables.values(), *layout.split_lists},
+        views=bool(layout.exam_columns),
         lateral=extras.lateral,
     )
     root = folder / "dataset"
-    folders = [name for name in layout.image_folders[:_FOLDERS]]
+    folders = layout.image_folders[:_FOLDERS]
     paths = [
         f"{folders[len(folders) * index // len(planned)]}/{_name(film, extras)}".removeprefix("./")
         for index, film in enumerate(planned)
@@ -69,8 +68,8 @@ def write(folder: Path, block: StandIn, layout: TableData, extras: Extras) -> No
     atomic_write(folder / "truth.json", json.dumps(truth, indent=1) + "\n")
 
 
-def drawn(block: StandIn, layout: TableData) -> TableData:
-    """Return the layout with those of its findings that the stand-in draws."""
+def synthetic_layout(block: StandIn, layout: TableData) -> TableData:
+    """Return the layout with those of its findings that the stand-in has."""
     kept = {name: finding for name, finding in layout.finding_names.items() if name in block.findings}
     return layout.model_copy(update={"findings": kept})
 
@@ -152,8 +151,8 @@ def _row(film: Film, path: str, names: Sequence[str], *, layout: TableData, extr
         **{"OriginalImage[Width": 2500, "Height]": 2048},
         **{"OriginalImagePixelSpacing[x": 0.168, "y]": 0.168},
     }
-    exam = [layout.exam_column] if isinstance(layout.exam_column, str) else layout.exam_column
-    cells |= {column: f"{film.patient}-{film.visit}" for column in exam[:1] if column and column not in cells}
+    exam = f"{film.patient}-{film.visit}"
+    cells |= {name: exam for name in layout.exam_columns[:1] if name not in {*cells, layout.image_column}}
     cells |= {layout.group_column: film.patient} if layout.group_column else {}
     cells[layout.image_column] = layout.path_prefix + path if "/" in extras.file else Path(path).name
     if layout.label_separator:
@@ -161,7 +160,7 @@ def _row(film: Film, path: str, names: Sequence[str], *, layout: TableData, extr
         cells[layout.label_column] = layout.label_separator.join(present) or layout.no_finding
         return cells
     others = 0.0 if film.test else ""  # the test split is labelled completely
-    cells |= {column: others for column in extras.columns if column not in cells and column in extras.undrawn}
+    cells |= {column: others for column in extras.columns if column not in cells and column in extras.other_findings}
     cells |= {name: "" if np.isnan(value) else value for name, value in zip(names, film.stated, strict=True)}
     if layout.no_finding:
         denied = [value == 0 or name in extras.no_disease for name, value in zip(names, film.stated, strict=True)]
@@ -184,8 +183,7 @@ def _write_tables(
     table = table.reindex(columns=columns, fill_value="").fillna("")
     in_test = np.array([film.test for film in planned])
     of_split = {TRAIN: ~in_test, TEST: in_test}
-    tables = layout.csv if isinstance(layout.csv, dict) else {"": layout.csv}
-    for split, path in tables.items():
+    for path, split in layout.tables.items():
         rows_of_split = of_split.get(split, np.ones(len(table), bool))
         table[rows_of_split].to_csv(root / path, index=False, lineterminator="\n")
     for split, path in layout.split_lists.items():

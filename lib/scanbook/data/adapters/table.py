@@ -34,7 +34,7 @@ def load(study: Study) -> Manifest:
     """
     layout = study.dataset
     assert isinstance(layout, TableData)
-    names = list(rows_of.names_of_tables(layout))
+    names = list(layout.tables)
     expected = f"{' and '.join(names)} and {', '.join(layout.image_folders)}"
     root = rows_of.folder_of_tables(layout, files.require_folder(study, expected))
     folders = [root / name for name in layout.image_folders if (root / name).is_dir()]
@@ -67,11 +67,11 @@ def load(study: Study) -> Manifest:
     frame[files.FOLDER] = rows.tables[frame[_ROW]].map({name: Path(name).stem for name in names}).to_numpy()
     extra_rows, more = files.extra_images(layout, study.location, bool((frame["split"] != "").any()))
     if extra_rows:
-        text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+        blanks = _blanks(frame)
         extra = pd.DataFrame(extra_rows, columns=[*COLUMNS, files.FOLDER])
-        frame = pd.concat([frame, extra], ignore_index=True).fillna(dict.fromkeys(text, ""))
+        frame = pd.concat([frame, extra], ignore_index=True).fillna(blanks)
     frame, facts, patients = files.name_groups(frame)
-    _check_exams(frame, rows, layout)
+    _check_exams(frame, rows)
     if not layout.has_findings:
         notes = [*files.missing_class_notes(layout, frame), *notes]
     notes = [*notes, *repeated, *more, *patients]
@@ -117,7 +117,7 @@ def _read_rows(rows: Rows, layout: TableData) -> tuple[pd.DataFrame, list[str]]:
     frame["group"], more = rows_of.patients(rows, layout)
     notes += more
     frame["split"] = rows.splits
-    if layout.exam_column or layout.exam_pattern:
+    if layout.exam_columns:
         frame[EXAM], more = rows_of.exams(rows, layout)
         notes += more
     for column in layout.metadata:
@@ -155,7 +155,7 @@ def _classes(rows: Rows, layout: TableData) -> tuple[pd.Series, list[str]]:
     _check_agreement(pd.DataFrame({layout.label_column: labels.fillna(stated)}), _image_keys(rows), rows, several)
     if labels.isna().all():
         raise DataError(
-            f"{' and '.join(rows_of.names_of_tables(layout))}: none of the labels {', '.join(stated.unique()[:5])} is "
+            f"{' and '.join(layout.tables)}: none of the labels {', '.join(stated.unique()[:5])} is "
             f"one of the study's classes; expected {', '.join(layout.classes)}; correct classes in the study, or "
             "label_column"
         )
@@ -229,7 +229,7 @@ def _check_agreement(stated: pd.DataFrame, images: pd.Series, rows: Rows, advice
             )
 
 
-def _check_exams(frame: pd.DataFrame, rows: Rows, layout: TableData) -> None:
+def _check_exams(frame: pd.DataFrame, rows: Rows) -> None:
     """Raise a `DataError` where the images of one exam are of two patients, or lie in two splits of the source."""
     if EXAM not in frame:
         return
@@ -238,10 +238,11 @@ def _check_exams(frame: pd.DataFrame, rows: Rows, layout: TableData) -> None:
         for exam in shared.index[shared][:1]:
             own = frame[frame[EXAM] == exam]
             first, other = own[_ROW].iloc[0], own.loc[own[column] != own[column].iloc[0], _ROW].iloc[0]
+            count = int(shared.sum())
             raise DataError(
-                f"{rows.place(int(first), int(other))} are of one exam, and of two {word} ({int(shared.sum())} such "
-                "exams); expected the images of an exam together; where exams are numbered within a patient, name both "
-                "columns in exam_column, else correct the table"
+                f"{rows.place(int(first), int(other))} are of one exam, and of two {word} ({count} such "
+                f"exam{'s' * (count > 1)}); expected the images of an exam together; where exams are numbered within a "
+                "patient, name both columns in exam_column, else correct the table"
             )
 
 
@@ -260,11 +261,15 @@ def _merge_rows(frame: pd.DataFrame, rows: Rows, layout: TableData) -> tuple[pd.
     }
     columns |= {column: column.removeprefix(_FINDING) for column in frame if column.startswith(_FINDING)}
     _check_agreement(frame.drop(columns=["path", _ROW]).rename(columns=columns), frame["path"], rows)
-    text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     merged = frame.replace("", np.nan).groupby("path", sort=False).first().reset_index()[list(frame)]
-    names = " and ".join(rows_of.names_of_tables(layout))
+    names = " and ".join(layout.tables)
     note = f"{copies} of {len(frame)} rows of {names} repeat the image of another row: each image is listed once."
-    return merged.fillna(dict.fromkeys(text, "")), [note]
+    return merged.fillna(_blanks(frame)), [note]
+
+
+def _blanks(frame: pd.DataFrame) -> dict[str, str]:
+    """Return "", which stands for "not told", for each column of text."""
+    return {name: "" for name in frame if not pd.api.types.is_numeric_dtype(frame[name])}
 
 
 def _masks(

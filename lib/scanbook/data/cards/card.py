@@ -170,7 +170,7 @@ def _general_reason(reason: str) -> str:
 
 def _conflicts(exact: pd.DataFrame, manifest: Manifest) -> int:
     """Return the number of groups of exact copies whose labels differ."""
-    copy_group = manifest.frame["image_id"].map(exact.set_index("image_id")["copy_group"])
+    copy_group = quality.copy_groups(manifest.frame, exact)
     return copy_group[presence.conflicts(manifest, copy_group).any(axis=1)].nunique()
 
 

@@ -4,7 +4,7 @@ Every image is decoded once, in threads, and described by a few numbers and a sm
 work on those.
 """
 
-from scanbook.data.quality.copies import across_splits, exact_copies, near_copies, near_sentence
+from scanbook.data.quality.copies import across_splits, copy_groups, exact_copies, near_copies, near_sentence
 from scanbook.data.quality.differences import (
     difference_sentences,
     differences,

@@ -63,6 +63,11 @@ def exact_copies(quality: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"image_id": copied["image_id"].to_numpy(), "copy_group": pd.factorize(copied["sha256"])[0]})
 
 
+def copy_groups(frame: pd.DataFrame, exact: pd.DataFrame) -> pd.Series:
+    """Return the `copy_group` of `exact_copies` of each image of a manifest's frame, NaN for one without a copy."""
+    return frame["image_id"].map(exact.set_index("image_id")["copy_group"])
+
+
 def near_copies(manifest: Manifest) -> pd.DataFrame:
     """Return pairs of images that show nearly the same and are not byte-identical.
 
@@ -101,11 +106,8 @@ def across_splits(near: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
         table[f"{name}s"] = left.where(left == right, left + " / " + right)
     table["same_group"] = first["group"] == second["group"]
     table["across"] = (first["split"] != second["split"]) & (first["split"] != "") & (second["split"] != "")
-    table["conflict"] = first["label"] != second["label"]
-    if manifest.findings:  # what is not labelled agrees with both
-        names = pd.Index(manifest.frame["image_id"])
-        one, other = (manifest.labels.values[names.get_indexer(near[name])] for name in ("image_id", "other"))
-        table["conflict"] = (np.abs(one - other) == 1).any(axis=1)
+    one, other = (manifest.labels_of(near[name]).values for name in ("image_id", "other"))
+    table["conflict"] = (np.abs(one - other) == 1).any(axis=1)  # NaN, not labelled, agrees with both
     return table.sort_values(["across", "conflict"], ascending=False, kind="stable", ignore_index=True)
 
 

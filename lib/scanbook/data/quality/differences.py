@@ -26,8 +26,10 @@ PROPERTIES = {
 """Properties of an image that are compared between classes, with the name of each in a sentence."""
 REVEALING_AUC = 0.75
 """Area under the ROC curve from which a property is said to reveal a class."""
-SURE = 0.01
+_SURE = 0.01
 """Corrected p below which a property is said to reveal a class or finding."""
+NONE_REVEALS = f"no AUC of {REVEALING_AUC} or more with a corrected p below {_SURE}"
+"""What the rows of a table of differences are like where no property reveals a class or finding."""
 GREY = 4.0
 """Saturation (0 to 255) up to which an image counts as grey: recompression leaves a trace of colour."""
 TINT_DEVIATIONS = 5.0
@@ -93,19 +95,17 @@ def differences(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         ranks = stats.rankdata(column)
         areas = {label: rank_area(ranks, labels == label) for label in samples}
         most = max(areas, key=lambda label: abs(areas[label] - 0.5))
-        area, count = max(areas[most], 1 - areas[most]), len(samples[most])
-        half = 1.96 * standard_error(area, count, len(labels) - count)
-        h, higher = float(test.statistic), areas[most] > 0.5
-        interval = max(0.0, area - half), min(1.0, area + half)
-        rows[name] = [h, float(test.pvalue), h / (len(column) - 1), most, higher, area, *interval]
+        h, count = float(test.statistic), len(samples[most])
+        area = fold_area(areas[most], count, len(labels) - count)
+        rows[name] = [h, float(test.pvalue), h / (len(column) - 1), most, *area]
     columns = ["H", "p", "epsilon²", "class", "higher", "auc", "low", "high"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("property")
     return table.assign(p=holm(table["p"].to_numpy()))
 
 
-def none_told() -> str:
-    """Return what no row of a table of differences reaches where nothing is told."""
-    return f"no AUC of {REVEALING_AUC} or more with a corrected p below {SURE}"
+def revealing(table: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of a table of differences whose property reveals a class or finding."""
+    return table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < _SURE)]
 
 
 def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) -> str:
@@ -115,7 +115,6 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
         table: The result of `differences`.
         manifest: The dataset, whose classes that were not looked at are named; None names none.
     """
-    revealing = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
     paragraphs = [
         f"The class {row['class']} can be told from the others by {PROPERTIES[name]} alone: its values are "
         f"{'higher' if row['higher'] else 'lower'} (AUC {row['auc']:.2f}, {row['low']:.2f} to {row['high']:.2f}). "
@@ -124,9 +123,9 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
             if "tint" in PROPERTIES[name]
             else "Where that is not the disease, it is a shortcut."
         )
-        for name, row in revealing.sort_values("auc", ascending=False).iterrows()
+        for name, row in revealing(table).sort_values("auc", ascending=False).iterrows()
     ]
-    none = f"No class can be told by one of these properties alone ({none_told()})."
+    none = f"No class can be told by one of these properties alone ({NONE_REVEALS})."
     small = small_classes(manifest) if manifest else ""
     if small and (table["class"] == "").all():
         return small
@@ -161,20 +160,30 @@ def tints(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     train = table[table["split"] == TRAIN]
     train = train.assign(tinted=tinted(train))
     groups = train.groupby(["label", "group"])["tinted"].any()
-    rows = {}
+    sides = {}
     for name in enough_groups(train, classes) if train["tinted"].any() else ():
         inside = train["label"] == name
         of_class = groups.index.get_level_values("label") == name
-        numbers = [[with_tint.sum(), (~with_tint).sum()] for with_tint in (groups[of_class], groups[~of_class])]
-        rows[name] = {
-            "tinted": int(train.loc[inside, "tinted"].sum()),
-            "images": int(inside.sum()),
-            "tinted others": int(train.loc[~inside, "tinted"].sum()),
-            "others": int((~inside).sum()),
-            "p": float(stats.fisher_exact(numbers, alternative="greater").pvalue),
-        }
+        images = train.loc[inside, "tinted"], train.loc[~inside, "tinted"]
+        sides[name] = images, (groups[of_class], groups[~of_class])
+    return compare_tints(sides, "class")
+
+
+def compare_tints(sides: dict[str, tuple[Sequence[pd.Series], Sequence[pd.Series]]], kind: str) -> pd.DataFrame:
+    """Return the table of `tints`.
+
+    Args:
+        sides: Of each class or finding: which images are tinted, of those with it and of the others, and which groups
+            hold a tinted image, likewise.
+        kind: "class" or "finding".
+    """
+    rows = {}
+    for name, ((inside, outside), groups) in sides.items():
+        numbers = [[with_tint.sum(), (~with_tint).sum()] for with_tint in groups]
+        p = float(stats.fisher_exact(numbers, alternative="greater").pvalue)
+        rows[name] = [int(inside.sum()), len(inside), int(outside.sum()), len(outside), p]
     columns = ["tinted", "images", "tinted others", "others", "p"]
-    counted = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("class")
+    counted = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(kind)
     return counted.assign(p=holm(counted["p"].to_numpy(dtype=float)))
 
 
@@ -218,7 +227,14 @@ def rank_area(ranks: np.ndarray, inside: np.ndarray) -> float:
     return float((ranks[inside].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def standard_error(area: float, positive: int, negative: int) -> float:
+def fold_area(area: float, positive: int, negative: int) -> tuple[bool, float, float, float]:
+    """Return whether an area is above one half, and the area folded to lie above it, with its 95 % interval."""
+    folded = max(area, 1 - area)
+    half = 1.96 * _standard_error(folded, positive, negative)
+    return area > 0.5, folded, max(0.0, folded - half), min(1.0, folded + half)
+
+
+def _standard_error(area: float, positive: int, negative: int) -> float:
     """Return the standard error of an area under the ROC curve (Hanley and McNeil, Radiology 143, 1982, eq. 2)."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (positive - 1) * (q1 - area**2) + (negative - 1) * (q2 - area**2)

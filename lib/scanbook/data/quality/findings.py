@@ -16,27 +16,27 @@ from sklearn.pipeline import make_pipeline
 from scanbook.data import stratification
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.quality.differences import (
+    NONE_REVEALS,
     PROPERTIES,
-    REVEALING_AUC,
-    SURE,
+    compare_tints,
     difference_sentences,
     differences,
+    fold_area,
     holm,
-    none_told,
     p_text,
     rank_area,
-    standard_error,
+    revealing,
     tinted,
     tints,
 )
-from scanbook.data.quality.rules import FEWEST_GROUPS, small_classes
+from scanbook.data.quality.rules import FEWEST_GROUPS, count_groups, small_classes
 from scanbook.data.quality.shortcuts import (
     FOLDS,
-    FROM_PIXELS,
     ROUNDS,
     VIEWS,
     encode,
     image_features,
+    meaning,
     sample_images,
     shortcut_sentences,
     shortcuts,
@@ -70,18 +70,13 @@ def label_differences(table: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
         if min(map(len, sides)) < FEWEST_GROUPS:
             continue
         inside = np.repeat([True, False], [len(side) for side in sides])
-        numbers = {"with": len(sides[0]), "without": len(sides[1])}
+        numbers = [len(side) for side in sides]
         for name, measured in pd.concat(sides).items():
-            row = {"finding": finding, "property": name, **numbers}
-            if np.ptp(measured) == 0:
-                rows.append(row | {"higher": False, "auc": 0.5, "low": 0.5, "high": 0.5, "p": 1.0})
-                continue
-            area = rank_area(stats.rankdata(measured), inside)
-            folded = max(area, 1 - area)
-            half = 1.96 * standard_error(folded, *numbers.values())
-            p = stats.mannwhitneyu(measured[inside], measured[~inside]).pvalue
-            ends = {"low": max(0.0, folded - half), "high": min(1.0, folded + half)}
-            rows.append(row | {"higher": area > 0.5, "auc": folded, **ends, "p": float(p)})
+            area, p = (False, 0.5, 0.5, 0.5), 1.0
+            if np.ptp(measured) > 0:
+                area = fold_area(rank_area(stats.rankdata(measured), inside), *numbers)
+                p = float(stats.mannwhitneyu(measured[inside], measured[~inside]).pvalue)
+            rows.append([finding, name, *numbers, *area, p])
     columns = ["finding", "property", "with", "without", "higher", "auc", "low", "high", "p"]
     frame = pd.DataFrame(rows, columns=columns).set_index("finding")
     return frame.assign(p=holm(frame["p"].to_numpy(float)))
@@ -112,7 +107,7 @@ def label_shortcuts(quality: pd.DataFrame, manifest: Manifest, seed: int = 0) ->
     names = np.array([*manifest.findings, ""], object)
     features = sample_images(features.assign(label=names[stratification.rarest(values)]), seed)
     values, group = manifest.labels.values[features["row"]], pd.factorize(features["group"])[0]
-    groups = np.array([[len(np.unique(group[column == state])) for state in (1, 0)] for column in values.T])
+    groups = count_groups(values, group)
     chosen = np.flatnonzero(groups.min(axis=1) >= FEWEST_GROUPS)
     columns = ["finding", "seen", "with", "without", "auc", "low", "high", "p", "above chance"]
     rows = []
@@ -144,23 +139,13 @@ def label_tints(table: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
         return tints(table, manifest.classes)
     train, values = _of_training(table, manifest)
     train = train.assign(tinted=tinted(train))
-    rows = {}
+    sides = {}
     for column, finding in enumerate(manifest.findings if train["tinted"].any() else ()):
-        sides = [train[values[:, column] == state] for state in (1, 0)]
-        groups = [side.groupby("group")["tinted"].any() for side in sides]
-        if min(map(len, groups)) < FEWEST_GROUPS:
-            continue
-        numbers = [[with_tint.sum(), (~with_tint).sum()] for with_tint in groups]
-        rows[finding] = {
-            "tinted": int(sides[0]["tinted"].sum()),
-            "images": len(sides[0]),
-            "tinted others": int(sides[1]["tinted"].sum()),
-            "others": len(sides[1]),
-            "p": float(stats.fisher_exact(numbers, alternative="greater").pvalue),
-        }
-    columns = ["tinted", "images", "tinted others", "others", "p"]
-    counted = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("finding")
-    return counted.assign(p=holm(counted["p"].to_numpy(float)))
+        both = [train[values[:, column] == state] for state in (1, 0)]
+        groups = [side.groupby("group")["tinted"].any() for side in both]
+        if min(map(len, groups)) >= FEWEST_GROUPS:
+            sides[finding] = [side["tinted"] for side in both], groups
+    return compare_tints(sides, "finding")
 
 
 def label_difference_sentences(table: pd.DataFrame, manifest: Manifest, *, small: bool = True) -> str:
@@ -184,18 +169,18 @@ def label_shortcut_sentences(table: pd.DataFrame, manifest: Manifest) -> str:
 
 
 def _describe_differences(table: pd.DataFrame) -> list[str]:
-    telling = table[(table["low"] > 0.5) & (table["auc"] >= REVEALING_AUC) & (table["p"] < SURE)]
-    if telling.empty:
-        none = f"No finding can be told by one of these properties alone ({none_told()})."
+    rows_of_findings = revealing(table)
+    if rows_of_findings.empty:
+        none = f"No finding can be told by one of these properties alone ({NONE_REVEALS})."
         return [none] if len(table) else []
     meaning = "Where that is not the disease, it is a shortcut."
     return [
-        f"{finding} can be told by {', '.join(_told(row) for _, row in rows.iterrows())}. {meaning}"
-        for finding, rows in telling.groupby(level=0, sort=False)
+        f"{finding} can be told by {', '.join(_describe_row(row) for _, row in rows.iterrows())}. {meaning}"
+        for finding, rows in rows_of_findings.groupby(level=0, sort=False)
     ]
 
 
-def _told(row: pd.Series) -> str:
+def _describe_row(row: pd.Series) -> str:
     values = "higher" if row["higher"] else "lower"
     p = p_text(row["p"])
     return f"{PROPERTIES[row['property']]} alone (its values are {values}, with an AUC of {_area_text(row)}; p {p})"
@@ -215,20 +200,14 @@ def _describe_shortcuts(table: pd.DataFrame) -> list[str]:
     for view, rows in above.groupby("seen", sort=False):
         named = [f"{name} with an AUC of {_area_text(row)}" for name, row in rows.iterrows()]
         more = f" and {len(named) - 5} other findings" if len(named) > 5 else ""
-        meaning = (
-            "Part of that may be the disease, and part how the images were taken."
-            if view in FROM_PIXELS
-            else "This is not a sign of a disease: it is a shortcut."
-        )
-        paragraphs.append(f"A model that sees {view} alone predicts {', '.join(named[:5])}{more}. {meaning}")
+        paragraphs.append(f"A model that sees {view} alone predicts {', '.join(named[:5])}{more}. {meaning(view)}")
     return paragraphs
 
 
 def _of_training(table: pd.DataFrame, manifest: Manifest) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the training images of `properties`, and their labels, `(m, k)`."""
     train = table[table["split"] == TRAIN]
-    rows = pd.Index(manifest.frame["image_id"]).get_indexer(train["image_id"])
-    return train, manifest.labels.values[rows]
+    return train, manifest.labels_of(train["image_id"]).values
 
 
 def _areas(

@@ -9,6 +9,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from scanbook.data import presence
 from scanbook.data.manifest import Manifest
+from scanbook.data.quality.copies import copy_groups
 from scanbook.data.quality.differences import tinted
 
 
@@ -41,8 +42,8 @@ def planted(
     if "blank" not in hidden:
         detected["dark"] |= detected.pop("blank")
     groups = exact.groupby("copy_group")["image_id"].agg(frozenset)
-    copy_group = manifest.frame["image_id"].map(exact.set_index("image_id")["copy_group"])
-    in_conflict = set(manifest.frame.loc[presence.conflicts(manifest, copy_group).any(axis=1), "image_id"])
+    conflicts = presence.conflicts(manifest, copy_groups(manifest.frame, exact)).any(axis=1)
+    in_conflict = set(manifest.frame.loc[conflicts, "image_id"])
     conflicting = {group for group in groups if group & in_conflict}
     detected |= {"conflicting_labels": conflicting, "exact_duplicates": set(groups) - conflicting}
     detected["near_duplicates"] = {frozenset(pair) for pair in near[["image_id", "other"]].itertuples(index=False)}

@@ -32,20 +32,22 @@ def enough_groups(train: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     return [name for name in classes if groups.get(name, 0) >= FEWEST_GROUPS]
 
 
-def finding_groups(manifest: Manifest) -> pd.DataFrame:
-    """Return the groups of training with and without each finding: columns `with` and `without`, by finding."""
-    rows = manifest.rows(TRAIN)
-    group = pd.factorize(manifest.frame["group"].iloc[rows])[0]
-    values = manifest.labels.values[rows]
-    counts = [[len(np.unique(group[column == state])) for state in (1, 0)] for column in values.T]
-    return pd.DataFrame(counts, list(manifest.findings), ["with", "without"])
+def count_groups(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the number of groups with and without each finding, int `(k, 2)`.
+
+    Args:
+        values: Labels, float `(n, k)`: 1 present, 0 absent, NaN not labelled.
+        group: The group of each image, `(n,)`.
+    """
+    return np.array([[len(np.unique(group[column == state])) for state in (1, 0)] for column in values.T])
 
 
 def small_classes(manifest: Manifest) -> str:
     """Return which classes or findings are too small to look for shortcuts, in a sentence; "" for none."""
     train = manifest.frame.iloc[manifest.rows(TRAIN)]
     if manifest.findings:
-        groups = finding_groups(manifest).min(axis=1)
+        counts = count_groups(manifest.label_values(TRAIN), pd.factorize(train["group"])[0])
+        groups = pd.Series(counts.min(axis=1), manifest.findings)
         enough = groups.index[groups >= FEWEST_GROUPS]
     else:
         enough, groups = enough_groups(train, manifest.classes), train.groupby("label")["group"].nunique()

@@ -25,7 +25,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "mean colour": ("red", "green", "blue", "saturation"),
 }
 """Columns that each of the small models sees."""
-FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
+_FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
 _MOST = 3000
 FOLDS = 5
 ROUNDS = 200
@@ -83,16 +83,18 @@ def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) ->
         return "\n\n".join([none, *([small] if small else [])])
     paragraphs = [
         f"A model that sees {name} alone predicts the class with an AUC of {row['auc']:.2f} ({row['low']:.2f} to "
-        f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). "
-        + (
-            "Part of that may be the disease, and part how the images were taken."
-            if name in FROM_PIXELS
-            else "This is not a sign of a disease: it is a shortcut."
-        )
+        f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). {meaning(name)}"
         for name, row in table[table["above chance"]].sort_values("auc", ascending=False).iterrows()
     ]
     none = "No model that sees size, format, file name, light or colour alone does better than chance."
     return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
+
+
+def meaning(view: str) -> str:
+    """Return what it means where a model of one of `VIEWS` is better than chance."""
+    if view in _FROM_PIXELS:
+        return "Part of that may be the disease, and part how the images were taken."
+    return "This is not a sign of a disease: it is a shortcut."
 
 
 def image_features(quality: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:

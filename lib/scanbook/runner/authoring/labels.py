@@ -110,8 +110,12 @@ def shown_name(label: str) -> str:
 
 def _is_of_numbers(cells: pd.Series) -> bool:
     """Return whether a column holds lists of numbers: `[1, 0, 0]`."""
-    distinct = cells.drop_duplicates()
-    return bool(distinct.str.fullmatch(r"\s*\[[\d., ]*\]\s*").all())
+    return bool(cells.drop_duplicates().str.fullmatch(r"\s*\[[\d., ]*\]\s*").all())
+
+
+def _distinct(cells: pd.Series) -> pd.Series:
+    """Return the different labels of a column, without those that are not told."""
+    return cells[~spelling.is_not_told(cells)].drop_duplicates()
 
 
 def _separator(cells: pd.Series) -> str:
@@ -120,13 +124,13 @@ def _separator(cells: pd.Series) -> str:
     A bar separates, as do the commas of a list. Commas and semicolons, which a label may hold, separate where every
     name that they leave stands in another cell too.
     """
-    told = cells[~spelling.is_not_told(cells)].drop_duplicates()
-    lists = told.str.fullmatch(_LIST)
+    labels = _distinct(cells)
+    lists = labels.str.fullmatch(_LIST)
     if lists.any():
-        several = any(len(findings.names_in(cell, ",")) != 1 for cell in told[lists])
+        several = any(len(findings.names_in(cell, ",")) != 1 for cell in labels[lists])
         return "," if several else ""
     for separator in "|;,":
-        names = [findings.names_in(cell, separator) for cell in told]
+        names = [findings.names_in(cell, separator) for cell in labels]
         joined = [cell for cell in names if len(cell) > 1]
         if joined and separator == "|":
             return separator
@@ -138,8 +142,7 @@ def _separator(cells: pd.Series) -> str:
 
 def _in_cells(columns: pd.DataFrame, column: str, separator: str) -> Form:
     """Return the keys of a column whose cells name findings."""
-    told = columns[column][~spelling.is_not_told(columns[column])].drop_duplicates()
-    cells = [findings.names_in(cell, separator) for cell in told]
+    cells = [findings.names_in(cell, separator) for cell in _distinct(columns[column])]
     keys: dict[str, Any] = {"label_column": column, "label_separator": separator}
     alone = {cell[0] for cell in cells if len(cell) == 1}
     alone |= {cell.strip() for cell in columns[column].unique() if cell.strip().casefold() == "none"}
@@ -205,5 +208,5 @@ def _in_columns(columns: pd.DataFrame, block: Sequence[str]) -> Form:
         keys["uncertain"] = "ignore"
     if values[kept].isna().any(axis=None) and (values[kept] == ABSENT).any(axis=None):
         notes.append("A blank cell of a finding is not labelled; set blank: absent where it means that there is none.")
-    notes.append(f"Remove from findings, in the study, any of these that is none: {', '.join(kept)}.")
+    notes.append(f"Read as findings: {', '.join(kept)}. Remove from findings, in the study, those that are none.")
     return Form(keys, list(block), notes)

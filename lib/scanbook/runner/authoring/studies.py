@@ -163,15 +163,16 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str], list[str]]:
             notes.append(f"{names[table.path]} is not read: {reason or more}.")
     columns = pd.concat([table.others for table in read], ignore_index=True)
     images = pd.concat([_images(table) for table in read], ignore_index=True)
-    keys = _columns(columns.drop(columns=form.columns), images)
+    others = columns.drop(columns=form.columns)
+    keys = _columns(others, images)
     if splits:
         keys.pop("split_column", None)
     elif "split_column" not in keys:
-        for column in named(columns.drop(columns=form.columns), SPLITS):
-            values = columns[column].drop_duplicates()
-            found = values.map(layouts.split_of)
-            if found.nunique() > 2:
-                notes.append(f"The column {column} is not read as splits: {values[found == ''].iloc[0]!r} is none.")
+        for column in named(others, SPLITS):
+            values = others[column].drop_duplicates()
+            words = values.map(layouts.split_of)
+            if words.nunique() > 2:
+                notes.append(f"The column {column} is not read as splits: {values[words == ''].iloc[0]!r} is none.")
         keys |= _split_lists(tree, images)
     block = {
         "adapter": "table",
@@ -246,7 +247,8 @@ def _columns(columns: pd.DataFrame, images: pd.Series) -> dict[str, Any]:
         keys["group_column"] = groups[0]
     keys |= _exams(columns, images, groups[:1])
     for name in named(columns, SPLITS):
-        if set(columns[name].map(layouts.split_of)) > {"train"} and (columns[name].map(layouts.split_of) != "").all():
+        splits = set(columns[name].map(layouts.split_of))
+        if splits > {TRAIN} and "" not in splits:
             keys["split_column"] = name
             break
     if subgroups := named(columns, SUBGROUPS):
@@ -276,8 +278,8 @@ def _exams(columns: pd.DataFrame, images: pd.Series, groups: Sequence[str]) -> d
         elif re.search("id|number", name, re.IGNORECASE) and several(exams):
             return {"exam_column": name}
     for patient, exam in _PATHS if not groups else ():
-        found = images.str.extract(f"(?:^|/)({patient})/")[0]
-        if found.notna().all() and found.nunique() > 1:
+        patients = images.str.extract(f"(?:^|/)({patient})/")[0]
+        if patients.notna().all() and patients.nunique() > 1:
             exams = images.str.extract(f"(?:^|/)({exam})/")[0]
             with_exam = exams.notna().all() and several(exams)
             return {"group_pattern": patient} | ({"exam_pattern": exam} if with_exam else {})
@@ -355,10 +357,11 @@ def _describe(block: dict[str, Any], manifest: Manifest) -> str:
     splits = "; splits of the source: " + ", ".join(f"{split} {count}" for split, count in counts.items())
     if block["adapter"] == "folder":
         return f"It reads class folders{splits if len(counts) else ''}."
-    label = "findings" if "label_separator" in block else "class"
-    keys = {"image": "image_column", label: "label_column", "classes": "classes", "findings": "findings"}
+    keys = {"image": "image_column"}
     if "label_column" in block:
-        keys = {"image": "image_column", label: "label_column"}
+        keys["findings" if "label_separator" in block else "class"] = "label_column"
+    else:
+        keys |= {"classes": "classes", "findings": "findings"}
     keys |= {"no finding": "no_finding", "patient": "group_column", "patient in the path": "group_pattern"}
     keys |= {"exam": "exam_column", "exam in the path": "exam_pattern", "split": "split_column", "lists": "split_lists"}
     keys |= {"metadata": "metadata"}

@@ -41,7 +41,7 @@ class Extras:
         file: Path of a film with findings in its folder of images, of `patient`, `visit` (from 0), `exam` (from 1),
             `view`, `side` and `split`. The table names the path where it has folders.
         lateral: Share of the exams with a view from the side, where exams have several films.
-        undrawn: Columns of findings that the stand-in does not draw.
+        other_findings: Columns of findings that the stand-in may lack.
         no_disease: Findings without which there is no disease.
         long_sex: Whether the table writes Male and Female.
     """
@@ -53,7 +53,7 @@ class Extras:
     images_per_fault: dict[str, int] = field(default_factory=dict)
     file: str = "{patient:05d}_{visit:02d}_{view}.png"
     lateral: float = 0.0
-    undrawn: tuple[str, ...] = ()
+    other_findings: tuple[str, ...] = ()
     no_disease: tuple[str, ...] = ()
     long_sex: bool = False
 
@@ -89,7 +89,7 @@ EXTRAS = {
         ),
         other_files={
             "README_CHESTXRAY.pdf": _NOTE,
-            "BBox_List_2017.csv": b"Image Index,Finding Label,Bbox [x,y,w,h],,,\n",
+            "BBox_List_2017.csv": _NO_BOXES,
         },
         file="{patient:08d}_{visit:03d}.png",
     ),
@@ -97,7 +97,7 @@ EXTRAS = {
         columns=("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *_CHEXPERT),
         file="{split}/patient{patient:05d}/study{exam}/view{view}_{side}.jpg",
         lateral=0.12,
-        undrawn=_CHEXPERT,
+        other_findings=_CHEXPERT,
         no_disease=("Support Devices",),
         long_sex=True,
     ),
