@@ -182,7 +182,12 @@ def _complete(
     log = _exclude_copies(split, frame, copy_group, TRAIN, TEST)
     if not (split == VALIDATION).any():
         of_train = np.flatnonzero(split == TRAIN)
-        split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few=bool(places))] = VALIDATION
+        if places and frame["group"].iloc[of_train].nunique() == 1:  # folds of few groups may leave one for training
+            _check_groups(manifest, frame["group"].to_numpy()[rows], len(places), "split")
+            groups = frame["group"].where(split == TEST)
+            split[groups == groups.value_counts().sort_index().idxmin()] = VALIDATION
+        else:
+            split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few=bool(places))] = VALIDATION
         rows, places = (rows, places) if places else (of_train, (TRAIN, VALIDATION))
     log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
     log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
@@ -303,12 +308,13 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
         return rows[next(splits)[1]]
 
 
-def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int) -> None:
+def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int, part: str = "fold") -> None:
     unique = len(set(groups))
     if unique < needed:
+        advice = "lower the folds of splits in the study" if part == "fold" else "add images of others"
         raise DataError(
             f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
-            f"{needed}, one per fold; correct the source's groups, or lower the folds of splits in the study"
+            f"{needed}, one per {part}; correct the source's groups, or {advice}"
         )
 
 
