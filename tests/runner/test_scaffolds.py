@@ -271,6 +271,26 @@ def test_the_column_whose_names_are_those_of_images(
     assert dataset["image_column"] == column
 
 
+def test_numbers_of_images_may_repeat(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where several readers see each image, and the patients have numbers, too."""
+    row = "9,0{n},R1,{label}\n9,0{n},R2,{label}\n9,0{n},R3,{label}"
+    out, dataset = new_study(tmp_path / "images", capsys, "patient,number,reader,label", row, "scans/0{n}.png")
+    assert dataset["image_column"] == "number" and "10 images" in out
+
+
+def test_the_start_of_paths_differs_and_the_images_lie_deeper(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, header = "old/train/{n}/1.png,{label}", "path,label"
+    _, dataset = new_study(tmp_path / "images", capsys, header, row, "files/train/{n}/1.png", "files/test/{n}/1.png")
+    assert (dataset["path_prefix"], dataset["image_folders"]) == ("old/", ["."])
+    manifest = adapters.load(config.load("mine", data=str(tmp_path / "images")))
+    assert all("/files/train/" in path for path in manifest.frame["path"])
+    (config.studies_dir() / "mine.yaml").unlink()
+    said, _ = new_study(tmp_path / "other", capsys, header, "old/train/{n}.png,{label}", "test/{n}.png")
+    assert "in no image folder" in said, "a bare name in another folder may be another image"
+
+
 def test_a_column_that_holds_more_than_splits_is_named(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

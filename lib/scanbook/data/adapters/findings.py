@@ -226,11 +226,12 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     occurrences = Counter[str]()
     for names, count in zip(named, counts, strict=True):
         occurrences.update(dict.fromkeys(names, int(count)))
-    spelt, notes = _spellings(occurrences)
+    named_findings = Counter({name: count for name, count in occurrences.items() if name.casefold() != nothing})
+    spelt, notes = _spellings(named_findings)
     mapping: Mapping[str, str] = layout.finding_names
     if isinstance(layout.findings, list):  # names, and not patterns
         mapping = {glob.escape(name): name for name in layout.findings}
-    found = {name: spelling.class_of(spelt[name], mapping) for name in occurrences if name.casefold() != nothing}
+    found = {name: spelling.class_of(spelt[name], mapping) for name in named_findings}
     findings = list(dict.fromkeys(mapping.values())) or sorted({*found.values()}, key=natural_key)
     if len(findings) > _MOST:
         raise DataError(
