@@ -212,7 +212,8 @@ def show_explanations(
     captions = [_caption(test, *pair) for pair in wrong]
     figure = plots.montage([images[rows[row]] for row, _ in wrong], captions, title="Most confident wrong answers")
     session.figure("failures", figure, "Test images with the most confident wrong answers, over all findings")
-    session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
+    name = test.image_id[0]
+    session.say(f"The labels and the predictions of one image ({name}) as an example: {test.single(name)}.")
 
 
 def _most_confident_wrong(

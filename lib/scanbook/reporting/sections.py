@@ -238,6 +238,10 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
                 f"Some subgroups have fewer than the {len(test.names)} {kind} (column *{kind}*): their metrics are "
                 f"of those alone, and {alone} has no AUROC."
             )
+        if (table["images"] < evaluation.LEAST_IMAGES).any():
+            session.say(
+                f"A subgroup of fewer than {evaluation.LEAST_IMAGES} images has no metric, which could be chance."
+            )
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)
         session.figure(f"subgroups_{column}", figure, f"Metrics by {column} with 95 % intervals")
         if isinstance(test, FindingPredictions):

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -336,6 +336,7 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
         style.label_row(axis, text.replace("-", "−"), row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # small differences have long numbers
     style.row_labels(axis, names)
     directions = {metric.higher_is_better for metric in metrics}
     if len(directions) == 1:
