@@ -357,6 +357,12 @@ def test_the_table_of_a_ward(tmp_path: Path) -> None:
     assert manifest.frame["group"].tolist()[-1] == "5" and not manifest.facts["grouped"]
 
 
+@pytest.mark.parametrize("words", [("Positiv", "negativ"), ("POSITIVO", "negativo"), ("예", "아니요")])
+def test_words_of_other_languages(words: tuple[str, str], tmp_path: Path) -> None:
+    text = "image,found\n" + "".join(f"{n},{word}\n" for n, word in enumerate([*words, ""]))
+    assert same(stated(adapters.load(table(tmp_path, text, findings=["found"])), "found"), [1, 0, NAN])
+
+
 def test_several_columns_of_one_finding_are_joined(tmp_path: Path) -> None:
     text = "image,left,right,mass\n0,1,0,1\n1,0,0,0\n2,0,,1\n3,-1,0,0\n4,-1,1,1\n5,,,0\n"
     keys = {"findings": {"left": "effusion", "right": "effusion", "mass": "mass"}}

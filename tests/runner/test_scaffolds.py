@@ -368,6 +368,23 @@ def test_a_class_may_hold_a_comma(
         assert manifest.classes == ("D", "G", "N"), "a list of one name is that name"
 
 
+def test_cells_that_may_name_several_findings_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finding that never stands alone: the commas may be part of a name."""
+    images = table_folder(tmp_path / "images", "diagnosis")
+    cells = ["effusion, hernia", "Effusion", "edema", "Normal"] * 3
+    pd.read_csv(images / "images.csv").assign(diagnosis=cells).to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    out = capsys.readouterr().out
+    assert "'effusion, hernia' in diagnosis counts as one class: if it names several findings, set label_sep" in out
+    study = config.studies_dir() / "mine.yaml"
+    text = re.sub(r"  classes: \{[^}]*\}", "  label_separator: ','\n  no_finding: Normal", study.read_text())
+    study.write_text(text)
+    findings = adapters.load(config.load("mine", data=str(images))).findings
+    assert [name.casefold() for name in findings] == ["edema", "effusion", "hernia"], "as the sentence advises"
+
+
 CHEST_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
@@ -424,6 +441,7 @@ def test_chexpert(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         **{"image_folders": ["."], "source": "own images", "licence": "unknown"},
     }
     assert "never 1 or never 0 in the table: Fracture." in out and "A blank cell of a finding is not" in out
+    assert "or blank: absent with no_finding where it does so in the rows with No Finding alone." in out
     manifest = adapters.load(config.load("mine", data=str(root)))
     assert manifest.frame["exam"].nunique() == 8 and manifest.frame["group"].nunique() == 4
     assert manifest.frame["split"].value_counts().to_dict() == {"train": 8, "test": 8}
@@ -436,6 +454,17 @@ def test_one_column_per_class(project: Path, tmp_path: Path, capsys: pytest.Capt
     assert written()["classes"] == {"A": "A", "B": "B", "C": "C"} and "label_column" not in written()
     assert "classes: A, B, C" in capsys.readouterr().out
     assert adapters.load(config.load("mine", data=str(images))).classes == ("A", "B", "C")
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_spaces_around_the_names_of_columns_are_not_in_reports(classes: bool, project: Path, tmp_path: Path) -> None:
+    """As RFMiD's ARMD: who asks for the heat map of a finding does not see them."""
+    first = [int(number % 2) for number in range(12)]
+    columns = {" A ": first, "B ": [1 - value if classes else int(n % 3 == 0) for n, value in enumerate(first)]}
+    images = table_folder(tmp_path / "images", "note", **columns)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert written()["classes" if classes else "findings"] == {" A ": "A", "B ": "B"}
+    assert adapters.load(config.load("mine", data=str(images))).names == ("A", "B")
 
 
 def test_rows_that_may_be_of_classes_are_told(
@@ -487,7 +516,8 @@ def test_a_single_column_of_0_and_1_is_no_finding_unless_its_name_says_so(
 ) -> None:
     images = table_folder(tmp_path / "images", "note", urgent=[0, 1] * 6)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
-    assert "no column is known to hold their class or findings" in one_line(capsys)
+    said = one_line(capsys)
+    assert "no column is known to hold their class or findings" in said and "findings as 1 and 0 or yes and no" in said
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ _WORDS = {
     **dict.fromkeys(("0", "false", "no", "f", "n", "absent", "negative", "neg"), ABSENT),
     **dict.fromkeys(("ja", "oui", "sí", "si", "sim", "예", "是"), PRESENT),
     **dict.fromkeys(("nein", "non", "não", "nao", "아니요", "否"), ABSENT),
+    **dict.fromkeys(("positiv", "positif", "positivo", "양성", "阳性"), PRESENT),
+    **dict.fromkeys(("negativ", "négatif", "negativo", "음성", "阴性"), ABSENT),
     **dict.fromkeys(("-1", "uncertain"), UNCERTAIN),
 }
 """What a small cell states of a finding."""

@@ -122,11 +122,11 @@ def create(name: str, data: str = "") -> Scaffold:
 def _names(block: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """Return the key of the names of classes or findings: in the data, and in reports."""
     if manifest.classes:
-        own = block.get("classes")  # columns, which are no patterns
-        pattern = (lambda label: label) if own else labels.source_name
-        return {"classes": {pattern(label): labels.shown_name(label) for label in manifest.classes}}
+        if "classes" in block:  # columns, which are no patterns
+            return {"classes": {column: name for column, name in block["classes"].items() if name in manifest.classes}}
+        return {"classes": {labels.source_name(label): labels.shown_name(label) for label in manifest.classes}}
     if "findings" in block:
-        return {"findings": {name: name for name in block["findings"]}}
+        return {}  # as the columns are named
     if block.get("allow_missing"):  # other images may have other findings
         return {}
     return {"findings": {labels.source_name(name): name for name in manifest.findings}}
