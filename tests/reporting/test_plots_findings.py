@@ -146,6 +146,13 @@ def test_a_subgroup_of_few_images_says_so():
     table = evaluation.finding_subgroups(sample(3), np.where(np.arange(300) < 9, "few", "many"), 5)
     shown = figures.texts(plots.finding_subgroup_bars(table, "By size, 300 test images"))
     assert shown.count("too few images") == 3 and "not defined" not in shown
+    nothing = plots.finding_subgroup_bars(table.xs(slice("few", "few"), level="subgroup", drop_level=False), "By size")
+    assert {axis.get_xlim() for axis in nothing.axes if axis.get_visible()} == {(0, 1)}, "no AUROC is below 0"
+
+
+def test_a_metric_that_is_compared_alone_has_its_title():
+    figure = plots.difference_plot({"auroc": evaluation.Difference("auroc", 0.1, 0.0, 0.2, 0.5)}, "10 test images")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["macro AUROC"]
 
 
 def test_numbers_of_small_differences_do_not_touch():

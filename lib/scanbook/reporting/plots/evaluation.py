@@ -316,13 +316,13 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
     if table["value"].isna().all():
         return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
-    names, quantity = list(differences), quantity or f"{metrics[0].title}, difference"
-    if len(set(metrics)) > 1:
+    several, quantity = len(set(metrics)) > 1, quantity or f"{metrics[0].title}, difference"
+    names = [
+        metric.title if name == metric.name else f"{name}: {metric.title}" if several else name
+        for name, metric in zip(differences, metrics, strict=True)
+    ]
+    if several:
         quantity = "difference"
-        names = [
-            metric.title if name == metric.name else f"{name}: {metric.title}"
-            for name, metric in zip(differences, metrics, strict=True)
-        ]
     figure, axis = style.subplots(figsize=(style.WIDTH, 1.3 + 0.34 * len(table)))
     axis.axvline(0, color=style.INK, linewidth=1.2)
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)

@@ -236,6 +236,8 @@ def finding_subgroup_bars(table: pd.DataFrame, title: str) -> Figure:
             text = "too few images" if few else "not defined"
             axis.text(0.5, row, text, transform=axis.get_yaxis_transform(), **look)
         axis.set_title(name_of(finding, 28), fontsize=9)
+        if rows["auroc"].isna().all():
+            axis.set_xlim(0, 1)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_xlabel("AUROC", fontsize=8)
     for axis in grid[:, 0]:
