@@ -133,6 +133,19 @@ def test_a_subgroup_of_few_images_and_an_example_are_explained(session, ward, ca
     )
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_few_images_are_no_patients_where_the_source_names_none(session, ward, capsys, named):
+    frame = ward.frame.copy()
+    column = finding_column(NAMES[0])
+    frame.loc[frame.index[frame[column] == 1][6:], column] = 0  # few have it
+    if not named:
+        frame["group"] = frame["image_id"]
+    manifest = replace(ward.with_frame(frame), facts={**ward.facts, "grouped": named, "names_groups": named})
+    _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
+    sections.show_test_report(session, manifest, "small", test)
+    assert f"Fewer than 10 {'patients' if named else 'images'} have: {NAMES[0]} (" in capsys.readouterr().out
+
+
 def test_exams_of_classes_are_compared_with_images(session, capsys):
     manifest = planted.manifest()
     frame = manifest.frame.assign(**{EXAM: [f"lesion {i // 4}" for i in range(len(manifest.frame))]})

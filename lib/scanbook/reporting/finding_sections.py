@@ -36,13 +36,16 @@ def show_calibration(session: Session, manifest: Manifest, tuned: TrainedModel) 
     return calibration
 
 
-def show_test_report(session: Session, name: str, test: FindingPredictions) -> tuple[pd.DataFrame, pd.DataFrame]:
+def show_test_report(
+    session: Session, name: str, test: FindingPredictions, of: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Show the metrics of all findings and of each, and say which of them rest on few patients.
 
     Args:
         session: Shows and keeps the results.
         name: Name of the model.
         test: Calibrated predictions.
+        of: What the source names: "patients"; "images" where it names none, and each is a group of its own.
 
     Returns:
         `evaluation.summary` and `evaluation.finding_report`.
@@ -66,7 +69,7 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
         session.say(
-            f"Fewer than {_FEW} patients have: {counts}. What is measured of these findings may be chance. In "
+            f"Fewer than {_FEW} {of} have: {counts}. What is measured of these findings may be chance. In "
             "resamples without a finding the means are over the others, which makes their intervals wider."
         )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
