@@ -170,3 +170,8 @@ def test_lines_of_a_caption_stay_lines():
     captions = ["true edema\npredicted edema 0.69", "true a finding of a long name\npredicted none present"]
     shown = [axis.get_title() for axis in plots.montage([image] * 2, captions).axes]
     assert shown == [captions[0], "true a finding of a\nlong name\npredicted none present"]
+
+
+def test_a_heat_map_without_evidence_says_so():
+    images, maps = [np.zeros((8, 8, 3), np.uint8)] * 2, np.stack([np.zeros((8, 8)), np.eye(8)])
+    assert figures.texts(plots.heat_maps(images, maps, ["edema present", "mass present"])) == ["no evidence for it"]

@@ -297,6 +297,9 @@ def heat_maps(
         overlay = below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.asarray(heat, dtype=float))
         if np.min(heat) < 0.5 < np.max(heat):
             below.contour(heat, levels=[0.5], colors="white", linewidths=1, linestyles="dashed")
+        elif not np.any(heat):  # as of a finding that is called absent
+            look = {"ha": "center", "fontsize": 8, "bbox": style.WHITE}
+            below.text(0.5, 0.04, "no evidence for it", transform=below.transAxes, **look)
     opaque = ScalarMappable(norm=overlay.norm, cmap=overlay.cmap)
     figure.colorbar(opaque, ax=grid, label="relative importance (dashed: half)", shrink=0.6, aspect=30)
     style.headline(figure, f"Regions that determined the prediction ({style.count_of(len(images), 'image')})")
