@@ -546,6 +546,19 @@ def test_exams_of_several_images(
     adapters.load(config.load("mine", data=str(images)))
 
 
+@pytest.mark.parametrize(("name", "told"), [("ID", True), ("Case No", True), ("device", False), ("patient", False)])
+def test_a_column_that_may_hold_patients_is_told(
+    name: str, told: bool, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ODIR's ID, which both eyes of a patient have: without it one is in train and one in test."""
+    images = table_folder(tmp_path / "images", "label")
+    table = pd.read_csv(images / "images.csv").drop(columns="id").assign(**{name: [n // 2 for n in range(12)]})
+    table.to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    says = f"No column is known to hold the patient, who may then be in two splits: if {name} does, set group_column."
+    assert (says in capsys.readouterr().out) == told and ("group_column" in written()) == (name == "patient")
+
+
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])
 def test_a_study_is_named_plainly(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.main(["new-study", name]) == 1

@@ -33,6 +33,8 @@ _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""
 EXAMS = ("exam_id", "exam", "study_id", "study", "studyid", "accession_number", "accessionnumber", "visit_id", "visit")
 """Names of columns with the exam of an image."""
+_IDENTIFIES = frozenset({"id", "patient", "patients", "subject", "case", "person", "participant", "mrn", "number"})
+"""Words in the names of columns that may identify patients."""
 _PATHS = (
     (r"patient[_-]?\d+", r"patient[_-]?\d+/(?:study|exam|visit)[_-]?\w+"),
     (r"p\d{8}", r"p\d{8}/s\d{8}"),
@@ -164,6 +166,8 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str], list[str]]:
     columns = pd.concat([table.others for table in read], ignore_index=True)
     images = pd.concat([_images(table) for table in read], ignore_index=True)
     keys = _columns(columns.drop(columns=form.columns), images)
+    if not {"group_column", "group_pattern"} & set(keys):
+        notes += _possible_patients(columns.drop(columns=form.columns), images, keys)
     if splits:
         keys.pop("split_column", None)
     elif "split_column" not in keys:
@@ -252,6 +256,23 @@ def _columns(columns: pd.DataFrame, images: pd.Series) -> dict[str, Any]:
     if subgroups := named(columns, SUBGROUPS):
         keys["metadata"] = subgroups
     return keys
+
+
+def _possible_patients(columns: pd.DataFrame, images: pd.Series, keys: dict[str, Any]) -> list[str]:
+    """Return a sentence on the columns that may identify patients of several images, such as ID in ODIR, if any."""
+    taken = [name for value in keys.values() for name in ([value] if isinstance(value, str) else value)]
+    possible = []
+    for name in columns.drop(columns=[name for name in taken if name in columns]):
+        told = ~spelling.is_not_told(columns[name])
+        several = (images[told].groupby(columns[name][told]).nunique() > 1).sum()
+        if _IDENTIFIES & set(layouts.words_of(name)) and columns[name][told].nunique() > 2 and several:
+            possible.append(name)
+    if not possible:
+        return []
+    return [
+        f"No column is known to hold the patient, who may then be in two splits: if {' or '.join(possible)} does, set "
+        "group_column."
+    ]
 
 
 def _exams(columns: pd.DataFrame, images: pd.Series, groups: Sequence[str]) -> dict[str, Any]:
