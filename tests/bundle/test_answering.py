@@ -172,6 +172,7 @@ def test_a_card_of_findings_says_what_the_service_does(tmp_path: Path) -> None:
         tmp_path / "bundle",
         names=finding_bundles.NAMES,
         operating_points=points,
+        calibration=finding_bundles.calibration(THREE) | {THREE[2]: {"slope": 1.0, "offset": 0.0, "method": "none"}},
         parity=parity,
         int8=int8 | {"right": 0.93, "right_reference": 0.935},
         exam=finding_bundles.exam(THREE, "maximum", operating_points=points),
@@ -182,6 +183,7 @@ def test_a_card_of_findings_says_what_the_service_does(tmp_path: Path) -> None:
     assert "a probability for each of 3 findings, each of which is present or absent" in text
     assert "| Finding | Portuguese | Korean | Calibration |" in text
     assert "| Cardiomegaly | Cardiomegalia | 심비대 | Platt: 1 × logit +0 |" in text
+    assert "none: too few labels, or no gain on validation |" in text, "the bundle does not know which"
     assert "| Cardiomegaly | 0.500 | 0.269 and 0.731 | 0.800 (0.700 to 0.900) |" in text
     assert "| Effusion | no threshold | always | not defined | not defined |" in text
     assert "| Format | Difference | Same answers | Agrees |" in text and "| 2.4e-06 | 95 of 96 | yes |" in text

@@ -160,6 +160,7 @@ MISTAKES = [
     ("data=x", ("data", "'x'", "DATA=x")),
     ("augmentation=none evaluation.test_time_views=4", ("evaluation.test_time_views", "policy")),
     ("epochs", ("'epochs'", "'='", "key=value")),
+    ("dataset.uncertain.Lung Opacity=positive", ("'dataset.uncertain.Lung'", "quotes round a key with spaces")),
     ("=3", ("'=3'", "key=value")),
     ("backbones=[a", ("backbones", "'[a'", "YAML")),
     ("backbones=[vgg16, vgg19]", ("backbones", "'[vgg16,'", "quotes", "backbones='…'")),

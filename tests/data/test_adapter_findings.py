@@ -195,6 +195,17 @@ def test_separators(cells: list[str], separator: str, expected: dict[str, list[f
     assert all(same(stated(manifest, name), values) for name, values in expected.items())
 
 
+def test_spellings_of_nothing_are_no_finding(tmp_path: Path) -> None:
+    text = "image,found\n" + "".join(
+        f"{n},{cell}\n" for n, cell in enumerate(["a;b", "A", "b", "a", "Normal", "normal"])
+    )
+    keys = {"label_column": "found", "label_separator": ";", "no_finding": "Normal"}
+    manifest = adapters.load(table(tmp_path, text, **keys))
+    assert manifest.findings == ("a", "b") and stated(manifest, "a") == [1, 1, 0, 1, 0, 0]
+    assert note(manifest, "a and A differ in case alone: they are one finding, a.")
+    assert not any("Normal" in text for text in manifest.facts["notes"])
+
+
 def test_a_name_for_nothing_that_the_study_does_not_name_is_told(tmp_path: Path) -> None:
     manifest = adapters.load(chest_xray14(tmp_path, no_finding=""))
     assert "No Finding" in manifest.findings and note(manifest, "No Finding counts as a finding")
@@ -346,6 +357,12 @@ def test_the_table_of_a_ward(tmp_path: Path) -> None:
     assert same(stated(manifest, "Drainage"), [1, 0, -1, NAN, 0, 1])
     assert manifest.frame["label"].tolist()[0] == "infetado, Drainage"
     assert manifest.frame["group"].tolist()[-1] == "5" and not manifest.facts["grouped"]
+
+
+@pytest.mark.parametrize("words", [("Positiv", "negativ"), ("POSITIVO", "negativo"), ("예", "아니요")])
+def test_words_of_other_languages(words: tuple[str, str], tmp_path: Path) -> None:
+    text = "image,found\n" + "".join(f"{n},{word}\n" for n, word in enumerate([*words, ""]))
+    assert same(stated(adapters.load(table(tmp_path, text, findings=["found"])), "found"), [1, 0, NAN])
 
 
 def test_several_columns_of_one_finding_are_joined(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_an_uncertain_label_counts_as_the_study_says_and_a_missing_one_never():
     assert negative.labels.values[2].tolist() == [0, 0] and np.isnan(negative.labels.values[3]).all()
     assert manifest.stated[2].tolist() == [-1, -1]
     assert list(manifest.frame["label"]) == [
-        *("edema, mass", "no finding", "not labelled", "not labelled", "no finding", "edema")
+        *("edema, mass", "no finding", "not labelled", "not labelled", "partly labelled", "edema")
     ]
 
 

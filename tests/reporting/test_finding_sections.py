@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -118,6 +119,31 @@ def test_what_cannot_be_measured_is_said(session, ward, capsys):
     lone = report.assign(auroc_low=report["auroc_low"].where(report.index != NAMES[1]))
     sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=lone)
     assert not any("highest AUROC" in sentence for sentence in sentences), "chance, of one patient"
+
+
+def test_a_subgroup_of_few_images_and_an_example_are_explained(session, ward, capsys, monkeypatch):
+    session.study = planted.study(bootstrap_rounds=5, evaluation={"subgroups": ["site"]})
+    manifest = ward.with_frame(ward.frame.assign(site=np.where(np.arange(len(ward.frame)) < 12, "small", "large")))
+    _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
+    sections.show_subgroups(session, manifest, test, evaluation.summary(test, rounds=5))
+    assert "A subgroup of fewer than 10 images has no metric" in capsys.readouterr().out
+    shown = test.single(test.image_id[0])
+    assert re.fullmatch(r"(\S+ (present|absent|not labelled), predicted 0\.\d\d(; |$))+", shown), (
+        "label, then prediction"
+    )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_few_images_are_no_patients_where_the_source_names_none(session, ward, capsys, named):
+    frame = ward.frame.copy()
+    column = finding_column(NAMES[0])
+    frame.loc[frame.index[frame[column] == 1][6:], column] = 0  # few have it
+    if not named:
+        frame["group"] = frame["image_id"]
+    manifest = replace(ward.with_frame(frame), facts={**ward.facts, "grouped": named, "names_groups": named})
+    _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
+    sections.show_test_report(session, manifest, "small", test)
+    assert f"Fewer than 10 {'patients' if named else 'images'} have: {NAMES[0]} (" in capsys.readouterr().out
 
 
 def test_exams_of_classes_are_compared_with_images(session, capsys):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from helpers import figures
 from helpers.models import findings
@@ -131,3 +133,45 @@ def test_a_value_without_an_interval_is_written_alone():
     figure = plots.difference_plot({"rare": gap}, "AUROC")
     labels += [text.get_text() for text in figure.axes[0].texts]
     assert "+0.100" in labels and not [label for label in labels if "nan" in label]
+
+
+def test_predictive_values_without_an_interval_are_written():
+    columns = {"ppv": 1.0, "ppv_low": np.nan, "ppv_high": np.nan, "npv": 0.5, "npv_low": 0.25, "npv_high": 0.75}
+    table = pd.DataFrame(columns, index=pd.Index([0.1, 0.5], name="prevalence"))
+    labels = figures.legend(plots.prevalence_curve(table, "8 test images", 0.2))
+    assert labels[0].endswith("at 20%: 100.0%") and labels[1].endswith("at 20%: 50.0% (25.0% to 75.0%)")
+
+
+def test_a_subgroup_of_few_images_says_so():
+    table = evaluation.finding_subgroups(sample(3), np.where(np.arange(300) < 9, "few", "many"), 5)
+    shown = figures.texts(plots.finding_subgroup_bars(table, "By size, 300 test images"))
+    assert shown.count("too few images") == 3 and "not defined" not in shown
+    nothing = plots.finding_subgroup_bars(table.xs(slice("few", "few"), level="subgroup", drop_level=False), "By size")
+    assert {axis.get_xlim() for axis in nothing.axes if axis.get_visible()} == {(0, 1)}, "no AUROC is below 0"
+
+
+def test_a_metric_that_is_compared_alone_has_its_title():
+    figure = plots.difference_plot({"auroc": evaluation.Difference("auroc", 0.1, 0.0, 0.2, 0.5)}, "10 test images")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["macro AUROC"]
+
+
+def test_numbers_of_small_differences_do_not_touch():
+    figure = plots.difference_plot(
+        {"a finding of a long name": evaluation.Difference("auroc", 0.0, 0.0, 0.0, 1.0)}, "8 images"
+    )
+    FigureCanvasAgg(figure).draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_visible()]
+    inside = [box for box in boxes if box.width]
+    assert len(inside) > 2 and all(left.x1 < right.x0 for left, right in pairwise(inside))
+
+
+def test_lines_of_a_caption_stay_lines():
+    image = np.zeros((4, 4, 3), np.uint8)
+    captions = ["true edema\npredicted edema 0.69", "true a finding of a long name\npredicted none present"]
+    shown = [axis.get_title() for axis in plots.montage([image] * 2, captions).axes]
+    assert shown == [captions[0], "true a finding of a\nlong name\npredicted none present"]
+
+
+def test_a_heat_map_without_evidence_says_so():
+    images, maps = [np.zeros((8, 8, 3), np.uint8)] * 2, np.stack([np.zeros((8, 8)), np.eye(8)])
+    assert figures.texts(plots.heat_maps(images, maps, ["edema present", "mass present"])) == ["no evidence for it"]

@@ -271,6 +271,26 @@ def test_the_column_whose_names_are_those_of_images(
     assert dataset["image_column"] == column
 
 
+def test_numbers_of_images_may_repeat(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where several readers see each image, and the patients have numbers, too."""
+    row = "9,0{n},R1,{label}\n9,0{n},R2,{label}\n9,0{n},R3,{label}"
+    out, dataset = new_study(tmp_path / "images", capsys, "patient,number,reader,label", row, "scans/0{n}.png")
+    assert dataset["image_column"] == "number" and "10 images" in out
+
+
+def test_the_start_of_paths_differs_and_the_images_lie_deeper(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, header = "old/train/{n}/1.png,{label}", "path,label"
+    _, dataset = new_study(tmp_path / "images", capsys, header, row, "files/train/{n}/1.png", "files/test/{n}/1.png")
+    assert (dataset["path_prefix"], dataset["image_folders"]) == ("old/", ["."])
+    manifest = adapters.load(config.load("mine", data=str(tmp_path / "images")))
+    assert all("/files/train/" in path for path in manifest.frame["path"])
+    (config.studies_dir() / "mine.yaml").unlink()
+    said, _ = new_study(tmp_path / "other", capsys, header, "old/train/{n}.png,{label}", "test/{n}.png")
+    assert "in no image folder" in said, "a bare name in another folder may be another image"
+
+
 def test_a_column_that_holds_more_than_splits_is_named(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,6 +368,23 @@ def test_a_class_may_hold_a_comma(
         assert manifest.classes == ("D", "G", "N"), "a list of one name is that name"
 
 
+def test_cells_that_may_name_several_findings_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finding that never stands alone: the commas may be part of a name."""
+    images = table_folder(tmp_path / "images", "diagnosis")
+    cells = ["effusion, hernia", "Effusion", "edema", "Normal"] * 3
+    pd.read_csv(images / "images.csv").assign(diagnosis=cells).to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    out = capsys.readouterr().out
+    assert "'effusion, hernia' in diagnosis counts as one class: if it names several findings, set label_sep" in out
+    study = config.studies_dir() / "mine.yaml"
+    text = re.sub(r"  classes: \{[^}]*\}", "  label_separator: ','\n  no_finding: Normal", study.read_text())
+    study.write_text(text)
+    findings = adapters.load(config.load("mine", data=str(images))).findings
+    assert [name.casefold() for name in findings] == ["edema", "effusion", "hernia"], "as the sentence advises"
+
+
 CHEST_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
@@ -404,6 +441,7 @@ def test_chexpert(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         **{"image_folders": ["."], "source": "own images", "licence": "unknown"},
     }
     assert "never 1 or never 0 in the table: Fracture." in out and "A blank cell of a finding is not" in out
+    assert "or blank: absent with no_finding where it does so in the rows with No Finding alone." in out
     manifest = adapters.load(config.load("mine", data=str(root)))
     assert manifest.frame["exam"].nunique() == 8 and manifest.frame["group"].nunique() == 4
     assert manifest.frame["split"].value_counts().to_dict() == {"train": 8, "test": 8}
@@ -416,6 +454,17 @@ def test_one_column_per_class(project: Path, tmp_path: Path, capsys: pytest.Capt
     assert written()["classes"] == {"A": "A", "B": "B", "C": "C"} and "label_column" not in written()
     assert "classes: A, B, C" in capsys.readouterr().out
     assert adapters.load(config.load("mine", data=str(images))).classes == ("A", "B", "C")
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_spaces_around_the_names_of_columns_are_not_in_reports(classes: bool, project: Path, tmp_path: Path) -> None:
+    """As RFMiD's ARMD: who asks for the heat map of a finding does not see them."""
+    first = [int(number % 2) for number in range(12)]
+    columns = {" A ": first, "B ": [1 - value if classes else int(n % 3 == 0) for n, value in enumerate(first)]}
+    images = table_folder(tmp_path / "images", "note", **columns)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    assert written()["classes" if classes else "findings"] == {" A ": "A", "B ": "B"}
+    assert adapters.load(config.load("mine", data=str(images))).names == ("A", "B")
 
 
 def test_rows_that_may_be_of_classes_are_told(
@@ -467,7 +516,8 @@ def test_a_single_column_of_0_and_1_is_no_finding_unless_its_name_says_so(
 ) -> None:
     images = table_folder(tmp_path / "images", "note", urgent=[0, 1] * 6)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
-    assert "no column is known to hold their class or findings" in one_line(capsys)
+    said = one_line(capsys)
+    assert "no column is known to hold their class or findings" in said and "findings as 1 and 0 or yes and no" in said
 
 
 @pytest.mark.parametrize(
@@ -494,6 +544,19 @@ def test_exams_of_several_images(
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     assert {key: value for key, value in written().items() if "group" in key or "exam" in key} == expected
     adapters.load(config.load("mine", data=str(images)))
+
+
+@pytest.mark.parametrize(("name", "told"), [("ID", True), ("Case No", True), ("device", False), ("patient", False)])
+def test_a_column_that_may_hold_patients_is_told(
+    name: str, told: bool, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ODIR's ID, which both eyes of a patient have: without it one is in train and one in test."""
+    images = table_folder(tmp_path / "images", "label")
+    table = pd.read_csv(images / "images.csv").drop(columns="id").assign(**{name: [n // 2 for n in range(12)]})
+    table.to_csv(images / "images.csv", index=False)
+    assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
+    says = f"No column is known to hold the patient, who may then be in two splits: if {name} does, set group_column."
+    assert (says in capsys.readouterr().out) == told and ("group_column" in written()) == (name == "patient")
 
 
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])

@@ -170,6 +170,7 @@ def test_a_chosen_image_is_shown_then_answered(visit: Visit) -> None:
     assert fill / track == pytest.approx(0.987, abs=0.01)
     heat = page.locator(".heat")
     assert heat.bounding_box() == page.locator(".stack img").first.bounding_box()
+    assert heat.bounding_box()["width"] > 200, "a heat map on an image of 60 pixels is seen"
     expect(heat).to_be_visible()
     page.get_by_role("switch").click()
     expect(heat).to_be_hidden()

@@ -234,7 +234,7 @@ def _calibration(values: Mapping[str, Any]) -> str:
     """Return how the logits of a finding were calibrated, in words."""
     method = values.get("method", "")
     if method == "none":
-        return "none: too few labels"
+        return "none: too few labels, or no gain on validation"
     return f"{method}: {values['slope']:.3g} × logit {values['offset']:+.3g}".removeprefix(": ")
 
 

@@ -165,7 +165,10 @@ def _read_overrides(study: str, overrides: str) -> dict[str, Any]:
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator or not key:
-            raise StudyError(f"override {pair!r} has no '='; expected key=value, such as fine_tuning.epochs=3")
+            raise StudyError(
+                f"override {pair!r} has no '='; expected key=value, such as fine_tuning.epochs=3, and quotes round a "
+                "key with spaces, such as dataset.uncertain.'Lung Opacity'=positive"
+            )
         try:
             change = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45

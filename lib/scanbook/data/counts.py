@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import NO_FINDING, NOT_LABELLED, SPLITS, TRAIN, UNCERTAIN, Manifest, states_of
+from scanbook.data.manifest import (
+    NO_FINDING,
+    NOT_LABELLED,
+    PARTLY_LABELLED,
+    SPLITS,
+    TRAIN,
+    UNCERTAIN,
+    Manifest,
+    states_of,
+)
 from scanbook.data.presence import notes
+from scanbook.evaluation import Labels
 
 _COUNTS_AS = {"ignore": "missing", "positive": "present", "negative": "absent"}
 _UNEVEN = 1.5
@@ -27,20 +37,27 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
 
     Returns:
         For classes the table as it is. For findings `label` is one finding: an image of several has several rows, which
-        keep its index; one that is known to have none has "no finding"; and where there are images of which nothing is
-        known, these have "not labelled".
+        keep its index. An image without one has "no finding" where all are absent, "partly labelled" where some are, and
+        "not labelled" where nothing is known; the last two are listed where the dataset has such images.
     """
     table = manifest.frame if table is None else table
     if manifest.classes:
         return table, list(manifest.classes)
     labels = manifest.labels_of(table["image_id"])
-    known, without = labels.labelled.any(axis=1), ~labels.present.any(axis=1)
-    rows, columns = np.nonzero(np.column_stack([labels.present, known & without, ~known]))
+    rows, columns = np.nonzero(np.column_stack([labels.present, _without(labels)]))
     # a source may call a finding so
-    others = [f"{name} (any)" if name in manifest.findings else name for name in (NO_FINDING, NOT_LABELLED)]
-    names = [*manifest.findings, *others]
-    listed = names if not manifest.labels.labelled.any(axis=1).all() else names[:-1]
-    return table.iloc[rows].assign(label=np.array(names, object)[columns]), listed
+    words = (NO_FINDING, PARTLY_LABELLED, NOT_LABELLED)
+    others = [f"{name} (any)" if name in manifest.findings else name for name in words]
+    occurs = _without(manifest.labels).any(axis=0)
+    listed = [*manifest.findings, others[0], *np.array(others[1:], object)[occurs[1:]]]
+    return table.iloc[rows].assign(label=np.array([*manifest.findings, *others], object)[columns]), listed
+
+
+def _without(labels: Labels) -> np.ndarray:
+    """Return which images without a present finding have all findings absent, some, or none labelled, bool `(n, 3)`."""
+    known, without = labels.labelled.sum(axis=1), ~labels.present.any(axis=1)
+    every = known == len(labels.names)
+    return np.column_stack([without & every, without & (known > 0) & ~every, known == 0])
 
 
 def image_counts(manifest: Manifest) -> pd.DataFrame:
@@ -95,7 +112,7 @@ def co_occurrence(manifest: Manifest) -> pd.DataFrame:
 
 
 def findings_per_image(manifest: Manifest) -> pd.DataFrame:
-    """Return how many images (and groups) have no finding, one, two, ...: a row per number up to the largest.
+    """Return how many images (and groups) have no finding known to be present, one, two, ...: a row per number.
 
     Images in no split, and those of which no finding is labelled, do not count.
     """

@@ -27,8 +27,8 @@ EXAM = "exam"
 """Column of the exam of each image, where the study names one."""
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 """What a source states of a finding; NaN where it is not labelled."""
-NO_FINDING, NOT_LABELLED = "no finding", "not labelled"
-"""Labels in words of an image without a finding, and of one of which nothing is known."""
+NO_FINDING, PARTLY_LABELLED, NOT_LABELLED = "no finding", "partly labelled", "not labelled"
+"""Labels in words of images without a finding known to be present: all are absent, some are, or nothing is known."""
 _OWN = {*COLUMNS, EXAM, "folder"}
 _FINDING = "finding: "
 
@@ -50,18 +50,16 @@ def states_of(stated: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def label_text(stated: np.ndarray, findings: Sequence[str]) -> list[str]:
-    """Return the labels of images in words: their findings, "no finding", or "not labelled".
+    """Return the labels of images in words: the findings present, or one of the three names for none.
 
     Args:
         stated: Float `(n, k)`: 1 present, 0 absent, -1 uncertain, NaN not labelled.
         findings: k names.
     """
-    present, absent = stated == PRESENT, (stated == ABSENT).any(axis=1)
+    present, absent = stated == PRESENT, (stated == ABSENT).sum(axis=1)
     names = np.array(findings, object)
-    return [
-        ", ".join(names[row]) if row.any() else NO_FINDING if known else NOT_LABELLED
-        for row, known in zip(present, absent, strict=True)
-    ]
+    without = np.select([absent == len(names), absent > 0], [NO_FINDING, PARTLY_LABELLED], NOT_LABELLED)
+    return [", ".join(names[row]) if row.any() else other for row, other in zip(present, without.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class FindingPredictions:
         return Predictions(self.image_id[rows], self.group[rows], y_true, np.column_stack([1 - p, p]), STATES)
 
     def single(self, image_id: str) -> str:
-        """Return the prediction for one image in words, to check by hand: "edema: present, 0.87; mass: absent, 0.02".
+        """Return labels and predictions of one image, to check by hand: "edema present, predicted 0.87; mass …".
 
         Args:
             image_id: Name of the image.
@@ -165,7 +165,7 @@ class FindingPredictions:
         if len(rows) == 0:
             raise DataError(f"image_id {image_id!r} is not among the {len(self)} images, such as {self.image_id[0]!s}")
         values = zip(self.findings, self.y_true[rows[0]], self.probabilities[rows[0]], strict=True)
-        return "; ".join(f"{name}: {in_words(y)}, {p:.2f}" for name, y, p in values)
+        return "; ".join(f"{name} {in_words(y)}, predicted {p:.2f}" for name, y, p in values)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image: image_id, group, `true_<finding>` (empty: not labelled), `p_<finding>` in order."""

@@ -30,13 +30,16 @@ def show_calibration(session: Session, findings: Sequence[str], calibration: Cal
     session.table("calibration", table.round(3), "Calibration: probability = sigmoid(slope × logit + offset)")
 
 
-def show_test_report(session: Session, name: str, test: FindingPredictions) -> tuple[pd.DataFrame, pd.DataFrame]:
+def show_test_report(
+    session: Session, name: str, test: FindingPredictions, of: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Show the metrics of all findings and of each, and say which of them rest on few patients.
 
     Args:
         session: Shows and keeps the results.
         name: Name of the model.
         test: Calibrated predictions.
+        of: What the source names: "patients"; "images" where it names none, and each is a group of its own.
 
     Returns:
         `evaluation.summary` and `evaluation.finding_report`.
@@ -59,7 +62,7 @@ def show_test_report(session: Session, name: str, test: FindingPredictions) -> t
     if len(few):
         counts = ", ".join(f"{finding} ({count:.0f})" for finding, count in few["patients"].items())
         session.say(
-            f"Fewer than {_FEW} patients have these findings: {counts}. Their results may be chance. In resamples "
+            f"Fewer than {_FEW} {of} have these findings: {counts}. Their results may be chance. In resamples "
             "without a finding the means are over the others, which makes their intervals wider."
         )
     exact, hamming = (with_interval(*summary.loc[metric]) for metric in footnotes)
@@ -205,7 +208,8 @@ def show_explanations(
     captions = [_caption(test, *pair) for pair in wrong]
     figure = plots.montage([images[rows[row]] for row, _ in wrong], captions, title="Most confident wrong answers")
     session.figure("failures", figure, "Test images with the most confident wrong answers, over all findings")
-    session.say(f"The prediction for one image ({test.image_id[0]}) as an example. {test.single(test.image_id[0])}.")
+    name = test.image_id[0]
+    session.say(f"The labels and the predictions of one image ({name}) as an example: {test.single(name)}.")
 
 
 def _most_confident_wrong(test: FindingPredictions, points: pd.DataFrame) -> list[tuple[int, int]]:

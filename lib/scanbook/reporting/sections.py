@@ -69,7 +69,8 @@ def show_test_report(
         `evaluation.summary`, and `evaluation.class_report` or `evaluation.finding_report`.
     """
     if isinstance(test, FindingPredictions):
-        return finding_sections.show_test_report(session, name, test)
+        of = "patients" if manifest.facts.get("names_groups") else "images"
+        return finding_sections.show_test_report(session, name, test, of)
     summary = evaluation.summary(test, evaluation.metrics_for(test, session.study.ordered), **session.study.resamples)
     report = evaluation.class_report(test, **session.study.resamples)
     session.table("summary", summary.round(4), f"{name}: {len(test)} test images")
@@ -123,7 +124,8 @@ def show_seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
     """
     count = sum(column.startswith("seed ") for column in by_seed)
     if count > 1:
-        session.table("seeds", by_seed.round(4), "Test metrics of each seed's network, without temperature")
+        without = "temperature" if "accuracy" in by_seed.index else "calibration"
+        session.table("seeds", by_seed.round(4), f"Test metrics of each seed's network, without {without}")
         figure = plots.seed_dots(by_seed, f"{count} seeds, {images} test images")
         session.figure("seeds", figure, "Distance of each seed's metrics from their mean")
 
@@ -236,6 +238,10 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
             session.say(
                 f"Some subgroups have fewer than the {len(test.names)} {kind} (column *{kind}*): their metrics are "
                 f"of those alone, and {alone} has no AUROC."
+            )
+        if (table["images"] < evaluation.LEAST_IMAGES).any():
+            session.say(
+                f"A subgroup of fewer than {evaluation.LEAST_IMAGES} images has no metric, which could be chance."
             )
         figure = plots.subgroup_bars(table, f"By {column}, {len(test)} test images", summary)
         session.figure(f"subgroups_{column}", figure, f"Metrics by {column} with 95 % intervals")

@@ -25,6 +25,8 @@ _WORDS = {
     **dict.fromkeys(("0", "false", "no", "f", "n", "absent", "negative", "neg"), ABSENT),
     **dict.fromkeys(("ja", "oui", "sí", "si", "sim", "예", "是"), PRESENT),
     **dict.fromkeys(("nein", "non", "não", "nao", "아니요", "否"), ABSENT),
+    **dict.fromkeys(("positiv", "positif", "positivo", "양성", "阳性"), PRESENT),
+    **dict.fromkeys(("negativ", "négatif", "negativo", "음성", "阴性"), ABSENT),
     **dict.fromkeys(("-1", "uncertain"), UNCERTAIN),
 }
 """What a small cell states of a finding."""
@@ -247,11 +249,12 @@ def _in_cells(rows: Rows, layout: TableData) -> Stated:
     occurrences = Counter[str]()
     for names, count in zip(named, counts, strict=True):
         occurrences.update(dict.fromkeys(names, int(count)))
-    spelt, notes = _spellings(occurrences)
+    named_findings = Counter({name: count for name, count in occurrences.items() if name.casefold() != nothing})
+    spelt, notes = _spellings(named_findings)
     mapping: Mapping[str, str] = layout.finding_names
     if isinstance(layout.findings, list):  # names, and not patterns
         mapping = {glob.escape(name): name for name in layout.findings}
-    found = {name: spelling.class_of(spelt[name], mapping) for name in occurrences if name.casefold() != nothing}
+    found = {name: spelling.class_of(spelt[name], mapping) for name in named_findings}
     findings = list(dict.fromkeys(mapping.values())) or sorted({*found.values()}, key=natural_key)
     if len(findings) > _MOST:
         raise DataError(

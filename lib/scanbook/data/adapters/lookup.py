@@ -98,6 +98,10 @@ class ImageIndex:
         stem = _without_extension(key)
         return key in self._names or stem in self._stems or (stem.isdecimal() and stem.lstrip("0") in self._numbers)
 
+    def is_named_by(self, names: Sequence[str]) -> bool:
+        """Return whether some names are those of all images."""
+        return {_without_extension(_key(os.path.basename(name))) for name in names} == set(self._stems)
+
     def advice(self, name: str) -> str:
         """Return what to do about a name that `find` does not find."""
         stem = _without_extension(_key(os.path.basename(name)))

@@ -239,7 +239,8 @@ def _naming_column(rows: pd.DataFrame, index: ImageIndex) -> tuple[str, int, str
         distinct = names[names != ""].unique()
         like = [name for name in map(normalise, distinct) if index.resembles(name)]
         numeric = all(re.fullmatch(r"[\d.+-]*", name) for name in distinct)
-        if numeric and (2 * len(like) < len(distinct) or len(distinct) < 0.9 * len(names)):
+        repeated = len(distinct) < 0.9 * len(names) and not index.is_named_by(like)
+        if numeric and (2 * len(like) < len(distinct) or repeated):
             continue  # numbers that happen to be names of images, such as ages
         if not like or MASK_WORDS & set(words_of(column)):
             continue
@@ -259,10 +260,11 @@ def _prefix(names: pd.Series, index: ImageIndex, root: Path) -> str:
         return ""
     parts = normal.iloc[0].split("/")
     for depth in range(1, len(parts)):
-        prefix = "/".join(parts[:depth]) + "/"
+        prefix, rest = "/".join(parts[:depth]) + "/", "/".join(parts[depth:])
         if not normal.str.startswith(prefix).all():
             return ""
-        if (root / normal.iloc[0].removeprefix(prefix)).is_file():
+        # a bare name may be that of another image in any folder
+        if (root / rest).is_file() or ("/" in rest and index.find(rest)):
             return prefix
     return ""
 

@@ -81,7 +81,7 @@ def montage(
     count = f"{f'the first {_MOST_IMAGES} of ' if len(images) > _MOST_IMAGES else ''}"
     count += style.count_of(len(images), "image")
     images, titles = images[:_MOST_IMAGES], titles[:_MOST_IMAGES]
-    lines = max(len(style.in_brief(text)) // 24 + 1 for text in titles)
+    lines = max(style.in_brief(text).count("\n") + 1 for text in titles)
     figure, axes = style.image_grid(len(images), columns, extra=0.16 + 0.1 * lines)
     for axis, image, text in zip(axes, images, titles, strict=True):
         axis.imshow(image)

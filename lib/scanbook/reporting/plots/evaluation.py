@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -297,6 +297,9 @@ def heat_maps(
         overlay = below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.asarray(heat, dtype=float))
         if np.min(heat) < 0.5 < np.max(heat):
             below.contour(heat, levels=[0.5], colors="white", linewidths=1, linestyles="dashed")
+        elif not np.any(heat):  # as of a finding that is called absent
+            look = {"ha": "center", "fontsize": 8, "bbox": style.WHITE}
+            below.text(0.5, 0.04, "no evidence for it", transform=below.transAxes, **look)
     opaque = ScalarMappable(norm=overlay.norm, cmap=overlay.cmap)
     figure.colorbar(opaque, ax=grid, label="relative importance (dashed: half)", shrink=0.6, aspect=30)
     style.headline(figure, f"Regions that determined the prediction ({style.count_of(len(images), 'image')})")
@@ -316,13 +319,13 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
     if table["value"].isna().all():
         return style.note(f"{title}: not defined")
     metrics = [METRICS[difference.metric] for difference in differences.values()]
-    names, quantity = list(differences), quantity or f"{metrics[0].title}, difference"
-    if len(set(metrics)) > 1:
+    several, quantity = len(set(metrics)) > 1, quantity or f"{metrics[0].title}, difference"
+    names = [
+        metric.title if name == metric.name else f"{name}: {metric.title}" if several else name
+        for name, metric in zip(differences, metrics, strict=True)
+    ]
+    if several:
         quantity = "difference"
-        names = [
-            metric.title if name == metric.name else f"{name}: {metric.title}"
-            for name, metric in zip(differences, metrics, strict=True)
-        ]
     figure, axis = style.subplots(figsize=(style.WIDTH, 1.3 + 0.34 * len(table)))
     axis.axvline(0, color=style.INK, linewidth=1.2)
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
@@ -336,6 +339,7 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
         style.label_row(axis, text.replace("-", "−"), row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # small differences have long numbers
     style.row_labels(axis, names)
     directions = {metric.higher_is_better for metric in metrics}
     if len(directions) == 1:

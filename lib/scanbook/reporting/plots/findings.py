@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from scanbook.evaluation import MACRO, METRICS, FindingPredictions, finding_reliability
+from scanbook.evaluation import LEAST_IMAGES, MACRO, METRICS, FindingPredictions, finding_reliability
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -230,8 +230,12 @@ def finding_subgroup_bars(table: pd.DataFrame, title: str) -> Figure:
         axis.plot(rows["auroc"], range(len(rows)), "o", color=style.COLOURS[0])
         for row in np.flatnonzero(rows["auroc"].isna()):
             look = {"ha": "center", "va": "center", "fontsize": 8, "bbox": style.WHITE}
-            axis.text(0.5, row, "not defined", transform=axis.get_yaxis_transform(), **look)
+            few = rows["positives"].iloc[row] + rows["negatives"].iloc[row] < LEAST_IMAGES
+            text = "too few images" if few else "not defined"
+            axis.text(0.5, row, text, transform=axis.get_yaxis_transform(), **look)
         axis.set_title(name_of(finding, 28), fontsize=9)
+        if rows["auroc"].isna().all():
+            axis.set_xlim(0, 1)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_xlabel("AUROC", fontsize=8)
     for axis in grid[:, 0]:

@@ -53,7 +53,7 @@ def label_states(table: pd.DataFrame) -> Figure:
 
 @style.styled
 def findings_per_image(table: pd.DataFrame) -> Figure:
-    """Draw how many images have no finding, one, two, ...
+    """Draw how many images have no finding known to be present, one, two, ...
 
     Args:
         table: As `counts.findings_per_image` gives: index the number of findings; columns images and groups.
@@ -66,7 +66,7 @@ def findings_per_image(table: pd.DataFrame) -> Figure:
     axis.set_xticks(table.index)
     axis.grid(visible=False, axis="x")
     axis.margins(y=0.1)
-    axis.set(xlabel="findings of an image", ylabel="images")
+    axis.set(xlabel="findings known to be present", ylabel="images")
     axis.set_title(f"Findings per image ({style.count_of(int(table['images'].sum()), 'image')})")
     return figure
 

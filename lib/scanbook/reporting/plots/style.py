@@ -274,15 +274,15 @@ def note(text: str) -> Figure:
     return figure
 
 
-def caption(axis: Axes, text: str, width: int = 24) -> None:
-    """Write a small wrapped caption above an image; a line that is very long loses its middle."""
-    axis.set_title(wrap(in_brief(text), width), fontsize=8, loc="center")
+def caption(axis: Axes, text: str, width: int = 22) -> None:
+    """Write a small caption above an image, whose lines are wrapped."""
+    axis.set_title(in_brief(text, width), fontsize=8, loc="center")
 
 
-def in_brief(text: str) -> str:
-    """Return a caption in one line; a word or a line of it that is very long loses its middle."""
+def in_brief(text: str, width: int = 22) -> str:
+    """Return a caption in lines of at most `width` characters; a word or a line that is very long loses its middle."""
     lines = [[shorten(word, _LONGEST_WORD) for word in line.split()] for line in text.splitlines()]
-    return " ".join(shorten(" ".join(words), _LONGEST_LINE) for words in lines)
+    return "\n".join(wrap(shorten(" ".join(words), _LONGEST_LINE), width) for words in lines)
 
 
 def row_labels(axis: Axes, names: Sequence[object]) -> None:

@@ -43,7 +43,8 @@ def prevalence_curve(table: pd.DataFrame, title: str, stated: float | None = Non
                 np.interp(np.log(stated), np.log(shares), table[column], **beyond) for column in columns
             )
             axis.plot(stated, value, look["marker"], color=look["color"], markersize=8, zorder=5)
-            text = f"{value:.1%} ({low:.1%} to {high:.1%})" if np.isfinite([value, low, high]).all() else "not known"
+            ends = f" ({low:.1%} to {high:.1%})" if np.isfinite([low, high]).all() else ""  # none of a single patient
+            text = f"{value:.1%}{ends}" if np.isfinite(value) else "not known"
             label += f"; at {_percent(stated)}: {text}"
         style.band(axis, shares, table[columns[1]], table[columns[2]], look["color"])
         axis.plot(shares, table[name], color=look["color"], linestyle=look["linestyle"], label=label)

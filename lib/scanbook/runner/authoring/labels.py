@@ -81,7 +81,7 @@ def recognise(columns: pd.DataFrame, taken: Sequence[str], path: str) -> Form:
         if block:
             names = ", ".join(block)
             notes = [f"The columns {names} hold values of findings and are not read: {best} is."]
-        form = _in_cells(columns, best, joined[best]) if best in joined else Form({"label_column": best}, [best])
+        form = _in_cells(columns, best, joined[best]) if best in joined else _in_classes(columns, best)
         return Form(form.keys, form.columns, [*form.notes, *notes])
     if len(block) > 1:
         form = _in_columns(columns, block)
@@ -94,7 +94,7 @@ def recognise(columns: pd.DataFrame, taken: Sequence[str], path: str) -> Form:
     others = f"its other columns are {', '.join(columns)}" if len(columns.columns) else "it has no other"
     raise DataError(
         f"{text}, but no column is known to hold their class or findings; {others}; "
-        f"rename the one with the class to label, {leave}"
+        f"rename the one with the class to label, write findings as 1 and 0 or yes and no, {leave}"
     )
 
 
@@ -153,6 +153,22 @@ def _in_cells(columns: pd.DataFrame, column: str, separator: str) -> Form:
     return Form(keys, [column])
 
 
+def _in_classes(columns: pd.DataFrame, column: str) -> Form:
+    """Return the key of a column of classes, and a sentence where a cell may name several of them."""
+    cells = _distinct(columns[column].str.strip())
+    notes = []
+    for separator in ";,":
+        names = cells.map(lambda cell, separator=separator: findings.names_in(cell.casefold(), separator))
+        alone = {cell[0] for cell in names if len(cell) == 1}
+        several = cells[[len(cell) > 1 and not alone.isdisjoint(cell) for cell in names]]
+        if len(several):
+            notes.append(
+                f"{several.iloc[0]!r} in {column} counts as one class: if it names several findings, set "
+                f"label_separator: '{separator}' in place of classes."
+            )
+    return Form({"label_column": column}, [column], notes)
+
+
 def _block(columns: pd.DataFrame, taken: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the most adjacent columns with the values of findings, and a sentence on others with such values."""
     runs: list[list[str]] = [[]]
@@ -183,7 +199,7 @@ def _in_columns(columns: pd.DataFrame, block: Sequence[str]) -> Form:
     values = pd.DataFrame({name: findings.values_of(columns[name]) for name in block})
     present = values == PRESENT
     if (present.sum(axis=1) == 1).all() and not (values == UNCERTAIN).any(axis=None):
-        return Form({"classes": {name: name for name in block}}, list(block))
+        return Form({"classes": _shown(block)}, list(block))
     notes = []
     single = (present.sum(axis=1) == 1).mean()
     if single >= _MOSTLY and not values.isna().any(axis=None):
@@ -201,12 +217,21 @@ def _in_columns(columns: pd.DataFrame, block: Sequence[str]) -> Form:
             notes.append(f"The column {summaries[0]} is not read: it is 1 exactly where another is.")
         kept = [name for name in kept if name not in summaries[:1]]
     kept = [name for name in kept if name not in nothing[:1]]
-    keys: dict[str, Any] = {"findings": kept}
+    keys: dict[str, Any] = {"findings": _shown(kept)}
     if nothing:
         keys["no_finding"] = nothing[0]
     if (values[kept] == UNCERTAIN).any(axis=None):
         keys["uncertain"] = "ignore"
     if values[kept].isna().any(axis=None) and (values[kept] == ABSENT).any(axis=None):
-        notes.append("A blank cell of a finding is not labelled; set blank: absent where it means that there is none.")
+        note = "A blank cell of a finding is not labelled; set blank: absent where it means that there is none"
+        if nothing and values.loc[present[nothing[0]], kept].isna().any(axis=None):
+            note += f", or blank: absent with no_finding where it does so in the rows with {nothing[0]} alone"
+        notes.append(f"{note}.")
     notes.append(f"Read as findings: {', '.join(kept)}. Remove from findings, in the study, those that are none.")
     return Form(keys, list(block), notes)
+
+
+def _shown(columns: Sequence[str]) -> dict[str, str]:
+    """Return the names of columns in reports: without the spaces around them, unless two are then alike."""
+    names = [name.strip() for name in columns]
+    return dict(zip(columns, names if len(set(names)) == len(names) and all(names) else columns, strict=True))

@@ -33,6 +33,8 @@ _TAKEN = ("all", "bench")
 """Names with another meaning for `STUDY=` or in the reports folder."""
 EXAMS = ("exam_id", "exam", "study_id", "study", "studyid", "accession_number", "accessionnumber", "visit_id", "visit")
 """Names of columns with the exam of an image."""
+_IDENTIFIES = frozenset({"id", "patient", "patients", "subject", "case", "person", "participant", "mrn", "number"})
+"""Words in the names of columns that may identify patients."""
 _PATHS = (
     (r"patient[_-]?\d+", r"patient[_-]?\d+/(?:study|exam|visit)[_-]?\w+"),
     (r"p\d{8}", r"p\d{8}/s\d{8}"),
@@ -122,11 +124,11 @@ def create(name: str, data: str = "") -> Scaffold:
 def _names(block: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """Return the key of the names of classes or findings: in the data, and in reports."""
     if manifest.classes:
-        own = block.get("classes")  # columns, which are no patterns
-        pattern = (lambda label: label) if own else labels.source_name
-        return {"classes": {pattern(label): labels.shown_name(label) for label in manifest.classes}}
+        if "classes" in block:  # columns, which are no patterns
+            return {"classes": {column: name for column, name in block["classes"].items() if name in manifest.classes}}
+        return {"classes": {labels.source_name(label): labels.shown_name(label) for label in manifest.classes}}
     if "findings" in block:
-        return {"findings": {name: name for name in block["findings"]}}
+        return {}  # as the columns are named
     if block.get("allow_missing"):  # other images may have other findings
         return {}
     return {"findings": {labels.source_name(name): name for name in manifest.findings}}
@@ -165,6 +167,8 @@ def _layout(tree: Tree) -> tuple[dict[str, Any], list[str], list[str]]:
     images = pd.concat([_images(table) for table in read], ignore_index=True)
     others = columns.drop(columns=form.columns)
     keys = _columns(others, images)
+    if not {"group_column", "group_pattern"} & set(keys):
+        notes += _possible_patients(others, images, keys)
     if splits:
         keys.pop("split_column", None)
     elif "split_column" not in keys:
@@ -254,6 +258,23 @@ def _columns(columns: pd.DataFrame, images: pd.Series) -> dict[str, Any]:
     if subgroups := named(columns, SUBGROUPS):
         keys["metadata"] = subgroups
     return keys
+
+
+def _possible_patients(columns: pd.DataFrame, images: pd.Series, keys: dict[str, Any]) -> list[str]:
+    """Return a sentence on the columns that may identify patients of several images, such as ID in ODIR, if any."""
+    taken = [name for value in keys.values() for name in ([value] if isinstance(value, str) else value)]
+    possible = []
+    for name in columns.drop(columns=[name for name in taken if name in columns]):
+        cells = columns[name][~spelling.is_not_told(columns[name])]
+        images_of = images[cells.index].groupby(cells).nunique()
+        if _IDENTIFIES & set(layouts.words_of(name)) and len(images_of) > 2 and (images_of > 1).any():
+            possible.append(name)
+    if not possible:
+        return []
+    return [
+        f"No column is known to hold the patient, who may then be in two splits: if {' or '.join(possible)} does, set "
+        "group_column."
+    ]
 
 
 def _exams(columns: pd.DataFrame, images: pd.Series, groups: Sequence[str]) -> dict[str, Any]:
