@@ -143,7 +143,10 @@ def test_few_images_are_no_patients_where_the_source_names_none(session, ward, c
     manifest = replace(ward.with_frame(frame), facts={**ward.facts, "grouped": named, "names_groups": named})
     _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
     sections.show_test_report(session, manifest, "small", test)
-    assert f"Fewer than 10 {'patients' if named else 'images'} have: {NAMES[0]} (" in capsys.readouterr().out
+    assert (
+        f"Fewer than 10 {'patients' if named else 'images'} have these findings: {NAMES[0]} ("
+        in capsys.readouterr().out
+    )
 
 
 def test_exams_of_classes_are_compared_with_images(session, capsys):

@@ -37,8 +37,8 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
 
     Returns:
         For classes the table as it is. For findings `label` is one finding: an image of several has several rows, which
-        keep its index. An image without one has "no finding" where all are absent, "partly labelled" where some are, and
-        "not labelled" where nothing is known; the last two are listed where the dataset has such images.
+        keep its index. An image without one has "no finding" where all are absent, "partly labelled" where some are,
+        and "not labelled" where nothing is known; the last two are listed where the dataset has such images.
     """
     table = manifest.frame if table is None else table
     if manifest.classes:

@@ -41,9 +41,7 @@ def _show_findings(session: Session, manifest: Manifest, images: pd.Series) -> N
     session.figure("findings", plots.label_states(stated), "Present, uncertain, absent and missing labels by finding")
     several = counts.findings_per_image(manifest)
     session.table("findings_per_image", several, "Images by the number of findings known to be present")
-    session.figure(
-        "findings_per_image", plots.findings_per_image(several), "Number of findings known to be present in an image"
-    )
+    session.figure("findings_per_image", plots.findings_per_image(several), "Findings known to be present in an image")
     together = counts.co_occurrence(manifest)
     session.table("co_occurrence", together, "Share of the images with a finding (row) that have another one (column)")
     session.figure("co_occurrence", plots.co_occurrence(together, images), "Findings that occur together")
