@@ -99,6 +99,7 @@ UNNAMED = {
     "two extensions": (["0.jpg", "0.bmp", "1.jpg"], "1,x\n0,y\n", "row 3: 2 different images have the name"),
     "two folders": (["a/0.png", "b/0.png"], "0.png,x\n", "row 2: 2 different images have the name"),
     "the same file elsewhere": (["im/0.png"], "/home/me/train/0.png,x\n", "in another folder: correct the folder in"),
+    "numbers that Excel wrote": (["1.png", "2.png"], "1.0,x\n2.0,y\n", "a file of that number is there: write 1 into"),
     "zeros that Excel removed": (["000.png", "001.png"], "0,x\n1,y\n", "with other leading zeros: write them"),
     "no name": (["0.png", "1.png"], "0.png,x\n,y\n", "row 3 has no image"),
 }  # fmt: skip

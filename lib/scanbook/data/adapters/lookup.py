@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scanbook.data.adapters import spelling
 from scanbook.data.adapters.listing import EXTENSIONS, Tree, is_within
 
 _PICTURES = EXTENSIONS | {".gif", ".avif", ".heic", ".jp2", ".ppm", ".pgm", ".nii", ".npy", ".svg"}
@@ -95,8 +96,8 @@ class ImageIndex:
     def resembles(self, name: str) -> bool:
         """Return whether an image has a name, whatever its folder, its extension and its leading zeros."""
         key = _key(os.path.basename(name))
-        stem = _without_extension(key)
-        return key in self._names or stem in self._stems or (stem.isdecimal() and stem.lstrip("0") in self._numbers)
+        stem, number = _without_extension(key), spelling.without_zeros(key)
+        return key in self._names or bool({stem, number} & self._stems.keys()) or self._is_number(stem)
 
     def is_named_by(self, names: Sequence[str]) -> bool:
         """Return whether some names are those of all images."""
@@ -104,7 +105,8 @@ class ImageIndex:
 
     def advice(self, name: str) -> str:
         """Return what to do about a name that `find` does not find."""
-        stem = _without_extension(_key(os.path.basename(name)))
+        key = _key(os.path.basename(name))
+        stem, number = _without_extension(key), spelling.without_zeros(key)
         near = self._stems.get(stem, [])
         extensions = sorted({os.path.splitext(path)[1] for path in near})
         if os.path.splitext(name)[1].lower() in ("", *(extension.lower() for extension in extensions)) and near:
@@ -114,9 +116,15 @@ class ImageIndex:
             )
         if near:
             return f"a file of that name is there as {', '.join(extensions)}: correct the extension in the table"
-        if stem.isdecimal() and stem.lstrip("0") in self._numbers:
+        if number != key and number in self._stems:
+            return f"a file of that number is there: write {number} into the table"
+        if self._is_number(stem):
             return "a file of that number is there with other leading zeros: write them into the table"
         return "add them, or remove their rows"
+
+    def _is_number(self, stem: str) -> bool:
+        """Return whether an image has a number, with other leading zeros."""
+        return stem.isdecimal() and stem.lstrip("0") in self._numbers
 
     @cached_property
     def _numbers(self) -> set[str]:
