@@ -191,11 +191,11 @@ def _paths(rows: Rows, chosen: pd.Index, index: ImageIndex, layout: TableData, r
     absent = counts == 0
     if absent.any() and (absent.all() or not layout.allow_missing):
         row = counts.index[absent][0]
+        folders = f"in {', '.join(layout.image_folders)} " if layout.image_folders != ["."] else ""
         partly = ", or set allow_missing in the study where only some are unpacked" if not absent.all() else ""
         raise DataError(
             f"{rows.tables[row]} names {int(absent.sum())} images that are in no image folder, the first in row "
-            f"{rows.numbers[row]}; expected them in "
-            f"{', '.join(layout.image_folders)} below {root}; {index.advice(names[row])}{partly}"
+            f"{rows.numbers[row]}; expected them {folders}below {root}; {index.advice(names[row])}{partly}"
         )
     if (counts > 1).any():
         row = counts.index[counts > 1][0]
