@@ -117,7 +117,7 @@ def test_a_partly_unpacked_dataset_runs_on_what_is_there(tmp_path: Path) -> None
     assert manifest.facts["partial"]
     assert "Hernia" not in manifest.findings and finding_column("Hernia") not in manifest.frame
     assert "'Hernia' is present in 0, absent in 6 of 6 images" in note(manifest, "runs without Hernia")
-    # a prevalence of a finding that is left out stops nothing, so that the few patients are refused; a wrong name does
+    # a prevalence of an excluded finding stops nothing, so that the few patients are refused; a wrong name does
     for name, problem in (("Hernia", "come in 2 groups"), ("Hernai", "Hernai")):
         given = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"prevalence": {name: 0.1}})})
         with pytest.raises(DataError, match=problem):

@@ -14,7 +14,7 @@ from helpers import findings as wards
 from helpers import planted
 from scanbook import bundle, export
 from scanbook.benchmark import client
-from scanbook.bundle.answering import thresholds
+from scanbook.bundle.answering import find_thresholds
 from scanbook.data import images
 from scanbook.data.manifest import EXAM, TEST, TRAIN, VALIDATION
 from scanbook.evaluation import Calibration
@@ -103,7 +103,7 @@ def test_notebook_bundle_and_service_agree(written, ward) -> None:
     for file in files:
         replies += service.post("/predict", data=file, content_type="image/png").get_json()["predictions"]
     over_http = client.probabilities(replies)
-    table = formats.parity_table(expected, {"HTTP": over_http}, thresholds(written.operating_points))
+    table = formats.parity_table(expected, {"HTTP": over_http}, find_thresholds(written.operating_points))
     assert table["agrees"].all() and table["same answers"].iloc[0] == f"{3 * len(rows)} of {3 * len(rows)}"
     assert np.abs(over_http - expected).max() < 1e-5
     points = written.operating_points

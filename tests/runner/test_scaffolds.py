@@ -357,9 +357,7 @@ def test_several_findings_in_one_cell(
 def test_a_class_may_hold_a_comma(
     cells: list[str], separator: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = table_folder(tmp_path / "images", "label")
-    table = pd.read_csv(images / "images.csv").assign(label=cells * 2)
-    table.to_csv(images / "images.csv", index=False)
+    images = table_folder(tmp_path / "images", Diagnosis=cells * 2)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     assert written().get("label_separator", "") == separator
     manifest = adapters.load(config.load("mine", data=str(images)))
@@ -372,9 +370,8 @@ def test_cells_that_may_name_several_findings_are_told(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A finding that never stands alone: the commas may be part of a name."""
-    images = table_folder(tmp_path / "images", "diagnosis")
     cells = ["effusion, hernia", "Effusion", "edema", "Normal"] * 3
-    pd.read_csv(images / "images.csv").assign(diagnosis=cells).to_csv(images / "images.csv", index=False)
+    images = table_folder(tmp_path / "images", "diagnosis", diagnosis=cells)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     out = capsys.readouterr().out
     assert "'effusion, hernia' in diagnosis counts as one class: if it names several findings, set label_sep" in out
@@ -483,9 +480,7 @@ def test_rows_that_may_be_of_classes_are_told(
 def test_none_in_a_column_of_findings_is_no_finding(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = table_folder(tmp_path / "images", "Findings")
-    cells = ["Edema;Mass", "Mass", "Edema", "None"] * 3
-    pd.read_csv(images / "images.csv").assign(Findings=cells).to_csv(images / "images.csv", index=False)
+    images = table_folder(tmp_path / "images", "Findings", Findings=["Edema;Mass", "Mass", "Edema", "None"] * 3)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     assert "No cell of" not in capsys.readouterr().out
     assert written()["no_finding"] == "None" and written()["label_separator"] == ";"
@@ -516,8 +511,9 @@ def test_a_single_column_of_0_and_1_is_no_finding_unless_its_name_says_so(
 ) -> None:
     images = table_folder(tmp_path / "images", "note", urgent=[0, 1] * 6)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 1
-    said = one_line(capsys)
-    assert "no column is known to hold their class or findings" in said and "findings as 1 and 0 or yes and no" in said
+    message = one_line(capsys)
+    assert "no column is known to hold their class or findings" in message
+    assert "findings as 1 and 0 or yes and no" in message
 
 
 @pytest.mark.parametrize(
@@ -546,9 +542,9 @@ def test_exams_of_several_images(
     adapters.load(config.load("mine", data=str(images)))
 
 
-@pytest.mark.parametrize(("name", "told"), [("ID", True), ("Case No", True), ("device", False), ("patient", False)])
+@pytest.mark.parametrize(("name", "named"), [("ID", True), ("Case No", True), ("device", False), ("patient", False)])
 def test_a_column_that_may_hold_patients_is_told(
-    name: str, told: bool, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, named: bool, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As ODIR's ID, which both eyes of a patient have: without it one is in train and one in test."""
     images = table_folder(tmp_path / "images", "label")
@@ -556,7 +552,7 @@ def test_a_column_that_may_hold_patients_is_told(
     table.to_csv(images / "images.csv", index=False)
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
     says = f"No column is known to hold the patient, who may then be in two splits: if {name} does, set group_column."
-    assert (says in capsys.readouterr().out) == told and ("group_column" in written()) == (name == "patient")
+    assert (says in capsys.readouterr().out) == named and ("group_column" in written()) == (name == "patient")
 
 
 @pytest.mark.parametrize("name", ["", "My", "a b", "../x", "1st", "all", "bench"])

@@ -315,9 +315,9 @@ def test_findings_are_looked_for_and_classes_told_apart(client, colours, languag
     pages = [
         BeautifulSoup(app.get(f"/?lang={language}").text, "html.parser") for app in (client, colours.test_client())
     ]
-    found, told = pages
-    assert words(found.select("#send")[0]) == button and found.form["data-busy"] == busy
-    assert words(told.select("#send")[0]) != button and told.form["data-busy"] != busy
+    of_findings, of_classes = pages
+    assert words(of_findings.select("#send")[0]) == button and of_findings.form["data-busy"] == busy
+    assert words(of_classes.select("#send")[0]) != button and of_classes.form["data-busy"] != busy
 
 
 def test_findings_that_are_absent_are_folded_away_and_maps_are_bounded(fourteen) -> None:

@@ -136,7 +136,7 @@ def compare_engines(
     y = manifest.label_values(VALIDATION) if manifest.findings else manifest.y[manifest.rows(VALIDATION)]
     reference = next(iter(logits.values()))
     baseline = manifest.predictions(VALIDATION, reference)
-    options = {"metric": metric, "rounds": study.bootstrap_rounds, "seed": study.seed, "every_class": False}
+    options = {"metric": metric, **study.resamples, "every_class": False}
     rows = {}
     for (engine, precision), values in logits.items():
         refused = engines.rejection_reason(precision, reference, values, y)

@@ -71,14 +71,14 @@ def find_answers(points: Mapping[str, Mapping[str, Any]], probabilities: np.ndar
         points: Operating point of each finding, in their order: `threshold`, `margin`.
         probabilities: Calibrated, `(n, k)`.
     """
-    cuts, margins = thresholds(points), np.array([point["margin"] for point in points.values()])
+    cuts, margins = find_thresholds(points), np.array([point["margin"] for point in points.values()])
     p, cut = (np.clip(np.asarray(values, np.float64), _LEAST, 1 - _LEAST) for values in (probabilities, cuts))
     near = np.abs(np.log(p / (1 - p)) - np.log(cut / (1 - cut))) < margins
     answers = np.where(np.asarray(probabilities, np.float64) >= cuts, PRESENT, ABSENT)
     return np.where(near | np.isnan(cuts), NOT_SURE, answers)
 
 
-def thresholds(points: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
+def find_thresholds(points: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
     """Return the thresholds of findings, float64 `(k,)`, NaN for none, from their operating points."""
     return np.array([np.nan if point["threshold"] is None else point["threshold"] for point in points.values()], float)
 

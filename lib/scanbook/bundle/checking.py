@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from scanbook.bundle.answering import comparable_logits, find_answers, log_odds, thresholds
+from scanbook.bundle.answering import comparable_logits, find_answers, find_thresholds, log_odds
 from scanbook.bundle.description import REMEDY, Bundle, export_command, list_files, load
 from scanbook.data import images
 from scanbook.errors import BundleError, ImageError
@@ -211,7 +211,7 @@ def _is_clear(bundle: Bundle, precision: str, probabilities: np.ndarray) -> np.n
     margin = 2 * TOLERANCES[precision] * logits.std()
     if bundle.findings:
         points = bundle.operating_points
-        distance = np.abs(log_odds(probabilities) - log_odds(thresholds(points)))
+        distance = np.abs(log_odds(probabilities) - log_odds(find_thresholds(points)))
         # a finding without a threshold has one answer, "not sure"
         return ~(np.abs(distance - [point["margin"] for point in points.values()]) <= margin)
     second, first = np.sort(logits, axis=1)[:, -2:].T

@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scanbook.data.manifest import (
-    NO_FINDING,
-    NOT_LABELLED,
-    PARTLY_LABELLED,
-    SPLITS,
-    TRAIN,
-    UNCERTAIN,
-    Manifest,
-    states_of,
-)
+from scanbook.data.manifest import SPLITS, TRAIN, UNCERTAIN, WITHOUT_FINDING, Manifest, states_of, without_finding
 from scanbook.data.presence import notes
-from scanbook.evaluation import Labels
 
 _COUNTS_AS = {"ignore": "missing", "positive": "present", "negative": "absent"}
 _UNEVEN = 1.5
@@ -44,20 +34,13 @@ def by_label(manifest: Manifest, table: pd.DataFrame | None = None) -> tuple[pd.
     if manifest.classes:
         return table, list(manifest.classes)
     labels = manifest.labels_of(table["image_id"])
-    rows, columns = np.nonzero(np.column_stack([labels.present, _without(labels)]))
+    rows, columns = np.nonzero(np.column_stack([labels.present, without_finding(labels.values)]))
     # a source may call a finding so
-    words = (NO_FINDING, PARTLY_LABELLED, NOT_LABELLED)
-    others = [f"{name} (any)" if name in manifest.findings else name for name in words]
-    occurs = _without(manifest.labels).any(axis=0)
-    listed = [*manifest.findings, others[0], *np.array(others[1:], object)[occurs[1:]]]
-    return table.iloc[rows].assign(label=np.array([*manifest.findings, *others], object)[columns]), listed
-
-
-def _without(labels: Labels) -> np.ndarray:
-    """Return which images without a present finding have all findings absent, some, or none labelled, bool `(n, 3)`."""
-    known, without = labels.labelled.sum(axis=1), ~labels.present.any(axis=1)
-    every = known == len(labels.names)
-    return np.column_stack([without & every, without & (known > 0) & ~every, known == 0])
+    others = [f"{name} (any)" if name in manifest.findings else name for name in WITHOUT_FINDING]
+    occurs = without_finding(manifest.labels.values).any(axis=0)
+    listed = [name for name, some in zip(others, occurs, strict=True) if some or name == others[0]]
+    names = np.array([*manifest.findings, *others], object)
+    return table.iloc[rows].assign(label=names[columns]), [*manifest.findings, *listed]
 
 
 def image_counts(manifest: Manifest) -> pd.DataFrame:

@@ -27,8 +27,9 @@ EXAM = "exam"
 """Column of the exam of each image, where the study names one."""
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 """What a source states of a finding; NaN where it is not labelled."""
-NO_FINDING, PARTLY_LABELLED, NOT_LABELLED = "no finding", "partly labelled", "not labelled"
-"""Labels in words of images without a finding known to be present: all are absent, some are, or nothing is known."""
+NO_FINDING = "no finding"
+WITHOUT_FINDING = (NO_FINDING, "partly labelled", "not labelled")
+"""Labels in words of images without a finding known to be present, as `without_finding` tells them apart."""
 _OWN = {*COLUMNS, EXAM, "folder"}
 _FINDING = "finding: "
 
@@ -50,16 +51,26 @@ def states_of(stated: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def label_text(stated: np.ndarray, findings: Sequence[str]) -> list[str]:
-    """Return the labels of images in words: the findings present, or one of the three names for none.
+    """Return the labels of images in words: the findings present, or one of `WITHOUT_FINDING`.
 
     Args:
         stated: Float `(n, k)`: 1 present, 0 absent, -1 uncertain, NaN not labelled.
         findings: k names.
     """
-    present, absent = stated == PRESENT, (stated == ABSENT).sum(axis=1)
-    names = np.array(findings, object)
-    without = np.select([absent == len(names), absent > 0], [NO_FINDING, PARTLY_LABELLED], NOT_LABELLED)
-    return [", ".join(names[row]) if row.any() else other for row, other in zip(present, without.tolist(), strict=True)]
+    names, others = np.array(findings, object), np.array(WITHOUT_FINDING, object)
+    rows = zip(stated == PRESENT, others[without_finding(stated).argmax(axis=1)], strict=True)
+    return [", ".join(names[present]) if present.any() else other for present, other in rows]
+
+
+def without_finding(values: np.ndarray) -> np.ndarray:
+    """Return which images without a present finding have all findings absent, some, or none labelled, bool `(n, 3)`.
+
+    Args:
+        values: Labels, float `(n, k)`, or what the source states, of which an uncertain label counts as missing.
+    """
+    present, absent = (values == PRESENT).any(axis=1), (values == ABSENT).sum(axis=1)
+    every = absent == values.shape[1]
+    return np.column_stack([every, ~present & ~every & (absent > 0), ~present & (absent == 0)])
 
 
 @dataclass(frozen=True)

@@ -311,7 +311,7 @@ def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool
 def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int, part: str = "fold") -> None:
     unique = len(set(groups))
     if unique < needed:
-        advice = "lower the folds of splits in the study" if part == "fold" else "add images of others"
+        advice = "lower the folds of splits in the study" if part == "fold" else "add images of further groups"
         raise DataError(
             f"dataset {manifest.name}: its images come in {unique} groups (patients or lesions); expected at least "
             f"{needed}, one per {part}; correct the source's groups, or {advice}"

@@ -179,7 +179,7 @@ def _write(
             saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
             options = {"name": model.name, "logits": logits, "folder": work, "calibration": calibration}
-            thresholds = answering.thresholds(more["operating_points"]) if manifest.findings else None
+            thresholds = answering.find_thresholds(more["operating_points"]) if manifest.findings else None
             saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(
             folder,

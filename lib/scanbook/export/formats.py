@@ -182,9 +182,7 @@ def _measure_int8(
     if not np.isfinite(int8_logits).all():
         return {}, reason
     int8, reference = (manifest.predictions(VALIDATION, values) for values in (int8_logits, logits))
-    change = evaluation.paired_difference(
-        int8, reference, "accuracy", study.bootstrap_rounds, study.seed, every_class=False
-    )
+    change = evaluation.paired_difference(int8, reference, "accuracy", **study.resamples, every_class=False)
     figures = {
         "images": len(rows),
         "accuracy": float(int8.correct.mean()),
@@ -244,9 +242,7 @@ def _measure_int8_findings(
     area, reference = (
         evaluation.METRICS["auroc"].point(model.y_true, model.probabilities) for model in (int8, expected)
     )
-    change = evaluation.paired_difference(
-        int8, expected, "auroc", study.bootstrap_rounds, study.seed, every_class=False
-    )
+    change = evaluation.paired_difference(int8, expected, "auroc", **study.resamples, every_class=False)
     answers = (_right(model.probabilities, expected.y_true, thresholds) for model in (int8, expected))
     right, expected_right = (float(values.mean()) if len(values) else 1.0 for values in answers)
     figures = {

@@ -94,10 +94,10 @@ class ImageIndex:
         return images.map(lambda paths: paths[:1] if len(paths) > 1 and _identical(paths) else paths)
 
     def resembles(self, name: str) -> bool:
-        """Return whether an image has a name, whatever its folder, its extension and its leading zeros."""
+        """Return whether an image has a name, whatever its folder, its extension and its zeros."""
         key = _key(os.path.basename(name))
         stem, number = _without_extension(key), spelling.without_zeros(key)
-        return key in self._names or bool({stem, number} & self._stems.keys()) or self._is_number(stem)
+        return key in self._names or bool({stem, number} & self._stems.keys()) or self._has_number(stem)
 
     def is_named_by(self, names: Sequence[str]) -> bool:
         """Return whether some names are those of all images."""
@@ -118,12 +118,12 @@ class ImageIndex:
             return f"a file of that name is there as {', '.join(extensions)}: correct the extension in the table"
         if number != key and number in self._stems:
             return f"a file of that number is there: write {number} into the table"
-        if self._is_number(stem):
+        if self._has_number(stem):
             return "a file of that number is there with other leading zeros: write them into the table"
         return "add them, or remove their rows"
 
-    def _is_number(self, stem: str) -> bool:
-        """Return whether an image has a number, with other leading zeros."""
+    def _has_number(self, stem: str) -> bool:
+        """Return whether an image is called by a number, with other leading zeros."""
         return stem.isdecimal() and stem.lstrip("0") in self._numbers
 
     @cached_property

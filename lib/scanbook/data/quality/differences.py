@@ -30,6 +30,8 @@ _SURE = 0.01
 """Corrected p below which a property is said to reveal a class or finding."""
 NONE_REVEALS = f"no AUC of {REVEALING_AUC} or more with a corrected p below {_SURE}"
 """What the rows of a table of differences are like where no property reveals a class or finding."""
+PERHAPS_SHORTCUT = "Where that is not the disease, it is a shortcut."
+"""What it means that a property reveals a class or finding."""
 GREY = 4.0
 """Saturation (0 to 255) up to which an image counts as grey: recompression leaves a trace of colour."""
 TINT_DEVIATIONS = 5.0
@@ -121,7 +123,7 @@ def difference_sentences(table: pd.DataFrame, manifest: Manifest | None = None) 
         + (
             "A tinted class is a shortcut, unless the colour is the disease's own: a network learns the tint."
             if "tint" in PROPERTIES[name]
-            else "Where that is not the disease, it is a shortcut."
+            else PERHAPS_SHORTCUT
         )
         for name, row in revealing(table).sort_values("auc", ascending=False).iterrows()
     ]

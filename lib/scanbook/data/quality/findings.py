@@ -17,6 +17,7 @@ from scanbook.data import stratification
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.quality.differences import (
     NONE_REVEALS,
+    PERHAPS_SHORTCUT,
     PROPERTIES,
     compare_tints,
     difference_sentences,
@@ -35,8 +36,8 @@ from scanbook.data.quality.shortcuts import (
     ROUNDS,
     VIEWS,
     encode,
+    explain_view,
     image_features,
-    meaning,
     sample_images,
     shortcut_sentences,
     shortcuts,
@@ -173,9 +174,8 @@ def _describe_differences(table: pd.DataFrame) -> list[str]:
     if rows_of_findings.empty:
         none = f"No finding can be told by one of these properties alone ({NONE_REVEALS})."
         return [none] if len(table) else []
-    meaning = "Where that is not the disease, it is a shortcut."
     return [
-        f"{finding} can be told by {', '.join(_describe_row(row) for _, row in rows.iterrows())}. {meaning}"
+        f"{finding} can be told by {', '.join(_describe_row(row) for _, row in rows.iterrows())}. {PERHAPS_SHORTCUT}"
         for finding, rows in rows_of_findings.groupby(level=0, sort=False)
     ]
 
@@ -200,7 +200,7 @@ def _describe_shortcuts(table: pd.DataFrame) -> list[str]:
     for view, rows in above.groupby("seen", sort=False):
         named = [f"{name} with an AUC of {_area_text(row)}" for name, row in rows.iterrows()]
         more = f" and {len(named) - 5} other findings" if len(named) > 5 else ""
-        paragraphs.append(f"A model that sees {view} alone predicts {', '.join(named[:5])}{more}. {meaning(view)}")
+        paragraphs.append(f"A model that sees {view} alone predicts {', '.join(named[:5])}{more}. {explain_view(view)}")
     return paragraphs
 
 

@@ -83,14 +83,14 @@ def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) ->
         return "\n\n".join([none, *([small] if small else [])])
     paragraphs = [
         f"A model that sees {name} alone predicts the class with an AUC of {row['auc']:.2f} ({row['low']:.2f} to "
-        f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). {meaning(name)}"
+        f"{row['high']:.2f}), {row['class']} best ({row['class_auc']:.2f}). {explain_view(name)}"
         for name, row in table[table["above chance"]].sort_values("auc", ascending=False).iterrows()
     ]
     none = "No model that sees size, format, file name, light or colour alone does better than chance."
     return "\n\n".join([*(paragraphs or [none]), *([small] if small else [])])
 
 
-def meaning(view: str) -> str:
+def explain_view(view: str) -> str:
     """Return what it means where a model of one of `VIEWS` is better than chance."""
     if view in _FROM_PIXELS:
         return "Part of that may be the disease, and part how the images were taken."

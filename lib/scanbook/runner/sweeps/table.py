@@ -85,7 +85,7 @@ def standings(study: Study, results: Sequence[Result]) -> list[Standing]:
         seconds = [result.facts["seconds"] for result in members]
         unordered.append(Standing(configuration, members[0].facts["network"], values, seconds))
     ordered = sorted(unordered, key=lambda standing: -np.nan_to_num(standing.mean(names[0]), nan=-np.inf))
-    options = {"metric": names[0], "rounds": study.bootstrap_rounds, "seed": study.seed}
+    options = {"metric": names[0], **study.resamples}
     for place, standing in enumerate(ordered[1:], 1):
         pair = [[result.validation for result in groups[each.configuration]] for each in (ordered[0], standing)]
         ordered[place] = replace(standing, behind=difference_over_seeds(*pair, **options))
