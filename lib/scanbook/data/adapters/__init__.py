@@ -86,20 +86,22 @@ def _sample(manifest: Manifest, study: Study) -> Manifest:
     """
     frame = manifest.frame
     order = np.random.default_rng(study.seed).permutation(len(frame))
-    shuffled = frame.iloc[order]
-    groups: set[str] = set()
-    earlier: set[str] = set()  # groups with images of the classes before, which have their share
+    group, split = (pd.factorize(frame[column], sort=True)[0][order] for column in ("group", "split"))
+    sampled = np.zeros(group.max() + 1, bool)
+    earlier = sampled.copy()  # groups with images of the classes before, which have their share
     for chosen, quota in _strata(manifest, study):
-        count = int(chosen.sum())
-        for _, rows in shuffled[chosen[order]].groupby("split", sort=True):
-            taken = rows["group"].isin(groups)
+        count, own = int(chosen.sum()), chosen[order]
+        for part in np.unique(split[own]):
+            rows = group[own & (split == part)]
+            taken = sampled[rows]
             share = math.ceil(quota * len(rows) / count) - int(taken.sum())
-            rest = rows[~taken].iloc[np.argsort(rows.loc[~taken, "group"].isin(earlier), kind="stable")]
-            sizes = rest.groupby("group", sort=False).size().cumsum()
-            fewest = max(0, 2 - rows.loc[taken, "group"].nunique())
-            groups |= set(sizes.index[: max(fewest, int((sizes <= share).sum()))])
-        earlier |= set(frame.loc[chosen, "group"])
-    return manifest.with_frame(frame[frame["group"].isin(groups)])
+            rest = rows[~taken]
+            codes, groups = pd.factorize(rest[np.argsort(earlier[rest], kind="stable")])
+            sizes = np.bincount(codes).cumsum()
+            fewest = max(0, 2 - len(np.unique(rows[taken])))
+            sampled[groups[: max(fewest, int((sizes <= share).sum()))]] = True
+        earlier[group[own]] = True
+    return manifest.with_frame(frame.iloc[np.sort(order[sampled[group]])])
 
 
 def _strata(manifest: Manifest, study: Study) -> Iterator[tuple[np.ndarray, float]]:
