@@ -14,11 +14,11 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(shell getconf _NPROCE
 LAUNCH =
 # interpreter to set up with (default: the first suitable one found)
 PYTHON =
-# folder of an exported model to serve (default: that of STUDY and PROFILE)
+# folder of an exported model to serve (default: that of STUDY and PROFILE), or to validate
 BUNDLE =
 # port to serve on (default: SCANBOOK_PORT, else 8080)
 PORT =
-# name of a new notebook, such as NAME=08_my_question
+# name of a new notebook, such as NAME=10_my_question
 NAME =
 # rows of the benchmark, such as ROWS=http,decode (default: all but streaming)
 ROWS =
@@ -43,7 +43,7 @@ KEEP_MEMORY = export MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX:-1}" \
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store" && $(KEEP_MEMORY)
 
-.PHONY: help setup reports sweep status test check check-cluster bench lab new-notebook serve lint docs clean pretrain lock
+.PHONY: help setup reports validate sweep status test check check-cluster bench lab new-notebook serve lint docs clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -75,6 +75,9 @@ INSTALL = { $(PIP) install --quiet "uv>=0.5" && \
 reports: setup ## run every notebook whose report is stale, into reports/index.html
 	@exec $(SCANBOOK) reports $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
 
+validate: setup ## run a bundle (BUNDLE=path) on the images of STUDY, or a study's model on the other source that it names
+	@exec $(SCANBOOK) validate $(WHICH) --data "$(DATA)" --set "$(SET)" --bundle "$(BUNDLE)"
+
 sweep: setup ## train a study's grid of backbones, policies and seeds, one run for each network
 	@exec $(SCANBOOK) sweep $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
 
@@ -98,7 +101,7 @@ lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/python -m ipykernel install --sys-prefix >/dev/null && $(KEEP_MEMORY) && \
 	JUPYTER_PATH="$(CURDIR)/$(ENV)/share/jupyter:$$JUPYTER_PATH" exec $(BIN)/python -m jupyterlab notebooks
 
-new-notebook: setup ## write a notebook to go on from, such as NAME=08_my_question
+new-notebook: setup ## write a notebook to go on from, such as NAME=10_my_question
 	@$(SCANBOOK) new-notebook "$(NAME)"
 
 serve: setup ## serve an exported model at http://127.0.0.1:8080

@@ -30,7 +30,8 @@ ENVIRONMENTS = [
 # each part of the library imports only from those before it; the command line is on top
 FLOW = (
     *("errors", "runtime", "registry", "store", "config", "evaluation", "data", "augmentation", "models"),
-    *("training", "segmentation", "inspection", "bundle", "serving", "export", "benchmark", "reporting", "runner"),
+    *("training", "segmentation", "inspection", "bundle", "serving", "export", "external", "benchmark", "reporting"),
+    "runner",
 )
 FILES = {"errors", "registry", "augmentation", "cli"}
 """Modules at the top of the package; everything else is a folder."""
@@ -201,7 +202,7 @@ def cycle(edges: dict[str, set[str]]) -> tuple[str, ...]:
 
 
 def test_imports_go_one_way() -> None:
-    assert len(FLOW) <= 18
+    assert len(FLOW) <= 19
     paths = [path for path in PACKAGE.rglob("*.py") if folder_of(path) not in ("__init__", "cli")]
     assert len(paths) > 100
     for path in paths:

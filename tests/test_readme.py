@@ -440,7 +440,7 @@ def test_the_other_commands_of_a_clone(clone: Clone) -> None:
 def test_a_notebook_is_added(clone: Clone) -> None:
     for command in commands("test_a_notebook_is_added"):
         clone.run(command)
-    made = clone.folder / "notebooks" / "08_my_question.ipynb"
+    made = clone.folder / "notebooks" / "10_my_question.ipynb"
     recorded = Path(clone.environment["SCANBOOK_REPORTS"]) / "synthetic" / "smoke" / made.stem
     assert json.loads((recorded / "metrics.json").read_text())["results"]["headline"]
 

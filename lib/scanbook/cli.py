@@ -52,7 +52,7 @@ def _planned(options: argparse.Namespace) -> list[Batch]:
 
     batches = _batches(options)
     for batch in batches:
-        check_data(batch.study)
+        freshness.check_sources(batch.study)
     if options.data == KAGGLE:  # the data that were just downloaded count
         batches = _batches(options)
     for batch in batches:
@@ -80,6 +80,12 @@ def _run(options: argparse.Namespace) -> None:
     from scanbook.runner import execute
 
     execute.run(Batch(study, options.set), options.notebook, options.if_stale)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from scanbook.runner import validating
+
+    validating.run(_load(options), options.set, options.bundle)
 
 
 def _cache(options: argparse.Namespace) -> None:
@@ -233,7 +239,7 @@ def _latency(options: argparse.Namespace) -> None:
     latency.run(target, plan, Path(options.output) if options.output else None)
 
 
-_COMPUTE = (_reports, _run, _export, _train, _sweep)
+_COMPUTE = (_reports, _run, _validate, _export, _train, _sweep)
 """Subcommands that need Keras."""
 _Option = tuple[str, dict[str, Any]]
 """Name of an option or argument, and what argparse takes for it."""
@@ -269,6 +275,10 @@ _COMMANDS = {
         _option("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),
         _flag("--if-stale", "leave a fresh report alone"),
     ),
+    "validate": (
+        *(_validate, "validate a bundle, or a study's model, on images of another source", *_ONE),
+        _option("--bundle", "its folder; the study's images are then the other source"),
+    ),
     "cache": (
         *(_cache, "list what the store holds, and make it smaller"),
         _flag("--prune", "remove what was used longest ago, down to the limit"),
@@ -284,7 +294,7 @@ _COMMANDS = {
     ),
     "new-notebook": (
         *(_new_notebook, "write a notebook to start from"),
-        _option("name", "a number and words, such as 08_my_question"),
+        _option("name", "a number and words, such as 10_my_question"),
     ),
     "new-study": (
         *(_new_study, "write a study of a folder of images"),

@@ -1,4 +1,4 @@
-"""Small projects: seven notebooks that import no heavy package, with a study to run them on."""
+"""Small projects: eight notebooks that import no heavy package, with a study to run them on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make_project(folder: Path) -> Path:
     """A project in a folder."""
     studies = folder / "notebooks" / "studies"
     studies.mkdir(parents=True)
-    for name in ("synthetic", "folder"):
+    for name in ("synthetic", "synthetic_hospital", "folder"):
         (studies / f"{name}.yaml").write_text((ROOT / "notebooks" / "studies" / f"{name}.yaml").read_text())
     for name in suite.NOTEBOOKS:
         write_notebook(folder, name, RECORD.format(name=name))

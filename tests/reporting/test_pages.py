@@ -184,9 +184,9 @@ def page(example: Path) -> BeautifulSoup:
 def make(reports_folder: Path, *without: str) -> records.Run:
     """What a whole study recorded, but for some notebooks, and the pages above its reports."""
     folder, of = reports_folder / "planted" / "quick", study_of(profile="quick")
-    for name in suite.NOTEBOOKS:
+    for name, results in RESULTS.items():
         if name not in without:
-            record(folder / name, facts(name, of, RESULTS[name]))
+            record(folder / name, facts(name, of, results))
     (folder / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(folder)
@@ -194,11 +194,11 @@ def make(reports_folder: Path, *without: str) -> records.Run:
 
 def make_whole(reports_folder: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> records.Run:
     """The same with reports in which there is one of everything."""
-    for name in suite.NOTEBOOKS:
+    for name, results in RESULTS.items():
         if name not in without:
             made = Notebook(name, study_of(profile="quick"), monkeypatch)
             fill(made.session)
-            made.write(RESULTS[name])
+            made.write(results)
     (reports_folder / "planted" / "quick" / bundle.SUBFOLDER).mkdir(parents=True, exist_ok=True)
     index.write()
     return records.Run(reports_folder / "planted" / "quick")
@@ -486,7 +486,7 @@ def test_checklists_are_whole_and_name_headings_that_exist() -> None:
             line.lstrip("# ") for cell in suite.cells(name) for line in cell["source"].splitlines() if line[:2] == "##"
         }
         | {"This run"}  # the section at the foot of every report, which no notebook has
-        for name in suite.NOTEBOOKS
+        for name in RESULTS
     }
     counts = {}
     for guideline in checklist.guidelines():

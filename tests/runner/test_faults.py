@@ -211,7 +211,7 @@ def test_ctrl_c_stops_every_kernel(way: str, project: Project) -> None:
     _, errors = process.communicate(timeout=60)
     assert project.processes() == []
     own = [line for line in errors.splitlines() if not line.startswith("make: ")]
-    assert "2 of 7 notebooks to run" in own[-2] and own[-1] == "scanbook: interrupted", own
+    assert "2 of 8 notebooks to run" in own[-2] and own[-1] == "scanbook: interrupted", own
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert not any((place / METRICS).exists() or (place / progress.RUNNING).exists() for place in places)
 

@@ -1,4 +1,4 @@
-"""`make reports`, and what the seven reports must show: of the default study, and of a folder of real images."""
+"""`make reports`, and what its reports must show: of the default study, and of a folder of real images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> No
     style.write_text(f"{style.read_text()}\n.planted {{ color: red; }}\n")
     executed = {path: path.stat().st_mtime_ns for path in (folder / "reports").glob("*/*/*/notebook.ipynb")}
     done = run(*words, folder=folder, PYTHONPATH=str(lib))
-    assert done.returncode == 0 and done.stdout.count("rendered again from its executed notebook") == 7, done.stderr
+    assert done.returncode == 0 and done.stdout.count("rendered again from its executed notebook") == 8, done.stderr
     assert all(".planted" in path.with_name("report.html").read_text() for path in executed)
     assert {path: path.stat().st_mtime_ns for path in executed} == executed, "no notebook was run"
 

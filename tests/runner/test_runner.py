@@ -24,7 +24,7 @@ from scanbook.runtime import machine
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of seven small notebooks, with reports and store of its own."""
+    """A project of eight small notebooks, with reports and store of its own."""
     monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path / "a project")))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
@@ -118,8 +118,8 @@ def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
 def test_the_index_shows_the_key_figure_escaped(whole) -> None:
     page = index.write().read_text()
     assert "answer &lt;42&gt;" in page
-    assert "1 of 7 reports whole" in page
-    assert page.count("– not run") == 6
+    assert "1 of 8 reports whole" in page
+    assert page.count("– not run") == 7
     assert 'href="synthetic/smoke/01_eda/report.html"' in page
 
 
@@ -239,7 +239,7 @@ def test_the_check_is_a_quick_start(project: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
-    assert "synthetic/smoke: 7 missing" in done.stdout
+    assert "synthetic/smoke: 8 missing" in done.stdout
 
 
 def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,8 +57,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_new_notebook_keeps_the_contract_and_the_style(project: Path) -> None:
-    assert cli.main(["new-notebook", "08_my_question"]) == 0
-    path = project / "notebooks" / "08_my_question.ipynb"
+    assert cli.main(["new-notebook", "10_my_question"]) == 0
+    path = project / "notebooks" / "10_my_question.ipynb"
     assert contract.lint([path]) == []
     assert contract.read(path).cells[0].source.startswith("# My question\n")
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
@@ -73,12 +73,12 @@ def test_a_new_notebook_keeps_the_contract_and_the_style(project: Path) -> None:
 
 
 def test_make_names_the_new_notebook(project: Path) -> None:
-    command = ["make", "-n", "-C", str(ROOT), "new-notebook", "NAME=08_my_question"]
+    command = ["make", "-n", "-C", str(ROOT), "new-notebook", "NAME=10_my_question"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert shown.splitlines()[-2 if "Leaving" in shown else -1].endswith('new-notebook "08_my_question"')
+    assert shown.splitlines()[-2 if "Leaving" in shown else -1].endswith('new-notebook "10_my_question"')
 
 
-@pytest.mark.parametrize("name", ["", "my_question", "8_mine", "08_Mine", "08 mine", "../08_mine", "08_mine.ipynb"])
+@pytest.mark.parametrize("name", ["", "my_question", "8_mine", "10_Mine", "10 mine", "../10_mine", "10_mine.ipynb"])
 def test_a_notebook_has_a_number_and_words(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.main(["new-notebook", name]) == 1
     assert f"cannot be named {name!r}" in one_line(capsys)
@@ -86,9 +86,9 @@ def test_a_notebook_has_a_number_and_words(project: Path, capsys: pytest.Capture
 
 
 def test_nothing_is_overwritten(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = project / "notebooks" / "08_mine.ipynb"
+    path = project / "notebooks" / "10_mine.ipynb"
     path.write_text("mine")
-    assert cli.main(["new-notebook", "08_mine"]) == 1
+    assert cli.main(["new-notebook", "10_mine"]) == 1
     assert "exists; choose another name" in one_line(capsys)
     assert path.read_text() == "mine"
     images = class_folders(tmp_path / "images", 2, "a", "b")
@@ -570,13 +570,13 @@ def test_a_new_notebook_runs_on_a_new_study(project: Path, tmp_path: Path, monke
         shutil.copy(path, project / "notebooks")
     images = class_folders(tmp_path / "images", 20, "a", "b")
     assert cli.main(["new-study", "mine", "--data", str(images)]) == 0
-    assert cli.main(["new-notebook", "08_my_question"]) == 0
-    report = execute.run(Batch(config.load("mine", "smoke", str(images))), "08_my_question")
+    assert cli.main(["new-notebook", "10_my_question"]) == 0
+    report = execute.run(Batch(config.load("mine", "smoke", str(images))), "10_my_question")
     assert json.loads(report.with_name("results.json").read_text()) == {"headline": "40 images, 2 classes"}
     assert (report.parent / "tables" / "images.csv").is_file()
 
 
-def test_make_reports_runs_a_new_notebook_after_the_seven(project: Path) -> None:
+def test_make_reports_runs_a_new_notebook_after_the_suite(project: Path) -> None:
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, project / "notebooks")
     for name in ("Untitled", "01_eda-Copy1", "01_eda (1)"):
@@ -585,4 +585,5 @@ def test_make_reports_runs_a_new_notebook_after_the_seven(project: Path) -> None
     assert batch.stale() == list(suite.NOTEBOOKS)
     assert cli.main(["new-notebook", "00_mine"]) == 0
     assert batch.stale() == [*suite.NOTEBOOKS, "00_mine"]
-    assert suite.before("00_mine") >= {"01_eda", "07_export_flask"} and suite.after("07_export_flask") == ["00_mine"]
+    assert suite.before("00_mine") >= {"01_eda", "07_export_flask"}
+    assert suite.after("08_external_validation") == ["00_mine"]

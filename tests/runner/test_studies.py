@@ -79,7 +79,7 @@ STAND_INS = {
     "chestxray14": ("01_eda", "05_fine_tuning", "07_export_flask"),
     "chexpert": ("01_eda", "05_fine_tuning", "07_export_flask"),
 }
-"""Notebooks of each published study; the default study, and class folders of real images, give all seven reports."""
+"""Notebooks of each published study; the default study, and class folders of real images, give all reports."""
 ALONE, REPEATED = "dermnet", "skin11"
 AGAIN = f"{REPEATED} again"
 TRAINS = "05_fine_tuning"

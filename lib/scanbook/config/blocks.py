@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from scanbook import runtime
 from scanbook.config.block import Augmentation, Backbone, Block, Positive, Seed
 from scanbook.config.data import Data, StandIn
+from scanbook.config.external import External
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
@@ -96,6 +97,8 @@ class Study(Block):
     """Contents of the test report."""
     benchmark: Benchmark = Benchmark()
     """Size of the measurements of notebook 06."""
+    external: External = External()
+    """Another source of labelled images, for notebook 08."""
     bootstrap_rounds: Positive = 1000
     """Bootstrap resamples for every interval."""
     seed: Seed = 0
@@ -199,5 +202,5 @@ class Study(Block):
         return {*named, *stand_in, *findings}
 
     def resolved(self) -> dict[str, Any]:
-        """Return all that a result can depend on, as plain JSON: every attribute except the place of the data."""
-        return self.model_dump(mode="json", exclude={"data"})
+        """Return all that a result can depend on, as plain JSON: every attribute except the places of data."""
+        return self.model_dump(mode="json", exclude={"data": True, "external": {"data"}})

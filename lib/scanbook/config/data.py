@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Union
 
 from pydantic import AfterValidator, Field, model_validator
 
-from scanbook.config.block import Block, Positive, Seed
+from scanbook.config.block import Block, Positive, Rate, Seed
 
 
 def _check_pattern(pattern: str) -> str:
@@ -48,6 +48,17 @@ class Folders(Source):
     """A second source: class name to a folder of images, relative to the dataset's folder or absolute."""
 
 
+class Hospital(Block):
+    """How another hospital's synthetic images differ from the default ones."""
+
+    frequencies: dict[str, Rate] = {}
+    """How many times as frequent a class is; a class that is not named: once."""
+    tint: Annotated[float, Field(ge=-60, le=60)] = 0.0
+    """Levels that are added to red and taken from blue, 0 to 255."""
+    blur: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Standard deviation of the camera's blur, in pixels."""
+
+
 class SyntheticData(Source):
     """Synthetic images that look like dermoscopy."""
 
@@ -59,6 +70,8 @@ class SyntheticData(Source):
     """Side of the images, in pixels."""
     seed: Seed = 0
     """Seed of the synthetic images."""
+    hospital: Hospital = Hospital()
+    """How the images differ from the default ones, as of another hospital."""
 
 
 class FolderData(Folders):

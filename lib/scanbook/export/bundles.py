@@ -89,6 +89,57 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         StudyError: The study names an unknown class.
     """
     bundle.check_target(folder)
+    trained = _prepare(study, on_test)
+    manifest, images = trained.manifest, trained.images
+    logits = trained.network.logits(VALIDATION)
+    written, saved = _write(
+        folder,
+        study,
+        manifest,
+        trained.network.load_model(),
+        images=images,
+        logits=logits,
+        dataset_card=cards.of_study(study),
+        **trained.description,
+    )
+    rows = formats.select_fixed(manifest)
+    stored = np.concatenate([trained.test.probabilities, trained.validation.probabilities])[: len(rows)]
+    return Export(written, manifest, images, rows, stored, saved)
+
+
+def export_plain(study: Study, folder: Path, *, on_test: OnTest = _predict_test) -> Bundle:
+    """Export a study's model in float32 alone, as Keras and OpenVINO, which takes seconds; train what the store lacks.
+
+    Its answers are those of `export_study`'s bundle, whose float32 model it has. Nothing is compared.
+
+    Args:
+        study: The study.
+        folder: Folder of the bundle; an older bundle there is replaced.
+        on_test: As in `export_study`.
+
+    Raises:
+        BundleError: `folder` holds something else.
+        StudyError: The study names an unknown class.
+    """
+    bundle.check_target(folder)
+    trained = _prepare(study, on_test)
+    network = trained.network.load_model()
+    return _write(folder, study, trained.manifest, network, images=None, logits=None, **trained.description)[0]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A study's model with all that a bundle says of it."""
+
+    manifest: Manifest
+    images: np.ndarray
+    network: training.TrainedModel
+    validation: AnyPredictions
+    test: AnyPredictions
+    description: dict[str, Any]
+
+
+def _prepare(study: Study, on_test: OnTest) -> _Trained:
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
     tuned = training.train_final_model(study, manifest, images)
@@ -97,23 +148,15 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, study.seed)
     validation = manifest.predictions(VALIDATION, logits, calibration)
     test = on_test(tuned, manifest, calibration=calibration)
-    written, saved = _write(
-        folder,
-        study,
-        manifest,
-        tuned.load_model(),
-        images=images,
-        logits=logits,
-        calibration=calibration,
-        metrics=evaluation.summary(test, **study.resamples),
-        about={"backbone": tuned.name} | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
-        dataset_card=cards.of_study(study),
-        exam=answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),
+    description = {
+        "calibration": calibration,
+        "metrics": evaluation.summary(test, **study.resamples),
+        "about": {"backbone": tuned.name}
+        | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
+        "exam": answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),
         **answers.describe_answers(study, validation, test),
-    )
-    rows = formats.select_fixed(manifest)
-    stored = np.concatenate([test.probabilities, validation.probabilities])[: len(rows)]
-    return Export(written, manifest, images, rows, stored, saved)
+    }
+    return _Trained(manifest, images, tuned, validation, test, description)
 
 
 def write_bundle(

@@ -107,9 +107,10 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        notebooks = suite.notebooks()
-        names = sorted({*notebooks, *(path.name for path in folder.glob("*/"))})
-        reports = (Report.of(folder, name) for name in names)
+        names = sorted({*suite.notebooks(), *(path.name for path in folder.glob("*/"))})
+        reports = [Report.of(folder, name) for name in names]
+        studies = [report.facts["study"] for report in reports if report.status]
+        notebooks = suite.notebooks(any(study.get("external", {}).get("study") for study in studies))
         self.reports = {report.name: report for report in reports if report.status or report.name in notebooks}
 
     @property

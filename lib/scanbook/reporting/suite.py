@@ -16,6 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("05_fine_tuning",),
     ("06_hardware_benchmark",),
     ("07_export_flask",),
+    ("08_external_validation",),
 )
 """Ranks of notebooks. Those of one rank may run at the same time; a rank starts when the previous one is done.
 
@@ -32,13 +33,21 @@ BENCHMARK = "06_hardware_benchmark"
 """The notebook that measures the machine, which it never shares, and that reads the price table."""
 
 
-def notebooks() -> tuple[str, ...]:
+EXTERNAL = "08_external_validation"
+"""The notebook that is run only where the study, or the command, names another source of images."""
+
+
+def notebooks(external: bool = True) -> tuple[str, ...]:
     """Return every notebook that is run: those of the suite, then the user's own, by name.
 
-    The user's own are the other files of `notebooks/` with such a name, as `08_my_question.ipynb` has.
+    The user's own are the other files of `notebooks/` with such a name, as `10_my_question.ipynb` has.
+
+    Args:
+        external: Whether another source of images is named, so that `EXTERNAL` is one of them.
     """
     names = {file.stem for file in (runtime.project_root() / "notebooks").glob("*.ipynb")}
-    return (*NOTEBOOKS, *sorted(name for name in names - set(NOTEBOOKS) if NAME.fullmatch(name)))
+    suite = tuple(name for name in NOTEBOOKS if external or name != EXTERNAL)
+    return (*suite, *sorted(name for name in names - set(NOTEBOOKS) if NAME.fullmatch(name)))
 
 
 def before(name: str) -> set[str]:
@@ -91,6 +100,12 @@ def cells(name: str) -> list[dict[str, Any]]:
 def script(name: str) -> str:
     """Return the code of a notebook's cells."""
     return "\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "code")
+
+
+def takes(name: str, parameter: str) -> bool:
+    """Return whether the parameters of a notebook include one beside those that all have."""
+    tagged = (cell["source"] for cell in cells(name) if "parameters" in cell.get("metadata", {}).get("tags", []))
+    return any(re.search(rf"^{parameter} *=", source, re.MULTILINE) for source in tagged)
 
 
 def title(name: str) -> str:

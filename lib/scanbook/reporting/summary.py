@@ -10,7 +10,7 @@ from scanbook.reporting import suite
 from scanbook.reporting.records import Report, Run
 from scanbook.reporting.report import anchor, environment
 
-EDA, _, _, TRANSFER, TUNING, HARDWARE, EXPORT = suite.NOTEBOOKS
+EDA, _, _, TRANSFER, TUNING, HARDWARE, EXPORT, *_ = suite.NOTEBOOKS
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -68,8 +68,8 @@ def page(run: Run) -> str:
 
 
 def key_results(run: Run) -> list[KeyResult]:
-    """Return the key results: data, best model, test result, cost, service."""
-    return [_data(run), _model(run), _result(run), _cost(run), _service(run)]
+    """Return the key results: data, best model, test result, cost, service, and another source where one is named."""
+    return [_data(run), _model(run), _result(run), _cost(run), _service(run), *_external(run)]
 
 
 def accuracy(run: Run) -> str:
@@ -163,6 +163,16 @@ def _service(run: Run) -> KeyResult:
         details.append(f"abstains below a confidence of {threshold:.2f}")
     command = run.command("serve") if (run.folder / bundle.SUBFOLDER).is_dir() else ""
     return KeyResult("Deploy", report, "4. Parity", report.headline, tuple(details), command)
+
+
+def _external(run: Run) -> list[KeyResult]:
+    report = run.reports.get(suite.EXTERNAL)
+    if report is None:
+        return []
+    details = report.results.get("shifts_in_words", "")
+    return [
+        KeyResult("Another source", report, "2. Internal and external", report.headline, (details,) if details else ())
+    ]
 
 
 def comparisons(run: Run) -> list[Comparison]:

@@ -30,6 +30,7 @@ _OF_ONE["finding"] = _OF_ONE["class"]
 _NAMED = ("metric", "comparison", "property", "column")
 """Indexes and columns whose values are names of columns elsewhere."""
 _METRICS = {*METRICS, "value", "sensitivity", "specificity", "precision", "f1", "ppv", "npv", "threshold"}
+_METRICS |= {"internal", "external", "flagged"}
 _CHANGES = ("difference", "gain", "change", "gap")
 """First words of columns whose values have a sign."""
 

@@ -146,6 +146,7 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
         "study": batch.study.resolved(),
         "overrides": batch.overrides,
         "data": batch.study.data,
+        **({"bundle": batch.bundle} if batch.bundle else {}),
         "fingerprints": batch.fingerprints(name),
         "versions": runtime.versions(),
         "hardware": runtime.describe_machine(),
@@ -208,6 +209,8 @@ def _execute(batch: Batch, name: str, folder: Path, follower: Follower) -> tuple
     """Run the cells; return the peak memory in GiB, and what failed."""
     study = batch.study
     parameters = {"STUDY": study.study, "PROFILE": study.profile, "DATA": study.data, "SET": batch.overrides}
+    if suite.takes(name, "BUNDLE"):
+        parameters["BUNDLE"] = batch.bundle
     kills = memory.kills()
 
     def failure(cause: str, hint: str) -> tuple[float, Failure]:

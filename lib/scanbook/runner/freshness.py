@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scanbook import registry, runtime, store
-from scanbook.config import KAGGLE, Study
+from scanbook.config import KAGGLE, Study, load
 from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
 from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, read_json
 from scanbook.runner import progress
+from scanbook.runtime import path_from_text
 
 PAGE = "page"
 """What a report's page is rendered with: templates, style sheet and code."""
@@ -51,8 +52,11 @@ def notebook_fingerprint(name: str) -> str:
 
 
 def study_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's values, and of the registry's backbones and policies that they name."""
-    values = study.resolved()
+    """Return the fingerprint of a study's values, and of the registry's backbones and policies that they name.
+
+    Another source that it names concerns notebook 08 alone.
+    """
+    values = {key: value for key, value in study.resolved().items() if key != "external"}
     words = set(_strings(values))
     backbones = {name: registry.describe_backbone(name) for name in sorted(words & registry.BACKBONES.keys())}
     combined = {word for word in words if {*word.split("+")} <= registry.POLICIES.keys()}
@@ -97,6 +101,27 @@ def check_data(study: Study) -> None:
             f"study {study.study} has no data at {study.location}; put them there or name their place: "
             f"make reports STUDY={study.study} DATA=path (source: {study.dataset.source or 'your own'})"
         )
+
+
+def data_fingerprint(study: Study) -> str:
+    """Return the fingerprint of a study's images; "" where the study defines them."""
+    # one of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
+    if not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist")):
+        return ""
+    return store.fingerprint([store.tree_fingerprint(path) for path in study.sources])
+
+
+def load_source(study: Study) -> Study | None:
+    """Return the study of the other source that a study names, resolved for its profile; None where it names none."""
+    other = study.external
+    return load(other.study, study.profile, other.data) if other.study else None
+
+
+def check_sources(study: Study) -> None:
+    """Check that the data of a study, and of the other source that it names, are available, as `check_data` does."""
+    for source in (study, load_source(study)):
+        if source:
+            check_data(source)
 
 
 class CodeState:
@@ -144,26 +169,28 @@ class Batch:
     Attributes:
         study: The study, resolved.
         overrides: The `key=value` pairs that it was resolved with.
+        bundle: Folder of the bundle that is validated on the study's images; "" for none.
         folder: Folder of its reports.
         shared: Fingerprints of what all its reports depend on: study and data.
         code: The code of scanbook, as it was when the batch was made.
     """
 
-    def __init__(self, study: Study, overrides: str = "", code: CodeState | None = None) -> None:
+    def __init__(self, study: Study, overrides: str = "", code: CodeState | None = None, *, bundle: str = "") -> None:
         self.study = study
         self.overrides = overrides
+        self.bundle = bundle
         self.folder = runtime.reports_dir() / study.study / study.profile
         self.code = code or CodeState()
-        # a study of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
-        defined = not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist"))
-        self.shared = {
-            "study": study_fingerprint(study),
-            "data": "" if defined else store.fingerprint([store.tree_fingerprint(path) for path in study.sources]),
-        }
+        self.shared = {"study": study_fingerprint(study), "data": data_fingerprint(study)}
 
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""
-        return Batch(self.study, self.overrides, CodeState(self.code.page))
+        return Batch(self.study, self.overrides, CodeState(self.code.page), bundle=self.bundle)
+
+    @property
+    def notebooks(self) -> tuple[str, ...]:
+        """The notebooks that are run, in order; that of external validation where another source is named."""
+        return suite.notebooks(bool(self.bundle or self.study.external.study))
 
     @property
     def label(self) -> str:
@@ -173,11 +200,13 @@ class Batch:
     def fingerprints(self, name: str) -> dict[str, str]:
         """Return the fingerprints of what the report of a notebook depends on."""
         prices = {"prices": _prices_fingerprint()} if name == suite.BENCHMARK else {}
+        external = {"external": _external_fingerprint(self.study, self.bundle)} if name == suite.EXTERNAL else {}
         return {
             "notebook": notebook_fingerprint(name),
             **self.shared,
             **self.code.of_script(suite.script(name)),
             **prices,
+            **external,
             PAGE: self.code.page,
         }
 
@@ -210,12 +239,12 @@ class Batch:
 
     def stale(self) -> list[str]:
         """Return the notebooks that must be run, in order."""
-        return [name for name in suite.notebooks() if not self.fresh(name)]
+        return [name for name in self.notebooks if not self.fresh(name)]
 
 
 def status(batch: Batch) -> Iterator[str]:
     """Yield a line for the study, with how many of its reports are fresh, then one for each notebook."""
-    states = {name: batch.state(name) for name in suite.notebooks()}
+    states = {name: batch.state(name) for name in batch.notebooks}
     counts = Counter(state.word for state in states.values())
     yield f"{batch.label}: {', '.join(f'{count} {word}' for word, count in counts.items())}"
     width = max(map(len, states))
@@ -224,6 +253,18 @@ def status(batch: Batch) -> Iterator[str]:
         if run := progress.running(batch.folder / name):
             word, reason = "running", f"{run.place}, since {runtime.duration(run.elapsed)}"
         yield f"  {name:{width}}  {word:7}  {reason}".rstrip()
+
+
+def _external_fingerprint(study: Study, bundle: str) -> str:
+    """Return the fingerprint of what is validated where: a bundle, or the images of the source that a study names."""
+    labels = study.external.classes
+    if bundle:
+        from scanbook.bundle.description import CHECKSUMS  # here: it imports OpenCV
+
+        checksums = path_from_text(bundle) / CHECKSUMS
+        return store.fingerprint(labels, checksums.read_bytes() if checksums.is_file() else bundle)
+    other = load_source(study)
+    return store.fingerprint(labels, [study_fingerprint(other), data_fingerprint(other)] if other else "")
 
 
 def _prices_fingerprint() -> str:

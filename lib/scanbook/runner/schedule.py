@@ -17,7 +17,6 @@ from typing import IO
 
 from scanbook import runtime
 from scanbook.errors import RunError
-from scanbook.reporting import suite
 from scanbook.reporting.records import METRICS
 from scanbook.runner import locks, planning, progress
 from scanbook.runner.freshness import Batch
@@ -31,7 +30,7 @@ TIMEOUT = 20.0
 def announce(batches: Sequence[Batch]) -> None:
     """Print for each study which notebooks will run."""
     for batch in batches:
-        total, stale = len(suite.notebooks()), batch.stale()
+        total, stale = len(batch.notebooks), batch.stale()
         message = f"{len(stale)} of {total} notebooks to run: {', '.join(stale)}"
         if not stale:
             message = f"all {total} reports are fresh: {runtime.reports_dir() / 'index.html'}"
@@ -196,7 +195,7 @@ def _written_since(moment: float, path: os.PathLike[str]) -> bool:
 
 def _summarise(batches: Sequence[Batch], started: set[str], seconds: float) -> bool:
     """Print how many reports are whole, and which are not; return whether all are."""
-    states = {f"{batch.label}/{name}": batch.state(name) for batch in batches for name in suite.notebooks()}
+    states = {f"{batch.label}/{name}": batch.state(name) for batch in batches for name in batch.notebooks}
     missing = {label: state for label, state in states.items() if state.word != "fresh"}
     count = f"{len(started - missing.keys())} of {len(started)} notebooks run in {runtime.duration(seconds)}"
     if not missing:

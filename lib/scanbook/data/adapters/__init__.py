@@ -20,12 +20,16 @@ from scanbook.errors import DataError
 _ADAPTERS = {"synthetic": synthetic.load, "folder": folder.load, "table": table.load, "medmnist": medmnist.load}
 
 
-def load(study: Study) -> Manifest:
+def load(study: Study, fewest_classes: int = 2) -> Manifest:
     """Return the manifest of a study's images: one row per image, with the splits of the source where it has any.
 
     A study on its stand-in lists synthetic images. With DATA=kaggle, a missing dataset is downloaded first. Where the
     study sets `limit`, whole groups are sampled by class, or by finding, until about that many images are listed. The
     sentences on the listing that a report shows are in `facts["notes"]`.
+
+    Args:
+        study: The study.
+        fewest_classes: Fewest classes; images of another source, on which nothing is trained, may be of one.
 
     Raises:
         DataError: The dataset is missing, cannot be downloaded, or does not have the layout that the study states.
@@ -37,7 +41,7 @@ def load(study: Study) -> Manifest:
         manifest = (stand_in.load(study, adapter) if study.on_stand_in else adapter(study)).legible()
     if manifest.findings:
         findings.check(manifest, study)
-    elif len(manifest.classes) < 2:
+    elif len(manifest.classes) < fewest_classes:
         lower = files.folders_in_class(manifest) if study.dataset.adapter == "folder" else ""
         raise DataError(
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "

@@ -23,6 +23,13 @@ from scanbook.reporting.plots.evaluation import (
     roc_arms,
     roc_curves,
 )
+from scanbook.reporting.plots.external import (
+    decision_curves,
+    local_labels,
+    reliability_of_sources,
+    shift_bars,
+    two_sources,
+)
 from scanbook.reporting.plots.findings import (
     co_errors,
     finding_answers,

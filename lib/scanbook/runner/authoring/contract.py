@@ -22,7 +22,8 @@ from scanbook.runner.authoring import notebooks
 LINES = 80
 """Maximum of code lines in a notebook; blank lines and comments do not count."""
 PARAMETERS = ("STUDY", "PROFILE", "DATA", "SET")
-"""Names that the runner injects and that `notebook.start` takes, in this order."""
+"""Names that the runner injects and that `notebook.start` takes, in this order. A notebook may have further ones,
+such as BUNDLE."""
 ALLOWED_METADATA = {"tags"}
 ABSOLUTE = re.compile(
     r"""["'](?:/(?:home|Users|root|tmp|mnt|media|opt|var|usr|data|content|work)\b|~/|[A-Za-z]:[\\/])"""
@@ -147,7 +148,7 @@ def lint(paths: list[Path]) -> list[str]:
 
 def _is_named_and_has_a_kernel(notebook: Notebook) -> Violations:
     if not suite.NAME.fullmatch(notebook.name):
-        yield 0, "is not named as the others; rename it to a number and words, such as 08_my_question.ipynb"
+        yield 0, "is not named as the others; rename it to a number and words, such as 10_my_question.ipynb"
     kernel = notebook.content["metadata"].get("kernelspec", {}).get("name")
     if kernel != "python3":
         yield 0, f"its kernel is {kernel!r}; choose python3, which every installation has"
@@ -221,6 +222,9 @@ def _has_parameters(notebook: Notebook) -> Violations:
         yield 3, f"lacks {', '.join(missing)}; the runner injects the strings {', '.join(PARAMETERS)}"
     elif not values["STUDY"] or any(values[name] for name in PARAMETERS[1:]):
         yield 3, 'keeps a choice of one run; leave STUDY a study, and PROFILE, DATA and SET ""'
+    for name in values.keys() - set(PARAMETERS):
+        if values[name] != "":
+            yield 3, f'has {name} = {values[name]!r}; leave a further parameter "", which must mean something'
 
 
 def _names_itself(notebook: Notebook) -> Violations:

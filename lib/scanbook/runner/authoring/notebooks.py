@@ -99,7 +99,7 @@ def create(name: str) -> Path:
     """Write a new notebook that keeps the contract.
 
     Args:
-        name: A number and words, such as `08_my_question`.
+        name: A number and words, such as `10_my_question`.
 
     Returns:
         Its path.
@@ -112,7 +112,7 @@ def create(name: str) -> Path:
     if not suite.NAME.fullmatch(name):
         raise NotebookError(
             f"a notebook cannot be named {name!r}; expected a number of two digits and words in small letters, "
-            "such as make new-notebook NAME=08_my_question"
+            "such as make new-notebook NAME=10_my_question"
         )
     path = runtime.project_root() / "notebooks" / f"{name}.ipynb"
     if path.exists():

@@ -10,16 +10,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from scanbook import runtime
 from scanbook.config import Study, SyntheticData
+from scanbook.config.data import Hospital
 from scanbook.data.adapters.synthetic import dermoscopy, faults
 from scanbook.data.adapters.synthetic.lesion import Skin, build_lesion, photograph, sample_skin
 from scanbook.data.adapters.synthetic.primitives import Rng
 from scanbook.data.manifest import Manifest
+from scanbook.errors import StudyError
 from scanbook.store import fingerprint, stage
 
 SITES: tuple[str, ...] = ("back", "trunk", "face", "scalp", "upper extremity", "lower extremity")
@@ -73,7 +77,9 @@ def load(study: Study) -> Manifest:
     """
     layout = study.dataset
     assert isinstance(layout, SyntheticData)
-    inputs = {"images": layout.images, "size": layout.size, "seed": layout.seed}
+    inputs: dict[str, Any] = {"images": layout.images, "size": layout.size, "seed": layout.seed}
+    if layout.hospital != Hospital():  # the default images keep their place in the store
+        inputs["hospital"] = layout.hospital.model_dump()
     folder = stage("synthetic", inputs, lambda work: write(work, **inputs), __name__)
     source = pd.read_csv(folder / "metadata.csv")
     truth = json.loads((folder / "truth.json").read_text())
@@ -93,7 +99,15 @@ def load(study: Study) -> Manifest:
     return Manifest(study.study, frame, dermoscopy.CLASSES, facts)
 
 
-def write(folder: Path, images: int, seed: int, size: int = 192, *, workers: int | None = None) -> None:
+def write(
+    folder: Path,
+    images: int,
+    seed: int,
+    size: int = 192,
+    *,
+    hospital: dict[str, Any] | None = None,
+    workers: int | None = None,
+) -> None:
     """Write the dataset; the same arguments give the same bytes, whatever the number of workers.
 
     `images/<image_id>.jpg`, `masks/<image_id>.png` (0 or 255; also for unreadable images), `metadata.csv` (image_id,
@@ -107,15 +121,18 @@ def write(folder: Path, images: int, seed: int, size: int = 192, *, workers: int
         images: Number of rows of the table. From 40 on, every kind of fault is planted.
         seed: Seed of all random numbers.
         size: Side of the images in pixels.
+        hospital: How the images differ from the default ones, as the keys of `config.data.Hospital`; None for not.
         workers: Number of threads; by default all cores that the process may use.
     """
+    other = Hospital.model_validate(hospital or {})
+    priors = _priors(other)
     rng = np.random.default_rng([seed, 0])
     counts = {kind: math.ceil(images / ratio) for kind, ratio in _IMAGES_PER_FAULT.items()}
     if images < _FEWEST_WITH_FAULTS:
         counts = dict.fromkeys(counts, 0)
     conflicts = int(images >= _FEWEST_WITH_FAULTS)
     originals = images - counts["exact_duplicates"] - counts["near_duplicates"] - conflicts
-    lesions = _sample_lesions(rng, originals)
+    lesions = _sample_lesions(rng, originals, priors)
     lesion_of = {image: lesion for lesion in lesions for image in lesion.images}
     file_faults, copies = _sample_faults(rng, counts, conflicts, lesion_of)
     names = [f"DRW_{number:06d}" for number in _distinct_numbers(rng, 1_000_000, images)]
@@ -127,7 +144,8 @@ def write(folder: Path, images: int, seed: int, size: int = 192, *, workers: int
         copies_of.setdefault(copy.source, []).append(index)
 
     def write_lesion(lesion: _Lesion) -> None:
-        for number, (image, mask) in zip(lesion.images, _views(lesion, seed, size), strict=True):
+        views = ((_photograph_elsewhere(image, other), mask) for image, mask in _views(lesion, seed, size))
+        for number, (image, mask) in zip(lesion.images, views, strict=True):
             data = faults.encode_with_fault(image, file_faults.get(number, ""))
             _save(folder, names[number], data, mask)
             for index in copies_of.get(number, ()):
@@ -142,11 +160,39 @@ def write(folder: Path, images: int, seed: int, size: int = 192, *, workers: int
         pass
     table = _table(rng, lesions, copies, names)
     table.to_csv(folder / "metadata.csv", index=False, lineterminator="\n")
-    truth = _truth(lesion_of, file_faults, copies, names)
+    truth = _truth(lesion_of, file_faults, copies, names, priors)
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
 
-def _sample_lesions(rng: Rng, originals: int) -> list[_Lesion]:
+def _priors(hospital: Hospital) -> tuple[float, ...]:
+    """Return the share of each class among the lesions.
+
+    Raises:
+        StudyError: The hospital names an unknown class.
+    """
+    unknown = hospital.frequencies.keys() - set(dermoscopy.CLASSES)
+    if unknown:
+        raise StudyError(
+            f"dataset.hospital.frequencies names the class {min(unknown)!r}; expected some of "
+            f"{', '.join(dermoscopy.CLASSES)}"
+        )
+    if not hospital.frequencies:
+        return dermoscopy.PRIORS
+    shares = np.array(dermoscopy.PRIORS) * [hospital.frequencies.get(name, 1.0) for name in dermoscopy.CLASSES]
+    return tuple((shares / shares.sum()).tolist())
+
+
+def _photograph_elsewhere(image: np.ndarray, hospital: Hospital) -> np.ndarray:
+    """Return an image, uint8 `(h, w, 3)`, as the camera of a hospital takes it."""
+    if hospital.blur:
+        image = cv2.GaussianBlur(image, (0, 0), hospital.blur)
+    if hospital.tint:
+        tinted = image + np.array([hospital.tint, 0, -hospital.tint], np.float32)
+        image = np.clip(np.rint(tinted), 0, 255).astype(np.uint8)
+    return image
+
+
+def _sample_lesions(rng: Rng, originals: int, priors: tuple[float, ...]) -> list[_Lesion]:
     """Return lesions: one to three per patient, one to three images each, classes in proportion to the priors."""
     sizes: list[tuple[int, int]] = []  # patient, number of images
     remaining, patient = originals, 0
@@ -157,7 +203,7 @@ def _sample_lesions(rng: Rng, originals: int) -> list[_Lesion]:
                 sizes.append((patient, images))
             remaining -= images
         patient += 1
-    expected = np.asarray(dermoscopy.PRIORS) * len(sizes)
+    expected = np.asarray(priors) * len(sizes)
     quota = np.floor(expected).astype(int)
     quota[np.argsort(quota - expected, kind="stable")[: len(sizes) - quota.sum()]] += 1
     labels = rng.permutation(np.repeat(np.arange(len(quota)), quota))
@@ -243,12 +289,16 @@ def _distinct_numbers(rng: Rng, below: int, count: int) -> np.ndarray:
 
 
 def _truth(
-    lesion_of: dict[int, _Lesion], file_faults: dict[int, str], copies: list[_Copy], names: list[str]
+    lesion_of: dict[int, _Lesion],
+    file_faults: dict[int, str],
+    copies: list[_Copy],
+    names: list[str],
+    priors: tuple[float, ...],
 ) -> dict[str, object]:
     """Return what `truth.json` holds."""
     originals = len(names) - len(copies)
     sources = [*range(originals), *(copy.source for copy in copies)]
-    probabilities = dermoscopy.posterior(np.stack([lesion_of[source].latent for source in sources]))
+    probabilities = dermoscopy.posterior(np.stack([lesion_of[source].latent for source in sources]), priors)
     planted: dict[str, list] = {"unreadable": [], "dark": [], "blurred": []}
     for number, kind in file_faults.items():
         planted["unreadable" if kind in faults.UNREADABLE else kind].append(names[number])
@@ -257,12 +307,12 @@ def _truth(
         conflict = copy.label != lesion_of[copy.source].label
         kind = "conflicting_labels" if conflict else "near_duplicates" if copy.same_patient else "exact_duplicates"
         planted[kind].append([name, names[copy.source]])
-    best = dermoscopy.bayes_accuracy()
+    best = dermoscopy.bayes_accuracy(priors=priors)
     return {
         "bayes_accuracy": round(best.value, 5),
         "bayes_standard_error": round(best.standard_error, 5),
         "classes": list(dermoscopy.CLASSES),
-        "class_priors": dict(zip(dermoscopy.CLASSES, dermoscopy.PRIORS, strict=True)),
+        "class_priors": dict(zip(dermoscopy.CLASSES, priors, strict=True)),
         "faults": planted,
         "near_duplicate_kinds": {
             name: copy.kind for name, copy in zip(names[originals:], copies, strict=True) if copy.kind != "exact"

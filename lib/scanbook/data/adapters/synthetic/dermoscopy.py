@@ -98,11 +98,12 @@ def sample_latent(labels: np.ndarray, rng: Rng) -> np.ndarray:
     return _MEANS[labels] + np.einsum("nij,nj->ni", factors[labels], white)
 
 
-def posterior(latent: np.ndarray) -> np.ndarray:
-    """Return the probability of each class given the latent vectors, by Bayes' rule with `PRIORS`.
+def posterior(latent: np.ndarray, priors: tuple[float, ...] = PRIORS) -> np.ndarray:
+    """Return the probability of each class given the latent vectors, by Bayes' rule.
 
     Args:
         latent: (n, 9), columns in the order of `LATENT`.
+        priors: Share of each class.
 
     Returns:
         float64 (n, 5), rows summing to 1, columns in the order of `CLASSES`.
@@ -113,12 +114,14 @@ def posterior(latent: np.ndarray) -> np.ndarray:
     for index, (inverse, mean, offset) in enumerate(zip(inverses, _MEANS, offsets, strict=True)):
         white = (latent - mean) @ inverse.T
         log[:, index] = offset - 0.5 * np.einsum("ij,ij->i", white, white)
+    if priors != PRIORS:
+        log += np.log(priors) - np.log(PRIORS)
     weights = np.exp(log - log.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 @cache
-def bayes_accuracy(samples: int = 250_000, seed: int = 0) -> BayesAccuracy:
+def bayes_accuracy(samples: int = 250_000, seed: int = 0, priors: tuple[float, ...] = PRIORS) -> BayesAccuracy:
     """Return the accuracy that no classifier of these images can exceed in expectation.
 
     It is E[max_k p(k | z)] over z from the mixture. The mean of the posterior's maximum estimates it with less variance
@@ -127,9 +130,10 @@ def bayes_accuracy(samples: int = 250_000, seed: int = 0) -> BayesAccuracy:
     Args:
         samples: Monte Carlo samples.
         seed: Seed of the samples.
+        priors: Share of each class.
     """
     rng = np.random.default_rng(seed)
-    best = posterior(sample_latent(rng.choice(len(CLASSES), samples, p=PRIORS), rng)).max(axis=1)
+    best = posterior(sample_latent(rng.choice(len(CLASSES), samples, p=priors), rng), priors).max(axis=1)
     return BayesAccuracy(float(best.mean()), float(best.std(ddof=1) / np.sqrt(samples)))
 
 

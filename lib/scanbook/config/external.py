@@ -1,0 +1,27 @@
+"""Block of a study for external validation: another source of images, and how its labels are named."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from scanbook.config.block import Block
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class External(Block):
+    """Another source of labelled images, on which notebook 08 validates the study's model.
+
+    A study may also be the other source itself, of a bundle that `make validate` names: it then needs `classes` alone,
+    where its names are not those of the bundle.
+    """
+
+    study: str = ""
+    """Study of the other source; empty: none is named, and `make reports` does not run notebook 08."""
+    data: str = ""
+    """Folder or file of its images; empty: its folder in `data/`."""
+    classes: dict[Name, Name] = {}
+    """The model's class or finding of each of the other source's, `theirs: ours`. Several of theirs may be one of ours,
+    and those that are not named are excluded. Empty: equal names are the same."""

@@ -1,0 +1,124 @@
+"""The bundle and its two sources: the images of its own study, and those of another one."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanbook import bundle as bundles
+from scanbook import config, segmentation
+from scanbook.bundle import Bundle
+from scanbook.config import Study
+from scanbook.data import adapters, quality
+from scanbook.data.manifest import TEST, Manifest
+from scanbook.errors import RunError, ScanbookError, StudyError
+
+
+@dataclass(frozen=True)
+class Internal:
+    """The images of a bundle's own study.
+
+    Attributes:
+        study: The study.
+        manifest: Its images, split as when the bundle was trained.
+    """
+
+    study: Study
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle with what it is validated on.
+
+    Attributes:
+        bundle: The bundle.
+        other: Study of the other source.
+        own: The bundle's own study, where the session has resolved it; None where the bundle alone names it.
+        mapping: The bundle's name of each of the other source's labels.
+        kept: What must live as long as the bundle's folder.
+    """
+
+    bundle: Bundle
+    other: Study
+    own: Study | None
+    mapping: dict[str, str]
+    kept: Any = None
+
+
+def open_bundle(study: Study, path: str, **options: Any) -> Opened:
+    """Return the bundle that a notebook validates, and the study of the other source.
+
+    Args:
+        study: The notebook's study.
+        path: Folder of a bundle: the images of the study are then the other source. Empty: the study names another
+            source, and its own model is exported, from the store, into a temporary folder.
+        options: Of `export.export_plain`.
+
+    Raises:
+        StudyError: Neither names a source.
+        RunError: There is no such folder.
+        BundleError: The folder is not a whole bundle.
+    """
+    if path:
+        folder = Path(path).expanduser().resolve()
+        if not folder.is_dir():
+            raise RunError(f"no bundle at {folder}; name the folder of an exported model with BUNDLE")
+        mapping = {} if study.external.study else study.external.classes
+        return Opened(bundles.load(folder), study, None, mapping)
+    if not study.external.study:
+        raise StudyError(
+            f"study {study.study} names no other source; add external: {{study: name}} to its file, or run "
+            f"make validate STUDY={study.study} BUNDLE=path, which takes its images as the other source of a bundle"
+        )
+    from scanbook import export  # which imports Keras
+
+    other = config.load(study.external.study, study.profile, study.external.data)
+    kept = tempfile.TemporaryDirectory(prefix="scanbook-bundle-")
+    written = export.export_plain(study, Path(kept.name) / "bundle", **options)
+    return Opened(written, other, study, study.external.classes, kept)
+
+
+def load_external(study: Study) -> tuple[Manifest, int]:
+    """Return the readable images of another source as one test split, and how many images are unreadable.
+
+    A limited number of images is sampled in the shares of the source, since its prevalence is a result.
+    """
+    if study.input != "original":
+        manifest = segmentation.prepare(study)
+        readable = (manifest.frame["split"] != "").to_numpy()
+    else:
+        manifest = adapters.load(study.model_copy(update={"limit_class_balance": "source"}), fewest_classes=1)
+        readable = (quality.scan(manifest)["error"] == "").to_numpy()
+    frame = manifest.frame[readable].assign(split=TEST)
+    return manifest.with_frame(frame), int((~readable).sum())
+
+
+def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
+    """Return the images of a bundle's own study, or a sentence that says why they are not available.
+
+    Args:
+        bundle: The bundle.
+        own: The study, where it is resolved; None: that of the bundle's name and profile, as it is on this machine.
+    """
+    try:
+        study = own or config.load(bundle.name, str(bundle.about.get("profile", "")))
+        manifest = segmentation.prepare(study)
+    except ScanbookError as error:
+        return f"The images of the bundle's study are not available here: {error}."
+    here = f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups"
+    if manifest.names != bundle.labels or here != bundle.about.get("data", here):
+        return (
+            f"The images of study {bundle.name} here are not those of the bundle: here {here}; the bundle's: "
+            f"{bundle.about.get('data', '')} with {', '.join(bundle.labels)}."
+        )
+    return Internal(study, manifest)
+
+
+def rows_of(manifest: Manifest, *splits: str) -> np.ndarray:
+    """Return the row numbers of some splits, in the manifest's order."""
+    return np.flatnonzero(manifest.frame["split"].isin(splits).to_numpy())
