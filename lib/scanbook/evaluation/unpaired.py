@@ -89,7 +89,12 @@ def compare_sources(
         resampled[DIFFERENCE] = resampled[EXTERNAL] - resampled[INTERNAL]
     columns: dict[str, Floats] = {}
     for side, value in values.items():
-        columns |= interval_columns(side, value, *interval(resampled[side]))
+        low, high = interval(resampled[side])
+        if (predictions := sides.get(side)) is not None and "accuracy" in metrics:  # a share, which may be 0 or 1
+            place = [list(metrics).index("accuracy")]
+            groups = np.array([len(np.unique(predictions.group))])
+            low[place], high[place] = correct_ends(value[place], low[place], high[place], groups)
+        columns |= interval_columns(side, value, low, high)
     return pd.DataFrame(columns, index=pd.Index(list(metrics), name="metric"))
 
 
@@ -144,6 +149,8 @@ def rates_of_points(
         The predictive values are those at the images' own prevalence. NaN where no image defines a rate, or where there
         is no threshold.
     """
+    if not points:
+        return pd.DataFrame(columns=["threshold", "positives", *RATES], index=pd.Index([], name="target"))
     positive, negative = (np.column_stack(side) for side in zip(*_sides_of_points(predictions, points), strict=True))
     cuts = np.array([point.threshold for point in points.values()], np.float64)
     called = scores_of_points(predictions, points) >= cuts
@@ -178,7 +185,8 @@ def sides_of(predictions: AnyPredictions) -> tuple[NDArray[np.bool_], NDArray[np
 def scores_of_points(predictions: AnyPredictions, points: Mapping[str, Point]) -> Floats:
     """Return the probability of each target: of classes their sum, (n, targets)."""
     columns = [[predictions.names.index(name) for name in point.names] for point in points.values()]
-    return np.column_stack([predictions.probabilities[:, column].sum(axis=1) for column in columns])
+    scores = [predictions.probabilities[:, column].sum(axis=1) for column in columns]
+    return np.column_stack(scores) if scores else np.empty((len(predictions), 0))
 
 
 def _sides_of_points(

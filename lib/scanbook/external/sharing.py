@@ -12,6 +12,8 @@ from scanbook.store import fingerprint
 
 _SEPARATOR = ": "
 EXACT = "exact copy"
+SHARED = ["image", "copy_of", "split", "kind", "correlation"]
+"""Columns of `find_shared`."""
 
 
 def join_sources(internal: Manifest, external: Manifest) -> Manifest:
@@ -69,4 +71,4 @@ def find_shared(internal: Manifest, external: Manifest) -> pd.DataFrame:
         table[name] = table[name].astype(str).str.removeprefix(source + _SEPARATOR)
     splits = internal.frame.assign(image_id=internal.frame["image_id"].astype(str)).set_index("image_id")["split"]
     table.insert(2, "split", table["copy_of"].map(splits))
-    return table
+    return table[SHARED]

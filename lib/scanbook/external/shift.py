@@ -25,6 +25,8 @@ _COUNTED = ("width_px", "height_px", "kilobytes")
 """Properties that are compared by their logarithms."""
 MOST = 2000
 """Most images of a source whose source is predicted."""
+_LEAST_SIDE = 32
+"""Smallest side of the images that this backbone takes, in pixels."""
 BACKBONE = "mobilenet_v2_0.35"
 """Backbone whose frozen features are compared; its weights come with scanbook."""
 
@@ -95,7 +97,7 @@ def property_differences(internal: Manifest, external: Manifest, seed: int = 0) 
     """Return how far each property of notebook 01 differs between the sources, as `quality.differences` has it."""
     joined = join_sources(sample(internal, seed), sample(external, seed))
     table = quality.differences(quality.properties(quality.scan(joined), joined), joined.classes)
-    return table.assign(higher=np.where(table["class"] == "", "", _higher(table)))[
+    return table.assign(higher=np.where(table["class"] == "", "neither", _higher(table)))[
         ["higher", "auc", "low", "high"]
     ].rename(columns={"higher": "higher in"})
 
@@ -132,7 +134,7 @@ def feature_distance(
 
     first = sample(internal.with_frame(internal.frame[internal.frame["split"] != ""]), seed)
     joined = join_sources(first, sample(external, seed))
-    images = pixels.load(joined, size)
+    images = pixels.load(joined, (max(_LEAST_SIDE, size[0]), max(_LEAST_SIDE, size[1])))
     found, _ = features.extract(joined, images, BACKBONE, backbones.pretrained(BACKBONE, weights))
     values, group = np.asarray(found, np.float64), joined.frame["group"].to_numpy()
     splits = np.concatenate([first.frame["split"].to_numpy(), np.full(len(joined.frame) - len(first.frame), EXTERNAL)])

@@ -112,9 +112,10 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
         return f"The images of the bundle's study are not available here: {error}."
     here = f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups"
     if manifest.names != bundle.labels or here != bundle.about.get("data", here):
+        theirs = bundle.about.get("data", "not stated")
         return (
-            f"The images of study {bundle.name} here are not those of the bundle: here {here}; the bundle's: "
-            f"{bundle.about.get('data', '')} with {', '.join(bundle.labels)}."
+            f"The images of study {bundle.name} on this machine are not those of the bundle: here {here}, of "
+            f"{', '.join(manifest.names)}; the bundle's: {theirs}, of {', '.join(bundle.labels)}."
         )
     return Internal(study, manifest)
 

@@ -14,10 +14,10 @@ from scanbook.config import Study
 from scanbook.data.manifest import TEST, TRAIN, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import AnyPredictions, FindingPredictions, Predictions
-from scanbook.evaluation.unpaired import Point
+from scanbook.evaluation.unpaired import EXTERNAL, Point
 from scanbook.external.labels import map_labels
 from scanbook.external.predicting import predict
-from scanbook.external.sharing import find_shared
+from scanbook.external.sharing import SHARED, find_shared
 from scanbook.external.sources import Internal, load_external, load_internal, open_bundle, rows_of
 
 
@@ -67,6 +67,11 @@ class Validation:
         """Whether all external images are of one class."""
         return isinstance(self.external, Predictions) and len(np.unique(self.external.y_true)) < 2
 
+    def unit(self, source: str = EXTERNAL) -> str:
+        """Return what is resampled of a source: "patient", or "image" where it names no patients."""
+        manifest = self.source if source == EXTERNAL or self.available is None else self.available.manifest
+        return "patient" if manifest.facts.get("grouped", False) else "image"
+
     @property
     def ordered(self) -> bool:
         """Whether the classes are ordered grades, as either study says."""
@@ -109,7 +114,7 @@ def validate(study: Study, path: str = "", **options: Any) -> Validation:
     manifest, unreadable = load_external(opened.other)
     manifest, names, excluded = map_labels(manifest, bundle, opened.mapping, opened.other.study)
     own = load_internal(bundle, opened.own)
-    shared = pd.DataFrame(columns=["image", "copy_of", "split", "kind", "correlation"])
+    shared = pd.DataFrame(columns=SHARED)
     if isinstance(own, Internal) and len(manifest.frame):
         shared = find_shared(own.manifest, manifest)
     kept = ~manifest.frame["image_id"].astype(str).isin(set(shared["image"]))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION
 from scanbook.data.quality.differences import PROPERTIES
-from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, fit_calibration
+from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
 from scanbook.evaluation.decision_curve import decision_curve, useful_range
 from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_temperature
 from scanbook.evaluation.unpaired import (
@@ -43,11 +43,11 @@ def start(session: Session, bundle: str = "") -> Validation:
     """
     found = validate(session.study, bundle, **({} if bundle else {"on_test": session.on_test}))
     other, exported = found.other, found.bundle
-    groups = len(np.unique(found.external.group))
+    groups, unit = len(np.unique(found.external.group)), found.unit()
     session.say(
         f"The bundle is `{exported.name}` (profile `{exported.about.get('profile', 'unknown')}`). Its images are "
         f"{_internal_in_words(found)}. The external images are those of **{other.title}**, on {other.runs_on}: "
-        f"{count_of(len(found.external), 'image')} of {count_of(groups, 'patient')}."
+        f"{count_of(len(found.external), 'image')}{f' of {count_of(groups, unit)}' if unit == 'patient' else ''}."
     )
     if other.study != session.study.study and other.dataset.adapter != "synthetic" and not other.on_stand_in:
         session.warning(f"The external images are real: {other.runs_on}.")
@@ -64,7 +64,11 @@ def start(session: Session, bundle: str = "") -> Validation:
     names = pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{kind} of the bundle")
     session.table("names", names, "Labels of the bundle, and what the other source calls them")
     session.table("excluded_names", found.excluded, "Labels of the other source that are excluded, with their images")
-    session.table("shared", found.shared, "External images that are copies of the bundle's own, which are excluded")
+    session.table(
+        "shared",
+        found.shared.set_index("image"),
+        "External images that are copies of the bundle's own, which are excluded",
+    )
     if found.unreadable:
         session.say(f"{count_of(found.unreadable, 'external image')} cannot be read.")
     _warn(session, found)
@@ -117,6 +121,8 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
         "sources", plots.two_sources(table, "The bundle on both sources", "value", counts(found)), "Metrics by source"
     )
     session.table("metrics", table, "Metrics of the bundle on internal test images and on external ones")
+    if found.bundle.classes:
+        _show_answers(session, found)
     if found.internal is None:
         printed = {
             name: found.bundle.metrics[name] for name in names if isinstance(found.bundle.metrics.get(name), dict)
@@ -127,11 +133,25 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
     return table
 
 
+def _show_answers(session: Session, found: Validation) -> None:
+    """Show which class the bundle answers for external images of each class, and how often one that they lack."""
+    matrix = confusion(found.external).loc[list(found.compared)].rename_axis(index="true class", columns=None)
+    session.table("answers", matrix, "External images by true class (rows) and by the bundle's answer (columns)")
+    lacking = [name for name in found.bundle.classes if name not in found.compared]
+    share = matrix[lacking].to_numpy().sum() / len(found.external)
+    if share > 0:
+        session.say(
+            f"{share:.1%} of the external images are answered with a class that the other source lacks: "
+            f"{', '.join(lacking)}."
+        )
+
+
 def counts(found: Validation) -> dict[str, str]:
     """Return how many images and patients each source has, in words."""
     sides = {INTERNAL: found.internal, EXTERNAL: found.external}
     return {
-        source: f"{count_of(len(side), 'image')}, {count_of(len(np.unique(side.group)), 'patient')}"
+        source: count_of(len(side), "image")
+        + (f", {count_of(len(np.unique(side.group)), 'patient')}" if found.unit(source) == "patient" else "")
         for source, side in sides.items()
         if side is not None
     }
@@ -212,6 +232,9 @@ def _sides_of(found: Validation) -> dict[str, AnyPredictions]:
 def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
     """Show what the bundle's thresholds give on both sources; return the rates, by target and source."""
     sides = _sides_of(found)
+    if not found.points:
+        session.say("The bundle has no threshold for what is compared.")
+        return pd.DataFrame(columns=["threshold"], index=pd.MultiIndex.from_tuples([], names=["target", "source"]))
     tables = {source: rates_of_points(side, found.points, **session.study.resamples) for source, side in sides.items()}
     table = pd.concat(tables, names=["source"]).swaplevel().reindex(list(found.points), level=0)
     session.table("thresholds", table, "The bundle's thresholds on both sources")
@@ -289,16 +312,16 @@ def show_local_labels(session: Session, found: Validation, metrics: pd.DataFrame
     chosen = {name: point for name, point in found.points.items() if _has_both(found, point)}
     table = local_labels(found.external, chosen, **options)
     own = metrics.loc["ece", INTERNAL] if INTERNAL in metrics else None
-    figure = plots.local_labels(table, target, found.specificity, own)
+    figure = plots.local_labels(table, target, found.specificity, own, found.unit())
     session.figure("local_labels", figure, "Labels of local patients, and what they give on others")
     if table.empty:
-        session.say(f"Fewer than {FEWEST} external patients: none can be drawn from.")
+        session.say(f"Fewer than {FEWEST} external {found.unit()}s: none can be drawn from.")
         return table
     evaluated = len(np.unique(found.external.group)) // 2
     session.say(
-        f"All numbers are of one fixed half of the external patients ({evaluated:,}), from which no label is drawn. "
-        "Each point is the mean of up to 20 nested random draws from the other half; its interval is of both, draws "
-        "and evaluated patients."
+        f"All numbers are of one fixed half of the external {found.unit()}s ({evaluated:,}), from which no label is "
+        "drawn. Each point is the mean of up to 20 nested random draws from the other half; its interval is of both, "
+        f"draws and evaluated {found.unit()}s."
     )
     session.table("local_labels", table.set_index("patients"), "Calibration and rates by number of local patients")
     return table

@@ -56,8 +56,8 @@ def answer(
         most = few.iloc[-1] if len(few) else errors.iloc[1]
         first, later = (with_interval(*row[["value", "low", "high"]]) for row in (errors.iloc[0], most))
         sentences.append(
-            f"With labels of {most['patients']:,} local patients, the calibration error on the other half of the "
-            f"patients goes from {first} to {later}."
+            f"With labels of {most['patients']:,} local {found.unit()}s, the calibration error on the other half of "
+            f"them goes from {first} to {later}."
         )
     return sentences
 

@@ -165,7 +165,9 @@ def decision_curves(curves: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
 
 
 @style.styled
-def local_labels(table: pd.DataFrame, target: str, specificity: float, internal_ece: float | None) -> Figure:
+def local_labels(
+    table: pd.DataFrame, target: str, specificity: float, internal_ece: float | None, unit: str = "patient"
+) -> Figure:
     """Draw calibration error, and the rates of one target, over the number of patients with labels of their own source.
 
     Args:
@@ -173,6 +175,7 @@ def local_labels(table: pd.DataFrame, target: str, specificity: float, internal_
         target: The target whose rates are drawn; "" for none.
         specificity: For which thresholds are chosen.
         internal_ece: Calibration error on the internal images; None where it is not known.
+        unit: What is drawn: "patient", or "image" where the source names no patients.
     """
     if table.empty:
         return style.note("Local labels: too few patients to draw from")
@@ -193,7 +196,7 @@ def local_labels(table: pd.DataFrame, target: str, specificity: float, internal_
         right.set(ylabel="share of images", title=f"Threshold chosen again: {name_of(target)}", ylim=(-0.02, 1.02))
     for axis in axes.flat:
         axis.set_xticks(places, ["none:\nas it is" if not count else f"{count:,}" for count in counts])
-        axis.set_xlabel("local patients with labels")
+        axis.set_xlabel(f"local {unit}s with labels")
         axis.legend(loc="best", fontsize=8.5)
     return figure
 

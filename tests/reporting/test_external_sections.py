@@ -1,0 +1,136 @@
+"""The sections of notebook 08 say what is known of another source, and why the rest is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from helpers import bundles, finding_bundles
+from scanbook import config
+from scanbook.data import images
+from scanbook.reporting import external, external_answers, notebook
+
+REST = {"title": "Elsewhere", "question": "Which colour?", "backbones": ["mobilenet_v2_0.35"], "weights": "scanbook"}
+CLASSES = {"red": (200, 70, 60), "green": (70, 200, 60), "blue": (60, 70, 200)}
+
+
+def patch(path: Path, colour: Any, draw: np.random.Generator, side: int = 40) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.array(colour) + draw.normal(0, 25, (side, side, 3)) + draw.normal(0, 30, 3)
+    path.write_bytes(images.encode_png(np.clip(pixels, 0, 255).astype(np.uint8)))
+
+
+def write_study(home: Path, name: str, **keys: Any) -> None:
+    (home / "notebooks" / "studies").mkdir(parents=True, exist_ok=True)
+    content = {"study": name, "bootstrap_rounds": 40, **REST, **keys}
+    (home / "notebooks" / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, folder in (("HOME", tmp_path), ("DATA", tmp_path / "data"), ("REPORTS", tmp_path / "reports")):
+        monkeypatch.setenv(f"SCANBOOK_{name}", str(folder))
+    return tmp_path
+
+
+def report(study: str, bundle: Path) -> SimpleNamespace:
+    """Run every section, as the notebook does; return the session and what it recorded."""
+    session = notebook.Session("08_external_validation", config.load(study, "quick"))
+    found = external.start(session, str(bundle))
+    metrics, shifts = external.show_metrics(session, found), external.show_shifts(session, found)
+    needed, rates = external.show_calibration(session, found), external.show_thresholds(session, found)
+    ranges, local = external.show_decision_curves(session, found), external.show_local_labels(session, found, metrics)
+    answer = external_answers.answer(found, metrics, shifts, rates, local)
+    session.answer(answer, "sources")
+    session.result("headline", external_answers.headline(found, metrics))
+    session.results(external_answers.record(found))
+    session.finish()
+    warnings = session._measurements.get("warnings", [])
+    parts = {"found": found, "metrics": metrics, "shifts": shifts, "needed": needed, "ranges": ranges, "local": local}
+    return SimpleNamespace(session=session, answer=answer, warnings=warnings, **parts)
+
+
+def write_classes(home: Path, name: str, counts: dict[str, int], seed: int, **keys: Any) -> None:
+    draw = np.random.default_rng(seed)
+    for label, count in counts.items():
+        for number in range(count):
+            patch(home / "data" / name / label / f"{name}-{label}-{number}.png", CLASSES[label], draw)
+    write_study(home, name, dataset={"adapter": "folder", "classes": {key: key for key in CLASSES}}, **keys)
+
+
+def write_bundle(home: Path, **changes: Any) -> Path:
+    rates = {name: {"value": 0.9, "low": 0.8, "high": 1.0} for name in ("sensitivity", "specificity")}
+    points = {name: {"classes": [name], "threshold": 0.4, **rates} for name in bundles.CLASSES}
+    return bundles.write(home / "bundle", operating_points=points, **changes).folder
+
+
+def test_a_single_class_and_no_internal_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(home, "far", {"red": 24}, 0)
+    made = report("far", write_bundle(home))
+    assert any("All external images are of one class, red: AUROC" in text for text in made.warnings)
+    assert any("compared on the classes that both have, red. The model can also answer green, blue." in text
+               for text in made.warnings)  # fmt: skip
+    assert any("not available here: unknown study 'colours'" in text for text in made.warnings)
+    assert np.isnan(made.metrics.loc["auroc", "external"]) and made.metrics.loc["accuracy", "external"] > 0.8
+    assert "difference" not in made.metrics and made.shifts.empty
+    said = capsys.readouterr().out
+    assert "not defined" in said and "NaN" not in said and "nan" not in said.replace("finance", "")
+    assert len(made.answer) <= 5 and made.answer[0].startswith("How the sources differ is not known")
+    card = pd.read_csv(made.session.folder / "tables" / "metrics_of_card.csv", index_col=0)
+    assert card.loc["accuracy", "value"] == 0.9, "what the card states stands in for the internal images"
+
+
+@pytest.mark.slow
+def test_both_sources_of_classes(home: Path) -> None:
+    write_classes(home, "colours", dict.fromkeys(CLASSES, 30), 0)
+    write_classes(home, "far", {"red": 60, "green": 12, "blue": 12}, 1)
+    made = report("far", write_bundle(home, about={"title": "Which colour?", "profile": "quick"}))
+    assert made.found.available is not None, made.found.own
+    assert made.shifts.index[0] == "prevalence", made.shifts
+    assert made.answer[0].startswith("The shift that stands out most is in prevalence (AUROC 0.")
+    assert "a difference of" in made.answer[1] and made.answer[4].startswith("With labels of ")
+    assert not any("measure resolution" in text for text in made.warnings)
+    results = json.loads((made.session.folder / "results.json").read_text())
+    assert results["external_images"] == 84 and results["headline"].startswith("far: accuracy ")
+
+
+def write_findings(home: Path, name: str, count: int, seed: int, share: float, **keys: Any) -> None:
+    """Write a table of images, two of a patient, whose channels are bright where a finding is present."""
+    draw, rows = np.random.default_rng(seed), []
+    for number in range(count):
+        present = draw.random(3) < share
+        file = f"{name}-{number}.png"
+        patch(home / "data" / name / file, np.where(present, 190, 70), draw)
+        labels = [str(int(value)) if draw.random() > 0.05 else "" for value in present]
+        rows.append([file, f"{name} {number // 2}", *labels])
+    columns = ["image", "patient", *finding_bundles.names(3)]
+    pd.DataFrame(rows, columns=columns).to_csv(home / "data" / name / "labels.csv", index=False)
+    table = {"adapter": "table", "csv": "labels.csv", "image_column": "image", "group_column": "patient"}
+    write_study(home, name, dataset={**table, "findings": list(finding_bundles.names(3))}, **keys)
+
+
+@pytest.mark.slow
+def test_both_sources_of_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_findings(home, "chest", 120, 0, 0.4)
+    mapping = {"Atelectasis": "Atelectasis", "Cardiomegaly": "Cardiomegaly"}
+    write_findings(home, "far", 160, 1, 0.15, external={"classes": mapping})
+    folder = finding_bundles.write(home / "bundle", about={"title": "Which findings?", "profile": "quick"}).folder
+    made = report("far", folder)
+    assert made.found.compared == ("Atelectasis", "Cardiomegaly") and made.found.available is not None
+    assert made.found.excluded.index.tolist() == ["Effusion"]
+    assert list(made.metrics.index) == ["auroc", "auprc", "brier", "ece"]
+    assert made.metrics.loc["auroc", "external"] > 0.8
+    assert made.needed["external"]["method"] and set(made.ranges) == set(made.found.compared)
+    assert made.shifts.index[0] == "prevalence", made.shifts
+    assert set(made.local["target"]) == {"", *made.found.compared}
+    assert "nan" not in capsys.readouterr().out.lower().replace("finance", "")
+    written = {path.stem for path in (made.session.folder / "figures").iterdir()}
+    names = {"sources", "prevalence", "shifts", "reliability", "thresholds", "decision_curves", "local_labels"}
+    assert written >= names
