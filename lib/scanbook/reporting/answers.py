@@ -1,4 +1,4 @@
-"""The answers of the seven notebooks: a few sentences with figures and intervals, with which each page opens."""
+"""The answers of notebooks 01 to 07: a few sentences with figures and intervals, with which each page opens."""
 
 from __future__ import annotations
 

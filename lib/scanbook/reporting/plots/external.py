@@ -110,7 +110,7 @@ def reliability_of_sources(predictions: Mapping[str, AnyPredictions], names: Seq
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=what[0] if name else "confidence of the predicted class")
         axis.set_ylabel(what[1] if name else "share of correct answers")
         axis.set_title(name_of(name) if name else "Reliability of both sources")
-        axis.legend(loc="best", fontsize=8)
+        axis.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     if len(panels) > 1:
         style.headline(figure, "Reliability of both sources, by finding (whiskers: 95 % interval)")
     return figure
