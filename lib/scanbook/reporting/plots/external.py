@@ -56,7 +56,8 @@ def two_sources(table: pd.DataFrame, title: str, unit: str, counts: Mapping[str,
     style.row_labels(axis, [METRICS[name].title if name in METRICS else name_of(name) for name in shown.index])
     style.split_extremes(axis, len(shown), note)
     axis.set(xlabel=f"{unit} (whiskers: 95 % interval)", ylabel=style.readable(table.index.name))
-    axis.set_title(f"{title}\n{note}".strip())
+    images = " and ".join(counts[source].partition(", ")[0] for source in sources)
+    axis.set_title(f"{title} ({images})\n{note}".strip())
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -66,7 +67,7 @@ def shift_bars(table: pd.DataFrame, title: str) -> Figure:
     """Draw how well two sources can be told apart, by what; a line marks chance.
 
     Args:
-        table: Columns auc, low, high; the index names what the sources are told apart by.
+        table: Columns auc, low, high, images; the index names what the sources are told apart by.
         title: What is shown.
     """
     if table.empty:
@@ -80,7 +81,7 @@ def shift_bars(table: pd.DataFrame, title: str) -> Figure:
     style.row_labels(axis, list(table.index))
     axis.set(xlabel="AUROC of telling the source of an image (whiskers: 95 % interval)", ylabel="told by")
     axis.set_xlim(min(0.4, table["low"].min() - 0.02), 1.02)
-    axis.set_title(title)
+    axis.set_title(f"{title} (at most {style.count_of(int(table['images'].max()), 'image')})")
     figure.legend(loc="outside lower center")
     return figure
 
@@ -94,6 +95,7 @@ def reliability_of_sources(predictions: Mapping[str, AnyPredictions], names: Seq
         names: Findings to draw, at most four; not used for classes.
     """
     first = next(iter(predictions.values()))
+    images = " and ".join(style.count_of(len(side), "image") for side in predictions.values())
     panels = list(names[:_MOST_PANELS]) if isinstance(first, FindingPredictions) else [""]
     figure, _, axes = style.panels(len(panels), 2, 5.2 if len(panels) == 1 else 4.2, 4.2 if len(panels) == 1 else 3.4)
     for axis, name in zip(axes, panels, strict=True):
@@ -109,10 +111,10 @@ def reliability_of_sources(predictions: Mapping[str, AnyPredictions], names: Seq
         what = "probability to be present", "share with the finding"
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=what[0] if name else "confidence of the predicted class")
         axis.set_ylabel(what[1] if name else "share of correct answers")
-        axis.set_title(name_of(name) if name else "Reliability of both sources")
+        axis.set_title(name_of(name) if name else f"Reliability of both sources ({images})")
         axis.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     if len(panels) > 1:
-        style.headline(figure, "Reliability of both sources, by finding (whiskers: 95 % interval)")
+        style.headline(figure, f"Reliability of both sources, by finding ({images}; whiskers: 95 % interval)")
     return figure
 
 
@@ -186,7 +188,7 @@ def local_labels(
     _series(left, table[table["quantity"] == "ece"], places, 0, "calibration error")
     if internal_ece is not None:
         left.axhline(internal_ece, color=style.INK, linestyle="--", linewidth=1.2, label="internal test images")
-    left.set(ylabel="calibration error (ECE)", title="Calibration refitted")
+    left.set(ylabel="calibration error (ECE)", title=f"Calibration on up to {counts[-1]:,} {unit}s")
     left.set_ylim(bottom=0)
     if target:
         right, rows = axes[0, 1], table[table["target"] == target]
