@@ -116,6 +116,8 @@ PRINTED = [{"output_type": "stream", "name": "stdout", "text": "1"}]
         (replaced('DATA = ""', 'DATA = "".join("a")'), "cell 3: has \"DATA = ''.join('a')\"; leave"),
         (replaced('DATA = ""', 'import os\nDATA = ""'), "cell 3: has 'import os'"),
         (replaced('PROFILE = ""', 'PROFILE = "full"'), "cell 3: keeps a choice of one run"),
+        (replaced('SET = ""', 'SET = ""\nBUNDLE = "mine"'), "cell 3: has BUNDLE = 'mine'; leave a further parameter"),
+        (replaced('SET = ""', 'SET = ""\nROUNDS = 3'), "cell 3: has ROUNDS = 3; leave a further parameter"),
         (replaced('notebook.start("01_eda"', 'notebook.start("02_eda"'), "cell 4: starts another notebook's session"),
         (replaced(", SET)", ")"), "or lacks parameters; call notebook.start("),
         (at(4, "1 + 1"), "never starts its session; call notebook.start("),

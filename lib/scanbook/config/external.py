@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from scanbook.config.block import Block
 
 Name = Annotated[str, Field(min_length=1)]
+
+
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+"""A text that an override can empty: `external.study=`."""
 
 
 class External(Block):
@@ -18,9 +22,9 @@ class External(Block):
     where its names are not those of the bundle.
     """
 
-    study: str = ""
+    study: Text = ""
     """Study of the other source; empty: none is named, and `make reports` does not run notebook 08."""
-    data: str = ""
+    data: Text = ""
     """Folder or file of its images; empty: its folder in `data/`."""
     classes: dict[Name, Name] = {}
     """The model's class or finding of each of the other source's, `theirs: ours`. Several of theirs may be one of ours,
