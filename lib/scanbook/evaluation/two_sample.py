@@ -1,7 +1,8 @@
 """How well two sets of images can be told apart: the AUROC of a classifier of the source, cross-validated by patient.
 
 The classifier is a logistic regression. An AUROC of 0.5 means that it finds no difference (a classifier two-sample
-test, Lopez-Paz and Oquab, 2017). Its predictions for a patient come from a fit without that patient.
+test, Lopez-Paz and Oquab, 2017). Its predictions for a patient come from a fit without that patient. Of equal sources
+the AUROC lies a little below 0.5: what the other patients have more of, those that are predicted have less of.
 """
 
 from __future__ import annotations

@@ -43,7 +43,13 @@ def sample(manifest: Manifest, seed: int) -> Manifest:
 
 
 def find_shifts(
-    internal: Manifest, external: Manifest, everything: Manifest, *, rounds: int = 1000, seed: int = 0
+    internal: Manifest,
+    external: Manifest,
+    everything: Manifest,
+    *,
+    scanned: pd.DataFrame | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return how far the sources differ in prevalence, colour and light, scanner and size; the largest shift first.
 
@@ -53,6 +59,7 @@ def find_shifts(
         internal: Training images of the bundle.
         external: Images of the other source, with the bundle's labels.
         everything: The internal images whose prevalence is compared.
+        scanned: `quality.scan` of `join_sources`, with these images among others; None to read them.
         rounds: Number of resamples.
         seed: Seed of the samples, folds and resamples.
 
@@ -70,7 +77,7 @@ def find_shifts(
     labels, other, group = _joined_labels(first, second)
     if min(len(np.unique(group[other == side])) for side in (False, True)) >= 5:
         joined = join_sources(first, second)
-        table = quality.properties(quality.scan(joined), joined)
+        table = quality.properties(quality.scan(joined) if scanned is None else scanned, joined)
         assert len(table) == len(other), "unreadable images have no split"
         weights = balance_labels(labels, other, group, seed)
         for name, columns in PROPERTIES.items():
@@ -93,10 +100,16 @@ def find_shifts(
     return table.sort_values("auc", ascending=False, kind="stable")
 
 
-def property_differences(internal: Manifest, external: Manifest, seed: int = 0) -> pd.DataFrame:
-    """Return how far each property of notebook 01 differs between the sources, as `quality.differences` has it."""
+def property_differences(
+    internal: Manifest, external: Manifest, *, scanned: pd.DataFrame | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Return how far each property of notebook 01 differs between the sources, as `quality.differences` has it.
+
+    The arguments are those of `find_shifts`.
+    """
     joined = join_sources(sample(internal, seed), sample(external, seed))
-    table = quality.differences(quality.properties(quality.scan(joined), joined), joined.classes)
+    properties = quality.properties(quality.scan(joined) if scanned is None else scanned, joined)
+    table = quality.differences(properties, joined.classes)
     return table.assign(higher=np.where(table["class"] == "", "neither", _higher(table)))[
         ["higher", "auc", "low", "high"]
     ].rename(columns={"higher": "higher in"})

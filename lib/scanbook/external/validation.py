@@ -11,13 +11,14 @@ import pandas as pd
 
 from scanbook.bundle import Bundle
 from scanbook.config import Study
+from scanbook.data import quality
 from scanbook.data.manifest import TEST, TRAIN, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import AnyPredictions, FindingPredictions, Predictions
 from scanbook.evaluation.unpaired import EXTERNAL, Point
 from scanbook.external.labels import map_labels
 from scanbook.external.predicting import predict
-from scanbook.external.sharing import SHARED, find_shared
+from scanbook.external.sharing import SHARED, find_shared, join_sources
 from scanbook.external.sources import Internal, load_external, load_internal, open_bundle, rows_of
 
 
@@ -39,6 +40,7 @@ class Validation:
         own: The images of the bundle's study; a sentence where they are not available.
         internal: The bundle's predictions for its test images; None where they are not available.
         left: Internal test images that are not compared, since the other source lacks their class.
+        scanned: `quality.scan` of both sources joined; empty where the first is not available.
         kept: What must live as long as the bundle's folder.
     """
 
@@ -55,6 +57,7 @@ class Validation:
     own: Internal | str
     internal: AnyPredictions | None
     left: int = 0
+    scanned: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     kept: Any = field(default=None, repr=False)
 
     @property
@@ -114,9 +117,10 @@ def validate(study: Study, path: str = "", **options: Any) -> Validation:
     manifest, unreadable = load_external(opened.other)
     manifest, names, excluded = map_labels(manifest, bundle, opened.mapping, opened.other.study)
     own = load_internal(bundle, opened.own)
-    shared = pd.DataFrame(columns=SHARED)
+    shared, scanned = pd.DataFrame(columns=SHARED), pd.DataFrame()
     if isinstance(own, Internal) and len(manifest.frame):
         shared = find_shared(own.manifest, manifest)
+        scanned = quality.scan(join_sources(own.manifest, manifest))  # as `find_shared` did
     kept = ~manifest.frame["image_id"].astype(str).isin(set(shared["image"]))
     manifest = manifest.with_frame(manifest.frame[kept])
     if manifest.frame.empty:
@@ -139,7 +143,7 @@ def validate(study: Study, path: str = "", **options: Any) -> Validation:
         internal, external = (side and _of_findings(side, compared) for side in (internal, external))
     return Validation(
         bundle, opened.other, manifest, external, compared, names, _points(bundle, compared), excluded, unreadable,
-        shared, own, internal, left, opened.kept,
+        shared, own, internal, left, scanned, opened.kept,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scanbook.data import quality
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION
 from scanbook.data.quality.differences import PROPERTIES
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
@@ -107,9 +108,10 @@ def _warn(session: Session, found: Validation) -> None:
 
 
 def _sides(found: Validation) -> tuple[float, float]:
-    from scanbook.data import quality
-
-    scanned = quality.scan(found.source)
+    """Return the median height and width of the external images, in pixels."""
+    scanned = quality.scan(found.source) if found.scanned.empty else found.scanned
+    if not found.scanned.empty:
+        scanned = scanned[scanned["image_id"].str.startswith(EXTERNAL)]
     return float(scanned["height"].median()), float(scanned["width"].median())
 
 
@@ -171,20 +173,20 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     # max_per_class changes the prevalence of the training images alone
     splits = (TEST,) if own.study.max_per_class else (TRAIN, VALIDATION, TEST)
     everything = found.training(*splits)
-    shifts = find_shifts(training, found.source, everything, **options)
+    shifts = find_shifts(training, found.source, everything, scanned=found.scanned, **options)
     session.figure(
         "shifts", plots.shift_bars(shifts, "How far the sources are apart, by kind of shift"), "Kinds of shift"
     )
     session.table("shifts", shifts, "AUROC of telling the source of an image by its labels, colour or scanner alone")
     session.say(
-        "0.5: the sources are alike. Colour and scanner are compared at equal prevalence: external images are weighted "
-        "to the internal labels."
+        "0.5, or a little less: the sources are alike. Colour and scanner are compared at equal prevalence: external "
+        "images are weighted to the internal labels."
     )
     policy = own.study.weights if own.study.weights != "none" else "scanbook"
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
     session.say("The internal test images are the control: they are of the same source as the training images.")
-    differences = property_differences(training, found.source)
+    differences = property_differences(training, found.source, scanned=found.scanned)
     session.table(
         "properties", differences.rename(index=PROPERTIES), "Single properties by which the sources can be told apart"
     )

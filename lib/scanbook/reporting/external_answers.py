@@ -23,12 +23,15 @@ def describe_shifts(shifts: pd.DataFrame) -> str:
     """Return which shift stands out most, and the others, in one sentence."""
     if shifts.empty:
         return "How the sources differ is not known, since the training images are not available or too few."
-    clear = shifts[shifts["low"] > 0.5]
+    clear = (shifts["low"] > 0.5).to_numpy()
     texts = [f"{name} (AUROC {with_interval(*row[['auc', 'low', 'high']])})" for name, row in shifts.iterrows()]
-    if clear.empty:
-        return f"No shift stands out: by none of the sources' differences can they be told apart, {'; '.join(texts)}."
-    others = f"; then {', '.join(texts[1:])}" if len(texts) > 1 else ""
-    return f"The shift that stands out most is in {texts[0]}{others}."
+    if not clear.any():
+        return f"No shift stands out: the sources cannot be told apart by {', '.join(texts)}."
+    first, *others = [text for text, stands_out in zip(texts, clear, strict=True) if stands_out]
+    rest = shifts.index[~clear]
+    then = f"; then {', '.join(others)}" if others else ""
+    none = f"; none is seen in {' or '.join(rest)}" if len(rest) else ""
+    return f"The shift that stands out most is in {first}{then}{none}."
 
 
 def answer(
