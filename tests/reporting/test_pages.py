@@ -486,7 +486,7 @@ def test_checklists_are_whole_and_name_headings_that_exist() -> None:
             line.lstrip("# ") for cell in suite.cells(name) for line in cell["source"].splitlines() if line[:2] == "##"
         }
         | {"This run"}  # the section at the foot of every report, which no notebook has
-        for name in RESULTS
+        for name in suite.NOTEBOOKS
     }
     counts = {}
     for guideline in checklist.guidelines():

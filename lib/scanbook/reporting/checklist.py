@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from scanbook.reporting.records import Run
+from scanbook.reporting.records import Report, Run
 from scanbook.reporting.report import TEMPLATES, environment
 
 FILE = TEMPLATES / "checklists.yaml"
@@ -35,11 +35,16 @@ class Item(_Strict):
     answers: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
     open: str = ""
 
+    def reports(self, run: Run) -> list[Report]:
+        """Return the reports that answer it, of the notebooks that the study runs."""
+        return [run.reports[notebook] for notebook in self.answers if notebook in run.reports]
+
     def state(self, run: Run) -> State:
         """Return whether the reports of a run answer it."""
-        if not self.answers:
+        reports = self.reports(run)
+        if not reports:
             return "open"
-        if any(run.reports[notebook].status != "done" for notebook in self.answers):
+        if any(report.status != "done" for report in reports):
             return "not run"
         return "partly answered" if self.open else "answered"
 
