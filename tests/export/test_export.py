@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import planted, stored
-from scanbook import bundle, cli, export, runtime
+from scanbook import bundle, cli, config, export, runtime
 from scanbook.bundle.description import FORMAT
 from scanbook.data.manifest import TEST, VALIDATION
 from scanbook.errors import BundleError
@@ -228,3 +228,12 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     assert {"nevus", "malignant"} <= set(made.operating_points) and made.metrics["accuracy"]["low"] is not None
     assert "# Dataset card for Synthetic dermoscopy" in (folder / "DATASET_CARD.md").read_text()
     assert all(row["agrees"] for place, row in made.parity.items() if place != "OpenVINO int8")
+
+    # notebook 08 validates a bundle that is written in seconds: its answers are the same
+    plain = export.export_plain(config.load("synthetic", "smoke", overrides=SMALL), tmp_path / "plain")
+    photos = np.random.default_rng(0).integers(0, 256, (6, *made.image_size, 3)).astype(np.uint8)
+    answers = [OpenVinoEngine(each.model_path()).predict(photos)[0] for each in (made, plain)]
+    assert np.allclose(*answers, atol=1e-6) and set(plain.models) == {"openvino", "keras"}
+    same = ("name", "classes", "temperature", "abstain_below", "operating_points", "metrics")
+    assert all(getattr(made, name) == getattr(plain, name) for name in same)
+    assert made.about == plain.about
