@@ -46,9 +46,7 @@ def scores_by_split(results: Mapping[str, TrainingResult]) -> pd.DataFrame:
     for name, result in results.items():
         metric = main_metric(result.test)
         of_split = {"validation": result.validation, metric: result.test}
-        rows[name] = {
-            split: METRICS[metric].point(images.y_true, images.probabilities) for split, images in of_split.items()
-        }
+        rows[name] = {split: METRICS[metric].point(images) for split, images in of_split.items()}
         if metric == "accuracy":
             best = result.history["validation_loss"].idxmin()
             rows[name]["train"] = result.history["accuracy"][best]
@@ -120,5 +118,5 @@ def validation_by_stage(
 
 def _metrics(manifest: Manifest, logits: np.ndarray, names: Sequence[str]) -> list[float]:
     predictions = manifest.predictions(VALIDATION, logits)
-    scores = [METRICS[name].point(predictions.y_true, predictions.probabilities) for name in names]
+    scores = [METRICS[name].point(predictions) for name in names]
     return [*scores, validation_loss(manifest, logits)]

@@ -257,7 +257,7 @@ def reliability_diagram(before: Predictions, after: Predictions) -> Figure:
     edges = np.linspace(0, 1, 11)
     for index, (name, predictions) in enumerate({"before": before, "after": after}.items()):
         table, look = reliability(predictions).dropna(), style.line(index)
-        error = METRICS["ece"].point(predictions.y_true, predictions.probabilities)
+        error = METRICS["ece"].point(predictions)
         style.whiskers(axis, table["confidence"], table["low"], table["high"], colour=style.COLOURS[index])
         axis.plot(table["confidence"], table["accuracy"], label=f"{name} calibration (ECE {error:.3f})", **look)
         counts, _ = np.histogram(predictions.confidence, edges)
