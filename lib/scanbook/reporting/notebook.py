@@ -29,7 +29,7 @@ from scanbook.reporting.records import TRAINED_ON
 from scanbook.store import atomic_write, fingerprint, visited, write_json
 
 if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
+    from scanbook.training import SplitModels, TrainedModel  # which imports Keras
 
 ROWS = 60
 """Most rows of a table that a page shows at once."""
@@ -238,6 +238,10 @@ class Session:
         """
         self._test_evaluations[arm or trained.label] += 1
         return manifest.predictions(TEST, trained.logits(TEST), calibration)
+
+    def on_test_of(self, split: SplitModels, trained: TrainedModel) -> AnyPredictions:
+        """Return the predictions of one of a split's networks for its test images, counted as `on_test` does."""
+        return self.on_test(trained, split.manifest, arm=f"{trained.label}, {split.fold}" if split.fold else "")
 
     def result(self, key: str, value: Any) -> None:
         """Record a value that is identical in two runs with one seed."""

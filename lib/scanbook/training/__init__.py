@@ -18,4 +18,5 @@ from scanbook.training.model_selection import (
     train_from_scratch,
     train_head,
 )
+from scanbook.training.study_models import SplitModels, StudyModels, train_every_split, train_split
 from scanbook.training.trained_model import TrainedModel, validation_loss

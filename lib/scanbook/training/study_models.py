@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from scanbook import evaluation
 from scanbook.config import Study
@@ -82,7 +81,11 @@ class StudyModels:
             return manifest
         tested = np.any([(split.manifest.frame["split"] == TEST).to_numpy() for split in self.splits], axis=0)
         frame = manifest.frame.assign(split=np.where(tested, TEST, ""))
-        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": ()})
+        note = (
+            f"Cross-validation: each of {tested.sum():,} images is test in one of {len(self.splits)} folds, for "
+            "networks that were trained and chosen on images of the others."
+        )
+        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": (note,)})
 
     @property
     def name(self) -> str:
@@ -93,6 +96,11 @@ class StudyModels:
     def base_name(self) -> str:
         """Name of the model from which fine-tuning started, likewise."""
         return _common([split.starts[0].name for split in self.splits], "best backbone of each fold, frozen")
+
+    @property
+    def policy(self) -> str:
+        """Augmentation policy of the final model's training images."""
+        return self.first.final.policy
 
     @property
     def backbone(self) -> str:
@@ -141,14 +149,3 @@ def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = Fal
     final = model_selection.average_models(study, manifest, images, networks)
     fold = manifest.facts["fold"] if cross_validated else ""
     return SplitModels(fold, study, manifest, images, backbone, starts, networks, final)
-
-
-def average_over_folds(tables: Sequence[pd.DataFrame], index: Mapping[str, str]) -> pd.DataFrame:
-    """Return the mean of tables with one row per stage of training, one of each fold.
-
-    Args:
-        tables: Tables with the same columns.
-        index: New names of rows that are called otherwise in each fold.
-    """
-    renamed = [table.rename(index=index) for table in tables]
-    return sum(renamed[1:], renamed[0]) / len(renamed)

@@ -160,7 +160,8 @@ def roc_curves(predictions: AnyPredictions, rounds: int = 1000, seed: int = 0) -
     note = _roc(axis, predictions, rounds, seed, _MOST_CLASS_CURVES, ends=_EXTREME_CURVES)
     axis.set_ylabel("sensitivity")
     what = "finding" if isinstance(predictions, FindingPredictions) else "class against the rest"
-    title = f"ROC curves, each {what} ({style.count_of(len(predictions), 'image')})"
+    of_folds = "" if predictions.fold is None else f", means of {len(np.unique(predictions.fold))} folds"
+    title = f"ROC curves, each {what} ({style.count_of(len(predictions), 'image')}{of_folds})"
     axis.set_title(f"{title}\n{note}".strip())
     axis.legend(title="AUROC (95 % interval)", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
     return figure
@@ -208,9 +209,7 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     for name in classes:
         index = predictions.names.index(name)
         truth = predictions.y_true == index if kind == "classes" else predictions.y_true[:, index]
-        known = ~np.isnan(truth)
-        false, true, _ = roc_curve(truth[known], predictions.probabilities[known, index])
-        curves[name] = false, true
+        curves[name] = _curve(truth.astype(float), predictions.probabilities[:, index], predictions.fold, steps)
     for index, name in enumerate(drawn):
         row = table.loc[name]
         area = _in_words(*row[["auroc", "auroc_low", "auroc_high"]])
@@ -223,6 +222,24 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
     return note
+
+
+def _curve(
+    truth: NDArray[np.float64], score: NDArray[np.float64], fold: NDArray[np.str_] | None, steps: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return false-positive rates and sensitivities; of several folds the mean sensitivity at equal steps.
+
+    The mean is vertical (Fawcett, An introduction to ROC analysis, 2006), over the folds with both kinds of images.
+    """
+    parts = [np.arange(len(truth))] if fold is None else [np.flatnonzero(fold == name) for name in np.unique(fold)]
+    curves = []
+    for rows in parts:
+        known = rows[~np.isnan(truth[rows])]
+        if 0 < truth[known].sum() < len(known):
+            curves.append(roc_curve(truth[known], score[known])[:2])
+    if fold is None:
+        return curves[0]
+    return steps, np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves], axis=0)
 
 
 def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
