@@ -22,7 +22,7 @@ def fold_studies(study: Study) -> list[Study]:
         DataError: As `column_values`, where a column states the folds.
     """
     splits = study.splits
-    if not splits.cross_validated or splits.fold:
+    if not splits.cross_validated or splits.fold is not None:
         return [study]
     count = (splits.folds or 0) * splits.repeats or len(column_values(adapters.load(study), splits.folds_by))
     numbered = [splits.model_copy(update={"fold": number}) for number in range(1, count + 1)]
@@ -31,11 +31,22 @@ def fold_studies(study: Study) -> list[Study]:
 
 def one_split(splits: Splits, manifest: Manifest) -> Splits:
     """Return the splits of a page that is not of all folds: those of the source's test images, or of the first fold."""
-    if not splits.cross_validated or splits.fold:
+    if not splits.cross_validated or splits.fold is not None:
         return splits
     if not splits.pool and (manifest.frame["split"] == TEST).any():
         return splits.model_copy(update={"folds": None, "folds_by": "", "repeats": 1})
     return splits.model_copy(update={"fold": 1})
+
+
+def study_of_all_images(study: Study) -> Study:
+    """Return the study of the network that learns from the images of all folds; a kept test split stays test."""
+    splits = one_split(study.splits, adapters.load(study))
+    return study.model_copy(update={"splits": splits.model_copy(update={"fold": 0}) if splits.fold else splits})
+
+
+def keeps_test(study: Study) -> bool:
+    """Return whether the study has folds, and its source a test split that is in none of them."""
+    return study.splits.cross_validated and one_split(study.splits, adapters.load(study)).fold is None
 
 
 def outer_folds(manifest: Manifest, rows: np.ndarray, splits: Splits) -> list[tuple[str, np.ndarray]]:

@@ -130,9 +130,11 @@ def assign(
     log = _exclude(split, frame, unreadable, "unreadable")
     copy_group = quality.copy_groups(frame, quality.exact_copies(scanned))
     notes: tuple[str, ...] = ()
-    if splits.fold:
+    if splits.fold is not None:
         split, out_of_folds, name = _take_fold(manifest, split, ~unreadable, copy_group, splits)
-        log, notes = log + out_of_folds, (f"Cross-validation: test is {name} here. Notebook 05 evaluates every fold.",)
+        log += out_of_folds
+        note = f"Cross-validation: test is {name} here. Notebook 05 evaluates every fold."
+        notes = (note if splits.fold else "No image is test here: the network learns from the images of all folds.",)
         manifest = replace(manifest, facts=manifest.facts | {"fold": name})
     split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
     log += copied
@@ -147,7 +149,7 @@ def assign(
         log += _exclude(split, frame, surplus, f"over max_per_class ({max_per_class})")
     excluded = pd.DataFrame(log, columns=["image_id", "split", "reason"])
     assigned = manifest.with_frame(frame.assign(split=split))
-    _check(assigned, copy_group, excluded)
+    _check(assigned, copy_group, excluded, (TRAIN, VALIDATION) if splits.fold == 0 else SPLITS)
     former = _before_exclusion(split, frame, excluded)
     count_copies = presence.copy_conflicts if manifest.findings else presence.shared_copies
     shared = count_copies(manifest, copy_group, former)
@@ -179,6 +181,8 @@ def _take_fold(
     split[readable & ~kept] = TRAIN
     log = _exclude_copies(split, frame, copy_group, TRAIN, TEST)
     log += _exclude(split, frame, kept, "in the source's test split, which is evaluated at the end")
+    if splits.fold == 0:
+        return split, log, "all folds"
     parts = folds.outer_folds(manifest, np.flatnonzero(split == TRAIN), splits)
     number = splits.fold or 1
     if number > len(parts):
@@ -231,7 +235,7 @@ def _complete(
             groups = frame["group"].where(split == TEST)
             split[groups == groups.value_counts().sort_index().idxmin()] = VALIDATION
         else:
-            few = bool(places or splits.fold)
+            few = bool(places) or splits.fold is not None
             split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few)] = VALIDATION
         rows, places = (rows, places) if places else (of_train, (TRAIN, VALIDATION))
     log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
@@ -357,10 +361,10 @@ def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int, part: str
         )
 
 
-def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) -> None:
+def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame, needed: Sequence[str]) -> None:
     """Raise a `DataError` where a split is empty, training lacks a class, or splits share a group or an exact copy."""
     used = manifest.frame[manifest.frame["split"] != ""]
-    for split in SPLITS:
+    for split in needed:
         if not (used["split"] == split).any():
             raise DataError(
                 f"dataset {manifest.name}: the {split} split is empty; add images, or correct splits in the study"

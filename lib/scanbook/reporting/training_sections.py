@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.manifest import TEST, TRAIN, VALIDATION
+from scanbook.config import Study
+from scanbook.data import folds
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
@@ -106,6 +108,33 @@ def show_folds(session: Session, models: StudyModels, test: AnyPredictions) -> p
         names = ", ".join(undefined.index[undefined])
         session.say(f"Not every metric is defined in {names}, which lack a class; the means are over the others.")
     return by_fold
+
+
+def show_source_test(session: Session, prepare: Callable[[Study], Manifest]) -> pd.DataFrame | None:
+    """Show the results of the exported model on a test split of the source that is in no fold.
+
+    Args:
+        session: Shows and keeps the results.
+        prepare: Returns the dataset of a study, split: `segmentation.prepare`.
+
+    Returns:
+        `evaluation.summary`; None where there is no such split.
+    """
+    study = session.study
+    if not folds.keeps_test(study):
+        session.say("There are no folds, or they hold every image: no other test split is left.")
+        return None
+    from scanbook import training  # here, since it imports Keras
+
+    model = training.train_exported_model(study, prepare)
+    test = session.on_test(model, model.manifest, calibration=model.calibration)
+    summary = evaluation.summary(test, evaluation.metrics_for(test, study.ordered), **study.resamples)
+    session.say(
+        f"The test split of the source has {len(test):,} images, which are in no fold. The model that notebook 07 "
+        f"exports is evaluated on them once: {model.name}."
+    )
+    session.table("source_test", summary.round(4), f"{model.name}: {len(test)} images of the source's test split")
+    return summary
 
 
 def _describe_split(split: SplitModels) -> dict[str, Any]:

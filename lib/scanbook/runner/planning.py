@@ -113,7 +113,7 @@ def _plan_folds(batch: Batch, words: Sequence[str], earlier: Sequence[str]) -> d
         words: Words of the launcher; a launched run may be several processes that train together.
         earlier: Names of the runs that must be done before.
     """
-    if not batch.study.splits.cross_validated or batch.study.splits.fold:
+    if not batch.study.splits.cross_validated or batch.study.splits.fold is not None:
         return {}
     from scanbook.data import folds  # here, since few studies have any
 

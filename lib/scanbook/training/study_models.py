@@ -47,10 +47,7 @@ class SplitModels:
 
     def calibrate(self) -> float | Calibration:
         """Return the calibration of the final model, fitted on its validation images."""
-        rows = self.manifest.rows(VALIDATION)
-        groups = self.manifest.frame["group"].to_numpy()[rows]
-        labels = self.manifest.labels.rows(rows)
-        return evaluation.calibrate(labels, self.final.logits(VALIDATION), groups, self.study.seed)
+        return calibrate(self.study, self.manifest, self.final)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +111,13 @@ class StudyModels:
     def by_fold(self, function: Callable[[SplitModels], AnyPredictions]) -> AnyPredictions:
         """Return the pooled predictions that a function gives for the models of each split."""
         return self.pool({split.fold: function(split) for split in self.splits})
+
+
+def calibrate(study: Study, manifest: Manifest, network: TrainedModel) -> float | Calibration:
+    """Return the calibration of a network, fitted on its validation images."""
+    rows = manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    return evaluation.calibrate(manifest.labels.rows(rows), network.logits(VALIDATION), groups, study.seed)
 
 
 def _common(names: Sequence[str], otherwise: str) -> str:
