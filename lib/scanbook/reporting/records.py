@@ -49,8 +49,8 @@ def join_histories(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = list(HISTORY_COLUMNS)
-    return pd.concat([frame[columns] for frame in histories.values()], keys=histories, names=["training"]).reset_index(0)
+    frames = [frame[list(HISTORY_COLUMNS)] for frame in histories.values()]
+    return pd.concat(frames, keys=histories, names=["training"]).reset_index(0)
 
 
 def read_json(path: Path) -> dict[str, Any]:
