@@ -188,9 +188,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from scanbook.runner import comparing
+    from scanbook.runner.comparing import page
 
-    print(comparing.compare(options.runs, options.name))
+    print(page.compare(options.runs, options.name))
 
 
 def _bundle_folder(options: argparse.Namespace, command: str) -> Path:

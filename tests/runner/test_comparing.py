@@ -19,8 +19,8 @@ from scanbook import cli, config, evaluation
 from scanbook.errors import RunError
 from scanbook.evaluation import AnyPredictions, Predictions, pseudonymous
 from scanbook.reporting.records import HISTORY, PREDICTIONS, join_histories
-from scanbook.runner import comparing, index
-from scanbook.runner.comparing import pairing, reading, table
+from scanbook.runner import index
+from scanbook.runner.comparing import page, pairing, reading, table
 
 HISTORY_OF = pd.DataFrame(
     {"epoch": [1, 2], "loss": [1.0, 0.8], "accuracy": [0.5, 0.6], "validation_loss": [1.1, 0.9]}
@@ -97,7 +97,7 @@ def test_planted_differences_are_found_paired_whatever_the_order_of_the_images(h
     better, worse = predicted(0.9, 1), predicted(0.7, 2)
     report(home, better)
     report(tmp_path / "copied" / "reports", worse.subset(np.arange(200)[::-1]), overrides="fine_tuning.epochs=9 seed=3")
-    path = comparing.compare(["synthetic/smoke", str(tmp_path / "copied" / "reports" / "synthetic" / "smoke")], "mine")
+    path = page.compare(["synthetic/smoke", str(tmp_path / "copied" / "reports" / "synthetic" / "smoke")], "mine")
     assert path == home / "compare" / "mine" / "index.html"
     text = check_page(path)
     content = json.loads(path.with_name("results.json").read_text())
@@ -204,13 +204,13 @@ def test_unlike_studies_share_the_metrics_that_both_have(home: Path, capsys: pyt
     differences = json.loads(path.with_name("results.json").read_text())["differences"]["chexpert/smoke"]
     assert set(differences) == {"paired", "why", "auroc", "auprc", "brier", "ece"}
     assert None not in differences["auroc"]
-    assert path == comparing.compare(["synthetic/smoke", "chexpert/smoke"]), "the same runs have the same page"
+    assert path == page.compare(["synthetic/smoke", "chexpert/smoke"]), "the same runs have the same page"
 
 
 def test_findings_are_compared_like_classes(home: Path, tmp_path: Path) -> None:
     report(home, findings(skill=2.0), study="chexpert")
     report(tmp_path / "other", findings(skill=0.5, seed=1), study="chexpert", overrides="seed=1")
-    path = comparing.compare(["chexpert/smoke", str(tmp_path / "other/chexpert/smoke/05_fine_tuning")])
+    path = page.compare(["chexpert/smoke", str(tmp_path / "other/chexpert/smoke/05_fine_tuning")])
     assert "finding 2" in check_page(path)
     [differences] = json.loads(path.with_name("results.json").read_text())["differences"].values()
     assert differences["paired"] and differences["auroc"][2] < 0 and differences["AUROC of finding 1"][2] < 0
@@ -222,7 +222,7 @@ def test_an_old_report_is_compared_by_its_figures_alone(home: Path, tmp_path: Pa
     old = report(tmp_path / "old", predicted(0.6, 3))
     for file in (PREDICTIONS, HISTORY):
         (old / file).unlink()
-    path = comparing.compare(["synthetic/smoke", str(old)])
+    path = page.compare(["synthetic/smoke", str(old)])
     assert "kept no predictions, as reports of earlier versions did not" in check_page(path)
     [differences] = json.loads(path.with_name("results.json").read_text())["differences"].values()
     assert not differences["paired"] and differences["accuracy"][2] < 0
@@ -232,7 +232,7 @@ def test_a_metric_that_is_not_defined_is_said_to_be_so(home: Path) -> None:
     report(home, predicted(0.8))
     lacking = predicted(0.8).subset(np.flatnonzero(FIRST.y_true == 0))
     report(home, lacking, "08_external_validation")
-    path = comparing.compare(["synthetic/smoke", "synthetic/smoke/08_external_validation"])
+    path = page.compare(["synthetic/smoke", "synthetic/smoke/08_external_validation"])
     text = check_page(path)
     assert ">not defined<" in text and "differ by" not in text
     assert json.loads(path.with_name("results.json").read_text())["main metric"] == "brier"
@@ -242,7 +242,7 @@ def test_notebooks_without_a_model_are_compared_by_their_numbers(home: Path, tmp
     for folder, images in ((home, 100), (tmp_path / "other", 120)):
         results = {"counts": {"images": images, "note": "text"}, "gap": [0.5, 0.4, 0.6], "flag": True, "none": None}
         report(folder, None, "01_eda", results=results)
-    path = comparing.compare(["synthetic/smoke/01_eda", str(tmp_path / "other/synthetic/smoke/01_eda")])
+    path = page.compare(["synthetic/smoke/01_eda", str(tmp_path / "other/synthetic/smoke/01_eda")])
     text = check_page(path)
     assert "counts · images" in text and "gap · low" in text and "No metric is defined in all" in text
     assert "flag" not in text
@@ -255,7 +255,7 @@ def test_many_trials_are_one_table_sorted_by_the_main_metric(home: Path) -> None
     folder = home / "synthetic" / "smoke" / "sweep" / "trials"
     for seed in range(20):
         record(folder, predicted(0.55 + 0.02 * ((7 * seed) % 20), seed), seed=seed)
-    path = comparing.compare(["synthetic/smoke/sweep"])
+    path = page.compare(["synthetic/smoke/sweep"])
     text = check_page(path)
     content = json.loads(path.with_name("results.json").read_text())
     assert len(content["runs"]) == 20 and content["runs"][0]["name"] == "seed 0", "common parts are not repeated"
@@ -329,6 +329,6 @@ def test_equal_names_are_told_apart(home: Path, tmp_path: Path) -> None:
 def test_the_page_is_shown_in_a_browser(home: Path, tmp_path: Path) -> None:
     report(home, predicted(0.8))
     report(home, predicted(0.7, 1, classes=("a", "b", "c")), study="skin11")
-    path = comparing.compare(["synthetic/smoke", "skin11/smoke"])
+    path = page.compare(["synthetic/smoke", "skin11/smoke"])
     with pages.browser() as chromium:
         pages.check_shown(chromium, path)

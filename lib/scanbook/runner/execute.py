@@ -33,7 +33,7 @@ from scanbook.reporting.records import (
     TRAINED_ON,
     read_json,
 )
-from scanbook.runner import index, kernel, locks, memory
+from scanbook.runner import index, kernel, locks, memory, tracking
 from scanbook.runner.freshness import PAGE, Batch
 from scanbook.runner.origin import commit
 from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress, screen
@@ -139,6 +139,8 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
             with locks.machine(alone, on_wait=lambda: report_line("waiting for the machine")):
                 started = time.perf_counter()
                 _run(batch.refreshed(), name, folder, report_line)
+            if logged := tracking.log(folder):
+                report_line(logged)
         store.prune(limit)
     return folder / REPORT
 

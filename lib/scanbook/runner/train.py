@@ -20,6 +20,7 @@ from scanbook.config.block import check_name
 from scanbook.data.manifest import TRAIN, VALIDATION
 from scanbook.errors import RunError, ScanbookError, StudyError
 from scanbook.reporting.records import HISTORY_COLUMNS
+from scanbook.runner import tracking
 from scanbook.runner.origin import commit
 from scanbook.runtime import distribution, steps
 
@@ -233,6 +234,8 @@ def _record(file: Path, study: Study, network: EndToEndTraining, trained: Traine
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     store.write_json(file, facts)
+    if logged := tracking.log(file):
+        print(logged, flush=True)
 
 
 def _describe(network: TrainedModel, images: int) -> str:

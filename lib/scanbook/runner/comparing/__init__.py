@@ -1,6 +1,4 @@
-"""Comparison of runs: whole reports, and records such as the trials of a sweep, on one page.
+"""Comparison of runs: whole reports, and records such as the trials of a sweep; on one page, and in MLflow.
 
-Exports `compare`, which `scanbook compare` calls.
+`page.compare` is what `scanbook compare` calls. Nothing is imported here: an upload needs no figures.
 """
-
-from scanbook.runner.comparing.page import compare
