@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from helpers.projects import RECORD, make_project, write_notebook
 from scanbook import config
+from scanbook.evaluation import Predictions
 from scanbook.runner import tracking
 from scanbook.runner.comparing import upload
 from scanbook.runner.comparing.reading import Compared
@@ -109,6 +111,27 @@ def test_a_whole_run_is_logged(fake: Path, place: Path, monkeypatch: pytest.Monk
     files = {Path(word).name for word in by_name["log_artifact"] if word != "r1"}
     assert files == {"report.html", "metrics.json", "counts.csv", "None", "tables"}
     assert by_name["set_terminated"][:2] == ["r1", "FINISHED"]
+
+
+def test_a_trial_is_logged_without_the_names_of_its_images(fake: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://host")
+    sent: list[str] = []
+    record = tmp_path / "net-0.json"
+    names = [f"Silva {number}" for number in range(8)]
+    p = np.linspace(0.1, 0.9, 8)
+    Predictions(names, names, np.arange(8) % 2, np.stack([1 - p, p], 1), ("a", "b")).save(record.with_suffix(".csv"))
+    facts = {"network": "net", "seed": 3, "study": config.load("synthetic", "smoke").resolved(), "seconds": 2.0}
+    record.write_text(json.dumps(facts))
+
+    def log_artifact(client: Any, run: str, file: str, folder: str | None = None) -> None:
+        sent.append(Path(file).read_text())
+
+    import mlflow
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", log_artifact, raising=False)
+    upload.log(record)
+    assert len(sent) == 2 and sum("image-" in text for text in sent) == 1 and "Silva" not in "".join(sent)
+    assert "synthetic/smoke/net, seed 3" in fake.read_text() and "accuracy.value=" in fake.read_text()
 
 
 def test_an_error_is_one_line_without_a_password(

@@ -1,7 +1,8 @@
 """Whole runs in MLflow, where the user has it installed and names a server in `MLFLOW_TRACKING_URI`.
 
-MLflow is no dependency: its version 3 excludes that of gunicorn which the service needs. It is imported in a process of
-its own, which has a time limit: whatever becomes of the server, the run stays whole, and an error is one line.
+MLflow is no dependency: its whole package excludes the gunicorn that the service needs, and its client (mlflow-skinny)
+is enough. It is imported in a process of its own, which has a time limit: whatever becomes of the server, the run stays
+whole, and an error is one line.
 """
 
 from __future__ import annotations

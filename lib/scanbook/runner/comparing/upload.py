@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from scanbook.reporting import records
@@ -44,6 +45,10 @@ def log(place: Path) -> None:
             client.log_batch(created, metrics=[Metric(key, value, now, step) for key, value, step in part])
         for file, folder in files_of(run):
             client.log_artifact(created, str(file), folder)
+        if run.place.suffix == ".json" and run.predictions is not None:
+            with TemporaryDirectory() as folder:  # the file beside a record has the names of the images
+                run.predictions.save(Path(folder) / records.PREDICTIONS)
+                client.log_artifact(created, str(Path(folder) / records.PREDICTIONS))
     except Exception:
         with suppress(Exception):  # the reason is the first one
             client.set_terminated(created, "FAILED")
@@ -91,7 +96,7 @@ def epochs(run: Compared) -> Iterator[tuple[str, float, int]]:
 def files_of(run: Compared) -> Iterator[tuple[Path, str | None]]:
     """Yield the files of a run, and the folder of each among its artifacts."""
     if run.place.suffix == ".json":
-        files = [(run.place, None), (run.place.with_suffix(".csv"), None)]
+        files = [(run.place, None)]
     else:
         files = [(run.place / name, None) for name in FILES]
         files += [(table, "tables") for table in sorted((run.place / "tables").glob("*.csv"))]
