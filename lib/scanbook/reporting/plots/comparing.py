@@ -22,8 +22,8 @@ _NAME = 68
 def roc_of_runs(runs: Mapping[str, AnyPredictions], areas: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the ROC curve of each run: of two classes that of the second, else the mean over classes or findings.
 
-    The mean is over sensitivities at equal false-positive rates. A class without images, or a finding that is never
-    present or never absent, has no curve.
+    The mean is over sensitivities at equal false-positive rates. Images that lack a class have no curve; a finding that
+    is never present or never absent is not in the mean.
 
     Args:
         runs: Predictions by the run's name; their images may differ.
@@ -35,8 +35,8 @@ def roc_of_runs(runs: Mapping[str, AnyPredictions], areas: Mapping[str, Sequence
         ends = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) and np.isfinite(high) else ""
         label = f"{_legend(name)}\n{value:.3f}{ends}" if np.isfinite(value) else f"{_legend(name)}\nAUROC not defined"
         curve = _mean_curve(predictions)
-        if curve is not None:
-            axis.plot(_STEPS, curve, **style.line(index), markevery=(5 * index, 40), linewidth=1.8, label=label)
+        points = ([], []) if curve is None else (_STEPS, curve)
+        axis.plot(*points, **style.line(index), markevery=(5 * index, 40), linewidth=1.8, label=label)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
     kinds = {_kind(predictions) for predictions in runs.values()}
@@ -84,10 +84,12 @@ def _kind(predictions: AnyPredictions) -> str:
 
 
 def _mean_curve(predictions: AnyPredictions) -> NDArray[np.float64] | None:
-    """Return sensitivities at `_STEPS` of false-positive rates; None where no class has a curve."""
+    """Return sensitivities at `_STEPS` of false-positive rates; None where the AUROC is not defined."""
     columns = range(len(predictions.names))
     if isinstance(predictions, FindingPredictions):
         truths = [predictions.y_true[:, column] for column in columns]
+    elif predictions.absent:
+        return None
     else:
         truths = [(predictions.y_true == column).astype(float) for column in columns]
         columns = columns[1:] if len(columns) == 2 else columns

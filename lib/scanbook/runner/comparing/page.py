@@ -225,7 +225,8 @@ def _draw(runs: Sequence[Compared], comparisons: Sequence[Comparison], metric: s
     predicted = [run for run in chosen if run.predictions is not None]
     ranked = {run.name: run.predictions for run in predicted if "auroc" in run.figures.index}
     if ranked:
-        areas = {run.name: run.figures.loc["auroc", ["value", "low", "high"]].to_numpy(float) for run in predicted}
+        ends = ["value", "low", "high"]
+        areas = {run.name: run.figures.loc["auroc", ends].to_numpy(float) for run in predicted if run.name in ranked}
         drawn["roc"] = plots.roc_of_runs(ranked, areas)
     classes = {run.name: run.predictions for run in predicted if isinstance(run.predictions, Predictions)}
     if classes:
