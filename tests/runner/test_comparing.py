@@ -28,6 +28,9 @@ HISTORY_OF = pd.DataFrame(
 )
 
 
+REPORTS = ("05_fine_tuning", "08_my_question", "09_other_question")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reports folder of the test's own."""
@@ -234,7 +237,7 @@ def test_a_metric_that_is_not_defined_is_said_to_be_so(home: Path) -> None:
     report(home, lacking, "08_external_validation")
     path = page.compare(["synthetic/smoke", "synthetic/smoke/08_external_validation"])
     text = check_page(path)
-    assert ">not defined<" in text and "differ by" not in text
+    assert ">not defined<" in text
     assert json.loads(path.with_name("results.json").read_text())["main metric"] == "brier"
 
 
@@ -246,6 +249,32 @@ def test_notebooks_without_a_model_are_compared_by_their_numbers(home: Path, tmp
     text = check_page(path)
     assert "counts · images" in text and "gap · low" in text and "No metric is defined in all" in text
     assert "flag" not in text
+
+
+def test_what_a_notebook_of_ones_own_records_is_no_error(home: Path) -> None:
+    report(home, None, results={"summary": {"accuracy": 0.8, "auroc": {"value": "high"}, "note": 1}})
+    report(home, None, "08_my_question", results={"summary": "0.8", "summaries": [1]})
+    report(home, None, "09_other_question", results={"summary": {"accuracy": 0.7}})
+    first, nothing, other = (reading.read(home / "synthetic/smoke" / name) for name in sorted(REPORTS))
+    assert first.figures["value"].to_dict() == pytest.approx({"accuracy": 0.8, "auroc": np.nan}, nan_ok=True)
+    assert nothing.figures.empty
+    [comparison] = table.compare_with_first([first, other])
+    assert comparison.differences["accuracy"].value == pytest.approx(-0.1)
+    assert "minus synthetic/smoke: −0.100 accuracy, without an interval" in check_page(
+        page.compare(["synthetic/smoke", "synthetic/smoke/09_other_question"])
+    )
+
+
+def test_folds_have_no_image_in_common(home: Path) -> None:
+    whole = predicted(0.8, count=360)
+    ends = np.cumsum([0, 50, 54, 58, 62, 66, 70])  # of unequal sizes, as patients make them
+    for fold in range(6):
+        rows = np.arange(ends[fold], ends[fold + 1])
+        record(home / "folds", whole.subset(rows), fold=fold, split="test")
+    path = page.compare([str(file) for file in sorted((home / "folds").glob("*.json"))])
+    text = check_page(path)
+    assert "0 of 5 differences from <strong>fold 0</strong> are paired" in text
+    assert "none of the 50 and 54 test images is in both" in text
 
 
 # --- records

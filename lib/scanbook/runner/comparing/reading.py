@@ -66,8 +66,10 @@ class Compared:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Settings by dotted key, as text."""
-        return {key: value for key, value in flat(self.study) if key.split(".")[0] not in TEXTS}
+        """Settings by dotted key, as text, and what stands for the content of the dataset."""
+        data = self.facts.get("fingerprints", {}).get("data")
+        settings = {key: value for key, value in flat(self.study) if key.split(".")[0] not in TEXTS}
+        return settings | ({"data fingerprint": data[:12]} if data else {})
 
     @property
     def source(self) -> Any:
@@ -158,9 +160,8 @@ def _read_report(folder: Path) -> Compared:
     name = f"{study.get('study')}/{study.get('profile')}"
     name += "" if report.name == DEFAULT else f"/{report.name}"
     predictions = _load(folder / PREDICTIONS)
-    best = results.get("best", "")
-    summaries = results.get("summaries", {})
-    summary = results.get("summary") or summaries.get(best) or next(iter(summaries.values()), {})
+    best, summaries = str(results.get("best", "")), _block(results.get("summaries"))
+    summary = _block(results.get("summary") or summaries.get(best) or next(iter(summaries.values()), {}))
     return Compared(
         place=folder,
         name=name,
@@ -218,8 +219,16 @@ def resamples(study: Mapping[str, Any]) -> dict[str, int]:
 
 def _figures(summary: Mapping[str, Any]) -> pd.DataFrame:
     columns = ["value", "low", "high"]
-    rows = {name: [row.get(end) for end in columns] for name, row in summary.items() if name in METRICS}
+    rows = {}
+    for name, row in summary.items():  # a notebook of the user's own may record a value alone, or something else
+        ends = row if isinstance(row, dict) else {"value": row}
+        if name in METRICS:
+            rows[name] = [ends.get(end) if _is_number(ends.get(end)) else math.nan for end in columns]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+
+
+def _block(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _load(file: Path) -> AnyPredictions | None:

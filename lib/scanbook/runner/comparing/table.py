@@ -158,12 +158,8 @@ def key_results(runs: Sequence[Compared], comparisons: Sequence[Comparison], met
 def _sentence(comparison: Comparison, first: Compared, metric: str) -> str:
     gap = comparison.differences[metric]
     if math.isnan(gap.low):
-        title = METRICS[metric].title
-        return (
-            f"{comparison.run.name} and {first.name} differ by {gap.value:+.3f} {title}, without an interval".replace(
-                "-", "−"
-            )
-        )
+        value = f"{gap.value:+.3f} {METRICS[metric].title}".replace("-", "−")
+        return f"{comparison.run.name} minus {first.name}: {value}, without an interval"
     return gap.sentence(comparison.run.name, first.name)
 
 
