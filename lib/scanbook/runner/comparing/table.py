@@ -149,7 +149,8 @@ def key_results(runs: Sequence[Compared], comparisons: Sequence[Comparison], met
     gaps = [comparison.differences[metric] for comparison in comparisons]
     higher, lower = sum(gap.low > 0 for gap in gaps), sum(gap.high < 0 for gap in gaps)
     counts = f"Clearly higher than {first.name}: {higher} of {len(gaps)}; clearly lower: {lower}"
-    sentences.append(f"{counts}; the others differ within noise or have no interval.")
+    others = "" if higher + lower == len(gaps) else "; the others differ within noise or have no interval"
+    sentences.append(f"{counts}{others}.")
     if not unlike(runs):
         sentences.append("The best of many looks better than it is.")
     return sentences
