@@ -25,6 +25,7 @@ from scanbook.evaluation.operating_points import (
 )
 from scanbook.evaluation.paired import Difference, comparison, holm, mcnemar, paired_difference
 from scanbook.evaluation.predictions import Predictions, choose_by_fold, failures, of_images, pool, successes
+from scanbook.evaluation.pseudonyms import pseudonymous
 from scanbook.evaluation.registry import METRICS, OF_CLASSES, has_findings, main_metric, metrics_for
 from scanbook.evaluation.resampling import group_folds, group_weights, interval
 from scanbook.evaluation.seeds import difference_over_seeds, over_folds, over_seeds
@@ -42,3 +43,4 @@ from scanbook.evaluation.summary import (
     summary,
 )
 from scanbook.evaluation.targets import check_targets, chosen_for, prevalence_curve, targets_table
+from scanbook.evaluation.unpaired import unpaired_difference

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from scanbook import evaluation
 from scanbook.config import Study
@@ -103,6 +104,15 @@ class StudyModels:
     def backbone(self) -> str:
         """The backbone; "" where the folds chose different ones."""
         return _common([split.backbone for split in self.splits], "")
+
+    @property
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """History of every network, by seed and fold."""
+        return {
+            ", ".join(filter(None, (f"seed {network.seed}", split.fold))): network.history
+            for split in self.splits
+            for network in split.networks
+        }
 
     def pool(self, predictions: Mapping[str, AnyPredictions]) -> AnyPredictions:
         """Return predictions by fold as one table, which knows the fold of each image; of one split, as they are."""

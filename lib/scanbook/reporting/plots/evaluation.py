@@ -28,6 +28,8 @@ from scanbook.evaluation.summary import finding_statistics
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
+_LONG_LABEL = 40
+"""Characters of the name of an axis beyond which its explanation is in a line of its own."""
 _MOST_COUNTS = 12
 """Classes beyond which a confusion matrix shows counts alone, in small letters."""
 MOST_SQUARES = 40
@@ -324,13 +326,16 @@ def heat_maps(
 
 
 @style.styled
-def difference_plot(differences: Mapping[str, Difference], title: str, quantity: str = "") -> Figure:
+def difference_plot(
+    differences: Mapping[str, Difference], title: str, quantity: str = "", better: str = "the first"
+) -> Figure:
     """Draw paired differences with their 95 % intervals and the line of no difference; hollow where within noise.
 
     Args:
         differences: One per row, by name ("fine-tuned − frozen").
         title: What is compared, and on how many images.
         quantity: Name of the axis; "" for that of the metric.
+        better: What is better right of 0, or left of it where lower is better.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
     if table["value"].isna().all():
@@ -360,7 +365,8 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
     style.row_labels(axis, names)
     directions = {metric.higher_is_better for metric in metrics}
     if len(directions) == 1:
-        quantity += f"; {'right' if True in directions else 'left'} of 0: the first is better"
-    axis.set(xlabel=f"{quantity} (whiskers: 95 % interval; hollow: within noise)", ylabel="comparison")
+        quantity += f"; {'right' if True in directions else 'left'} of 0: {better} is better"
+    explained = "(whiskers: 95 % interval; hollow: within noise)"
+    axis.set(xlabel=quantity + ("\n" if len(quantity) > _LONG_LABEL else " ") + explained, ylabel="comparison")
     axis.set_title(title)
     return figure
