@@ -67,7 +67,7 @@ def test_pseudonyms_do_not_depend_on_the_order_and_name_nobody(names: list[str],
     text = one.to_frame().to_csv()
     assert "Silva" not in text and all(name.startswith("image-") and len(name) == 22 for name in one.image_id)
     for metric in ("accuracy", "brier"):
-        points = [evaluation.METRICS[metric].point(each.y_true, each.probabilities) for each in (whole, one)]
+        points = [evaluation.METRICS[metric].point(each) for each in (whole, one)]
         assert points[0] == pytest.approx(points[1], nan_ok=True)
     assert len(np.unique(one.group)) == len(set(group)), "who belongs together stays"
 

@@ -27,7 +27,7 @@ def predicted(k: int, skill: float, count: int = 200) -> Predictions:
 
 
 def areas(runs: dict) -> dict[str, tuple[float, float, float]]:
-    return {name: (METRICS["auroc"].point(one.y_true, one.probabilities), 0.1, np.nan) for name, one in runs.items()}
+    return {name: (METRICS["auroc"].point(one), 0.1, np.nan) for name, one in runs.items()}
 
 
 @pytest.mark.parametrize("kind", ["two", "five", "findings", "mixed"])
@@ -55,7 +55,7 @@ def test_the_curve_is_that_whose_area_is_shown() -> None:
         roc_auc_score(two.y_true, two.probabilities[:, 1]), abs=0.01
     )
     for many in (predicted(4, 1.0), findings(n=2000)):
-        area = METRICS["auroc"].point(many.y_true, many.probabilities)
+        area = METRICS["auroc"].point(many)
         assert trapezoid(comparing._mean_curve(many), comparing._STEPS) == pytest.approx(area, abs=0.01)
 
 

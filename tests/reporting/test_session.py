@@ -41,7 +41,7 @@ def test_kept_predictions_and_histories_name_no_patient(tmp_path, monkeypatch):
     assert not {*kept.image_id, *kept.group} & {*test.image_id, *test.group}
     for name, metric in evaluation.METRICS.items():
         if name in evaluation.OF_CLASSES:
-            points = [metric.point(one.y_true, one.probabilities) for one in (test, kept)]
+            points = [metric.point(one) for one in (test, kept)]
             assert points[0] == pytest.approx(points[1]), name
     table = pd.read_csv(session.folder / "history.csv")
     assert list(table) == ["training", *columns] and list(table["training"]) == ["seed 0"] * 2 + ["seed 1"] * 2

@@ -58,7 +58,7 @@ def reliability_of_runs(runs: Mapping[str, Predictions]) -> Figure:
     shift = 0.008  # intervals of several runs in one bin would cover each other
     for index, (name, predictions) in enumerate(runs.items()):
         table, look = reliability(predictions).dropna(), style.line(index)
-        error = METRICS["ece"].point(predictions.y_true, predictions.probabilities)
+        error = METRICS["ece"].point(predictions)
         place = table["confidence"] + shift * (index - (len(runs) - 1) / 2)
         style.whiskers(axis, place, table["low"], table["high"], colour=look["color"])
         label = f"{_legend(name)}\nECE {error:.3f}, {style.count_of(len(predictions), 'image')}"
