@@ -340,7 +340,7 @@ def test_a_metric_that_reports_show_trains_no_network(copy: Copy) -> None:
 def test_what_chooses_a_network_trains_it_again(copy: Copy) -> None:
     copy.edit("training/trained_model.py", "def validation_loss(", "ADDED = 1\n\n\ndef validation_loss(")
     stages, reports = copy.changed()
-    assert stages == {"scanbook.training.end_to_end", "scanbook.training.model_selection"}
+    assert stages == {f"scanbook.training.{name}" for name in ("end_to_end", "learning_curve", "model_selection")}
     assert "01_eda library" not in reports and "05_fine_tuning library" in reports
 
 

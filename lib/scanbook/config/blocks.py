@@ -12,7 +12,7 @@ from scanbook import runtime
 from scanbook.config.block import Augmentation, Backbone, Block, Count, Positive, Seed
 from scanbook.config.data import Data, StandIn
 from scanbook.config.reporting import Benchmark, Evaluation, Published
-from scanbook.config.training import FineTuning, Head, Segmentation, Sweep, Training
+from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
 from scanbook.registry import BACKBONES
 
@@ -132,6 +132,8 @@ class Study(Block):
     """Number of repetitions of fine-tuning, with seeds from `seed` on; several show the spread."""
     sweep: Sweep = Sweep()
     """Grid of networks that `make sweep` trains."""
+    learning_curve: LearningCurve = LearningCurve()
+    """Results by the number of training patients."""
     evaluation: Evaluation = Evaluation()
     """Contents of the test report."""
     benchmark: Benchmark = Benchmark()

@@ -14,6 +14,7 @@ from scanbook.evaluation.calibration import (
 from scanbook.evaluation.exams import ExamRule, Exams, combine, fit_exam_rule, have_labels
 from scanbook.evaluation.findings import AnyPredictions, Calibration, FindingPredictions, load_predictions
 from scanbook.evaluation.labels import Labels
+from scanbook.evaluation.learning_curve import LEAST_SIZES, LearningCurve, fit_curve, sizes_of_test_sets
 from scanbook.evaluation.operating_points import (
     co_errors,
     confident,
