@@ -73,7 +73,7 @@ def test_the_network_of_all_images_has_no_test_images_and_its_own_thresholds(mod
     excluded = splits.split_study(model.study).excluded["reason"]
     used = len(manifest.rows(TRAIN)) + len(manifest.rows(VALIDATION))
     assert used + len(excluded) == len(manifest.frame) and not model.averaged and not model.keeps_test
-    assert set(excluded) == {"unreadable", "its exact copy is in validation"}, "labels that are copied count once"
+    assert set(excluded) == {"unreadable", "its exact copy is in validation"}, "a copied image counts once"
     assert len(every.manifest.rows(TEST)) == len(manifest.frame) - (excluded == "unreadable").sum()
     assert "learned from the images of all folds" in model.evidence
 
