@@ -42,6 +42,7 @@ from scanbook.reporting.plots.hardware import (
 )
 from scanbook.reporting.plots.labels import areas_by_finding, co_occurrence, findings_per_image, label_states
 from scanbook.reporting.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
+from scanbook.reporting.plots.pitfalls import painted_out, worth_of_mistakes
 from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, score_panels, unet_curves
 from scanbook.reporting.plots.trust import (
     corruption_preview,
