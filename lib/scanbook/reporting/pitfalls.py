@@ -31,8 +31,8 @@ def sentence(row: Row) -> str:
     name = f"**{row.mistake[0].upper()}{row.mistake[1:]}**"
     if not row.measured:
         return f"{name}: not measured, since {row.reason}."
-    change = with_interval(row.difference, row.low, row.high, signed=True)
-    values = f"{row.figure} {row.published:.3f}, honestly {row.honest:.3f}, a difference of {change}"
+    change = _with_ends(row)
+    values = f"{row.figure} {row.published:.3f} where {row.honest:.3f} is honest, {change}"
     return f"{name}: {values}: {row.verdict}. {row.note}".strip()
 
 
@@ -43,22 +43,20 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
         rows: Of every mistake.
 
     Returns:
-        Index `mistake`; columns figure, published, honest, difference (with its 95 % interval), images, groups,
-        verdict, and made by.
+        Index `mistake`; columns published, honest, difference with its 95 % interval, verdict, the study that made it,
+        the name of the figure, test images, and their patients or lesions.
     """
     shown = [
         {
             "mistake": row.mistake,
-            "figure": row.figure or _NOT_MEASURED,
             "published": f"{row.published:.3f}" if row.measured else _NOT_MEASURED,
             "honest": f"{row.honest:.3f}" if row.measured else _NOT_MEASURED,
-            "difference (95 % interval)": with_interval(row.difference, row.low, row.high, signed=True)
-            if row.measured
-            else _NOT_MEASURED,
-            "images": row.images,
-            "patients or lesions": row.groups,
+            "difference (95 % interval)": _with_ends(row) if row.measured else _NOT_MEASURED,
             "verdict": row.verdict,
             "made by": row.made_by,
+            "figure": row.figure or _NOT_MEASURED,
+            "test images": row.images,
+            "patients or lesions": row.groups,
         }
         for row in rows
     ]
@@ -94,7 +92,7 @@ def answer(rows: Sequence[Row]) -> list[str]:
     ]
     if high:
         worst = high[0]
-        change = with_interval(worst.difference, worst.low, worst.high, signed=True)
+        change = _with_ends(worst)
         others = [f"{row.mistake} ({_change(row)})" for row in high[1 : 1 + _MOST_NAMED]]
         more = f"; then {', '.join(others)}" if others else ""
         sentences.append(
@@ -124,11 +122,14 @@ def headline(rows: Sequence[Row]) -> str:
 def _of_control(row: Row) -> str:
     if not row.measured:
         return f"The negative control is not measured: {row.reason}."
-    area = with_interval(row.difference, row.low, row.high, signed=True)
     return (
-        f"With the object painted out, {row.figure} is {row.published:.3f}, {area} from that of a constant answer: "
-        f"{row.verdict}."
+        f"With the object painted out, {row.figure} is {row.published:.3f}, where a constant answer has "
+        f"{row.honest:.3f}, {_with_ends(row)}: {row.verdict}."
     )
+
+
+def _with_ends(row: Row) -> str:
+    return with_interval(row.difference, row.low, row.high, signed=True)
 
 
 def _change(row: Row) -> str:

@@ -30,10 +30,10 @@ _EPOCHS = 30
 _HALVES = 200
 """Random halves of the test groups."""
 
-EPOCH = Row("epoch", "epoch chosen on test images", "none of the five says so")
-BACKBONE = Row("backbone", "backbone chosen on test images", "skin11 publishes six by their test accuracy")
-THRESHOLD = Row("threshold", "threshold chosen on test images", "none of the five gives a threshold")
-OTHER_IMAGES = Row("other_images", "another test set for every model", "chest_xray, skin11")
+EPOCH = Row("epoch", "epoch chosen on test", "none says so")
+BACKBONE = Row("backbone", "backbone chosen on test", "skin11 (six, by test accuracy)")
+THRESHOLD = Row("threshold", "threshold chosen on test", "none gives a threshold")
+OTHER_IMAGES = Row("other_images", "another test set for each model", "chest_xray, skin11")
 
 
 def rows(subject: Subject) -> list[Row]:

@@ -29,8 +29,8 @@ _VIEWS = 4
 _SHARE = 0.5
 """Largest share of the training images of a class that is replaced."""
 
-PATIENTS = Row("patients", "images of one patient or lesion on both sides of the split", "melanoma")
-COPIES = Row("copies", "exact copies of test images in training", "none of the five; two of their datasets have copies")
+PATIENTS = Row("patients", "patients or lesions on both sides of the split", "melanoma")
+COPIES = Row("copies", "copies of test images in training", "none; melanoma and retinopathy have copies")
 MIRRORED = Row("mirrored", "mirrored test images in training", "chest_xray")
 AUGMENTED = Row("augmented", "augmented before the split", "melanoma, chest_xray")
 
@@ -108,7 +108,7 @@ def _both_penalties(subject: Subject, sets: Sequence[tuple[np.ndarray, np.ndarra
 
 def _both(subject: Subject, row: Row, pairs: Sequence[Pair], weak_pairs: Sequence[Pair]) -> list[Row]:
     """Return the rows of the heads with the penalty of validation, and of those with the least."""
-    weak = replace(row, key=f"{row.key}_memorised", mistake=f"{row.mistake}, head without penalty")
+    weak = replace(row, key=f"{row.key}_unpenalised", mistake=f"{row.mistake}, unpenalised")
     note = "The same with heads that fit their training images completely."
     resamples = subject.study.resamples
     return [measure(row, pairs, **resamples), replace(measure(weak, weak_pairs, **resamples), note=note)]

@@ -19,8 +19,8 @@ _GREY = 128
 
 CONTROL = Row(
     "painted_out",
-    "object painted out (negative control)",
-    "none of the five looked; chest_xray has tinted images of one class, skin11 sources that differ by class",
+    "object painted out (control)",
+    "none made it; chest_xray and skin11 needed it",
     too_high="something is still recognised",
     too_low="nothing is recognised",
 )
@@ -57,10 +57,10 @@ def painted_out(subject: Subject) -> Row:
         for images in (subject.predict(subject.head, test), subject.predict(box, test, places[count:]))
     )
     above = whole - row.honest
-    share = f", {row.difference / above:.0%} of what whole images add to a constant answer" if above > 0 else ""
+    left = f"What is left is {row.difference / above:.0%} of what whole images ({whole:.3f}) add to a constant answer."
     note = (
-        f"Published: the object is hidden by a box, where {source}{share}; whole images reach {whole:.3f}. Honest: a "
-        f"constant answer. Place and size of the box alone: {geometry:.3f}."
+        f"A box around {source} hides the object. {left if above > 0 else f'Whole images: {whole:.3f}.'} Place and "
+        f"size of the box alone: {geometry:.3f}."
     )
     return replace(row, note=note, more={"whole images": whole, "place and size of the box": geometry})
 
@@ -83,9 +83,9 @@ def _masks(subject: Subject) -> tuple[np.ndarray, str]:
     study, manifest, images = subject.study, subject.manifest, subject.images
     masks, has_mask = segmentation.expert_masks(manifest, images.shape[1:3])
     if has_mask[np.concatenate([subject.train, subject.test])].all():
-        return masks, "the source's masks have it"
+        return masks, "the source's masks"
     method = segmentation.choose_method(study, manifest, images)
-    return segmentation.segment(study, manifest, images, method), f"{method} finds it"
+    return segmentation.segment(study, manifest, images, method), f"masks by {method}"
 
 
 def _paint(images: np.ndarray, boxes: list[tuple[slice, slice] | None]) -> np.ndarray:

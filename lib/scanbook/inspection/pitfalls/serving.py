@@ -15,10 +15,10 @@ from scanbook.evaluation.targets import choose_threshold, predictive_values
 from scanbook.inspection.pitfalls.measuring import Row, measure, measure_values
 from scanbook.inspection.pitfalls.subject import Subject
 
-BGR = Row("bgr", "trained on one order of colours, served with another (BGR and RGB)", "dermnet")
-NAMES = Row("names", "class names shifted by one place", "dermnet; skin11 lists them as 1, 10, 2")
-PREVALENCE = Row("prevalence_ppv", "predictive value of a test set that is half positive", "melanoma")
-PREVALENCE_ACCURACY = Row("prevalence_accuracy", "accuracy of a test set that is half positive", "melanoma")
+BGR = Row("bgr", "BGR served as RGB", "dermnet")
+NAMES = Row("names", "class names shifted by one place", "dermnet")
+PREVALENCE = Row("prevalence_ppv", "PPV at a prevalence of one half", "melanoma")
+PREVALENCE_ACCURACY = Row("prevalence_accuracy", "accuracy at a prevalence of one half", "melanoma")
 
 
 def rows(subject: Subject) -> list[Row]:
@@ -54,7 +54,7 @@ def prevalence(subject: Subject) -> list[Row]:
     name, columns = _target(subject)
     empty = [
         replace(PREVALENCE, figure=f"PPV of {name}"),
-        replace(PREVALENCE_ACCURACY, figure=f"accuracy for {name}"),
+        replace(PREVALENCE_ACCURACY, figure=f"accuracy of {name}"),
     ]
     (truth, score, _), (own, own_score, group) = (_binary(images, columns) for images in (validation, test))
     if not all(both.any() and not both.all() for both in (truth, own)):
