@@ -50,7 +50,7 @@ def planted_patients(seed: int, patients: int = 360, each: int = 4, signal: floa
     """
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), each)
-    y = rng.integers(0, 2, patients)[patient]
+    y = rng.permuted(np.tile([0, 1], (patients // 2, 1)), axis=1).ravel()[patient]  # as many of both in each split
     pattern = np.zeros((len(patient), patients))
     pattern[np.arange(len(patient)), patient] = 1
     shown = signal * (2 * y - 1) + rng.standard_normal(len(patient))

@@ -1,4 +1,4 @@
-"""`make reports`, and what the seven reports must show: of the default study, and of a folder of real images."""
+"""`make reports`, and what the reports must show: of the default study, and of a folder of real images."""
 
 from __future__ import annotations
 
