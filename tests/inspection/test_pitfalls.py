@@ -155,6 +155,7 @@ def test_another_order_of_colours_turns_red_into_blue() -> None:
 def test_shifted_names_are_all_wrong() -> None:
     row = serving.names(colours(grey=False))
     assert (row.published, row.honest) == (1.0, 0.0)
+    assert row.inflated and row.verdict == "published too high (resamples do not differ)"
 
 
 def test_predictive_value_follows_bayes_rule() -> None:
@@ -200,7 +201,7 @@ def test_the_control_recognises_a_shortcut_and_nothing_else(shortcut: bool, monk
     assert row.more["whole images"] > 0.99 and row.honest == 0.5
     assert row.more["place and size of the box"] == 0.5, "all boxes are alike"
     if shortcut:
-        assert row.published > 0.95 and row.verdict == "something is still recognised"
+        assert row.published > 0.95 and row.verdict.startswith("something is still recognised")
     else:
         assert not row.low > 0 and abs(row.difference) < 0.2
     whole, painted = negative_control.examples(subject)

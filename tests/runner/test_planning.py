@@ -108,9 +108,8 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     batches, excluded = planning.load_batches("synthetic, other,synthetic")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
     runs = planning.plan(batches, "nice -n 1")
-    assert len(runs) == 2 * len(suite.NOTEBOOKS) and all(
-        run.command[:3] == ["nice", "-n", "1"] for run in runs.values()
-    )
+    assert len(runs) == 2 * len(suite.NOTEBOOKS)
+    assert all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
     assert runs[f"other/{ONE}"].after[:2] == ["other/01_eda", "other/02_segmentation"]
     with pytest.raises(StudyError, match="names several; name one"):
         planning.load_batches("synthetic,other", data="somewhere")

@@ -84,7 +84,7 @@ def answer(rows: Sequence[Row]) -> list[str]:
     measured = [row for row in mistakes if row.measured]
     if not measured:
         return [f"No mistake can be measured on these images: {mistakes[0].reason}."]
-    high = sorted((row for row in measured if row.low > 0), key=lambda row: -row.difference)
+    high = sorted((row for row in measured if row.inflated), key=lambda row: -row.difference)
     noise = [row for row in measured if not row.clear]
     sentences = [
         f"{len(high)} of {len(measured)} comparisons with a mistake give a figure that is too high by more than "
@@ -113,7 +113,7 @@ def answer(rows: Sequence[Row]) -> list[str]:
 
 def headline(rows: Sequence[Row]) -> str:
     """Return the mistakes that are worth most, for the index."""
-    high = sorted((row for row in rows if row.low > 0 and row.key != CONTROL.key), key=lambda row: -row.difference)
+    high = sorted((row for row in rows if row.inflated and row.key != CONTROL.key), key=lambda row: -row.difference)
     if not high:
         return "no mistake makes a figure too high by more than noise"
     return "worth most: " + "; ".join(f"{row.mistake} {_change(row)}" for row in high[:2])

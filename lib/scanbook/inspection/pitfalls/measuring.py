@@ -30,7 +30,8 @@ class Row:
         published: The figure as it would have been published.
         honest: The figure without the mistake; NaN, like the others, where it is not measured.
         difference: published − honest.
-        low: Lower end of the 95 % interval of the difference, NaN where all images are of one group.
+        low: Lower end of the 95 % interval of the difference, NaN where resamples show no spread of it, as those of one
+            group.
         high: Its upper end.
         images: Number of test images that the figures are of.
         groups: Number of their patients or lesions.
@@ -65,8 +66,13 @@ class Row:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes zero, or all resamples of several groups show one difference."""
+        return self.low > 0 or self.high < 0 or (math.isnan(self.low) and self.groups > 1 and self.difference != 0)
+
+    @property
+    def inflated(self) -> bool:
+        """Whether the published figure is clearly too high."""
+        return self.measured and self.clear and self.difference > 0
 
     @property
     def verdict(self) -> str:
@@ -75,11 +81,12 @@ class Row:
             return f"not measured: {self.reason}"
         if self.difference == 0 and not self.clear:
             return "no difference"
-        if math.isnan(self.low):
+        if math.isnan(self.low) and not self.clear:
             return "no interval: all images are of one group"
         if not self.clear:
             return "within noise"
-        return self.too_high if self.difference > 0 else self.too_low
+        alike = " (resamples do not differ)" if math.isnan(self.low) else ""
+        return (self.too_high if self.difference > 0 else self.too_low) + alike
 
     def because(self, reason: str) -> Row:
         """Return the row of a mistake that is not measured, with the reason: "the study has …"."""
@@ -136,12 +143,15 @@ def measure_values(
     published, honest = means(np.ones((1, len(names))))[0].tolist()
     if math.isnan(published) or math.isnan(honest):
         return row.because(f"{row.figure} is not defined on these test images")
+    difference = published - honest
     low, high = interval(resample(lambda weights: -np.diff(means(weights), axis=1)[:, 0], names, rounds, seed))
+    if difference and low == high:  # of rates of 0 or 1, whose spread resamples do not show
+        low = high = np.float64(np.nan)
     return replace(
         row,
         published=published,
         honest=honest,
-        difference=published - honest,
+        difference=difference,
         low=float(low),
         high=float(high),
         groups=len(names),
