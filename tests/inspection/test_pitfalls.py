@@ -119,7 +119,8 @@ def test_what_is_chosen_on_test_is_never_worse_there(seed: int) -> None:
     row = choosing.epoch(subject)
     assert row.difference >= 0 and row.low <= row.difference <= row.high
     assert row.more["change on the other half"] < 0, "noise has no best epoch: elsewhere the best is like any other"
-    assert choosing.threshold(subject).difference >= 0
+    threshold = choosing.threshold(subject)
+    assert threshold.difference >= 0 and threshold.more["change on the other half"] < 0
     assert "no backbone has pretrained weights" in choosing.backbone(subject).reason
 
 
