@@ -28,7 +28,7 @@ _COMMANDS = """# Commands
 `make` sets up the environment and runs the command; `scanbook` is the command itself. Every subcommand takes `--help`,
 and `--traceback`, which shows where an error came from.
 """
-_NOTEBOOKS = """# The seven notebooks
+_NOTEBOOKS = """# The notebooks
 
 The question of each notebook, and its sections. A report has the same sections.
 """

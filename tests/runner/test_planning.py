@@ -76,13 +76,14 @@ def test_status_says_in_a_line_how_each_report_stands(
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
     assert re.fullmatch(r"running 3\. Export, since 1 min \d\d s", lines.pop("07_export_flask"))
     assert lines == {
-        "synthetic/smoke:": "3 stale, 1 failed, 3 missing",
+        "synthetic/smoke:": "4 stale, 1 failed, 3 missing",
         "01_eda": "stale changed since: packages",
         "02_segmentation": "failed section '2. Data', cell 4: no column",
         "03_augmentation": "missing its run was stopped, or overwritten since",
         "04_transfer_learning": "missing",
         "05_fine_tuning": "stale changed since: notebook, packages",
         "06_hardware_benchmark": "stale changed since: packages",
+        "09_pitfalls": "stale changed since: packages",
     }
 
 
@@ -107,7 +108,8 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     batches, excluded = planning.load_batches("synthetic, other,synthetic")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
     runs = planning.plan(batches, "nice -n 1")
-    assert len(runs) == 14 and all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
+    assert len(runs) == 2 * len(suite.NOTEBOOKS)
+    assert all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
     assert runs[f"other/{ONE}"].after[:2] == ["other/01_eda", "other/02_segmentation"]
     with pytest.raises(StudyError, match="names several; name one"):
         planning.load_batches("synthetic,other", data="somewhere")
@@ -139,7 +141,7 @@ def test_all_excludes_studies_without_data_and_prints_them(project: Path, capsys
     (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
     assert cli.main(["status", "--study", "all"]) == 0
     out, error = capsys.readouterr()
-    assert "synthetic/smoke: 7 missing" in out and "folder" not in out
+    assert f"synthetic/smoke: {len(suite.NOTEBOOKS)} missing" in out and "folder" not in out
     assert f"excluded: folder (no data at {project / 'data' / 'folder'})" in error
     assert "excluded: broken (study broken: key" in error
     with pytest.raises(StudyError, match="unknown profile 'fast'"):

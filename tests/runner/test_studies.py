@@ -76,10 +76,10 @@ STAND_INS = {
     "chest_xray": ("01_eda", "07_export_flask"),
     "retinopathy": ("01_eda", "05_fine_tuning", BENCHMARK, "07_export_flask"),
     "skin11": ("01_eda", "04_transfer_learning", "05_fine_tuning"),
-    "chestxray14": ("01_eda", "05_fine_tuning", "07_export_flask"),
+    "chestxray14": ("01_eda", "05_fine_tuning", "07_export_flask", "09_pitfalls"),
     "chexpert": ("01_eda", "05_fine_tuning", "07_export_flask"),
 }
-"""Notebooks of each published study; the default study, and class folders of real images, give all seven reports."""
+"""Notebooks of each published study; the default study, and class folders of real images, give all reports."""
 ALONE, REPEATED = "dermnet", "skin11"
 AGAIN = f"{REPEATED} again"
 TRAINS = "05_fine_tuning"

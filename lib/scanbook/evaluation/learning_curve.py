@@ -230,14 +230,13 @@ def sizes_of_test_sets(
         row where the metric or its interval is not defined, or has no width.
     """
     chosen = METRICS[metric]
-    y_true, probabilities = predictions.y_true, predictions.probabilities
     columns = ["patients", "images", "design_effect"]
     table = pd.DataFrame(columns=columns, index=pd.Index([], name="half_width", dtype=float))
-    if math.isnan(chosen.point(y_true, probabilities)):
+    if math.isnan(chosen.point(predictions)):
         return table
     half = {}
     for unit, names in {"group": predictions.group, "image": predictions.image_id}.items():
-        low, high = interval(resample(lambda w: chosen.compute(y_true, probabilities, w), names, rounds, seed))
+        low, high = interval(resample(chosen.of(predictions), names, rounds, seed))
         half[unit] = float(high - low) / 2
     if not min(half.values()) > 0:  # NaN, too
         return table

@@ -1,4 +1,4 @@
-"""The answers of the seven notebooks: a few sentences with figures and intervals, with which each page opens."""
+"""The answers of the notebooks: a few sentences with figures and intervals, with which each page opens."""
 
 from __future__ import annotations
 

@@ -76,8 +76,7 @@ def _scores(manifest: Manifest, training: SizedTraining, metric: str) -> np.ndar
     flat = training.logits.reshape(-1, *training.logits.shape[2:])
     values = []
     for logits in flat:
-        predictions = manifest.predictions(TEST, logits)
-        values.append(METRICS[metric].point(predictions.y_true, predictions.probabilities))
+        values.append(METRICS[metric].point(manifest.predictions(TEST, logits)))
     return np.reshape(values, training.logits.shape[:2])
 
 

@@ -256,6 +256,10 @@ class Session:
         if histories:
             atomic_write(self.folder / HISTORY, join_histories(histories).to_csv(index=False))
 
+    def count_test_evaluation(self, name: str) -> None:
+        """Count one more evaluation on test images; of a network of the store, `on_test` does."""
+        self._test_evaluations[name] += 1
+
     def result(self, key: str, value: Any) -> None:
         """Record a value that is identical in two runs with one seed."""
         self._results[key] = _plain(value)

@@ -16,6 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("05_fine_tuning",),
     ("06_hardware_benchmark",),
     ("07_export_flask",),
+    ("09_pitfalls",),
 )
 """Ranks of notebooks. Those of one rank may run at the same time; a rank starts when the previous one is done.
 

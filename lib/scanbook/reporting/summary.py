@@ -10,7 +10,7 @@ from scanbook.reporting import suite
 from scanbook.reporting.records import Report, Run
 from scanbook.reporting.report import anchor, environment
 
-EDA, _, _, TRANSFER, TUNING, HARDWARE, EXPORT = suite.NOTEBOOKS
+EDA, _, _, TRANSFER, TUNING, HARDWARE, EXPORT, *_ = suite.NOTEBOOKS
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",

@@ -49,6 +49,7 @@ from scanbook.reporting.plots.learning import (
     patient_curves,
     policy_preview,
 )
+from scanbook.reporting.plots.pitfalls import painted_out, worth_of_mistakes
 from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, score_panels, unet_curves
 from scanbook.reporting.plots.trust import (
     corruption_preview,
