@@ -205,7 +205,7 @@ def test_the_readme_is_short() -> None:
 def test_every_example_of_a_study_is_valid(block: str) -> None:
     given = yaml.safe_load(block)
     plain = {"study": "mine", "title": "Mine", "question": "Any?", "backbones": ["baseline_cnn"]}
-    given["dataset"] = {"adapter": "folder"} | given["dataset"]
+    given["dataset"] = {"adapter": "folder"} | given.get("dataset", {})
     assert config.Study.model_validate(plain | given).resolved()
 
 
