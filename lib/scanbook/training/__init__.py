@@ -6,6 +6,7 @@
 from scanbook.training.batches import Batches
 from scanbook.training.end_to_end import Plan, set_trainable, train_network
 from scanbook.training.fitting import Clock, optimizer
+from scanbook.training.label_check import prepare
 from scanbook.training.model_selection import (
     average_models,
     end_to_end_training,
