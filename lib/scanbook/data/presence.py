@@ -133,7 +133,7 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
         remedy = f"{merge}correct the labels"
     elif len(rules) and rules.isin(["unreadable"]).all():
         remedy = f"replace the unreadable files, or remove the {what}"
-    elif rules.str.startswith(("dark", "blank", "blurred", "near")).any():
+    elif rules.str.startswith(("dark", "blank", "blurred", "near", "label")).any():
         remedy = f"shorten quality.drop in the study, add images of it, or remove the {what}"
     else:
         remedy = f"add training images {'like these' if manifest.findings else 'of it'}, correct the source's splits, "

@@ -246,7 +246,8 @@ def describe_bound(row: pd.Series) -> str:
     """
     return (
         f"{row['count']:,.0f} of the {row['labels']:,.0f} labels that a frozen network is most confident of differ "
-        f"from its prediction ({_percent(row)}): of labels that are wrong at random, there are about as many at most."
+        f"from its prediction ({_percent(row)}): if wrong labels are spread evenly, about "
+        "this share of all is the most."
     )
 
 
@@ -331,7 +332,9 @@ def _of_exclusions(dataset: SplitDataset) -> Iterator[KeyResult]:
     if len(reasons):
         rules = reasons.str.split(":").str[0].str.replace("_", " ").value_counts()
         listed = "; ".join(f"{rule} {count:,}" for rule, count in rules.items())
-        yield KeyResult(NOTE, f"{_count(len(reasons), 'training image')} {_are(len(reasons))} excluded ({listed}).")
+        disputed = reasons.str.startswith("label_conflict").any()  # training depends on a judgement of labels
+        severity = CAUTION if disputed else NOTE
+        yield KeyResult(severity, f"{_count(len(reasons), 'training image')} {_are(len(reasons))} excluded ({listed}).")
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

@@ -96,7 +96,7 @@ class Session:
         self.measure("answer", plain)
         page = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
         items = [
-            f'<li class="{escape(severity.lower())}"><strong>{escape(severity)}</strong> {_inline(sentence)}</li>'
+            f'<li data-severity="{severity.lower()}"><strong>{severity}</strong> {_inline(sentence)}</li>'
             for severity, sentence in ranked
         ]
         title = "Key results" if items else "Answer"

@@ -25,7 +25,7 @@ from scanbook.training.out_of_fold import FOLDS
 
 RULE = "label_conflict"
 """Name of the rule in `quality.drop`."""
-DOUBT = 0.02
+DOUBT = 0.05
 """Probability of a given label, were all labels equally frequent, below which the rule says that it is in conflict."""
 SURE = 0.1
 """Share of the labels, those that the head is most confident of, whose disagreement bounds the share of wrong ones."""
@@ -89,9 +89,10 @@ class LabelCheck:
         return _shares(hits, rounds, seed)
 
     def shares_by_label(self, rounds: int, seed: int) -> pd.DataFrame:
-        """Return the share of suspected labels, as `shares`, of each given class, or of each finding."""
+        """Return the share of suspected labels of each given class or finding, as `shares`, the highest first."""
         column = "finding" if "finding" in self.table else "given"
-        return _shares({name: (own, own["suspected"]) for name, own in self.table.groupby(column)}, rounds, seed)
+        table = _shares({name: (own, own["suspected"]) for name, own in self.table.groupby(column)}, rounds, seed)
+        return table.sort_values("value", ascending=False, kind="stable")
 
 
 def prepare(study: Study) -> Manifest:

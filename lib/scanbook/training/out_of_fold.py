@@ -20,7 +20,7 @@ from scanbook.training.head import Rows, principal_axes
 FOLDS = 5
 """Number of folds; a class, or either side of a finding, needs as many patients."""
 _AXES = 128
-_PENALTIES = (0.0001, 0.001, 0.01)
+_PENALTIES = (0.0001, 0.001, 0.01, 0.1)
 """Inverses of the penalty, of which the one with the lowest loss on the first fold is taken."""
 _LEAST = 1e-6
 

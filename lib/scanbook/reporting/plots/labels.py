@@ -177,7 +177,7 @@ def copied_classes(table: pd.DataFrame) -> Figure:
     figure = _squares(values, (names, names), "{:,.0f}", highest=max(float(np.nanmax(counts)), 1))
     axis = figure.axes[0]
     axis.set(xlabel="class of the copy", ylabel="class of the image")
-    title = f"Byte-identical images under different labels ({style.count_of(int(images.sum()), 'label')})"
+    title = f"Byte-identical images under different labels ({len(table)} classes)"
     axis.set_title(f"{title}\nimages of the row's class with a copy in the column's\n{note}".strip())
     return figure
 
