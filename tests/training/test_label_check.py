@@ -201,7 +201,7 @@ def test_the_rule_excludes_training_images_alone_and_says_why(monkeypatch: pytes
     assert used == [{TRAIN}], "labels of validation and test are not seen"
     (row,) = after.excluded.itertuples()
     assert (row.image_id, row.split) == (doubtful[0], TRAIN)
-    assert row.reason == "label_conflict: labelled sky; leaf has a probability of 1.00"
+    assert row.reason == "label_conflict: labelled sky; leaf has a probability of 0.99"
     changed = after.manifest.frame["split"] != frame["split"]
     assert frame.loc[changed, "image_id"].tolist() == doubtful[:1]
     assert (after.manifest.frame.loc[changed, "split"] == "").all()

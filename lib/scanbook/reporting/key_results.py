@@ -10,7 +10,7 @@ import pandas as pd
 
 from scanbook.data import counts as counting
 from scanbook.data import presence
-from scanbook.data.manifest import TEST, TRAIN, Manifest
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.data.quality.differences import PROPERTIES, revealing
 from scanbook.data.quality.rules import FEWEST_GROUPS, count_groups
 from scanbook.data.quality.shortcuts import FROM_PIXELS, explain_view
@@ -136,18 +136,18 @@ def _of_leakage(dataset: SplitDataset, near: pd.DataFrame) -> Iterator[KeyResult
     manifest, across = dataset.manifest, int(near["across"].sum())
     if across:
         yield KeyResult(
-            SERIOUS,
+            SERIOUS if across >= _FREQUENT * len(manifest.rows(TEST)) else CAUTION,
             f"{_count(across, 'pair')} of near-duplicates {_are(across)} in two splits, so that test results may be "
             "too good; `quality.drop: [near_duplicates]` excludes those in training.",
         )
-    independent = "no pair of near-duplicates is in two splits" if not across else "their near-duplicates may be"
+    independent = "" if across else "; no pair of near-duplicates is in two splits"
     if manifest.facts.get("grouped", False):
-        yield KeyResult(NOTE, f"No patient and no lesion is in two splits; {independent}.")
+        yield KeyResult(NOTE, f"No patient and no lesion is in two splits{independent}.")
         return
     some = manifest.facts.get("names_groups", False)
     unnamed = "The source does not name the patient of every image" if some else "The source names no patients"
     yield KeyResult(
-        CAUTION, f"{unnamed}, so that one may be in two splits, and intervals may be too narrow; {independent}."
+        CAUTION, f"{unnamed}, so that one may be in two splits, and intervals may be too narrow{independent}."
     )
 
 
@@ -164,11 +164,13 @@ def _of_copies(dataset: SplitDataset) -> Iterator[KeyResult]:
         what, named = "finding", [str(name) for name in shared.index[conflicts.sum(axis=1) > 0]] if total else []
     if not total:
         return
-    share = total / max(len(manifest.frame), 1)
+    share = total / max(len(manifest.frame) * (len(manifest.findings) or 1), 1)
+    evaluated = len(manifest.rows(VALIDATION)) + len(manifest.rows(TEST))
+    of_evaluated = left / max(evaluated * (len(manifest.findings) or 1), 1)
     where = f", and {left} of them {_are(left)} in validation or test" if left else ""
     noun = "label" if manifest.findings else "image"
     yield KeyResult(
-        SERIOUS if left or share >= _FREQUENT else CAUTION,
+        SERIOUS if max(share, of_evaluated) >= _FREQUENT else CAUTION,
         f"{_count(total, noun)} {'contradicts' if total == 1 else 'contradict'} that of a byte-identical image "
         f"({what} {_names(named)}){where}: nobody can tell which label is right. Training excludes these images."
         if manifest.findings

@@ -240,7 +240,7 @@ def _reasons(table: pd.DataFrame) -> dict[str, str]:
     if "finding" in table:
         texts = table["finding"] + " " + texts
     details = [
-        f"labelled {text}; {suggested} has a probability of {confidence:.2f}"
+        f"labelled {text}; {suggested} has a probability of {min(confidence, 0.99):.2f}"
         for text, suggested, confidence in zip(texts, table["suggested"], table["confidence"], strict=True)
     ]
     joined = pd.Series(details, table["image_id"].to_numpy(), dtype=object).groupby(level=0, sort=False).agg("; ".join)

@@ -89,6 +89,6 @@ def label_examples(manifest: Manifest, table: pd.DataFrame) -> tuple[list[np.nda
         table: Rows of `label_check.LabelCheck.table`.
     """
     given = table["finding"] + " " + table["given"] if manifest.findings else table["given"]
-    suggested = table["suggested"] + "? " + table["confidence"].map("{:.2f}".format)
+    suggested = table["suggested"] + "? " + table["confidence"].clip(upper=0.99).map("{:.2f}".format)
     captions = (given + "\n" + suggested + "\n" + table["group"].astype(str)).tolist()
     return thumbnails(manifest, table["image_id"]), captions
