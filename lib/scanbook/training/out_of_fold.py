@@ -15,7 +15,7 @@ from scanbook.evaluation import group_folds
 from scanbook.models import features
 from scanbook.models.backbones import Weights
 from scanbook.store import fingerprint, stage
-from scanbook.training.head import Rows, principal_axes
+from scanbook.training.projection import Rows, principal_axes
 
 FOLDS = 5
 """Number of folds; a class, or either side of a finding, needs as many patients."""
