@@ -69,6 +69,7 @@ def test_nothing_is_invented_where_nothing_is_wrong() -> None:
     first, second = key_results.describe_contents(whole.manifest, images, results)
     assert first == "The splits hold 59 images in 3 classes: train 36, validation 11, test 12."
     assert second.startswith("Nothing serious was found. Looked for were leakage between splits, copies under other")
+    assert "labels that look wrong" not in second, "they were not checked"
     of_class = images.head(1).set_axis(["all"]) - 1  # of a class that is called as the total, and comes before it
     assert key_results.describe_contents(whole.manifest, pd.concat([of_class, images]), results)[0] == first
 
@@ -139,6 +140,10 @@ def test_wrong_labels_are_as_serious_as_their_interval_is_sure(low: float, expec
     assert severity(results, "Confident learning suspects 100 of 1,000 labels (10.0%, interval 8.0% to") == expected
     assert severity(results, "Rare and ambiguous classes look wrong, too.") == expected
     assert not any("nan" in result.sentence for result in results)
+    bound = "if wrong labels are spread evenly, at most about 20.0% of all labels are wrong"
+    assert any(bound in result.sentence for result in results)
+    sentences = key_results.describe_contents(planted.manifest(), counts.image_counts(planted.manifest()), results)
+    assert any("labels that look wrong" in text for text in sentences) == (expected != SERIOUS)
 
 
 def test_findings_are_told_with_their_names(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ _CHECKED = (
     "leakage between splits, copies under other labels, shortcuts, labels that look wrong, unreadable and faulty "
     "files, small and unbalanced {}, and sizes, light and colour that differ by {}"
 )
+_UNCHECKED = "Labels were not checked"
 _FREQUENT = 0.01
 """Share of images from which faults, or labels that look wrong, are more than a note."""
 _GRAVE = 0.05
@@ -66,7 +67,10 @@ def describe_contents(manifest: Manifest, images: pd.DataFrame, ranked: Sequence
     sentences = [f"The splits hold {rows['all']:,} images{several} {_labels_in_words(manifest)}: {splits}."]
     if not any(result.severity == SERIOUS for result in ranked):
         kinds = ("findings", "finding") if manifest.findings else ("classes", "class")
-        sentences.append(f"Nothing serious was found. Looked for were {_CHECKED.format(*kinds)}.")
+        looked_for = _CHECKED.format(*kinds)
+        if any(result.sentence.startswith(_UNCHECKED) for result in ranked):
+            looked_for = looked_for.replace("labels that look wrong, ", "")
+        sentences.append(f"Nothing serious was found. Looked for were {looked_for}.")
     return sentences
 
 
@@ -229,7 +233,7 @@ def _of_properties(manifest: Manifest, table: pd.DataFrame) -> Iterator[KeyResul
 
 def _of_labels(checked: LabelCheck, shares: pd.DataFrame | None) -> Iterator[KeyResult]:
     if shares is None:
-        yield KeyResult(NOTE, f"Labels were not checked: {checked.reason}.")
+        yield KeyResult(NOTE, f"{_UNCHECKED}: {checked.reason}.")
         return
     sure, suspected = shares.loc["most confident"], shares.loc["suspected"]
     low = sure["low"] if np.isfinite(sure["low"]) else 0.0
@@ -246,10 +250,10 @@ def describe_bound(row: pd.Series) -> str:
     Args:
         row: The row "most confident" of `LabelCheck.shares`.
     """
+    most = f": if wrong labels are spread evenly, at most about {row['high']:.1%} of all labels are wrong"
     return (
         f"{row['count']:,.0f} of the {row['labels']:,.0f} labels that a frozen network is most confident of differ "
-        f"from its prediction ({_percent(row)}): if wrong labels are spread evenly, about "
-        "this share of all is the most."
+        f"from its prediction ({_percent(row)}){most if np.isfinite(row['high']) else ''}."
     )
 
 
