@@ -39,7 +39,7 @@ from helpers.services import Service, free_port
 from scanbook import cli, config, evaluation, runtime
 from scanbook.data import images
 from scanbook.reporting import suite
-from scanbook.runner import planning, sweeps, train
+from scanbook.runner import index, planning, sweeps, train
 from scanbook.runner.authoring import notebooks
 from scanbook.runtime import distribution
 from scanbook.serving import settings
@@ -61,6 +61,7 @@ HOW = (
     (r"make reports .*DATA=path/to/ward", "test_a_table_is_added"),
     (r"git apply adapter.diff", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
+    (r"(make|\.venv/bin/scanbook) compare .*", "test_runs_are_compared"),
     (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
     (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
@@ -276,6 +277,17 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         assert chosen.study == given["STUDY"] and options.launch == given.get("LAUNCH", "")
         grid = sweeps.trials(chosen)
         assert len(grid) == len({trial.configuration for trial in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
+
+
+@pytest.mark.parametrize("command", commands("test_runs_are_compared"))
+def test_runs_are_compared(command: str) -> None:
+    """Runs themselves are compared in test_comparing.py."""
+    program, _, *words = shlex.split(command)
+    options = cli._parser().parse_args(made_by("compare", *words) if program == "make" else ["compare", *words])
+    runs_named = [Path(word.removeprefix("path/to/reports/")).parts for word in options.runs]
+    assert len(runs_named) > 1 or runs_named[0][-1] == index.SWEEP
+    for study, profile, *notebook in runs_named:
+        assert config.load(study, profile) and {*notebook} <= {*suite.notebooks(), index.SWEEP}
 
 
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))

@@ -144,11 +144,10 @@ def _new_study(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     study = _load(options)
     from scanbook import bundle, export
+    from scanbook.runner import locks
 
     default = bundle.study_folder(study.study, study.profile)
     folder = _path(options.to) if options.to else default
-    from scanbook.runner import locks
-
     with locks.hold(folder.parent / ".lock") if folder == default else nullcontext():
         exported = export.export_study(study, folder)
         if folder == default:  # the notebook's report there is of another export
@@ -186,6 +185,12 @@ def _sweep(options: argparse.Namespace) -> int:
     check_data(study)
     check_images(study, f"{study.study}/{study.profile}")
     return 0 if sweeps.run(Batch(study, options.set), options.jobs, options.launch) else 1
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from scanbook.runner.comparing import page
+
+    print(page.compare(options.runs, options.name))
 
 
 def _bundle_folder(options: argparse.Namespace, command: str) -> Path:
@@ -315,6 +320,11 @@ _COMMANDS = {
         _flag("--prepare", "stop before training starts: no GPU is needed so far"),
     ),
     "sweep": (_sweep, "train a study's grid of networks, each in its own run", *_ONE, _LAUNCH, _JOBS),
+    "compare": (
+        *(_compare, "compare runs on one page: settings, figures, differences and curves"),
+        _option("runs", "study/profile, a report's folder, a sweep or a trial of it", nargs="*", metavar="RUN"),
+        _option("--name", "folder of the page in reports/compare (default: made of the runs' names)"),
+    ),
     "serve": (*(_serve, "serve an exported model over HTTP", _PROFILE, _STUDY), _BUNDLE),
     "check": (
         *(_check, "check the files of an exported model, and its answers to test pictures", _PROFILE, _STUDY),

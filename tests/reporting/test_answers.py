@@ -102,7 +102,7 @@ def test_the_final_model_is_described_with_intervals_and_noise() -> None:
     logits = np.random.default_rng(0).normal(size=(len(manifest.rows("test")), len(manifest.classes)))
     test = manifest.predictions("test", logits)
     summary, abstention = evaluation.summary(test, rounds=50), evaluation.abstention(test, 0.5, rounds=50)
-    models = tuple(SimpleNamespace(name=name) for name in ("small, fine-tuned", "small, frozen"))
+    models = ("small, fine-tuned", "small, frozen")
     sentences = answers.describe_final_model(manifest, models, summary, {"accuracy": NOISE}, abstention)
     assert 4 <= len(sentences) <= 5
     accuracy = tables.with_interval(*summary.loc["accuracy"])
@@ -164,7 +164,7 @@ def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> No
     right = np.eye(3)[manifest.y[rows]]
     test = manifest.predictions("test", np.log(0.9 * right + 0.1 / 3))
     summary = evaluation.summary(test, rounds=20)
-    models = (SimpleNamespace(name="net, fine-tuned"), SimpleNamespace(name="net, frozen"))
+    models = ("net, fine-tuned", "net, frozen")
     difference = evaluation.paired_difference(test, test, "accuracy", rounds=20)
     abstention = pd.DataFrame(
         {"value": [0.8, np.nan], "low": [0.7, np.nan], "high": [0.9, np.nan]}, index=["coverage", "accuracy"]

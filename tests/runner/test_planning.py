@@ -117,6 +117,24 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
         planning.plan(batches, "srum -n1")
 
 
+def test_each_fold_is_a_run_of_its_own_before_the_notebook_that_evaluates_them(project: Path) -> None:
+    keys = "splits.folds=3 seed=4"
+    batch = Batch(config.load("synthetic", overrides=keys), keys)
+    runs = planning.plan([batch])
+    folds = [f"synthetic/fold {number}" for number in (1, 2, 3)]
+    assert set(folds) < set(runs) and len(runs) == len(suite.notebooks()) + 3
+    for number, name in enumerate(folds, 1):
+        assert list(runs[name].command[-4:]) == ["--set", f"{keys} splits.fold={number}", "--distribute", "none"]
+        assert runs[name].command[3:5] == ["train", "synthetic"] and set(runs[name].after) == {
+            f"synthetic/{earlier}" for earlier in suite.before(ONE)
+        }
+    assert set(folds) < set(runs[f"synthetic/{ONE}"].after)
+    launched = planning.plan([batch], "nice -n 1")[folds[0]].command
+    assert launched[:3] == ["nice", "-n", "1"] and "--distribute" not in launched, "a launcher may start several"
+    one = Batch(config.load("synthetic", overrides=f"{keys} splits.fold=2"), f"{keys} splits.fold=2")
+    assert not set(folds) & set(planning.plan([one]))
+
+
 def test_all_excludes_studies_without_data_and_prints_them(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
     assert cli.main(["status", "--study", "all"]) == 0

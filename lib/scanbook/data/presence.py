@@ -95,7 +95,8 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
     given = tuple(split for split in SPLITS if (source == split).any())
     copies = _describe_conflicts(shared) if manifest.findings else _describe_copies(manifest, shared)
     every = kinds(manifest)
-    held = {split: every[manifest.rows(split)].any(axis=0) for split in (VALIDATION, TEST)}
+    rows = {split: manifest.rows(split) for split in (VALIDATION, TEST)}
+    held = {split: every[own].any(axis=0) for split, own in rows.items() if len(own)}
     lacking: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
     for kind in range(every.shape[1]):
         splits = tuple(split for split, present in held.items() if not present[kind])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,6 @@ from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
-
-if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
 
 
 def describe_prevalence(table: pd.DataFrame) -> str:
@@ -135,7 +131,7 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
 
 def describe_final_model(
     manifest: Manifest,
-    models: tuple[TrainedModel, TrainedModel],
+    names: tuple[str, str],
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
@@ -146,13 +142,13 @@ def describe_final_model(
 
     Args:
         manifest: The dataset, split.
-        models: The final model, and the network that fine-tuning started from.
+        names: Those of the final model, and of the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
         abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
         report: Of findings, `evaluation.finding_report`.
     """
-    tuned, frozen = (model.name for model in models)
+    tuned, frozen = names
     sentences = describe_model(tuned, summary, manifest)
     if manifest.findings and report is not None:
         sentences += _describe_extremes(report)

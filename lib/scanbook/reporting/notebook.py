@@ -22,14 +22,14 @@ from scanbook import config, runtime
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
-from scanbook.evaluation import AnyPredictions, Calibration
+from scanbook.evaluation import AnyPredictions, Calibration, pseudonymous
 from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
-from scanbook.reporting.records import TRAINED_ON
+from scanbook.reporting.records import HISTORY, PREDICTIONS, TRAINED_ON, join_histories
 from scanbook.store import atomic_write, fingerprint, visited, write_json
 
 if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
+    from scanbook.training import SplitModels, TrainedModel  # which imports Keras
 
 ROWS = 60
 """Most rows of a table that a page shows at once."""
@@ -246,6 +246,23 @@ class Session:
         """
         self._test_evaluations[arm or trained.label] += 1
         return manifest.predictions(TEST, trained.logits(TEST), calibration)
+
+    def on_test_of(self, split: SplitModels, trained: TrainedModel) -> AnyPredictions:
+        """Return the predictions of one of a split's networks for its test images, counted as `on_test` does."""
+        return self.on_test(trained, split.manifest, arm=f"{trained.label}, {split.fold}" if split.fold else "")
+
+    def keep(self, test: AnyPredictions, histories: Mapping[str, pd.DataFrame] | None = None) -> None:
+        """Keep the predictions of the notebook's model, and its training, by which `scanbook compare` compares runs.
+
+        The images have pseudonyms and the patients numbers: a report names neither.
+
+        Args:
+            test: The predictions for the test images, as the notebook's figures are of them.
+            histories: One row per epoch of each training of the model, by a name such as "seed 0".
+        """
+        pseudonymous(test).save(self.folder / PREDICTIONS)
+        if histories:
+            atomic_write(self.folder / HISTORY, join_histories(histories).to_csv(index=False))
 
     def result(self, key: str, value: Any) -> None:
         """Record a value that is identical in two runs with one seed."""

@@ -1,6 +1,7 @@
 """Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
 
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.comparing import reliability_of_runs, roc_of_runs
 from scanbook.reporting.plots.cost import cost_of_prediction
 from scanbook.reporting.plots.data import (
     category_by_class,

@@ -43,7 +43,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
         axis.set(xlabel="epoch" if x == "epoch" else "training time, s", ylabel=f"{measure} ({unit})")
         axis.set_title(measure.capitalize())
         if x == "epoch":
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles = [Line2D([], [], **style.line(index), linewidth=2.2, label=name) for index, name in enumerate(names)]
     handles += [
         Line2D([], [], color=style.INK, linewidth=0.8, label="thin or hollow: training"),
