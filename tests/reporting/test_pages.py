@@ -314,6 +314,19 @@ def test_a_page_opens_with_its_answer_its_figure_and_its_warnings(
     assert order[:4] == ["h1", "section", "ul", "h2"]
 
 
+def test_key_results_are_a_list_with_how_serious_each_is(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Notebook("01_eda", study_of(), monkeypatch)
+    made.session.answer(["Three images."], ranked=[("Serious", "A <leak> of `2` pairs."), ("Note", "No fault.")])
+    made.session.finish()
+    measured = json.loads((made.session.folder / "measurements.json").read_text())
+    assert measured["answer"] == ["Three images.", "Serious: A <leak> of `2` pairs.", "Note: No fault."]
+    soup = BeautifulSoup(made.write({}).read_text(), "html.parser")
+    assert soup.select_one("main h2").get_text() == "Key results" == soup.select_one("nav a").get_text()
+    items = soup.select("section.answer ol li")
+    assert [item.get_text() for item in items] == ["Serious A <leak> of 2 pairs.", "Note No fault."]
+    assert [item["data-severity"] for item in items] == ["serious", "note"]
+
+
 @pytest.mark.parametrize("count", [0, 6])
 def test_an_answer_is_short(count: int, reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)

@@ -22,7 +22,7 @@ Language = Literal["pt", "ko"]
 KAGGLE = "kaggle"
 """The value of DATA that downloads a dataset with the user's Kaggle credentials."""
 
-Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
+Rule = Literal["blank", "dark", "blurred", "near_duplicates", "label_conflict"]
 
 
 class Splits(Block):
@@ -81,7 +81,7 @@ class Quality(Block):
 
     drop: list[Rule] = []
     """Rules that exclude images from training; near_duplicates: images that show nearly the same as an image of
-    validation or test."""
+    validation or test; label_conflict: images whose label a head disputes that saw no other image of the patient."""
 
 
 class Study(Block):

@@ -15,13 +15,14 @@ import pandas as pd
 from scanbook import bundle, evaluation, segmentation, training
 from scanbook.bundle import Bundle, answering
 from scanbook.config import Study
-from scanbook.data import cards, dicom, presence
+from scanbook.data import cards, dicom, presence, splits
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.export import answers, formats
 from scanbook.export.formats import Saved
 from scanbook.inspection import grad_cam
 from scanbook.models import engines
+from scanbook.training import label_check
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
 """Packages that a service needs to read DICOM files."""
@@ -121,7 +122,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         calibration=calibration,
         metrics=evaluation.summary(test, **study.resamples),
         about=about,
-        dataset_card=cards.of_study(study),
+        dataset_card=cards.of_study(study, label_check.exclude(study, splits.split_study(study))),
         exam=exam,
         **chosen,
     )

@@ -15,66 +15,7 @@ from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
 
-def describe_data(
-    manifest: Manifest, counts: pd.DataFrame, flagged: pd.DataFrame, near: pd.DataFrame, shortcuts: pd.DataFrame
-) -> list[str]:
-    """Return what a dataset contains, whether its splits are independent, and what could mislead a model.
-
-    What a reader must know of the splits comes first.
-
-    Args:
-        manifest: The dataset, split.
-        counts: `splits.image_counts`.
-        flagged: `quality.flags`.
-        near: `quality.across_splits`.
-        shortcuts: `quality.label_shortcuts`.
-    """
-    # a class may have the name of a total, which comes after it
-    images, groups = (counts[counts.index == total].iloc[-1] for total in ("all", "groups"))
-    several = f" of {groups['all']:,} patients or lesions" if groups["all"] < images["all"] else ""
-    across = int(near["across"].sum())
-    pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"
-    independent = "No patient and no lesion is in two splits"
-    if not manifest.facts.get("grouped", False):
-        some = manifest.facts.get("names_groups", False)
-        unnamed = "The source does not name the patient of every image" if some else "The source names no patients"
-        independent = f"{unnamed}, so that one may be in two splits"
-    rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
-    sentences = [
-        f"The splits hold {images['all']:,} images{several} {_labels_in_words(manifest)}: "
-        + ", ".join(f"{split} {images[split]:,}" for split in ("train", "validation", "test"))
-        + ".",
-        f"{independent}; {pairs}.",
-        f"{flagged['image_id'].nunique()} images have a fault ({rules})." if len(flagged) else "No image has a fault.",
-    ]
-    if len(shortcuts):
-        name, row = max(shortcuts.iterrows(), key=lambda item: (item[1]["above chance"], item[1]["auc"]))
-        name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
-        area = with_interval(row["auc"], row["low"], row["high"])
-        # an interval of one finding is not corrected for the others
-        corrected = f"not above chance, corrected for {len(shortcuts)} such models"
-        chance = corrected if manifest.findings else "no better than chance"
-        verdict = "better than chance: a shortcut is possible" if row["above chance"] else chance
-        sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
-    if manifest.findings:
-        last = _describe_references(presence.references(manifest))
-    elif reason := presence.why_undefined(manifest):
-        last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
-    else:
-        share, *bayes = reference_values(manifest).values()
-        last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
-        last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
-    return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
-
-
-def _labels_in_words(manifest: Manifest) -> str:
-    if manifest.classes:
-        return f"in {len(manifest.classes)} classes"
-    several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
-    return f"with {len(manifest.findings)} findings (several in {several.mean():.1%} of the images)"
-
-
-def _describe_references(table: pd.DataFrame) -> str:
+def describe_prevalence(table: pd.DataFrame) -> str:
     """Return the prevalences on test, and the best possible AUROC where it is known, of the extreme findings."""
     known = table.dropna(subset="prevalence").sort_values("prevalence", kind="stable")
     if known.empty:

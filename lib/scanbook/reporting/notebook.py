@@ -76,12 +76,13 @@ class Session:
         escaped = re.sub(r"(`[^`]*`)|([&<_$\[|~\\])", lambda match: match[1] or _entity(match[2]), sentence)
         _display({"text/markdown": escaped, "text/plain": sentence})
 
-    def answer(self, sentences: Sequence[str], figure: str = "") -> None:
+    def answer(self, sentences: Sequence[str], figure: str = "", ranked: Sequence[tuple[str, str]] = ()) -> None:
         """Show the answer to the notebook's question; a page opens with it.
 
         Args:
             sentences: One to five, with the figures that answer it and their intervals.
             figure: Name of the one figure that shows it; a page shows it there, too, where the notebook drew it.
+            ranked: Key results below the sentences, the most serious first: how serious each is, and its sentence.
 
         Raises:
             NotebookError: There is no sentence, or there are more than five.
@@ -91,10 +92,17 @@ class Session:
                 f"{self.name} gives an answer of {len(sentences)} sentences; expected 1 to {MOST_SENTENCES}: "
                 "name what answers the question, and leave the rest to the sections"
             )
-        self.measure("answer", list(sentences))
-        paragraphs = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
-        page = f'<section class="answer {_NO_FORMULAS}" data-figure="{escape(figure)}">{paragraphs}</section>'
-        _display({"text/html": page, "text/plain": "\n".join(sentences)})
+        plain = [*sentences, *(f"{severity}: {sentence}" for severity, sentence in ranked)]
+        self.measure("answer", plain)
+        page = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
+        items = [
+            f'<li data-severity="{severity.lower()}"><strong>{severity}</strong> {_inline(sentence)}</li>'
+            for severity, sentence in ranked
+        ]
+        title = "Key results" if items else "Answer"
+        page += f"<ol>{''.join(items)}</ol>" if items else ""
+        opening = f'<section class="answer {_NO_FORMULAS}" data-title="{title}" data-figure="{escape(figure)}">'
+        _display({"text/html": f"{opening}{page}</section>", "text/plain": "\n".join(plain)})
 
     def warning(self, sentence: str) -> None:
         """Show what a reader must know before using the figures; a page lists it below its answer."""

@@ -7,6 +7,7 @@ from scanbook.training.batches import Batches
 from scanbook.training.end_to_end import Plan, set_trainable, train_network
 from scanbook.training.exported_model import ExportedModel, train_exported_model
 from scanbook.training.fitting import Clock, optimizer
+from scanbook.training.label_check import prepare
 from scanbook.training.learning_curve import SizedTraining, train_sized_heads, train_sized_networks
 from scanbook.training.model_selection import (
     average_models,

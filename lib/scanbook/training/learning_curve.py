@@ -127,7 +127,8 @@ def train_sized_heads(study: Study, manifest: Manifest, images: np.ndarray) -> S
     def build(folder: Path) -> None:
         runtime.configure(study.seed)
         values, _ = features.extract(manifest, images, backbone, weights)
-        _save(folder, study, manifest, base, fit(values))
+        with runtime.single_threaded():
+            _save(folder, study, manifest, base, fit(values))
 
     return _read(base.name, stage("learning_curve", inputs | {"full": base.folder.name}, build, __name__))
 

@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, softmax
 from scanbook.config import Head
 from scanbook.evaluation.labels import Labels
 from scanbook.training import objectives
-from scanbook.training.head import Rows, principal_axes
+from scanbook.training.projection import Rows, principal_axes
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-7
 """Keras's constants of Adam."""

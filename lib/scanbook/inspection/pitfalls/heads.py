@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from scanbook import runtime
 from scanbook.store import fingerprint, stage
@@ -70,8 +69,7 @@ def train(arms: Sequence[Arm]) -> list[Head]:
     """Train a head for each arm by logistic regression, multinomial of classes, or read them from the store."""
 
     def build(folder: Path) -> None:
-        # threads that share one small product wait for each other where other programs run, up to forty times as long
-        with threadpool_limits(1), warnings.catch_warnings():
+        with runtime.single_threaded(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # further iterations change no answer
             trained = runtime.in_threads(_train, arms)
             for number, head in enumerate(runtime.progress(trained, "heads", len(arms))):

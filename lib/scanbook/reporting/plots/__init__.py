@@ -41,7 +41,14 @@ from scanbook.reporting.plots.hardware import (
     throughput_by_batch,
     training_bars,
 )
-from scanbook.reporting.plots.labels import areas_by_finding, co_occurrence, findings_per_image, label_states
+from scanbook.reporting.plots.labels import (
+    areas_by_finding,
+    co_occurrence,
+    copied_classes,
+    findings_per_image,
+    label_states,
+    suspected_labels,
+)
 from scanbook.reporting.plots.learning import (
     learning_curves,
     mixed_batch,
