@@ -20,6 +20,8 @@ BUNDLE =
 PORT =
 # name of a new notebook, such as NAME=10_my_question
 NAME =
+# runs to compare, such as RUNS="melanoma/quick melanoma/full"
+RUNS =
 # rows of the benchmark, such as ROWS=http,decode (default: all but streaming)
 ROWS =
 # --upgrade to lock the newest version of every dependency
@@ -43,7 +45,7 @@ KEEP_MEMORY = export MALLOC_ARENA_MAX="$${MALLOC_ARENA_MAX:-1}" \
 OWN_FOLDERS = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT TERM && \
 	export SCANBOOK_PROFILE=smoke SCANBOOK_REPORTS="$$tmp/reports" SCANBOOK_STORE="$$tmp/store" && $(KEEP_MEMORY)
 
-.PHONY: help setup reports validate sweep status test check check-cluster bench lab new-notebook serve lint docs clean pretrain lock
+.PHONY: help setup reports validate sweep compare status test check check-cluster bench lab new-notebook serve lint docs clean pretrain lock
 .DEFAULT_GOAL = help
 
 help: ## list what can be made
@@ -80,6 +82,9 @@ validate: setup ## run a bundle (BUNDLE=path) on the images of STUDY, or a study
 
 sweep: setup ## train a study's grid of backbones, policies and seeds, one run for each network
 	@exec $(SCANBOOK) sweep $(WHICH) --data "$(DATA)" --set "$(SET)" --jobs $(JOBS) $(if $(LAUNCH),--launch "$(LAUNCH)")
+
+compare: setup ## compare RUNS on one page: settings, figures, differences, curves
+	@$(SCANBOOK) compare $(RUNS)
 
 status: setup ## list which reports are fresh, stale (and why), failed or missing
 	@$(SCANBOOK) status $(WHICH) --data "$(DATA)" --set "$(SET)"

@@ -23,7 +23,13 @@ hypothesis.settings.load_profile("scanbook")
 FIRST = (
     *("test_reports.py", "test_studies.py"),
     *("05_fine_tuning.ipynb", "04_transfer_learning.ipynb", "02_segmentation.ipynb", "06_hardware_benchmark.ipynb"),
-    *("07_export_flask.ipynb", "08_external_validation.ipynb", "03_augmentation.ipynb", "01_eda.ipynb"),
+    *(
+        "07_export_flask.ipynb",
+        "08_external_validation.ipynb",
+        "03_augmentation.ipynb",
+        "09_pitfalls.ipynb",
+        "01_eda.ipynb",
+    ),
     *("test_training.py", "test_grad_cam.py", "test_engines.py", "test_backbones.py", "test_distributed.py"),
     "test_cluster.py",
 )
@@ -61,7 +67,7 @@ def _own_environment(_own_folders: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of eight small notebooks, none of them run."""
+    """A project of small notebooks, none of them run."""
     monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path)))
     monkeypatch.setenv("SCANBOOK_PROFILE", "smoke")
     for name in ("REPORTS", "STORE"):

@@ -39,7 +39,7 @@ from helpers.services import Service, free_port
 from scanbook import cli, config, evaluation, runtime
 from scanbook.data import images
 from scanbook.reporting import suite
-from scanbook.runner import planning, sweeps, train
+from scanbook.runner import index, planning, sweeps, train
 from scanbook.runner.authoring import notebooks
 from scanbook.runtime import distribution
 from scanbook.serving import settings
@@ -62,6 +62,7 @@ HOW = (
     (r"git apply adapter.diff", "test_an_adapter_is_added"),
     (r"make reports .*dataset.adapter=listed.*", "test_an_adapter_is_added"),
     (r"make validate .*", "test_make_gives_the_command_what_it_asks_for"),
+    (r"(make|\.venv/bin/scanbook) compare .*", "test_runs_are_compared"),
     (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
     (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
@@ -283,6 +284,17 @@ def test_make_gives_the_command_what_it_asks_for(command: str) -> None:
         assert len(grid) == len({trial.configuration for trial in grid}) * chosen.sweep.seeds > chosen.sweep.seeds
 
 
+@pytest.mark.parametrize("command", commands("test_runs_are_compared"))
+def test_runs_are_compared(command: str) -> None:
+    """Runs themselves are compared in test_comparing.py."""
+    program, _, *words = shlex.split(command)
+    options = cli._parser().parse_args(made_by("compare", *words) if program == "make" else ["compare", *words])
+    runs_named = [Path(word.removeprefix("path/to/reports/")).parts for word in options.runs]
+    assert len(runs_named) > 1 or runs_named[0][-1] == index.SWEEP
+    for study, profile, *notebook in runs_named:
+        assert config.load(study, profile) and {*notebook} <= {*suite.notebooks(), index.SWEEP}
+
+
 @pytest.mark.parametrize("command", commands("test_jobs_ask_make_for_what_it_makes"))
 def test_jobs_ask_make_for_what_it_makes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real Slurm does in test_cluster.py what such a job asks for."""
@@ -410,7 +422,7 @@ def test_the_first_commands(clone: Clone) -> None:
     assert "Targets:" in clone.run("make")
     asked = [line for line in commands("test_the_first_commands") if not line.startswith("git clone")]
     [reports] = [line for line in asked if line.startswith("make reports")]
-    assert "7 missing" in clone.status(reports)
+    assert f"{len(suite.NOTEBOOKS)} missing" in clone.status(reports)
     shutil.rmtree(clone.folder / "tests")
     for path in (clone.folder / "notebooks").glob("*.ipynb"):
         path.unlink()
@@ -435,7 +447,7 @@ def test_the_other_commands_of_a_clone(clone: Clone) -> None:
         if "studies" in command:
             assert all(name in output for name in config.studies())
         if command.startswith("make status"):
-            assert re.search("[78] missing", output)
+            assert f"{len(suite.NOTEBOOKS)} missing" in output
 
 
 # --- the examples of how scanbook is extended
@@ -464,7 +476,7 @@ def test_a_backbone_is_added(clone: Clone) -> None:
     clone.run(apply)
     assert "`mobilenet_v3_small`" in clone.run(".venv/bin/scanbook reference")
     assert "2 passed" in clone.run(check)
-    assert "8 missing" in clone.status(reports)
+    assert f"{len(suite.NOTEBOOKS)} missing" in clone.status(reports)
 
 
 @pytest.mark.slow
@@ -484,7 +496,7 @@ def test_a_table_is_added(clone: Clone) -> None:
     layout = ("adapter", "csv", "label_column", "group_column", "image_folders")
     assert {key: dataset[key] for key in layout} == {key: shown[key] for key in layout}
     written.write_text(block)
-    assert "7 missing" in clone.status(reports)
+    assert f"{len(suite.NOTEBOOKS)} missing" in clone.status(reports)
     frame = prepared(clone, "'ward', data='path/to/ward'")
     assert len(frame) == 60 and set(frame["split"]) == {"train", "validation", "test"}
     assert frame.groupby("group")["split"].nunique().max() == 1 and frame["age"].between(40, 70).all()
@@ -511,7 +523,7 @@ def test_an_adapter_is_added(clone: Clone) -> None:
     clone.run(apply)
     assert "dataset, adapter: listed" in clone.run(".venv/bin/scanbook reference")
     clone.run(".venv/bin/python -m ruff check lib", ".venv/bin/python -m ruff format --check lib")
-    assert "7 missing" in clone.status(reports)
+    assert f"{len(suite.NOTEBOOKS)} missing" in clone.status(reports)
     frame = prepared(clone, "'folder', data='path/to/lists', overrides='dataset.adapter=listed'")
     assert (frame["split"] == "test").sum() == 12 and set(frame["label"]) == {"normal", "ill"}
 
@@ -604,7 +616,7 @@ def test_the_tutorial_is_followed(clone: Clone) -> None:
     page = documents.text("docs/tutorials/images-to-service.md")
     assert len(names) == 5 and all(f"`{name}`" in page for name in names)
     for command in (smoke, quick):
-        assert "7 missing" in clone.status(command)
+        assert f"{len(suite.NOTEBOOKS)} missing" in clone.status(command)
     options = cli._parser().parse_args(made_by(*shlex.split(smoke)[1:]))
     words = [f"--{name}={getattr(options, name)}" for name in ("study", "data", "profile")]
     clone.run(shlex.join([".venv/bin/scanbook", "run", "07_export_flask", *words]))

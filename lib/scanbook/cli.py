@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import scanbook
 from scanbook import config, runtime
@@ -25,6 +24,7 @@ from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
 from scanbook.runner.checking import check_images
 from scanbook.runner.freshness import Batch, check_data, data_available
+from scanbook.runner.options import BUNDLE, DATA, JOBS, LAUNCH, ONE, PROFILE, SET, SEVERAL, STUDY, flag, option
 from scanbook.runtime import environment
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
@@ -150,11 +150,10 @@ def _new_study(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     study = _load(options)
     from scanbook import bundle, export
+    from scanbook.runner import locks
 
     default = bundle.study_folder(study.study, study.profile)
     folder = _path(options.to) if options.to else default
-    from scanbook.runner import locks
-
     with locks.hold(folder.parent / ".lock") if folder == default else nullcontext():
         exported = export.export_study(study, folder)
         if folder == default:  # the notebook's report there is of another export
@@ -192,6 +191,12 @@ def _sweep(options: argparse.Namespace) -> int:
     check_data(study)
     check_images(study, f"{study.study}/{study.profile}")
     return 0 if sweeps.run(Batch(study, options.set), options.jobs, options.launch) else 1
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from scanbook.runner.comparing import page
+
+    print(page.compare(options.runs, options.name))
 
 
 def _bundle_folder(options: argparse.Namespace, command: str) -> Path:
@@ -241,108 +246,87 @@ def _latency(options: argparse.Namespace) -> None:
 
 _COMPUTE = (_reports, _run, _validate, _export, _train, _sweep)
 """Subcommands that need Keras."""
-_Option = tuple[str, dict[str, Any]]
-"""Name of an option or argument, and what argparse takes for it."""
-
-
-def _option(name: str, text: str, default: Any = "", **values: Any) -> _Option:
-    return name, {"help": text, "default": default, **values}
-
-
-def _flag(name: str, text: str) -> _Option:
-    return _option(name, text, False, action="store_true")
-
-
-_PROFILE = _option("--profile", f"{', '.join(config.PROFILES)} (default: SCANBOOK_PROFILE, else quick)")
-_STUDY = _option("--study", "a file of notebooks/studies, without .yaml (default: synthetic)", "synthetic")
-_STUDIES = _option("--study", "such files, as in a,b,c, or all (default: synthetic)", "synthetic")
-_DATA = _option("--data", "folder or file of the dataset (default: its folder in data/)")
-_SET = _option("--set", "overrides, such as fine_tuning.epochs=3", metavar="'KEY=VALUE …'")
-_LAUNCH = _option(
-    "--launch",
-    "what starts each run, such as 'srun -n1' (default: SCANBOOK_LAUNCH, else nothing)",
-    os.environ.get("SCANBOOK_LAUNCH", ""),
-    metavar="COMMAND",
-)
-_JOBS = _option("--jobs", "runs side by side (default: one per processor)", runtime.cores(), type=int)
-_BUNDLE = _option("bundle", "folder of the bundle (default: that of the study and profile)", nargs="?")
-_ONE, _SEVERAL = (_PROFILE, _STUDY, _DATA, _SET), (_PROFILE, _STUDIES, _DATA, _SET)
 _COMMANDS = {
-    "reports": (_reports, "run every notebook whose report is stale", *_SEVERAL, _LAUNCH, _JOBS),
-    "status": (_status, "say which reports are fresh, stale, failed or missing", *_SEVERAL),
+    "reports": (_reports, "run every notebook whose report is stale", *SEVERAL, LAUNCH, JOBS),
+    "status": (_status, "say which reports are fresh, stale, failed or missing", *SEVERAL),
     "run": (
-        *(_run, "run one notebook into its report", *_ONE),
-        _option("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),
-        _flag("--if-stale", "leave a fresh report alone"),
+        *(_run, "run one notebook into its report", *ONE),
+        option("notebook", f"one of {', '.join(suite.NOTEBOOKS)}, or one of your own"),
+        flag("--if-stale", "leave a fresh report alone"),
     ),
     "validate": (
-        *(_validate, "validate a bundle, or a study's model, on images of another source", *_ONE),
-        _option("--bundle", "its folder; the study's images are then the other source"),
+        *(_validate, "validate a bundle, or a study's model, on images of another source", *ONE),
+        option("--bundle", "its folder; the study's images are then the other source"),
     ),
     "cache": (
         *(_cache, "list what the store holds, and make it smaller"),
-        _flag("--prune", "remove what was used longest ago, down to the limit"),
-        _option("--to", "the same, down to a size", metavar="2GiB"),
-        _flag("--all", "remove everything that no process uses"),
+        flag("--prune", "remove what was used longest ago, down to the limit"),
+        option("--to", "the same, down to a size", metavar="2GiB"),
+        flag("--all", "remove everything that no process uses"),
     ),
     "index": (_index, "write reports/index.html again"),
     "studies": (_studies, "list the studies"),
     "reference": (_reference, "print every key of a study, as Markdown"),
     "lint": (
         *(_lint, "check notebooks against their contract"),
-        _option("paths", "notebooks (default: all)", nargs="*", metavar="FILE.ipynb"),
+        option("paths", "notebooks (default: all)", nargs="*", metavar="FILE.ipynb"),
     ),
     "new-notebook": (
         *(_new_notebook, "write a notebook to start from"),
-        _option("name", "a number and words, such as 10_my_question"),
+        option("name", "a number and words, such as 10_my_question"),
     ),
     "new-study": (
         *(_new_study, "write a study of a folder of images"),
-        _option("name", "name of the study, such as my_images"),
-        _option("--data", "the folder (default: that of the study's name in data/)"),
+        option("name", "name of the study, such as my_images"),
+        option("--data", "the folder (default: that of the study's name in data/)"),
     ),
     "export": (
-        *(_export, "write a study's model as a bundle, which runs alone", *_ONE),
-        _option("--to", "folder of the bundle (default: that of notebook 07_export_flask)"),
+        *(_export, "write a study's model as a bundle, which runs alone", *ONE),
+        option("--to", "folder of the bundle (default: that of notebook 07_export_flask)"),
     ),
     "train": (
-        *(_train, "train a study's networks, also by several processes or GPUs", _PROFILE, _DATA, _SET),
-        _option("study", "a file of notebooks/studies, without .yaml"),
-        _option("--backbone", "network to train (default: the one that validation selects)"),
-        _flag("--from-scratch", "start from random weights, without pretrained ones"),
-        _option("--policy", "augmentation of the training images (default: the study's)"),
-        _option("--seed", "seed of the one network to train (default: each of the study's seeds)", None, type=int),
-        _option("--record", "file for the result; predictions go beside it, as CSV", metavar="FILE.json"),
-        _option(
+        *(_train, "train a study's networks, also by several processes or GPUs", PROFILE, DATA, SET),
+        option("study", "a file of notebooks/studies, without .yaml"),
+        option("--backbone", "network to train (default: the one that validation selects)"),
+        flag("--from-scratch", "start from random weights, without pretrained ones"),
+        option("--policy", "augmentation of the training images (default: the study's)"),
+        option("--seed", "seed of the one network to train (default: each of the study's seeds)", None, type=int),
+        option("--record", "file for the result; predictions go beside it, as CSV", metavar="FILE.json"),
+        option(
             "--distribute",
             "none: one process, on TensorFlow; data-parallel: all GPUs, or all processes of the job, on JAX; "
             "auto: the second where there are several (default)",
             "auto",
             choices=("auto", "none", "data-parallel"),
         ),
-        _option("--addresses", "addresses of all processes (default: those of Slurm)", metavar="HOST:PORT,…"),
-        _option("--process", "number of this process among them, from 0", -1, type=int),
-        _flag("--prepare", "stop before training starts: no GPU is needed so far"),
+        option("--addresses", "addresses of all processes (default: those of Slurm)", metavar="HOST:PORT,…"),
+        option("--process", "number of this process among them, from 0", -1, type=int),
+        flag("--prepare", "stop before training starts: no GPU is needed so far"),
     ),
-    "sweep": (_sweep, "train a study's grid of networks, each in its own run", *_ONE, _LAUNCH, _JOBS),
-    "serve": (*(_serve, "serve an exported model over HTTP", _PROFILE, _STUDY), _BUNDLE),
+    "sweep": (_sweep, "train a study's grid of networks, each in its own run", *ONE, LAUNCH, JOBS),
+    "compare": (
+        *(_compare, "compare runs on one page: settings, figures, differences and curves"),
+        option("runs", "study/profile, a report's folder, a sweep or a trial of it", nargs="*", metavar="RUN"),
+        option("--name", "folder of the page in reports/compare (default: made of the runs' names)"),
+    ),
+    "serve": (*(_serve, "serve an exported model over HTTP", PROFILE, STUDY), BUNDLE),
     "check": (
-        *(_check, "check the files of an exported model, and its answers to test pictures", _PROFILE, _STUDY),
-        _BUNDLE,
+        *(_check, "check the files of an exported model, and its answers to test pictures", PROFILE, STUDY),
+        BUNDLE,
     ),
     "latency": (
         *(_latency, "measure how fast a service answers, and what that costs"),
-        _option("url", "address for predictions, such as http://127.0.0.1:8080/predict"),
-        _option("--requests", "sequential requests; 0 for none (default: 25)", 25, type=int),
-        _option("--interval", "seconds between them (default: 5)", 5, type=float),
-        _option("--price", "price of the service's machine per hour, in USD", None, type=float),
-        _option("--concurrency", "load test: numbers of clients (default: no load test)", metavar="1,2,4,8"),
-        _option("--seconds", "length of a window of the load test (default: 10)", 10, type=float),
-        _option("--image", "posted in turn (default: a synthetic image)", [], nargs="+", metavar="FILE"),
-        _option("--field", "form field that takes the file (default: the file is the body)"),
-        _option("--header", "another header; can be repeated", [], action="append", metavar="'NAME: VALUE'"),
-        _option("--warm-up", "requests before the first one that counts (default: 3)", 3, type=int),
-        _option("--output", "file for the results", metavar="FILE.json"),
+        option("url", "address for predictions, such as http://127.0.0.1:8080/predict"),
+        option("--requests", "sequential requests; 0 for none (default: 25)", 25, type=int),
+        option("--interval", "seconds between them (default: 5)", 5, type=float),
+        option("--price", "price of the service's machine per hour, in USD", None, type=float),
+        option("--concurrency", "load test: numbers of clients (default: no load test)", metavar="1,2,4,8"),
+        option("--seconds", "length of a window of the load test (default: 10)", 10, type=float),
+        option("--image", "posted in turn (default: a synthetic image)", [], nargs="+", metavar="FILE"),
+        option("--field", "form field that takes the file (default: the file is the body)"),
+        option("--header", "another header; can be repeated", [], action="append", metavar="'NAME: VALUE'"),
+        option("--warm-up", "requests before the first one that counts (default: 3)", 3, type=int),
+        option("--output", "file for the results", metavar="FILE.json"),
     ),
 }
 """The subcommands: function, help and options of each."""
@@ -356,8 +340,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, (function, text, *options) in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("--traceback", action="store_true", help="show where an error came from")
-        for option, values in options:
-            command.add_argument(option, **values)
+        for name_of_option, values in options:
+            command.add_argument(name_of_option, **values)
         if name == "serve":
             settings.add_options(command)
         command.set_defaults(do=function)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from helpers import planted
+from helpers.tables import of_findings
 from scanbook.config import Splits
 from scanbook.data import presence, splits, stratification
-from scanbook.data.manifest import SPLITS, Manifest, finding_column
+from scanbook.data.manifest import SPLITS, Manifest
 from scanbook.errors import DataError, StudyError
 
 # images of ChestX-ray14 with each finding, of 112,120, and with pairs of the more frequent ones (Wang et al., 2017)
@@ -55,18 +56,6 @@ def chest(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (latent > limits).astype(np.float32), np.char.add("p", patient.astype(str))
 
 
-def dataset(
-    values: np.ndarray, group: np.ndarray, split: str | list[str] = "", names: tuple[str, ...] = ()
-) -> tuple[Manifest, pd.DataFrame]:
-    """A dataset of these labels, all files different and readable, and its scan."""
-    names = names or tuple(f"f{number}" for number in range(values.shape[1]))
-    frame = pd.DataFrame({"image_id": [f"i{number:04d}" for number in range(len(values))], "group": group})
-    frame = frame.assign(path="", mask_path="", split=split)
-    frame = pd.concat([frame, pd.DataFrame(values.astype(float), columns=list(map(finding_column, names)))], axis=1)
-    scanned = pd.DataFrame({"image_id": frame["image_id"], "error": "", "sha256": frame["image_id"]})
-    return Manifest.of_findings("ward", frame, names), scanned
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_finding_is_as_frequent_in_every_split(seed: int) -> None:
     """A share deviates between splits by 10 % of itself at most, or by one patient: ChestX-ray14's findings.
@@ -74,7 +63,7 @@ def test_a_finding_is_as_frequent_in_every_split(seed: int) -> None:
     A patient's images stay together, so a finding that few patients have deviates by less than its largest patient.
     """
     values, group = chest(2000, seed)
-    manifest = splits.assign(*dataset(values, group, names=tuple(CHEST)), Splits(seed=seed)).manifest
+    manifest = splits.assign(*of_findings(values, group, names=tuple(CHEST)), Splits(seed=seed)).manifest
     frame = manifest.frame
     assert frame.groupby("group")["split"].nunique().max() == 1 and (frame["split"] != "").all()
     for column, name in enumerate(CHEST):
@@ -131,7 +120,7 @@ def test_a_fold_is_of_whole_patients_and_does_not_depend_on_their_order(
 @settings(max_examples=40, deadline=None)
 def test_no_patient_or_copy_is_in_two_splits(ward: tuple[np.ndarray, np.ndarray], seed: int, copied: int) -> None:
     values, group = ward
-    manifest, scanned = dataset(values, group)
+    manifest, scanned = of_findings(values, group)
     rng = np.random.default_rng(seed)
     scanned.loc[rng.choice(len(scanned), copied), "sha256"] = rng.choice(scanned["sha256"], copied)
     scanned.loc[rng.choice(len(scanned), 2), "error"] = "is empty"
@@ -165,14 +154,14 @@ def test_a_rare_finding_is_placed_in_every_split_where_three_patients_have_it() 
     values[:, 13] = 0
     values[[5, 200, 400], 13] = 1
     assert len(set(group[values[:, 13] == 1])) == 3
-    manifest = splits.assign(*dataset(values, group, names=tuple(CHEST)), Splits()).manifest
+    manifest = splits.assign(*of_findings(values, group, names=tuple(CHEST)), Splits()).manifest
     assert "Hernia" not in {name for split in SPLITS for name in manifest.absent(split)}
 
 
 def test_a_finding_of_one_patient_is_in_training_and_the_study_says_so() -> None:
     values, group = chest(200, 3)
     values[:, 13] = np.where(group == "p7", 1, 0)
-    manifest = splits.assign(*dataset(values, group, names=tuple(CHEST)), Splits()).manifest
+    manifest = splits.assign(*of_findings(values, group, names=tuple(CHEST)), Splits()).manifest
     (note,) = (note for note in presence.notes(manifest) if "Hernia" in note)
     count = int((group == "p7").sum())
     images = "1 image" if count == 1 else f"{count} images"
@@ -184,12 +173,12 @@ def test_a_finding_that_is_never_absent_in_a_split_is_told() -> None:
     values = np.tile(np.array([[1, 0], [0, 1], [0, 0], [1, 1]], np.float32), (30, 1))
     source = np.repeat(["train", "validation", "test"], [60, 30, 30])
     values[source == "test", 1] = 1
-    manifest = splits.assign(*dataset(values, np.arange(120).astype(str), list(source)), Splits()).manifest
+    manifest = splits.assign(*of_findings(values, np.arange(120).astype(str), list(source)), Splits()).manifest
     (note,) = presence.notes(manifest)
     assert note.startswith("No image in test labelled without the finding 'f1'") and "the source's splits" in note
     values[source == "train", 1] = np.where(values[source == "train", 1] == 1, np.nan, 0)
     with pytest.raises(DataError, match=r"no training image with finding 'f1'; of its 45 images .*15 in validation"):
-        splits.assign(*dataset(values, np.arange(120).astype(str), list(source)), Splits())
+        splits.assign(*of_findings(values, np.arange(120).astype(str), list(source)), Splits())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +192,7 @@ def test_a_finding_that_is_never_absent_in_a_split_is_told() -> None:
 def test_a_finding_that_cannot_be_learned_is_refused(stated: float, uncertain: dict[str, str], message: str) -> None:
     values = np.tile(np.array([[1, 0], [1, 1]], np.float32), (40, 1))
     values[:, 0] = stated
-    manifest, scanned = dataset(values, np.arange(80).astype(str))
+    manifest, scanned = of_findings(values, np.arange(80).astype(str))
     manifest = Manifest.of_findings("ward", manifest.frame, manifest.findings, uncertain)
     with pytest.raises(DataError) as caught:
         splits.assign(manifest, scanned, Splits())
@@ -215,7 +204,7 @@ def test_copies_that_disagree_leave_training_and_name_the_finding() -> None:
     values[0], values[4], values[8] = [1, 0], [1, 1], [np.nan, 0]
     values[1], values[5] = [0, np.nan], [np.nan, 1]  # what is not labelled agrees with both
     source = ["train"] * 60 + ["validation"] * 30 + ["test"] * 30
-    manifest, scanned = dataset(values, np.arange(120).astype(str), source, ("Effusion", "Mass"))
+    manifest, scanned = of_findings(values, np.arange(120).astype(str), source, ("Effusion", "Mass"))
     scanned.loc[[0, 4, 8], "sha256"] = "a"
     scanned.loc[[1, 5], "sha256"] = "b"
     assignment = splits.assign(manifest, scanned, Splits())
@@ -229,8 +218,8 @@ def test_copies_that_disagree_leave_training_and_name_the_finding() -> None:
 def test_max_per_class_counts_an_image_for_its_rarest_finding() -> None:
     values, group = chest(400, 4)
     names = tuple(CHEST)
-    full = splits.assign(*dataset(values, group, names=names), Splits()).manifest
-    limited = splits.assign(*dataset(values, group, names=names), Splits(), max_per_class=20, seed=1)
+    full = splits.assign(*of_findings(values, group, names=names), Splits()).manifest
+    limited = splits.assign(*of_findings(values, group, names=names), Splits(), max_per_class=20, seed=1)
     kept = limited.manifest.labels.values[limited.manifest.rows("train")]
     assert len(kept) <= 20 * 15
     assert (kept.sum(axis=1) == 0).sum() == 20
@@ -243,7 +232,7 @@ def test_max_per_class_counts_an_image_for_its_rarest_finding() -> None:
 def test_a_missing_validation_split_is_taken_from_train() -> None:
     values, group = chest(300, 6)
     source = np.where(np.isin(group, [f"p{number}" for number in range(60)]), "test", "train")
-    manifest = splits.assign(*dataset(values, group, list(source), tuple(CHEST)), Splits()).manifest
+    manifest = splits.assign(*of_findings(values, group, list(source), tuple(CHEST)), Splits()).manifest
     assert ((manifest.frame["split"] == "test") == (source == "test")).all()
     count = len(manifest.rows("validation"))
     assert count == pytest.approx((source == "train").sum() / 5, rel=0.05)
@@ -253,7 +242,9 @@ def test_a_missing_validation_split_is_taken_from_train() -> None:
 
 def test_an_exam_in_two_splits_is_refused() -> None:
     values = np.tile(np.array([[1.0], [0.0]], np.float32), (30, 1))
-    manifest, scanned = dataset(values, np.arange(60).astype(str), ["train"] * 20 + ["validation"] * 20 + ["test"] * 20)
+    manifest, scanned = of_findings(
+        values, np.arange(60).astype(str), ["train"] * 20 + ["validation"] * 20 + ["test"] * 20
+    )
     manifest = manifest.with_frame(manifest.frame.assign(exam=[f"e{number // 3}" for number in range(60)]))
     with pytest.raises(DataError, match="test, validation share an exam"):
         splits.assign(manifest, scanned, Splits())
@@ -261,7 +252,7 @@ def test_an_exam_in_two_splits_is_refused() -> None:
 
 def test_counts_keep_absent_uncertain_and_missing_apart() -> None:
     values = np.array([[1, 0], [1, -1], [0, np.nan], [np.nan, 1]], np.float64)
-    manifest, _ = dataset(values, np.array(["a", "a", "b", "c"]), "train", ("Edema", "Mass"))
+    manifest, _ = of_findings(values, np.array(["a", "a", "b", "c"]), "train", ("Edema", "Mass"))
     table = splits.finding_counts(manifest)
     edema = table[table["split"] == "train"].loc["Edema"]
     assert edema[["present", "absent", "uncertain", "not labelled"]].tolist() == [2, 1, 0, 1]
@@ -271,7 +262,7 @@ def test_counts_keep_absent_uncertain_and_missing_apart() -> None:
     counts = splits.image_counts(manifest)
     assert counts["train"].to_dict() == {"Edema": 2, "Mass": 1, "all": 4, "groups": 3}
     assert "12.5% are uncertain, and count as missing" in splits.balance(manifest)
-    even, _ = dataset(np.array([[1, 0], [0, 1]], float), np.array(["a", "b"]), "train", ("Edema", "Mass"))
+    even, _ = of_findings(np.array([[1, 0], [0, 1]], float), np.array(["a", "b"]), "train", ("Edema", "Mass"))
     assert splits.balance(even) == "Every finding is present in 50.0% of its labelled training images."
     assert "50.00% (1 of 2): always answering absent would be right in 50.0% of them" in splits.balance(manifest)
 

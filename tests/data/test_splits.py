@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from helpers.tables import of_classes, plain, tables
 from scanbook import config
 from scanbook.config import Splits
 from scanbook.data import splits
@@ -21,37 +22,8 @@ from scanbook.errors import DataError
 SPLITS = Splits(test_folds=4, validation_folds=3, seed=0)
 
 
-def make(rows: list[tuple[str, str]], splits: list[str] | None = None) -> tuple[Manifest, pd.DataFrame]:
-    """A dataset of (label, group) rows, all different and readable, and its scan."""
-    frame = pd.DataFrame(rows, columns=["label", "group"])
-    frame["image_id"] = [f"i{number:03d}" for number in range(len(rows))]
-    frame = frame.assign(path="", mask_path="", split=splits or "")
-    scanned = pd.DataFrame({"image_id": frame["image_id"], "error": "", "sha256": frame["image_id"]})
-    return Manifest("mini", frame, tuple(sorted(set(frame["label"])))), scanned
-
-
-def plain(count: int = 60, classes: str = "ab", group_size: int = 1) -> list[tuple[str, str]]:
-    return [(classes[(n // group_size) % len(classes)], f"g{n // group_size:03d}") for n in range(count)]
-
-
 def split_of(dataset: splits.SplitDataset) -> dict[str, str]:
     return dict(dataset.manifest.frame[["image_id", "split"]].itertuples(index=False))
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame]:
-    """Random tables: uneven groups and classes, copies within and across groups and labels, unreadable files."""
-    count = draw(st.integers(30, 90))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    groups = rng.integers(0, draw(st.integers(12, 40)), count)
-    labels = rng.choice(list("abc"), count, p=[0.5, 0.3, 0.2])
-    if draw(st.booleans()):
-        labels = np.array(list("abc"))[groups % 3]
-    manifest, scanned = make([(str(label), f"g{group}") for label, group in zip(labels, groups, strict=True)])
-    copied = draw(st.integers(0, 12))
-    scanned.loc[rng.choice(count, copied), "sha256"] = rng.choice(scanned["sha256"], copied)
-    scanned.loc[rng.choice(count, draw(st.integers(0, 4))), "error"] = "is empty"
-    return manifest, scanned
 
 
 @given(tables(), st.integers(0, 5))
@@ -104,7 +76,7 @@ def grouped_classes(draw: st.DrawFn) -> tuple[Manifest, pd.DataFrame, Splits]:
         for group in range(draw(st.integers(3, 9)))
         for _ in range(rng.integers(2, 1 + draw(st.integers(2, 12))))
     ]
-    manifest, scanned = make(rows)
+    manifest, scanned = of_classes(rows)
     # Copies of an image have another label, or are of groups from the fourth on: three groups stay that share none.
     spare = np.flatnonzero(manifest.frame["group"].duplicated())
     labels, late = manifest.frame["label"], manifest.frame["group"].str[-1].astype(int) >= 3
@@ -143,19 +115,19 @@ def test_groups_of_several_classes_are_spread_too(seed: int, classes: int) -> No
         for group in rng.choice(4 * classes, 3 * (label + 1), replace=False)
         for _ in range(rng.integers(1, 6))
     ]
-    assignment = splits.assign(*make(rows), Splits(test_folds=2, validation_folds=2, seed=seed % 5)).manifest
+    assignment = splits.assign(*of_classes(rows), Splits(test_folds=2, validation_folds=2, seed=seed % 5)).manifest
     assert all(not assignment.absent(split) for split in ("train", "validation", "test"))
     assert assignment.frame.groupby("group")["split"].nunique().max() == 1
 
 
 def test_other_seeds_give_other_splits() -> None:
-    manifest, scanned = make(plain(90))
+    manifest, scanned = of_classes(plain(90))
     rows = {tuple(splits.assign(manifest, scanned, Splits(seed=seed)).manifest.rows("test")) for seed in range(3)}
     assert len(rows) == 3
 
 
 def test_without_groups_the_splits_are_stratified_exactly() -> None:
-    manifest, scanned = make(plain(100, "abbbb"))
+    manifest, scanned = of_classes(plain(100, "abbbb"))
     assignment = splits.assign(manifest, scanned, Splits())
     table = splits.image_counts(assignment.manifest)
     assert table.loc["a", "test"] * 4 == table.loc["b", "test"] and table.loc["all", "test"] == 20
@@ -164,7 +136,7 @@ def test_without_groups_the_splits_are_stratified_exactly() -> None:
 
 
 def test_with_groups_fold_0_is_test_and_fold_0_of_the_rest_validation() -> None:
-    manifest, scanned = make(plain(180, "abc", 3))
+    manifest, scanned = of_classes(plain(180, "abc", 3))
     assignment = splits.assign(manifest, scanned, SPLITS).manifest
     groups = manifest.frame["group"].to_numpy()
     fold = StratifiedGroupKFold(4, shuffle=True, random_state=0)
@@ -176,7 +148,7 @@ def test_with_groups_fold_0_is_test_and_fold_0_of_the_rest_validation() -> None:
 
 
 def test_an_exact_copy_of_a_test_image_leaves_training_and_is_logged() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     before = splits.assign(manifest, scanned, SPLITS).manifest
     test, train, validation = (before.rows(split)[0] for split in ("test", "train", "validation"))
     ids = manifest.frame["image_id"]
@@ -192,7 +164,7 @@ def test_an_exact_copy_of_a_test_image_leaves_training_and_is_logged() -> None:
 
 
 def test_an_exact_copy_of_a_validation_image_leaves_training() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     before = splits.assign(manifest, scanned, SPLITS).manifest
     train, validation = before.rows("train")[1], before.rows("validation")[1]
     scanned.loc[train, "sha256"] = scanned["sha256"][validation]
@@ -205,7 +177,7 @@ def test_an_exact_copy_of_a_validation_image_leaves_training() -> None:
 
 
 def test_copies_with_conflicting_labels_leave_training() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     before = splits.assign(manifest, scanned, SPLITS).manifest
     train = before.rows("train")
     first = train[0]
@@ -223,7 +195,7 @@ def test_copies_with_conflicting_labels_leave_training() -> None:
 
 
 def test_undecodable_images_leave_before_the_split() -> None:
-    manifest, scanned = make(plain(), None)
+    manifest, scanned = of_classes(plain(), None)
     broken = [3, 17, 40]
     scanned.loc[broken, "error"] = "is empty"
     scanned.loc[broken, "sha256"] = "the same"  # three empty files are not copies that matter
@@ -240,7 +212,7 @@ SOURCE = ["train"] * 36 + ["validation"] * 12 + ["test"] * 12
 
 
 def test_splits_of_the_source_are_kept() -> None:
-    manifest, scanned = make(plain(), SOURCE)
+    manifest, scanned = of_classes(plain(), SOURCE)
     assignment = splits.assign(manifest, scanned, SPLITS)
     assert assignment.manifest.frame["split"].tolist() == SOURCE and assignment.excluded.empty
     scanned.loc[0, "sha256"] = scanned["sha256"][59]
@@ -258,7 +230,7 @@ def test_splits_of_the_source_are_kept() -> None:
 
 def test_a_missing_validation_split_is_taken_from_training_by_group() -> None:
     source = ["train"] * 48 + ["test"] * 12
-    manifest, scanned = make(plain(60, "ab", 2), source)
+    manifest, scanned = of_classes(plain(60, "ab", 2), source)
     assignment = splits.assign(manifest, scanned, SPLITS).manifest
     assert assignment.rows("test").tolist() == list(range(48, 60))
     validation = assignment.rows("validation")
@@ -269,7 +241,7 @@ def test_a_missing_validation_split_is_taken_from_training_by_group() -> None:
 
 
 def test_images_without_a_split_in_the_source_stay_without_one() -> None:
-    manifest, scanned = make(plain(), ["", *SOURCE[1:]])
+    manifest, scanned = of_classes(plain(), ["", *SOURCE[1:]])
     assert splits.assign(manifest, scanned, SPLITS).manifest.frame["split"][0] == ""
 
 
@@ -283,23 +255,23 @@ def refusal(manifest: Manifest, scanned: pd.DataFrame, options: Splits = SPLITS)
 def test_a_group_in_two_splits_of_the_source_raises() -> None:
     rows = plain()
     rows[0] = (rows[0][0], rows[59][1])
-    message = refusal(*make(rows, SOURCE))
+    message = refusal(*of_classes(rows, SOURCE))
     assert "test, train share a group" in message and "i000" in message and "i059" in message
 
 
 def test_what_cannot_be_split_is_one_line() -> None:
-    message = refusal(*make([*plain(40), ("c", "g900"), ("c", "g901")]))
+    message = refusal(*of_classes([*plain(40), ("c", "g900"), ("c", "g901")]))
     assert "'c' has 2 images" in message and "at least 4" in message
-    message = refusal(*make(plain(), ["train"] * 60))
+    message = refusal(*of_classes(plain(), ["train"] * 60))
     assert "test split is empty" in message
     rows = [("b" if split == "test" else "a", f"g{n}") for n, split in enumerate(SOURCE)]
-    assert "no training image of class 'b'" in refusal(*make(rows, SOURCE))
-    manifest, scanned = make(plain())
+    assert "no training image of class 'b'" in refusal(*of_classes(rows, SOURCE))
+    manifest, scanned = of_classes(plain())
     assert "0 images" in refusal(manifest, scanned.assign(error="is empty"))
 
 
 def test_the_table_counts_images_and_groups() -> None:
-    manifest, _ = make(plain(60, "ab", 2), [*SOURCE[:-1], ""])
+    manifest, _ = of_classes(plain(60, "ab", 2), [*SOURCE[:-1], ""])
     table = splits.image_counts(manifest)
     assert table.index.tolist() == ["a", "b", "all", "groups"]
     assert table.columns.tolist() == ["train", "validation", "test", "all"]
@@ -365,7 +337,7 @@ def test_cleaning_and_capping_change_training_alone(
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_fewer_groups_than_folds_is_one_line(groups: int) -> None:
-    manifest, scanned = make([("ab"[number % 2], f"patient {number % groups}") for number in range(60)])
+    manifest, scanned = of_classes([("ab"[number % 2], f"patient {number % groups}") for number in range(60)])
     with pytest.raises(
         DataError, match=rf"dataset mini: .* {groups} groups \(patients.* at least 4, .*lower the folds"
     ) as e:
@@ -374,7 +346,7 @@ def test_fewer_groups_than_folds_is_one_line(groups: int) -> None:
 
 
 def test_what_is_blurred_does_not_depend_on_validation_and_test() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     draw = np.random.default_rng(0)
     scanned = scanned.assign(brightness=100.0, contrast=40.0, sharpness=draw.normal(2, 0.1, len(scanned)))
     train = splits.assign(manifest, scanned, SPLITS).manifest.rows("train")
@@ -387,7 +359,7 @@ def test_what_is_blurred_does_not_depend_on_validation_and_test() -> None:
 
 
 def test_a_near_duplicate_across_splits_names_the_other_image() -> None:
-    manifest, scanned = make(plain(), SOURCE)
+    manifest, scanned = of_classes(plain(), SOURCE)
     near = pd.DataFrame([("i001", "i059"), ("i040", "i002"), ("i003", "i004")], columns=["image_id", "other"])
     assignment = splits.assign(manifest, scanned, SPLITS, drop=["near_duplicates"], near=near)
     assert dict(zip(assignment.excluded["image_id"], assignment.excluded["reason"], strict=True)) == {
@@ -399,7 +371,7 @@ def test_a_near_duplicate_across_splits_names_the_other_image() -> None:
 
 
 def test_no_class_has_more_training_images_than_its_cap() -> None:
-    manifest, scanned = make(plain(100, "abbbb"))
+    manifest, scanned = of_classes(plain(100, "abbbb"))
     plainly = splits.assign(manifest, scanned, SPLITS)
     capped = [splits.assign(manifest, scanned, SPLITS, max_per_class=15, seed=seed) for seed in (0, 0, 1)]
     counts = splits.image_counts(capped[0].manifest)["train"]
@@ -409,7 +381,7 @@ def test_no_class_has_more_training_images_than_its_cap() -> None:
 
 
 def test_a_rule_that_takes_a_whole_class_raises() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     scanned = scanned.assign(contrast=40.0, brightness=120.0, sharpness=2.0)
     scanned.loc[manifest.frame["label"] == "b", "brightness"] = 1.0
     with pytest.raises(DataError, match="no training image of class 'b'"):
@@ -426,10 +398,10 @@ def test_a_study_that_drops_near_duplicates_is_cleaned(tmp_path: Path) -> None:
 
 
 def test_remarks_name_missing_patients_and_imbalance() -> None:
-    manifest, scanned = make(plain(100, "abbbb"))
+    manifest, scanned = of_classes(plain(100, "abbbb"))
     assignment = splits.assign(manifest, scanned, SPLITS).manifest
     assert "names no patients" in splits.remarks(assignment) and "4.0 times" in splits.remarks(assignment)
-    manifest, scanned = make(plain(60))
+    manifest, scanned = of_classes(plain(60))
     assert "about even" in splits.balance(splits.assign(manifest, scanned, SPLITS).manifest)
 
 
@@ -437,13 +409,13 @@ def test_remarks_name_missing_patients_and_imbalance() -> None:
 
 
 def noted(rows: list[tuple[str, str]], source: list[str] | None = None) -> tuple[Manifest, list[str]]:
-    assignment = splits.assign(*make(rows, source), SPLITS).manifest
+    assignment = splits.assign(*of_classes(rows, source), SPLITS).manifest
     return assignment, list(splits.notes(assignment))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_class_of_one_patient_is_in_training_and_the_reader_is_told(seed: int) -> None:
-    manifest, scanned = make([*plain(40), *[("c", "lone")] * 12])
+    manifest, scanned = of_classes([*plain(40), *[("c", "lone")] * 12])
     assignment = splits.assign(manifest, scanned, Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
     assert assignment.absent("train") == () and assignment.absent("validation") == assignment.absent("test") == ("c",)
     [note] = splits.notes(assignment)
@@ -455,7 +427,7 @@ def test_a_class_of_one_patient_is_in_training_and_the_reader_is_told(seed: int)
 def test_a_class_of_two_patients_is_in_training_and_test() -> None:
     for seed in range(6):
         rows = [*plain(40), *[("c", "one")] * 6, *[("c", "two")] * 6]
-        assignment = splits.assign(*make(rows), Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
+        assignment = splits.assign(*of_classes(rows), Splits(test_folds=4, validation_folds=3, seed=seed)).manifest
         assert assignment.absent("validation") == ("c",) and not assignment.absent("train") + assignment.absent("test")
 
 
@@ -487,16 +459,16 @@ def test_many_missing_classes_are_one_line() -> None:
 
 def test_a_class_without_training_images_is_refused_with_its_patients_counted() -> None:
     rows = [("b", f"p{n % 3}") if split == "test" else ("a", f"g{n}") for n, split in enumerate(SOURCE)]
-    message = refusal(*make(rows, SOURCE))
+    message = refusal(*of_classes(rows, SOURCE))
     assert "no training image of class 'b'; of its 12 images of 3 patients or lesions, 12 in test;" in message
-    manifest, scanned = make(plain(60, "abc"))
+    manifest, scanned = of_classes(plain(60, "abc"))
     scanned.loc[manifest.frame["label"] == "c", "error"] = "is empty"
     assert "of its 20 images of 20 patients or lesions, 20 excluded (unreadable); replace" in refusal(manifest, scanned)
 
 
 def test_a_class_whose_images_are_all_copies_of_others_is_refused_by_name() -> None:
     source = ["train"] * 60 + ["validation"] * 12 + ["test"] * 12
-    manifest, scanned = make(plain(84, "abc"), source)
+    manifest, scanned = of_classes(plain(84, "abc"), source)
     of = {name: np.flatnonzero((manifest.frame["label"] == name)[:60]) for name in "ab"}
     scanned.loc[of["b"], "sha256"] = scanned["sha256"].to_numpy()[of["a"]]
     message = refusal(manifest, scanned)
@@ -507,7 +479,7 @@ def test_a_class_whose_images_are_all_copies_of_others_is_refused_by_name() -> N
 
 def test_a_class_that_conflicting_copies_nearly_empty_is_told_first_with_the_classes_that_share_them() -> None:
     source = ["train"] * 90 + ["validation"] * 12 + ["test"] * 18
-    manifest, scanned = make([("abb"[n % 3] if n < 90 else "abc"[n % 3], f"g{n}") for n in range(120)], source)
+    manifest, scanned = of_classes([("abb"[n % 3] if n < 90 else "abc"[n % 3], f"g{n}") for n in range(120)], source)
     label = manifest.frame["label"].to_numpy()
     label[:10] = "c"
     manifest = manifest.with_frame(manifest.frame.assign(label=label))
@@ -524,7 +496,7 @@ def test_a_class_that_conflicting_copies_nearly_empty_is_told_first_with_the_cla
 
 
 def test_few_conflicting_copies_are_counted_but_not_told_first() -> None:
-    manifest, scanned = make(plain())
+    manifest, scanned = of_classes(plain())
     train = splits.assign(manifest, scanned, SPLITS).manifest.rows("train")
     other = next(row for row in train if manifest.y[row] != manifest.y[train[0]])
     scanned.loc[other, "sha256"] = scanned["sha256"][train[0]]
@@ -533,7 +505,7 @@ def test_few_conflicting_copies_are_counted_but_not_told_first() -> None:
 
 
 def test_copies_and_rules_that_empty_a_class_of_a_split_are_noted() -> None:
-    manifest, scanned = make(plain(60, "abc"), SOURCE)
+    manifest, scanned = of_classes(plain(60, "abc"), SOURCE)
     validation = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "validation"))
     test = np.flatnonzero((manifest.frame["label"] == "c") & (manifest.frame["split"] == "test"))
     copied = scanned.copy()

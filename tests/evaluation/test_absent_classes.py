@@ -30,7 +30,7 @@ def test_no_metric_of_all_classes_is_given_where_one_has_no_image(labels: list[i
     defined = set(table.index[table.notna().all(axis=1)])
     assert defined == OF_IMAGES and table.drop(index=list(OF_IMAGES)).isna().all(axis=None)
     for name in OF_CLASSES:
-        assert np.isnan(METRICS[name].point(predictions.y_true, predictions.probabilities)) == (name not in OF_IMAGES)
+        assert np.isnan(METRICS[name].point(predictions)) == (name not in OF_IMAGES)
     report = ev.class_report(predictions, rounds=20)
     assert report.loc[["macro average", "weighted average"]].drop(columns="support").isna().all(axis=None)
     assert (report.loc[[predictions.classes[label] for label in labels], "sensitivity"] == 1).all()

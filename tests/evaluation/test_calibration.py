@@ -58,7 +58,7 @@ def test_reliability_counts_every_image_once():
     assert table["bin"].iloc[9] == "0.9–1"
     fine = ev.reliability(predictions, 15).dropna()
     error = np.average((fine["accuracy"] - fine["confidence"]).abs(), weights=fine["count"])
-    assert error == pytest.approx(ev.METRICS["ece"].point(predictions.y_true, predictions.probabilities))
+    assert error == pytest.approx(ev.METRICS["ece"].point(predictions))
     assert error > 0
 
 

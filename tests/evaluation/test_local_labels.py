@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 
 from scanbook.evaluation import METRICS, FindingPredictions, Predictions
 from scanbook.evaluation.local_labels import FEWEST, halves, local_labels, needed_temperature, refit
-from scanbook.evaluation.unpaired import Point
+from scanbook.evaluation.sources import Point
 
 
 def overconfident(patients: int = 300, factor: float = 4.0, seed: int = 0) -> Predictions:
@@ -49,7 +49,7 @@ def test_few_labels_bring_the_calibration_back() -> None:
     errors = table[table["quantity"] == "ece"].set_index("patients")
     assert list(errors.index) == [0, 25, 50, 100, 150]
     honest = made.with_temperature(4).subset(halves(made)[1])
-    best = METRICS["ece"].point(honest.y_true, honest.probabilities)
+    best = METRICS["ece"].point(honest)
     assert errors.loc[0, "low"] > 0.15 and errors.loc[50, "high"] < errors.loc[0, "low"]
     assert errors.loc[150, "value"] < best + 0.03
     assert errors.loc[25, "value"] >= errors.loc[100, "value"] - 0.01

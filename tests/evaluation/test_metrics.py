@@ -112,7 +112,9 @@ def test_metric_equals_scikit_learn_with_sample_weight(name, case):
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
     assert np.isfinite(values).any() or name == "kappa"
     ones = np.ones(len(y))
-    np.testing.assert_allclose(ev.METRICS[name].point(y, p), REFERENCE[name](y, p, ones), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        ev.METRICS[name].compute(y, p, None)[0], REFERENCE[name](y, p, ones), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_brier_equals_scikit_learn_multiclass():
@@ -124,7 +126,7 @@ def test_brier_equals_scikit_learn_multiclass():
 def test_macro_auroc_equals_scikit_learn_ovr():
     y, p, _ = random_case(1, 80, 4)
     expected = reference.roc_auc_score(y, p, multi_class="ovr")
-    np.testing.assert_allclose(ev.METRICS["auroc"].point(y, p), expected)
+    np.testing.assert_allclose(ev.METRICS["auroc"].compute(y, p, None)[0], expected)
 
 
 def test_weight_two_is_the_image_twice():
@@ -132,7 +134,9 @@ def test_weight_two_is_the_image_twice():
     w = np.random.default_rng(2).integers(0, 3, 50)
     again = np.repeat(np.arange(50), w)
     for metric in map(ev.METRICS.get, ev.OF_CLASSES):
-        np.testing.assert_allclose(metric.compute(y, p, w[None])[0], metric.point(y[again], p[again]), rtol=1e-9)
+        np.testing.assert_allclose(
+            metric.compute(y, p, w[None])[0], metric.compute(y[again], p[again], None)[0], rtol=1e-9
+        )
 
 
 def test_absent_class_leaves_the_macro_mean():

@@ -16,6 +16,8 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from scanbook.reporting.suite import NOTEBOOKS
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium is on the path; install the system's chromium package"
@@ -38,7 +40,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-def check_reports(reports: Path, count: int = 7, *, axe: bool = False) -> None:
+def check_reports(reports: Path, count: int = len(NOTEBOOKS), *, axe: bool = False) -> None:
     """Check every page of a reports folder, as a file and in Chromium where there is one.
 
     Args:

@@ -1,4 +1,4 @@
-"""Small projects: eight notebooks that import no heavy package, with a study to run them on."""
+"""Small projects: notebooks that import no heavy package, with a study to run them on."""
 
 from __future__ import annotations
 

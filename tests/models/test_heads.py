@@ -16,7 +16,7 @@ from scanbook import runtime
 from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, heads
-from scanbook.training import head
+from scanbook.training import head, projection
 
 keras = heads.keras
 OUTPUTS = ["softmax", "sigmoid", "ordinal"]
@@ -134,7 +134,7 @@ def test_form_that_does_not_fit_the_classes_is_one_line(output, classes, count):
 @pytest.mark.parametrize("count", [30, 64, 300])
 def test_axes_of_features_in_files_are_those_of_all_in_memory(count, tmp_path, monkeypatch):
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path))
-    monkeypatch.setattr(head, "_CHUNK", 90)
+    monkeypatch.setattr(projection, "_CHUNK", 90)
     draw = np.random.default_rng(count)
     whole = (draw.gamma(2, 1, (count, 12)) @ draw.normal(size=(12, 40)) + draw.normal(50, 5, 40)).astype(np.float32)
     whole += draw.normal(0, 0.1, whole.shape).astype(np.float32)

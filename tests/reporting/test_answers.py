@@ -84,29 +84,6 @@ def test_a_value_with_its_interval_is_a_number_of_the_page(value: float, low: fl
 # --- answers
 
 
-def test_data_are_described_with_what_could_mislead() -> None:
-    manifest = planted.manifest()
-    counts = pd.DataFrame(
-        {"train": [60, 30], "validation": [20, 10], "test": [20, 10], "all": [100, 50]}, index=["all", "groups"]
-    )
-    flagged = pd.DataFrame({"image_id": ["a", "a", "b"], "rule": ["blank", "dark", "blank"]})
-    near = pd.DataFrame({"across": [True, False, True]})
-    shortcuts = pd.DataFrame(
-        {"auc": [0.5, 0.8], "low": [0.4, 0.7], "high": [0.6, 0.9], "above chance": [False, True]},
-        index=["file name", "size"],
-    )
-    sentences = answers.describe_data(manifest, counts, flagged, near, shortcuts)
-    assert len(sentences) == 5
-    assert sentences[0].startswith("The splits hold 100 images of 50 patients or lesions in 3 classes: train 60")
-    assert "one may be in two splits; 2 pairs of near-duplicates are" in sentences[1], "no patients are named"
-    assert sentences[2] == "2 images have a fault (blank 2, dark 1)."
-    of_class = counts.head(1) - 1  # of a class that is called as the total, and comes before it
-    assert answers.describe_data(manifest, pd.concat([of_class, counts]), flagged, near, shortcuts) == sentences
-    assert "sees only size predicts the class with an AUC of 0.800 (0.700–0.900), better than chance" in sentences[3]
-    share = manifest.majority_accuracy()
-    assert sentences[4] == f"Always answering the most frequent class is right for {share:.1%} of the test images."
-
-
 def test_a_segmentation_without_masks_is_not_praised() -> None:
     empty = pd.DataFrame({"value": [], "low": [], "high": [], "images": []})
     assert answers.describe_segmentation("Otsu", {"dice": empty}, empty, "lesion alone", {}) == [
@@ -125,7 +102,7 @@ def test_the_final_model_is_described_with_intervals_and_noise() -> None:
     logits = np.random.default_rng(0).normal(size=(len(manifest.rows("test")), len(manifest.classes)))
     test = manifest.predictions("test", logits)
     summary, abstention = evaluation.summary(test, rounds=50), evaluation.abstention(test, 0.5, rounds=50)
-    models = tuple(SimpleNamespace(name=name) for name in ("small, fine-tuned", "small, frozen"))
+    models = ("small, fine-tuned", "small, frozen")
     sentences = answers.describe_final_model(manifest, models, summary, {"accuracy": NOISE}, abstention)
     assert 4 <= len(sentences) <= 5
     accuracy = tables.with_interval(*summary.loc["accuracy"])
@@ -187,7 +164,7 @@ def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> No
     right = np.eye(3)[manifest.y[rows]]
     test = manifest.predictions("test", np.log(0.9 * right + 0.1 / 3))
     summary = evaluation.summary(test, rounds=20)
-    models = (SimpleNamespace(name="net, fine-tuned"), SimpleNamespace(name="net, frozen"))
+    models = ("net, fine-tuned", "net, frozen")
     difference = evaluation.paired_difference(test, test, "accuracy", rounds=20)
     abstention = pd.DataFrame(
         {"value": [0.8, np.nan], "low": [0.7, np.nan], "high": [0.9, np.nan]}, index=["coverage", "accuracy"]
@@ -204,17 +181,6 @@ def test_no_answer_or_headline_gives_a_metric_of_a_class_that_test_lacks() -> No
     assert answers.reference_values(manifest) == {} and np.isnan(manifest.majority_accuracy())
     shown = tables.readable(summary)[0]["value"]
     assert (shown.drop(["brier", "ece"], errors="ignore").head(5) == "not defined").all()
-
-
-def test_what_a_reader_must_know_of_the_splits_is_the_first_sentence() -> None:
-    manifest = lacking()
-    counts = pd.DataFrame(
-        {"train": [60, 30], "validation": [20, 10], "test": [20, 10], "all": [100, 50]}, index=["all", "groups"]
-    )
-    none = pd.DataFrame({"image_id": [], "rule": [], "across": []})
-    sentences = answers.describe_data(manifest, counts, none, none, pd.DataFrame())
-    assert sentences[0] == "No image in test of the class 'brick'." and len(sentences) <= 5
-    assert sentences[-1].endswith("is not defined: the test split has no image of class 'brick'.")
 
 
 def test_a_threshold_that_is_not_defined_is_no_empty_cell() -> None:

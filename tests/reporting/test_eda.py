@@ -12,9 +12,9 @@ import pytest
 from helpers import figures
 from helpers.findings import FINDINGS, ward
 from scanbook.config import Splits
-from scanbook.data import counts, quality, splits
+from scanbook.data import counts, presence, quality, splits
 from scanbook.data.manifest import Manifest, finding_column
-from scanbook.reporting import answers, eda, notebook, plots
+from scanbook.reporting import eda, notebook, plots
 
 
 def many(k: int) -> Manifest:
@@ -71,25 +71,14 @@ def test_the_sections_of_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     session.folder = tmp_path / "report"
     dataset = splits.assign(manifest, quality.scan(manifest), Splits(test_folds=3, validation_folds=5))
     exact = quality.exact_copies(dataset.quality)
-    near = quality.across_splits(pd.DataFrame({"image_id": [], "other": []}, dtype=str), dataset.manifest)
-    images = eda.show_counts(session, dataset)
+    eda.show_counts(session, dataset)
     eda.show_metadata(session, dataset.manifest)
     eda.show_properties(session, dataset)
     eda.show_copies(session, dataset, exact)
     shortcuts = eda.show_shortcuts(session, dataset)
     eda.show_references(session, dataset.manifest)
     session.result("shortcuts", eda.areas(shortcuts))
-    sentences = answers.describe_data(dataset.manifest, images, quality.flags(dataset.quality), near, shortcuts)
     session.finish()
-    # a larger area that may be chance does not stand in its place
-    doubtful = shortcuts.assign(**{"auc": 1.0, "above chance": False})
-    others = (dataset.manifest, images, quality.flags(dataset.quality), near)
-    mixed = pd.concat([doubtful, shortcuts[shortcuts["above chance"]].assign(auc=0.9)])
-    assert "an AUC of 0.900" in answers.describe_data(*others, mixed)[3]
-    assert f"corrected for {len(doubtful)} such models" in answers.describe_data(*others, doubtful)[3]
-    assert len(sentences) == 5 and "240 images of" in sentences[0] and "with 3 findings" in sentences[0]
-    assert "predicts Effusion with an AUC of 1.000" in sentences[3] and "a shortcut is possible" in sentences[3]
-    assert "Nodule, the rarest finding" in sentences[4] and "0.930 (Nodule) to 0.980 (Effusion)" in sentences[4]
     results = json.loads((session.folder / "results.json").read_text())
     assert list(results["shortcuts"]) == list(FINDINGS)
     stated = manifest.stated[dataset.manifest.rows("test"), 0]
@@ -98,3 +87,26 @@ def test_the_sections_of_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names = {path.stem for path in (session.folder / "figures").iterdir()}
     assert {"co_occurrence", "findings", "findings_per_image", "metadata_sex", "differences", "shortcuts"} <= names
     assert any("of the labels of training images are missing, which is not absent" in text for text in shown)
+
+
+@pytest.mark.parametrize("k", [2, 5, 60])
+def test_copies_under_other_labels_are_a_matrix_that_can_be_read(k: int) -> None:
+    names = tuple(f"class {number}" for number in range(k))
+    labels = [*names, names[0], names[0], names[1]]
+    frame = pd.DataFrame({"image_id": [f"i{n}" for n in range(k + 3)], "label": labels, "path": "", "mask_path": ""})
+    frame = frame.assign(group=frame["image_id"], split="train")
+    # the first image of class 0 is one of class 1, too; two further images of class 0 are copies of each other
+    copies = pd.Series([1.0, *[np.nan] * (k - 1), 2.0, 2.0, 1.0])
+    table = presence.copied_classes(Manifest("many", frame, names), copies)
+    assert list(table.index) == list(table.columns) == ["class 0", "class 1"]
+    assert table.to_numpy().tolist() == [[0, 1], [1, 0]]
+    none = presence.copied_classes(Manifest("many", frame, names), pd.Series(np.nan, frame.index))
+    assert none.empty
+    every = pd.DataFrame(np.ones((k, k), int) - np.eye(k, dtype=int), names, names)
+    for figure in (plots.copied_classes(table), plots.copied_classes(every)):
+        figures.check(figure)
+    assert figures.texts(plots.copied_classes(table)).count("1") == 2
+    shares = pd.DataFrame({"value": 0.1, "low": 0.05, "high": 0.2, "labels": 50}, pd.Index(names))
+    figures.check(plots.suspected_labels(shares))
+    figures.check(plots.suspected_labels(shares.assign(value=0.0, low=np.nan, high=np.nan), "finding"))
+    assert "no label was checked" in figures.texts(plots.suspected_labels(shares.head(0)))[0]

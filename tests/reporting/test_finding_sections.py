@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +18,8 @@ from helpers.models import findings
 from scanbook import evaluation
 from scanbook.data.manifest import EXAM, finding_column
 from scanbook.evaluation import Difference
-from scanbook.reporting import answers, finding_sections, notebook, sections
+from scanbook.reporting import answers, exam_sections, finding_sections, notebook, sections, training_sections
+from scanbook.training import SplitModels, StudyModels
 
 NAMES = wards.FINDINGS
 
@@ -51,21 +53,32 @@ def network(manifest, seed=0):
     return SimpleNamespace(name=f"small, seed {seed}", label=f"small {seed}", logits=kept.__getitem__)
 
 
+def models(manifest, tuned, base=None):
+    """Trained models of one split: a final one, and the one from which its training started."""
+    return StudyModels([split_models("", manifest, tuned, base)])
+
+
+def split_models(fold, manifest, tuned, base=None):
+    return SplitModels(fold, planted.study(), manifest, np.empty(0), "small", [base or tuned], [tuned], tuned)
+
+
 def test_the_whole_report_of_findings(session, ward, capsys):
     tuned = network(ward)
-    validation, raw, test, fitted = sections.show_calibration(session, ward, tuned)
+    validation, raw, test, fitted = sections.show_calibration(session, models(ward, tuned))
     assert list(fitted["calibration"]) == ["slope", "offset", "method"] and json.dumps(fitted)
     assert np.array_equal(raw.y_true, test.y_true, equal_nan=True)
     summary, report = sections.show_test_report(session, ward, tuned.name, test)
     assert tuple(report.index) == (*NAMES, "macro average")
     other = network(ward, 1)
-    differences = sections.compare_with_frozen(session, ward, tuned, other, raw)
+    differences = sections.compare_with_frozen(session, models(ward, tuned, other), raw)
     assert list(differences) == ["auroc", "auprc", "brier"]
     sections.show_confusion(session, validation, test)
     points = sections.show_operating_points(session, validation, test)
     abstention = sections.show_selective_prediction(session, validation, test)
-    exams = sections.show_exams(session, ward, tuned, test)
-    sentences = answers.describe_final_model(ward, (tuned, other), summary, differences, abstention, report=report)
+    exams = exam_sections.show_exams(session, models(ward, tuned), test)
+    sentences = answers.describe_final_model(
+        ward, (tuned.name, other.name), summary, differences, abstention, report=report
+    )
     assert len(sentences) == 5 and "macro AUROC" in sentences[0] and "means of 3 findings" in sentences[0]
     assert "highest AUROC" in sentences[1] and "*not sure*" in sentences[4]
     assert answers.headline("small", summary, ward).startswith("small: macro AUROC 0.")
@@ -82,6 +95,48 @@ def test_the_whole_report_of_findings(session, ward, capsys):
     session.finish()
 
 
+def test_folds_are_pooled_each_with_its_own_calibration_thresholds_and_rule(session, ward, capsys):
+    frame = ward.frame
+    turned = frame["split"].map({"train": "test", "validation": "validation", "test": "train"})
+    splits = [ward, ward.with_frame(frame.assign(split=turned))]
+    parts = [
+        split_models(f"fold {n}", each, network(each, n), network(each, n + 9)) for n, each in enumerate(splits, 1)
+    ]
+    both = StudyModels(parts)
+    assert both.name == "best backbone of each fold, fine-tuned"
+    validation, raw, test, fitted = sections.show_calibration(session, both)
+    alone = [sections.show_calibration(session, models(part.manifest, part.final)) for part in parts]
+    assert list(fitted["calibration"]) == ["fold 1", "fold 2"]
+    assert [fitted["calibration"][f"fold {n}"] for n in (1, 2)] == [each[3]["calibration"] for each in alone]
+    np.testing.assert_array_equal(test.probabilities, np.concatenate([each[2].probabilities for each in alone]))
+    assert len(test) == len(both.manifest.rows("test")) == (frame["split"] != "validation").sum()
+    points = sections.show_operating_points(session, validation, test)
+    for n, (own_validation, _, own_test, _) in enumerate(alone, 1):
+        expected = evaluation.finding_points(own_validation, own_test, rounds=2)
+        assert (points[f"threshold, fold {n}"] == expected["threshold"]).all()
+    by_fold = training_sections.show_folds(session, both, test)
+    assert by_fold.loc["auroc", "mean"] == pytest.approx(evaluation.METRICS["auroc"].point(test))
+    table = pd.read_csv(session.folder / "tables" / "folds.csv")
+    assert table["test groups"].tolist() == [
+        part.manifest.frame["group"].iloc[part.manifest.rows("test")].nunique() for part in parts
+    ]
+    summary, report = sections.show_test_report(session, both.manifest, both.name, test)
+    differences = sections.compare_with_frozen(session, both, raw)
+    sections.show_confusion(session, validation, test)
+    abstention = sections.show_selective_prediction(session, validation, test)
+    exams = exam_sections.show_exams(session, both, test)
+    assert list(exams["rule"]) == list(exams["calibration"]) == ["fold 1", "fold 2"]
+    names = (both.name, both.base_name)
+    sentences = answers.describe_final_model(both.manifest, names, summary, differences, abstention, report=report)
+    assert f"On {len(test):,} test images best backbone of each fold" in sentences[0]
+    said = capsys.readouterr().out
+    assert "Cross-validation with 2 folds" in said and "another training would give other networks" in said
+    assert "Fold 1: Rule, chosen on validation" in said
+    assert session._test_evaluations >= Counter(
+        f"{network.label}, {part.fold}" for part in parts for network in (part.final, part.starts[0])
+    )
+
+
 def test_test_images_choose_nothing(session, ward):
     """Neither calibration, nor thresholds, nor the rule for exams change with the labels of the test images."""
     frame = ward.frame.copy()
@@ -91,9 +146,9 @@ def test_test_images_choose_nothing(session, ward):
     tuned = network(ward)
     results = []
     for manifest in (ward, ward.with_frame(frame)):
-        validation, _, test, fitted = sections.show_calibration(session, manifest, tuned)
+        validation, _, test, fitted = sections.show_calibration(session, models(manifest, tuned))
         points = sections.show_operating_points(session, validation, test)
-        exams = sections.show_exams(session, manifest, tuned, test)
+        exams = exam_sections.show_exams(session, models(manifest, tuned), test)
         chosen = exams["operating_points"][["threshold", "margin"]].to_numpy().tolist()
         results.append((fitted, points[["threshold", "margin"]].to_numpy().tolist(), exams["rule"], chosen))
         results[-1] += (exams["calibration"],)
@@ -106,25 +161,25 @@ def test_what_cannot_be_measured_is_said(session, ward, capsys):
     frame.loc[(frame["split"] != "train") & (frame[column] != 0), column] = np.nan
     manifest = ward.with_frame(frame)
     tuned = network(manifest)
-    validation, _, test, _ = sections.show_calibration(session, manifest, tuned)
+    validation, _, test, _ = sections.show_calibration(session, models(manifest, tuned))
     summary, report = sections.show_test_report(session, manifest, tuned.name, test)
     sections.show_operating_points(session, validation, test)
     abstention = sections.show_selective_prediction(session, validation, test)
     said = capsys.readouterr().out
     assert f"Never present, or never absent, on labelled test images: {NAMES[0]}." in said
     assert f"No threshold is defined for {NAMES[0]}" in said
-    sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=report)
+    sentences = answers.describe_final_model(manifest, (tuned.name, tuned.name), summary, {}, abstention, report=report)
     assert f"the means of 2 findings; {NAMES[0]} cannot be measured there" in sentences[0]
     assert NAMES[0] not in sentences[1]
     lone = report.assign(auroc_low=report["auroc_low"].where(report.index != NAMES[1]))
-    sentences = answers.describe_final_model(manifest, (tuned, tuned), summary, {}, abstention, report=lone)
+    sentences = answers.describe_final_model(manifest, (tuned.name, tuned.name), summary, {}, abstention, report=lone)
     assert not any("highest AUROC" in sentence for sentence in sentences), "chance, of one patient"
 
 
 def test_a_subgroup_of_few_images_and_an_example_are_explained(session, ward, capsys, monkeypatch):
     session.study = planted.study(bootstrap_rounds=5, evaluation={"subgroups": ["site"]})
     manifest = ward.with_frame(ward.frame.assign(site=np.where(np.arange(len(ward.frame)) < 12, "small", "large")))
-    _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
+    _, _, test, _ = sections.show_calibration(session, models(manifest, network(manifest)))
     sections.show_subgroups(session, manifest, test, evaluation.summary(test, rounds=5))
     assert "A subgroup of fewer than 10 images has no metric" in capsys.readouterr().out
     shown = test.single(test.image_id[0])
@@ -141,7 +196,7 @@ def test_few_images_are_no_patients_where_the_source_names_none(session, ward, c
     if not named:
         frame["group"] = frame["image_id"]
     manifest = replace(ward.with_frame(frame), facts={**ward.facts, "grouped": named, "names_groups": named})
-    _, _, test, _ = sections.show_calibration(session, manifest, network(manifest))
+    _, _, test, _ = sections.show_calibration(session, models(manifest, network(manifest)))
     sections.show_test_report(session, manifest, "small", test)
     assert (
         f"Fewer than 10 {'patients' if named else 'images'} have these findings: {NAMES[0]} ("
@@ -161,14 +216,14 @@ def test_exams_of_classes_are_compared_with_images(session, capsys):
     }
     tuned = SimpleNamespace(name="small", label="small", logits=kept.__getitem__)
     test = labelled.predictions("test", tuned.logits("test"))
-    exams = sections.show_exams(session, labelled, tuned, test)
+    exams = exam_sections.show_exams(session, models(labelled, tuned), test)
     assert isinstance(exams["temperature"], float) and "accuracy" in exams["summary"].index
     assert set(exams["operating_points"].index) == set(planted.CLASSES)
     assert "test images belong to" in capsys.readouterr().out
-    assert sections.show_exams(session, manifest, tuned, test) == {}
+    assert exam_sections.show_exams(session, models(manifest, tuned), test) == {}
     assert "names no exams" in capsys.readouterr().out
     mixed = manifest.with_frame(manifest.frame.assign(group="one patient", **{EXAM: "one exam"}))
-    assert sections.show_exams(session, mixed, tuned, test) == {}
+    assert exam_sections.show_exams(session, models(mixed, tuned), test) == {}
     assert "has one class" in capsys.readouterr().out
 
 
@@ -176,9 +231,9 @@ def test_a_stated_prevalence_of_a_finding_that_the_dataset_lacks_ends_no_report(
     """A dataset that is partly unpacked lacks some findings of its study; images and exams do without them."""
     session.study = planted.study(bootstrap_rounds=20, evaluation={"prevalence": {NAMES[0]: 0.1, "Hernia": 0.01}})
     tuned = network(ward)
-    validation, _, test, _ = sections.show_calibration(session, ward, tuned)
+    validation, _, test, _ = sections.show_calibration(session, models(ward, tuned))
     of_images = sections.show_operating_points(session, validation, test)
-    of_exams = sections.show_exams(session, ward, tuned, test)["operating_points"]
+    of_exams = exam_sections.show_exams(session, models(ward, tuned), test)["operating_points"]
     assert of_images.at[NAMES[0], "prevalence"] == of_exams.at[NAMES[0], "prevalence"] == 0.1
 
 

@@ -60,6 +60,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         "milliseconds_per_request": 12.4,
         "abstain_below": 0.41,
     },
+    "09_pitfalls": {"headline": "worth most: BGR served as RGB +0.503"},
 }
 
 
@@ -313,6 +314,19 @@ def test_a_page_opens_with_its_answer_its_figure_and_its_warnings(
     assert order[:4] == ["h1", "section", "ul", "h2"]
 
 
+def test_key_results_are_a_list_with_how_serious_each_is(reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Notebook("01_eda", study_of(), monkeypatch)
+    made.session.answer(["Three images."], ranked=[("Serious", "A <leak> of `2` pairs."), ("Note", "No fault.")])
+    made.session.finish()
+    measured = json.loads((made.session.folder / "measurements.json").read_text())
+    assert measured["answer"] == ["Three images.", "Serious: A <leak> of `2` pairs.", "Note: No fault."]
+    soup = BeautifulSoup(made.write({}).read_text(), "html.parser")
+    assert soup.select_one("main h2").get_text() == "Key results" == soup.select_one("nav a").get_text()
+    items = soup.select("section.answer ol li")
+    assert [item.get_text() for item in items] == ["Serious A <leak> of 2 pairs.", "Note No fault."]
+    assert [item["data-severity"] for item in items] == ["serious", "note"]
+
+
 @pytest.mark.parametrize("count", [0, 6])
 def test_an_answer_is_short(count: int, reports_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Notebook("01_eda", study_of(), monkeypatch)
@@ -435,7 +449,7 @@ def test_missing_reports_are_listed_with_the_command(reports_folder: Path) -> No
     assert cost["link"] == "06_hardware_benchmark/report.html"
     assert service["figure"].startswith("7 of 7")
     text = (run.folder / "index.html").read_text()
-    assert "5 of 7 reports are whole" in text
+    assert f"{len(suite.NOTEBOOKS) - 2} of {len(suite.NOTEBOOKS)} reports are whole" in text
     assert "make reports STUDY=planted PROFILE=quick SET=&#39;seed=1 limit=9&#39;" in text
     assert run.folder.joinpath("checklist.html").read_text().count("(failed)") >= 1
 
@@ -533,11 +547,11 @@ def test_the_index_lists_every_study_with_its_test_result(reports_folder: Path) 
         "Planted colours",
         "quick",
         "real",
-        "7 of 7",
+        f"{len(suite.NOTEBOOKS)} of {len(suite.NOTEBOOKS)}",
         "accuracy 0.812 (0.750 to 0.870)",
         "2026-01-02 03:04",
     ]
-    assert rows[2][3:5] == ["6 of 7", "–"]
+    assert rows[2][3:5] == [f"{len(suite.NOTEBOOKS) - 1} of {len(suite.NOTEBOOKS)}", "–"]
     assert [link["href"] for link in soup.select("section h2 a")] == [
         "planted/quick/index.html",
         "planted/smoke/index.html",

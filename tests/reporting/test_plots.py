@@ -95,6 +95,10 @@ def subgroups_of(metrics):
 FRAME = manifest()
 IMAGES = pictures(3)
 HEAT = np.stack([np.exp(-((np.mgrid[:48, :48] - 20 - i) ** 2).sum(0) / 200) for i in range(3)])
+SIZES = np.array([20, 40, 80, 160, 320])
+CURVE = evaluation.fit_curve(
+    SIZES, np.r_[0.9 - SIZES[:-1] ** -0.5, 0.85] + RANDOM.normal(0, 0.01, (3, 5)) * (SIZES < 320)
+)
 DRAWS = pd.DataFrame(
     {
         "rotation_degrees": RANDOM.uniform(-180, 180, 500),
@@ -171,6 +175,10 @@ FIGURES = {
         {kind: images[:3] for kind, images in list(robustness.examples(IMAGES[0]).items())[:2]}
     ),
     "robustness_curves": lambda: plots.robustness_curves(CORRUPTED),
+    "patient_curves": lambda: plots.patient_curves({"frozen": {"accuracy": CURVE, "auroc": CURVE}}),
+    "patient_curves_of_two_networks": lambda: plots.patient_curves(
+        {"frozen": {"auroc": CURVE}, "fine-tuned": {"auroc": CURVE}}, "images"
+    ),
     "parameter_distributions": lambda: plots.parameter_distributions(DRAWS),
     "confusion_matrix": lambda: plots.confusion_matrix(evaluation.confusion(predicted())),
     "confusion_matrix_many": lambda: plots.confusion_matrix(

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.pylabtools import select_figure_formats
 
 from helpers import planted
-from scanbook import runtime, store
+from scanbook import evaluation, runtime, store
 from scanbook.errors import NotebookError
 from scanbook.reporting import notebook
 from scanbook.reporting.plots import style
@@ -28,6 +28,25 @@ def test_evaluations_on_test_images_are_counted(tmp_path, monkeypatch):
     session.finish()
     results = json.loads((session.folder / "results.json").read_text())
     assert results == {"test_evaluations": {"a network": 2, "on cut-outs": 1}}
+
+
+def test_kept_predictions_and_histories_name_no_patient(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path))
+    session = notebook.Session("05_fine_tuning", planted.study())
+    columns = ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
+    history = pd.DataFrame({name: [1.0, 2.0] for name in columns} | {"device": "CPU"})
+    test = planted.manifest().predictions("test", np.random.default_rng(0).normal(size=(12, 3)))
+    session.keep(test, {"seed 0": history, "seed 1": history})
+    kept = evaluation.load_predictions(session.folder / "predictions.csv")
+    assert not {*kept.image_id, *kept.group} & {*test.image_id, *test.group}
+    for name, metric in evaluation.METRICS.items():
+        if name in evaluation.OF_CLASSES:
+            points = [metric.point(one) for one in (test, kept)]
+            assert points[0] == pytest.approx(points[1]), name
+    table = pd.read_csv(session.folder / "history.csv")
+    assert list(table) == ["training", *columns] and list(table["training"]) == ["seed 0"] * 2 + ["seed 1"] * 2
+    session.finish()
+    assert json.loads((session.folder / "results.json").read_text()) == {}, "results stay as they are"
 
 
 def test_a_notebook_names_the_devices_that_trained_its_networks(tmp_path, monkeypatch, capsys):

@@ -175,7 +175,7 @@ def test_make_reports_goes_on_after_its_own_processes_were_killed(project: Proje
     second = project.start("reports")
     project.gate.unlink()
     _, errors = second.communicate(timeout=120)
-    assert second.returncode == 0 and "all 7 reports are whole" in errors
+    assert second.returncode == 0 and f"all {len(suite.NOTEBOOKS)} reports are whole" in errors
     wait_for(lambda: not project.processes())
     assert project.whole()
 
@@ -189,7 +189,7 @@ def test_two_make_reports_at_once_run_each_notebook_once(project: Project) -> No
     messages = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], messages
     assert log.read_text().split() == [NAME, "05_fine_tuning"]
-    assert all("all 7 reports are whole" in message for message in messages) and project.whole()
+    assert all(f"all {len(suite.NOTEBOOKS)} reports are whole" in message for message in messages) and project.whole()
 
 
 @pytest.mark.parametrize("way", ["SIGINT to the command", "SIGTERM to make"])
@@ -211,7 +211,7 @@ def test_ctrl_c_stops_every_kernel(way: str, project: Project) -> None:
     _, errors = process.communicate(timeout=60)
     assert project.processes() == []
     own = [line for line in errors.splitlines() if not line.startswith("make: ")]
-    assert "2 of 8 notebooks to run" in own[-2] and own[-1] == "scanbook: interrupted", own
+    assert f"2 of {len(suite.NOTEBOOKS)} notebooks to run" in own[-2] and own[-1] == "scanbook: interrupted", own
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert not any((place / METRICS).exists() or (place / progress.RUNNING).exists() for place in places)
 

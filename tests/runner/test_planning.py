@@ -84,6 +84,7 @@ def test_status_says_in_a_line_how_each_report_stands(
         "05_fine_tuning": "stale changed since: notebook, packages",
         "06_hardware_benchmark": "stale changed since: packages",
         "08_external_validation": "stale changed since: packages",
+        "09_pitfalls": "stale changed since: packages",
     }
 
 
@@ -108,7 +109,8 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
     batches, excluded = planning.load_batches("synthetic, other,synthetic")
     assert [batch.label for batch in batches] == ["synthetic/smoke", "other/smoke"] and excluded == {}
     runs = planning.plan(batches, "nice -n 1")
-    assert len(runs) == 16 and all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
+    assert len(runs) == 2 * len(suite.NOTEBOOKS)
+    assert all(run.command[:3] == ["nice", "-n", "1"] for run in runs.values())
     assert runs[f"other/{ONE}"].after[:2] == ["other/01_eda", "other/02_segmentation"]
     with pytest.raises(StudyError, match="names several; name one"):
         planning.load_batches("synthetic,other", data="somewhere")
@@ -118,11 +120,29 @@ def test_several_studies_are_one_graph(project: Path, tmp_path: Path) -> None:
         planning.plan(batches, "srum -n1")
 
 
+def test_each_fold_is_a_run_of_its_own_before_the_notebook_that_evaluates_them(project: Path) -> None:
+    keys = "splits.folds=3 seed=4"
+    batch = Batch(config.load("synthetic", overrides=keys), keys)
+    runs = planning.plan([batch])
+    folds = [f"synthetic/fold {number}" for number in (1, 2, 3)]
+    assert set(folds) < set(runs) and len(runs) == len(suite.notebooks()) + 3
+    for number, name in enumerate(folds, 1):
+        assert list(runs[name].command[-4:]) == ["--set", f"{keys} splits.fold={number}", "--distribute", "none"]
+        assert runs[name].command[3:5] == ["train", "synthetic"] and set(runs[name].after) == {
+            f"synthetic/{earlier}" for earlier in suite.before(ONE)
+        }
+    assert set(folds) < set(runs[f"synthetic/{ONE}"].after)
+    launched = planning.plan([batch], "nice -n 1")[folds[0]].command
+    assert launched[:3] == ["nice", "-n", "1"] and "--distribute" not in launched, "a launcher may start several"
+    one = Batch(config.load("synthetic", overrides=f"{keys} splits.fold=2"), f"{keys} splits.fold=2")
+    assert not set(folds) & set(planning.plan([one]))
+
+
 def test_all_excludes_studies_without_data_and_prints_them(project: Path, capsys: pytest.CaptureFixture) -> None:
     (project / "notebooks" / "studies" / "broken.yaml").write_text("study: broken\n")
     assert cli.main(["status", "--study", "all"]) == 0
     out, error = capsys.readouterr()
-    assert "synthetic/smoke: 8 missing" in out and "folder" not in out
+    assert f"synthetic/smoke: {len(suite.NOTEBOOKS)} missing" in out and "folder" not in out
     assert f"excluded: folder (no data at {project / 'data' / 'folder'})" in error
     assert "excluded: broken (study broken: key" in error
     with pytest.raises(StudyError, match="unknown profile 'fast'"):

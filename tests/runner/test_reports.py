@@ -1,4 +1,4 @@
-"""`make reports`, and what its reports must show: of the default study, and of a folder of real images."""
+"""`make reports`, and what the reports must show: of the default study, and of a folder of real images."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     assert all(arm["low"] < bayes for arm in arms)
     assert tuned["summary"]["accuracy"]["value"] > 0.6
     check_planted_faults(pd.DataFrame(by_notebook["01_eda"]["planted_faults"]).T)
+    mistakes = by_notebook["09_pitfalls"]["mistakes"]
+    worth = ("copies_unpenalised", "augmented_unpenalised", "bgr", "names")
+    assert all(mistakes[name]["low"] > 0 for name in worth), mistakes
+    assert mistakes["copies_unpenalised"]["published"] > 0.95, "a copy is recognised"
     parity = by_notebook["07_export_flask"]["parity"]
     assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
     assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
@@ -63,7 +67,11 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
 
     before = modification_times(tmp_path / "reports")
     again = run(*words, folder=tmp_path)
-    assert again.returncode == 0 and "starts:" not in again.stdout and "all 7 reports are fresh" in again.stderr
+    assert (
+        again.returncode == 0
+        and "starts:" not in again.stdout
+        and f"all {len(NOTEBOOKS)} reports are fresh" in again.stderr
+    )
     assert modification_times(tmp_path / "reports") == before, "a fresh report is left alone"
     check_what_changes_of_the_library_cost(tmp_path, words)
 
@@ -75,13 +83,14 @@ def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> No
     for path in lib.rglob("*.py"):
         path.write_text(f"# a comment\n{path.read_text()}")
     status = [*words[:2], "status", *words[3:]]
-    assert "synthetic/quick: 7 fresh" in run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
+    assert f"synthetic/quick: {len(NOTEBOOKS)} fresh" in run(*status, folder=folder, PYTHONPATH=str(lib)).stdout
 
     style = lib / "scanbook" / "reporting" / "templates" / "page.css"
     style.write_text(f"{style.read_text()}\n.planted {{ color: red; }}\n")
     executed = {path: path.stat().st_mtime_ns for path in (folder / "reports").glob("*/*/*/notebook.ipynb")}
     done = run(*words, folder=folder, PYTHONPATH=str(lib))
-    assert done.returncode == 0 and done.stdout.count("rendered again from its executed notebook") == 8, done.stderr
+    rendered = done.stdout.count("rendered again from its executed notebook")
+    assert done.returncode == 0 and rendered == len(NOTEBOOKS), done.stderr
     assert all(".planted" in path.with_name("report.html").read_text() for path in executed)
     assert {path: path.stat().st_mtime_ns for path in executed} == executed, "no notebook was run"
 
@@ -93,7 +102,7 @@ def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> No
     assert re.search(rf"{tuning} +stale +changed since: library$", states, re.MULTILINE), states
     scanbook = [sys.executable, "-m", "scanbook.cli", "run", tuning, "--if-stale", "--profile", "quick"]
     done = run(*scanbook, "--set", SHORTER, folder=folder, PYTHONPATH=str(lib))
-    assert done.returncode == 0 and "12. Results" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "13. Results" in done.stdout, done.stdout + done.stderr
     assert {path.name for path in (folder / "store").glob("*/*")} == stages, "no network is trained again"
 
 

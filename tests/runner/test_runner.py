@@ -24,7 +24,7 @@ from scanbook.runtime import machine
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of eight small notebooks, with reports and store of its own."""
+    """A project of small notebooks, with reports and store of its own."""
     monkeypatch.setenv("SCANBOOK_HOME", str(make_project(tmp_path / "a project")))
     monkeypatch.setenv("SCANBOOK_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
@@ -118,8 +118,8 @@ def test_the_report_has_contents_folded_code_and_its_origin(whole) -> None:
 def test_the_index_shows_the_key_figure_escaped(whole) -> None:
     page = index.write().read_text()
     assert "answer &lt;42&gt;" in page
-    assert "1 of 8 reports whole" in page
-    assert page.count("– not run") == 7
+    assert f"1 of {len(suite.NOTEBOOKS)} reports whole" in page
+    assert page.count("– not run") == len(suite.NOTEBOOKS) - 1
     assert 'href="synthetic/smoke/01_eda/report.html"' in page
 
 
@@ -202,7 +202,7 @@ def test_what_is_planned_is_run_as_it_is(
     batch = Batch(config.load("folder", "smoke", str(odd), "seed=1 limit=9"), "seed=1 limit=9")
     schedule.run_all(planning.plan([batch], "env A='b c'"), 2, (), lambda: "")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == len(suite.NOTEBOOKS)
     assert all(f"--data {odd} --set seed=1 limit=9" in line for line in lines)
     assert "run 01_eda" in lines[0] and "run 05_fine_tuning" in lines[4]
 
@@ -239,7 +239,7 @@ def test_the_check_is_a_quick_start(project: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
-    assert "synthetic/smoke: 8 missing" in done.stdout
+    assert f"synthetic/smoke: {len(suite.NOTEBOOKS)} missing" in done.stdout
 
 
 def test_a_page_is_rendered_again_without_a_kernel(whole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ STAND_INS = {
     "chest_xray": ("01_eda", "07_export_flask"),
     "retinopathy": ("01_eda", "05_fine_tuning", BENCHMARK, "07_export_flask"),
     "skin11": ("01_eda", "04_transfer_learning", "05_fine_tuning"),
-    "chestxray14": ("01_eda", "05_fine_tuning", "07_export_flask"),
+    "chestxray14": ("01_eda", "05_fine_tuning", "07_export_flask", "09_pitfalls"),
     "chexpert": ("01_eda", "05_fine_tuning", "07_export_flask"),
 }
 """Notebooks of each published study; the default study, and class folders of real images, give all reports."""
@@ -236,6 +236,24 @@ def test_training_that_was_killed_goes_on_to_identical_results(side_by_side: dic
     folders = [side_by_side[name][0] / "reports" / REPEATED / "smoke" / TRAINS for name in (REPEATED, AGAIN)]
     first, second = ((run_folder / "results.json").read_bytes() for run_folder in folders)
     assert first == second
+
+
+def test_runs_are_compared(side_by_side: dict[str, tuple[Path, Done]], tmp_path: Path) -> None:
+    """Of one seed, which differ by nothing; and a study of findings, of which AUROC alone is shared."""
+    places = [side_by_side[name][0] / "reports" / REPEATED / "smoke" / TRAINS for name in (REPEATED, AGAIN)]
+    places.append(side_by_side["chexpert"][0] / "reports" / "chexpert" / "smoke" / TRAINS)
+    command = [str(ROOT / ".venv" / "bin" / "scanbook"), "compare", *map(str, places)]
+    done = run(*command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = Path(done.stdout.strip())
+    content = json.loads(page.with_name("results.json").read_text())
+    again, other = content["differences"].values()
+    assert again["paired"] and not other["paired"], (again["why"], other["why"])
+    assert {tuple(gap) for gap in (again["brier"], again["ece"])} == {(0, 0, 0)}
+    assert "predicts classes" in other["why"] and other["auroc"][0] is not None
+    assert {file.stem for file in page.parent.glob("*.svg")} >= {"learning_curves", "roc", "reliability"}
+    pages.check_file(page)
+    assert "NaN" not in page.with_name("results.json").read_text()
 
 
 def test_no_setting_of_a_user_changes_a_result(side_by_side: dict[str, tuple[Path, Done]]) -> None:

@@ -88,7 +88,7 @@ def test_the_scatter_of_seeds_counts() -> None:
 def test_a_lone_seed_is_taken_to_scatter_as_the_others_do() -> None:
     many, one = [predictions(strength, seed) for seed, strength in enumerate((0.2, 1.0, 1.8))], [predictions(2.2, 9)]
     difference = evaluation.difference_over_seeds(one, many, rounds=200)
-    values = [evaluation.METRICS["auroc"].point(model.y_true, model.probabilities) for model in many]
+    values = [evaluation.METRICS["auroc"].point(model) for model in many]
     assert (difference.high - difference.low) / 2 > 2 * np.std(values, ddof=1) * np.sqrt(1 + 1 / 3)
     assert not difference.clear
 

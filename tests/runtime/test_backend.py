@@ -75,3 +75,15 @@ def test_a_gpu_trains_without_settings_in_half_precision_and_is_named(
 
 def test_without_a_gpu_the_processor_trains_in_single_precision() -> None:
     assert (runtime.gpus(), runtime.device(), runtime.training_precision()) == (0, "CPU", "float32")
+
+
+def test_linear_algebra_has_one_thread_in_the_block_and_the_former_number_after_it() -> None:
+    from threadpoolctl import threadpool_info
+
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = threads()
+    with runtime.single_threaded():
+        assert set(threads()) == {1}
+    assert threads() == before

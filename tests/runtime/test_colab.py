@@ -30,11 +30,12 @@ ipython==7.34.0
 jinja2==3.1.6 jupyter-client==7.4.9 keras==3.10.0 keras-hub==0.21.1 markdown-it-py==4.0.0 matplotlib==3.10.0
 nbclient==0.10.4 nbconvert==7.16.6 nbformat==5.10.4 numpy==2.0.2 opencv-python-headless==4.12.0.88 pandas==2.2.2
 pillow==11.3.0 pooch==1.8.2 prometheus-client==0.24.1 psutil==5.9.5 pydantic==2.12.3 pygments==2.19.2 pyyaml==6.0.3
-rich==13.9.4 scikit-learn==1.6.1 scipy==1.16.3 seaborn==0.13.2 tensorflow==2.19.0 tqdm==4.67.1 traitlets==5.7.1
+rich==13.9.4 scikit-learn==1.6.1 scipy==1.16.3 seaborn==0.13.2 tensorflow==2.19.0
+threadpoolctl==3.6.0 tqdm==4.67.1 traitlets==5.7.1
 urllib3==2.5.0 werkzeug==3.1.5
 """
 TRAINS = "05_fine_tuning"
-MISSING = {"flask-babel", "flask-limiter", "gunicorn", "nncf", "openvino", "papermill", "simplejpeg"}
+MISSING = {"cleanlab", "flask-babel", "flask-limiter", "gunicorn", "nncf", "openvino", "papermill", "simplejpeg"}
 
 
 def test_the_packages_of_colab_are_within_the_declared_bounds() -> None:

@@ -70,6 +70,9 @@ def card(bundle: Bundle) -> list[Section]:
     about = dict(bundle.about)
     introduction = [text for text in (about.pop("title", ""), about.pop("question", "")) if text]
     use, limits = about.pop("intended_use", INTENDED_USE), about.pop("limits", "")
+    evidence = about.pop(
+        "evidence", "Measured once, on test images that were used neither for training nor for calibration."
+    )
     facts = [(key.replace("_", " "), value) for key, value in about.items()]
     task = (
         f"The model reads one colour image, resized to {height} × {width} pixels (height × width). It gives a "
@@ -83,7 +86,7 @@ def card(bundle: Bundle) -> list[Section]:
         Section(
             "Test metrics",
             (
-                "Measured once, on test images that were used neither for training nor for calibration.",
+                evidence,
                 *((_MEANS,) if bundle.findings else ()),
             ),
             (("Metric", "Value", "95 % interval"), *(_metric_row(*item) for item in bundle.metrics.items())),

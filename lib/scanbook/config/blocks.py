@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scanbook import runtime
-from scanbook.config.block import Augmentation, Backbone, Block, Positive, Seed
+from scanbook.config.block import Augmentation, Backbone, Block, Count, Positive, Seed
 from scanbook.config.data import Data, StandIn
 from scanbook.config.external import External
 from scanbook.config.reporting import Benchmark, Evaluation, Published
-from scanbook.config.training import FineTuning, Head, Segmentation, Sweep, Training
+from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
 from scanbook.registry import BACKBONES
 
@@ -23,7 +23,7 @@ Language = Literal["pt", "ko"]
 KAGGLE = "kaggle"
 """The value of DATA that downloads a dataset with the user's Kaggle credentials."""
 
-Rule = Literal["blank", "dark", "blurred", "near_duplicates"]
+Rule = Literal["blank", "dark", "blurred", "near_duplicates", "label_conflict"]
 
 
 class Splits(Block):
@@ -35,6 +35,46 @@ class Splits(Block):
     """Number of folds of the other images, of which one is the validation split."""
     seed: Seed = 0
     """Seed of the folds."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Number of outer folds of cross-validation; each in turn is the test split of a run of its own, and everything is
+    chosen on its other images. null: one test split."""
+    repeats: Positive = 1
+    """Number of times that cross-validation is repeated, each time with other folds."""
+    folds_by: str = ""
+    """Column of metadata, such as the hospital, in place of `folds`: the images of each of its values are one fold."""
+    pool: bool = False
+    """Whether the images of a test split that the source gives are divided into folds like the others; else they stay
+    out of the folds, and are evaluated once, at the end."""
+    fold: Count | None = None
+    """Number of the one outer fold that is evaluated, from 1 to `folds` × `repeats`; null: all of them. 0: no image is
+    test, as for a network that learns from the images of all folds."""
+    exported: Literal["all_images", "fold_average"] = "all_images"
+    """What notebook 07 exports of a cross-validated study. all_images: one network that learns from the images of all
+    folds; fold_average: the average of the folds' networks, as one graph. The results on its card are cross-validated.
+    """
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether there are outer folds."""
+        return bool(self.folds or self.folds_by)
+
+    @model_validator(mode="after")
+    def _folds_fit_together(self) -> Splits:
+        if self.folds and self.folds_by:
+            raise ValueError(
+                f"folds is {self.folds} and folds_by is {self.folds_by!r}; expected one of them: the values of "
+                f"{self.folds_by} state how many folds there are"
+            )
+        if self.folds_by and self.repeats > 1:
+            raise ValueError(f"repeats is {self.repeats}, and the folds of folds_by are always the same; remove it")
+        needing = {"repeats": self.repeats > 1, "pool": self.pool, "fold": self.fold is not None}
+        needing["exported"] = self.exported != "all_images"
+        for key, stated in needing.items():
+            if stated and not self.cross_validated:
+                raise ValueError(f"{key} is {getattr(self, key)}, which needs folds, such as folds: 5")
+        if self.folds and (self.fold or 0) > self.folds * self.repeats:
+            raise ValueError(f"fold is {self.fold}; expected 1 to {self.folds * self.repeats}")
+        return self
 
 
 class Quality(Block):
@@ -42,7 +82,7 @@ class Quality(Block):
 
     drop: list[Rule] = []
     """Rules that exclude images from training; near_duplicates: images that show nearly the same as an image of
-    validation or test."""
+    validation or test; label_conflict: images whose label a head disputes that saw no other image of the patient."""
 
 
 class Study(Block):
@@ -93,6 +133,8 @@ class Study(Block):
     """Number of repetitions of fine-tuning, with seeds from `seed` on; several show the spread."""
     sweep: Sweep = Sweep()
     """Grid of networks that `make sweep` trains."""
+    learning_curve: LearningCurve = LearningCurve()
+    """Results by the number of training patients."""
     evaluation: Evaluation = Evaluation()
     """Contents of the test report."""
     benchmark: Benchmark = Benchmark()

@@ -45,6 +45,7 @@ SMOKE: dict[str, Any] = {
     "fine_tuning": {"epochs": 1},
     "seeds": 1,
     "sweep": {"seeds": 2},
+    "learning_curve": {"sizes": 5, "repeats": 2},
     "evaluation": {"robustness_images": 24},
     "benchmark": {
         **{"backbone": "baseline_cnn", "images": 32, "epochs": 1, "batch_sizes": [1, 8], "calibration_images": 32},

@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from scanbook.config.block import Augmentation, Backbone, Block, Count, Fraction, Method, Penalty, Positive, Rate, Share
+from scanbook.config.block import (
+    Augmentation,
+    Backbone,
+    Block,
+    Count,
+    Fraction,
+    Method,
+    OpenShare,
+    Penalty,
+    Positive,
+    Rate,
+    Share,
+)
 from scanbook.registry import SEGMENTATION_METHODS
 
 
@@ -107,6 +119,19 @@ class Sweep(Block):
     """Augmentation policies of the training images; empty: none, and that of the study."""
     seeds: Positive = 3
     """Number of seeds for each, from `seed` on."""
+
+
+class LearningCurve(Block):
+    """Section of notebook 04 on how the results grow with the number of training patients."""
+
+    sizes: Annotated[int, Field(ge=5)] = 8
+    """Numbers of patients, from about a tenth of them to all, each of which trains a head on cached features."""
+    repeats: Positive = 5
+    """Random draws of each number of patients."""
+    fine_tuning: bool = False
+    """Whether the network is fine-tuned with each draw, too: sizes × repeats trainings of notebook 05's network."""
+    half_widths: Annotated[list[OpenShare], Field(min_length=1)] = [0.05, 0.02]
+    """Half-widths of a 95 % interval for which the size of a test set is computed."""
 
 
 class FineTuning(Training):

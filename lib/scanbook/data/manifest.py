@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from scanbook import runtime
@@ -177,9 +178,13 @@ class Manifest:
         stated = self.stated
         return Labels(self.findings, np.where(stated == UNCERTAIN, policy, stated), exclusive=False)
 
-    def labels_of(self, image_ids: pd.Series) -> Labels:
+    def labels_of(self, image_ids: ArrayLike) -> Labels:
         """Return the labels of images, in the order of their ids."""
-        return self.labels.rows(pd.Index(self.frame["image_id"]).get_indexer(image_ids))
+        return self.labels.rows(self.rows_of(image_ids))
+
+    def rows_of(self, image_ids: ArrayLike) -> np.ndarray:
+        """Return the row numbers of images, int64, in the order of their ids."""
+        return pd.Index(self.frame["image_id"]).get_indexer(pd.Index(image_ids))
 
     def rows(self, split: str) -> np.ndarray:
         """Return the row numbers of one split, int64 `(m,)`."""
@@ -215,11 +220,13 @@ class Manifest:
     def majority_accuracy(self, split: str = TEST) -> float:
         """Return the accuracy of always predicting the most frequent training class, on the images of one split.
 
-        It is NaN where the split lacks a class, and for findings.
+        It is NaN where the split lacks a class, and for findings. Where there are no training images, as of folds in
+        each of which others are test, the most frequent class of the split counts.
         """
         if self.findings or self.absent(split):
             return float("nan")
-        majority = np.bincount(self.y[self.rows(TRAIN)]).argmax()
+        rows = self.rows(TRAIN)
+        majority = np.bincount(self.y[rows if len(rows) else self.rows(split)]).argmax()
         return float(np.mean(self.y[self.rows(split)] == majority))
 
     def with_frame(self, frame: pd.DataFrame) -> Manifest:
@@ -249,10 +256,16 @@ class Manifest:
             uncertain={runtime.legible(name): policy for name, policy in self.uncertain.items()},
         )
 
-    def fingerprint(self) -> str:
-        """Return a key of the images, their order, labels and splits, but not of the dataset's location."""
-        names = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
-        table = self.frame.assign(**names).to_csv(index=False)
+    def fingerprint(self, *, splits: bool = True) -> str:
+        """Return a key of the images, their order, labels and splits, but not of the dataset's location.
+
+        Args:
+            splits: Whether it says in which split an image is; else only which images are in any.
+        """
+        values = {column: self.frame[column].map(_short_path) for column in ("path", "mask_path")}
+        if not splits:
+            values["split"] = self.frame["split"] != ""
+        table = self.frame.assign(**values).to_csv(index=False)
         labels = (self.findings, self.uncertain) if self.findings else self.classes
         return fingerprint(runtime.encode(table), labels, self.facts.get("data", ""))
 

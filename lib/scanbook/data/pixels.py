@@ -69,7 +69,7 @@ def _decoded(
         array.flush()
         np.save(folder / "filled.npy", filled)
 
-    return stage(kind, {"manifest": manifest.fingerprint(), "shape": shape}, build, __name__)
+    return stage(kind, {"manifest": manifest.fingerprint(splits=False), "shape": shape}, build, __name__)
 
 
 def sample_fingerprint(images: np.ndarray) -> str:

@@ -95,7 +95,8 @@ def describe(manifest: Manifest, shared: pd.DataFrame, source: np.ndarray) -> tu
     given = tuple(split for split in SPLITS if (source == split).any())
     copies = _describe_conflicts(shared) if manifest.findings else _describe_copies(manifest, shared)
     every = kinds(manifest)
-    held = {split: every[manifest.rows(split)].any(axis=0) for split in (VALIDATION, TEST)}
+    rows = {split: manifest.rows(split) for split in (VALIDATION, TEST)}
+    held = {split: every[own].any(axis=0) for split, own in rows.items() if len(own)}
     lacking: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
     for kind in range(every.shape[1]):
         splits = tuple(split for split, present in held.items() if not present[kind])
@@ -133,7 +134,7 @@ def refusal(manifest: Manifest, excluded: pd.DataFrame) -> str:
         remedy = f"{merge}correct the labels"
     elif len(rules) and rules.isin(["unreadable"]).all():
         remedy = f"replace the unreadable files, or remove the {what}"
-    elif rules.str.startswith(("dark", "blank", "blurred", "near")).any():
+    elif rules.str.startswith(("dark", "blank", "blurred", "near", "label")).any():
         remedy = f"shorten quality.drop in the study, add images of it, or remove the {what}"
     else:
         remedy = f"add training images {'like these' if manifest.findings else 'of it'}, correct the source's splits, "
@@ -218,6 +219,25 @@ def shared_copies(manifest: Manifest, copy_group: pd.Series, split: np.ndarray) 
     table = table.assign(split=pd.Categorical(table["split"], SPLITS, ordered=True))
     counts = table.groupby(["split", "class"], observed=True).sum()
     return counts[counts["copied"] > 0].reset_index().set_index("class")
+
+
+def copied_classes(manifest: Manifest, copy_group: pd.Series) -> pd.DataFrame:
+    """Count the images of each class that are byte-identical to an image of each other class, in whatever split.
+
+    Args:
+        manifest: A dataset of classes.
+        copy_group: As in `conflicts`.
+
+    Returns:
+        Index `class` and one column per class, of those that share images; the diagonal is 0.
+    """
+    conflicting = conflicts(manifest, copy_group).any(axis=1)
+    own = pd.DataFrame({"label": manifest.frame["label"][conflicting], "copies": copy_group[conflicting]})
+    pairs = own.merge(own.drop_duplicates(), on="copies", suffixes=("", " of the copy"))
+    pairs = pairs[pairs["label"] != pairs["label of the copy"]]
+    names = [name for name in manifest.classes if name in set(own["label"])]
+    table = pd.crosstab(pairs["label"], pairs["label of the copy"]).reindex(index=names, columns=names, fill_value=0)
+    return table.rename_axis(index="class", columns=None)
 
 
 def _describe_copies(manifest: Manifest, shared: pd.DataFrame) -> list[str]:

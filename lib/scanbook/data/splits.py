@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold
 
 from scanbook import evaluation
 from scanbook.config import Splits, Study
-from scanbook.data import adapters, presence, quality, spreading, stratification
+from scanbook.data import adapters, folds, presence, quality, spreading, stratification
 from scanbook.data.counts import balance, finding_counts, image_counts, remarks
 from scanbook.data.manifest import EXAM, SPLITS, TEST, TRAIN, VALIDATION, Manifest, metadata_name
 from scanbook.data.presence import notes
@@ -67,7 +65,7 @@ def split_study(study: Study) -> SplitDataset:
     drop = study.quality.drop
     near = quality.near_copies(manifest) if "near_duplicates" in drop else None
     options = {"drop": drop, "near": near, "max_per_class": study.max_per_class, "seed": study.seed}
-    return assign(manifest, quality.scan(manifest), study.splits, **options)
+    return assign(manifest, quality.scan(manifest), folds.one_split(study.splits, manifest), **options)
 
 
 def _check_options(study: Study, manifest: Manifest) -> None:
@@ -99,7 +97,9 @@ def assign(
 ) -> SplitDataset:
     """Assign every decodable image to a split, or exclude it.
 
-    Splits given by the source are kept; a missing validation split is taken from train. Otherwise fold 0 of
+    Splits given by the source are kept; a missing validation split is taken from train. Where `splits` name an outer
+    fold, it is test, and validation is taken from the other images; a test split of the source that is not pooled is
+    excluded, and so are images of a patient who is in the fold. Otherwise fold 0 of
     `StratifiedGroupKFold(test_folds)` is test, and fold 0 of `StratifiedGroupKFold(validation_folds)` of the rest is
     validation; of findings, both are `stratification.fold`. Where folds leave a class out of a split, or the images
     labelled with or without a finding, although there are groups for it, whole groups move, as few images as possible
@@ -129,6 +129,13 @@ def assign(
     unreadable = (scanned["error"] != "").to_numpy()
     log = _exclude(split, frame, unreadable, "unreadable")
     copy_group = quality.copy_groups(frame, quality.exact_copies(scanned))
+    notes: tuple[str, ...] = ()
+    if splits.fold is not None:
+        split, out_of_folds, name = _take_fold(manifest, split, ~unreadable, copy_group, splits)
+        log += out_of_folds
+        note = f"Cross-validation: test is {name} here. Notebook 05 evaluates every fold."
+        notes = (note if splits.fold else "No image is test here: the network learns from the images of all folds.",)
+        manifest = replace(manifest, facts=manifest.facts | {"fold": name})
     split, copied = _complete(manifest, split, ~unreadable, copy_group, splits)
     log += copied
     conflicts = presence.conflicts(manifest, copy_group)
@@ -142,13 +149,54 @@ def assign(
         log += _exclude(split, frame, surplus, f"over max_per_class ({max_per_class})")
     excluded = pd.DataFrame(log, columns=["image_id", "split", "reason"])
     assigned = manifest.with_frame(frame.assign(split=split))
-    _check(assigned, copy_group, excluded)
+    _check(assigned, copy_group, excluded, (TRAIN, VALIDATION) if splits.fold == 0 else SPLITS)
     former = _before_exclusion(split, frame, excluded)
     count_copies = presence.copy_conflicts if manifest.findings else presence.shared_copies
     shared = count_copies(manifest, copy_group, former)
-    sentences = presence.describe(assigned, shared, frame["split"].to_numpy())
+    sentences = (*notes, *presence.describe(assigned, shared, frame["split"].to_numpy()))
     assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences})
     return SplitDataset(assigned, scanned, excluded, shared)
+
+
+def _take_fold(
+    manifest: Manifest, source: np.ndarray, readable: np.ndarray, copy_group: pd.Series, splits: Splits
+) -> tuple[np.ndarray, list[tuple[str, str, str]], str]:
+    """Make one outer fold the test split, and all other images training images.
+
+    Args:
+        manifest: The dataset.
+        source: Splits of the source, "" for an unreadable image.
+        readable: Which images can be decoded, bool `(n,)`.
+        copy_group: As in `_complete`.
+        splits: The outer folds, and the number of one.
+
+    Returns:
+        The splits, "" for an excluded image; what `_exclude` returns for each of these; and its name.
+
+    Raises:
+        DataError: As `folds.outer_folds`, or there is no fold of that number.
+    """
+    frame, split = manifest.frame, source.copy()
+    kept = (split == TEST) & (not splits.pool)
+    split[readable & ~kept] = TRAIN
+    log = _exclude_copies(split, frame, copy_group, TRAIN, TEST)
+    log += _exclude(split, frame, kept, "in the source's test split, which is evaluated at the end")
+    if splits.fold == 0:
+        return split, log, "all folds"
+    parts = folds.outer_folds(manifest, np.flatnonzero(split == TRAIN), splits)
+    number = splits.fold or 1
+    if number > len(parts):
+        raise DataError(
+            f"splits.fold is {number}, and {splits.folds_by} has {len(parts)} values; expected 1 to {len(parts)}"
+        )
+    name, inside = parts[number - 1]
+    if splits.folds_by:
+        in_folds = np.isin(np.arange(len(split)), np.concatenate([rows for _, rows in parts]))
+        log += _exclude(split, frame, (split == TRAIN) & ~in_folds, f"no {splits.folds_by} is recorded")
+    split[inside] = TEST
+    shared = frame["group"].isin(set(frame["group"].iloc[inside])).to_numpy() & (split == TRAIN)
+    log += _exclude(split, frame, shared, f"its patient or lesion has images of {name}, which is test")
+    return split, log, name
 
 
 def _before_exclusion(split: np.ndarray, frame: pd.DataFrame, excluded: pd.DataFrame) -> np.ndarray:
@@ -187,7 +235,8 @@ def _complete(
             groups = frame["group"].where(split == TEST)
             split[groups == groups.value_counts().sort_index().idxmin()] = VALIDATION
         else:
-            split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few=bool(places))] = VALIDATION
+            few = bool(places) or splits.fold is not None
+            split[_fold(manifest, of_train, splits.validation_folds, splits.seed, few)] = VALIDATION
         rows, places = (rows, places) if places else (of_train, (TRAIN, VALIDATION))
     log += _exclude_copies(split, frame, copy_group, VALIDATION, TEST)
     log += _exclude_copies(split, frame, copy_group, TRAIN, VALIDATION)
@@ -280,32 +329,26 @@ def _strata(manifest: Manifest, split: np.ndarray) -> pd.Series:
     return pd.Series(names[stratification.rarest(values)], manifest.frame.index)
 
 
-def _fold(manifest: Manifest, rows: np.ndarray, folds: int, seed: int, few: bool = False) -> np.ndarray:
+def _fold(manifest: Manifest, rows: np.ndarray, count: int, seed: int, few: bool = False) -> np.ndarray:
     """Return the rows of fold 0, stratified by class, with whole groups; `few` allows a class fewer rows than folds."""
     groups = manifest.frame["group"].to_numpy()[rows]
     if manifest.findings:
-        folds = min(folds, len(set(groups))) if few else folds
-        _check_groups(manifest, groups, 2 if few else folds)
-        return rows[stratification.fold(manifest.labels.values[rows], groups, folds, seed)]
+        count = min(count, len(set(groups))) if few else count
+        _check_groups(manifest, groups, 2 if few else count)
+        return rows[stratification.fold(manifest.labels.values[rows], groups, count, seed)]
     y = manifest.y[rows]
     counts = np.bincount(y, minlength=len(manifest.classes))
     # a class without any image is refused later, where all its images are counted
     smallest = int(np.argmin(np.where(counts > 0, counts, len(y) + 1)))
-    unique, needed = len(set(groups)), 2 if few else folds
-    folds = min(folds, unique, int(counts.max(initial=0))) if few else folds
+    needed = 2 if few else count
+    count = min(count, len(set(groups)), int(counts.max(initial=0))) if few else count
     if (counts.max(initial=0) if few else counts[smallest]) < needed:
         raise DataError(
             f"dataset {manifest.name}: class {manifest.classes[smallest]!r} has {counts[smallest]} images to split; "
             f"expected at least {needed}, one per fold; add images, or lower the folds of splits in the study"
         )
     _check_groups(manifest, groups, needed)
-    if unique == len(groups):
-        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y)
-    else:
-        splits = evaluation.group_folds(y, groups, folds, seed)
-    with warnings.catch_warnings():  # of a class with fewer images than folds
-        warnings.simplefilter("ignore", UserWarning)
-        return rows[next(splits)[1]]
+    return rows[folds.class_folds(y, groups, count, seed)[0][1]]
 
 
 def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int, part: str = "fold") -> None:
@@ -318,10 +361,10 @@ def _check_groups(manifest: Manifest, groups: np.ndarray, needed: int, part: str
         )
 
 
-def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame) -> None:
+def _check(manifest: Manifest, copy_group: pd.Series, excluded: pd.DataFrame, needed: Sequence[str]) -> None:
     """Raise a `DataError` where a split is empty, training lacks a class, or splits share a group or an exact copy."""
     used = manifest.frame[manifest.frame["split"] != ""]
-    for split in SPLITS:
+    for split in needed:
         if not (used["split"] == split).any():
             raise DataError(
                 f"dataset {manifest.name}: the {split} split is empty; add images, or correct splits in the study"

@@ -48,6 +48,24 @@ def fold(values: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.nda
     return inside[unit]
 
 
+def folds(values: np.ndarray, group: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return the fold of each image, int `(n,)`, 0 to `count` - 1: one `fold` after the other, of the images left.
+
+    Args:
+        values: Labels, float `(n, k)`, as in `fold`.
+        group: Names of the groups, `(n,)`, at least `count` different ones.
+        count: Number of folds.
+        seed: Seed of the order of groups that are alike.
+    """
+    number = np.full(len(values), count - 1)
+    left = np.arange(len(values))
+    for place in range(count - 1):
+        inside = fold(values[left], group[left], count - place, seed)
+        number[left[inside]] = place
+        left = left[~inside]
+    return number
+
+
 def rarest(values: np.ndarray) -> np.ndarray:
     """Return the rarest present finding of each image, int `(n,)`; -1 where none is known to be present.
 

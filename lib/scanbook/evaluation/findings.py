@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from scipy.special import expit
 
 from scanbook.errors import DataError
 from scanbook.evaluation.labels import Labels
-from scanbook.evaluation.predictions import Predictions, check_images, read_table
+from scanbook.evaluation.predictions import (
+    Predictions,
+    check_images,
+    images_frame,
+    read_images,
+    read_table,
+    rows_of,
+)
 from scanbook.store import atomic_write
 
 STATES = ("absent", "present")
@@ -77,6 +84,7 @@ class FindingPredictions:
         y_true: (n, k) float64: 1 present, 0 absent, NaN not labelled.
         probabilities: (n, k) float64, between 0 and 1; the findings of an image are independent of each other.
         findings: k names, in the order of the columns.
+        fold: (n,) str, as in `Predictions`.
 
     Raises:
         DataError: A shape, a label or a probability is not as above.
@@ -87,9 +95,10 @@ class FindingPredictions:
     y_true: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     findings: tuple[str, ...]
+    fold: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        image_id, group = check_images(self.image_id, self.group)
+        image_id, group, fold = check_images(self.image_id, self.group, self.fold)
         findings, probabilities = tuple(map(str, self.findings)), np.asarray(self.probabilities, np.float64)
         n, k = len(image_id), len(findings)
         if k < 1 or len(set(findings)) != k:
@@ -106,7 +115,7 @@ class FindingPredictions:
                 "between 0 and 1; pass logits through a sigmoid first"
             )
         self.__dict__.update(  # the dataclass is frozen
-            image_id=image_id, group=group, y_true=y_true, probabilities=probabilities, findings=findings
+            image_id=image_id, group=group, y_true=y_true, probabilities=probabilities, findings=findings, fold=fold
         )
 
     def __len__(self) -> int:
@@ -128,10 +137,7 @@ class FindingPredictions:
         Args:
             chosen: (n,) bool, or positions.
         """
-        rows = np.asarray(chosen)
-        return FindingPredictions(
-            self.image_id[rows], self.group[rows], self.y_true[rows], self.probabilities[rows], self.findings
-        )
+        return replace(self, **rows_of(self, chosen))
 
     def binary(self, finding: str) -> Predictions:
         """Return the predictions for one finding, on the images that are labelled for it, with the classes `STATES`.
@@ -146,8 +152,8 @@ class FindingPredictions:
         if len(rows) == 0:
             raise DataError(f"no image is labelled for finding {finding!r}: expected at least one")
         p = self.probabilities[rows, column]
-        y_true = self.y_true[rows, column].astype(np.int64)
-        return Predictions(self.image_id[rows], self.group[rows], y_true, np.column_stack([1 - p, p]), STATES)
+        arrays = rows_of(self, rows) | {"y_true": self.y_true[rows, column].astype(np.int64)}
+        return Predictions(**arrays | {"probabilities": np.column_stack([1 - p, p])}, classes=STATES)
 
     def single(self, image_id: str) -> str:
         """Return labels and predictions of one image, to check by hand: "edema present, predicted 0.87; mass …".
@@ -168,11 +174,13 @@ class FindingPredictions:
         return "; ".join(f"{name} {in_words(y)}, predicted {p:.2f}" for name, y, p in values)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image: image_id, group, `true_<finding>` (empty: not labelled), `p_<finding>` in order."""
-        frame = pd.DataFrame({"image_id": self.image_id, "group": self.group})
+        """Return one row per image: image_id, group, fold where there are some, `true_<finding>`, `p_<finding>`.
+
+        The label of a finding that is not labelled is empty.
+        """
         true = pd.DataFrame(self.y_true, columns=[_TRUE + name for name in self.findings]).astype("Int64")
         p = pd.DataFrame(self.probabilities, columns=[_PROBABILITY + name for name in self.findings])
-        return pd.concat([frame, true, p], axis=1)
+        return pd.concat([images_frame(self), true, p], axis=1)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> FindingPredictions:
@@ -191,8 +199,8 @@ class FindingPredictions:
         except (ValueError, TypeError) as error:
             raise DataError(f"predictions hold a label that is not 1, 0 or empty: {error}") from None
         y_true = labels.to_numpy(np.float64, na_value=np.nan)
-        image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
-        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), findings)
+        image_id, group, fold = read_images(frame)
+        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), findings, fold)
 
     def save(self, path: Path) -> None:
         """Write a CSV file, which other statistics packages read too; `load` returns the same bits."""

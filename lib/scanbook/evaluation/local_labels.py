@@ -17,8 +17,8 @@ from scanbook.evaluation.calibration import fit_calibration, fit_temperature
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import brier, ece, ratio
 from scanbook.evaluation.resampling import group_weights, interval
+from scanbook.evaluation.sources import Point, scores_of_points, truth_of_point
 from scanbook.evaluation.targets import choose_threshold
-from scanbook.evaluation.unpaired import Point, scores_of_points, truth_of_point
 
 Floats = NDArray[np.float64]
 PATIENTS = (25, 50, 100, 200, 400)

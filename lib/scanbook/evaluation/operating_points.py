@@ -17,10 +17,19 @@ from scipy.special import logit
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
+from scanbook.evaluation.predictions import choose_by_fold, of_images
 from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
-from scanbook.evaluation.targets import check_targets, choose_threshold, rates_at, with_rates
+from scanbook.evaluation.targets import (
+    check_targets,
+    choose_threshold,
+    chosen_for,
+    columns_by_fold,
+    mean_of_folds,
+    rates_at,
+    with_rates,
+)
 
 Floats = NDArray[np.float64]
 _LEAST = 1e-12
@@ -77,24 +86,29 @@ def finding_points(
         raise DataError(f"findings differ, {validation.findings} and {test.findings}: compare splits of one dataset")
     stated = prevalence or {}
     check_targets(test, {}, stated)
-    points = [_choose(validation, column, specificity, coverage) for column in range(len(test.findings))]
-    thresholds, margins = np.array(points).T
+    columns = range(len(test.findings))
+    chosen = choose_by_fold(
+        validation, test, lambda images: [_choose(images, column, specificity, coverage) for column in columns]
+    )
+    cuts, margins = ({fold: values[:, place] for fold, values in chosen.items()} for place in (0, 1))
     positive, negative = test.y_true == 1, test.y_true == 0
     shares = ratio(positive.sum(axis=0).astype(np.float64), (positive | negative).sum(axis=0))
     prevalences = np.array([stated.get(name, share) for name, share in zip(test.findings, shares, strict=True)])
+    thresholds = of_images(cuts, test)
     rates = rates_at(
         test, (positive, negative), test.probabilities, thresholds, prevalences[:, None], rounds=rounds, seed=seed
     )
     table = pd.DataFrame(
         {
-            "threshold": thresholds,
-            "margin": margins,
+            "threshold": mean_of_folds(cuts),
+            "margin": mean_of_folds(margins),
             "positives": positive.sum(axis=0),
             "negatives": negative.sum(axis=0),
         },
         pd.Index(test.findings, name="finding"),
     )
-    return with_rates(table, prevalences, *rates)
+    by_fold = columns_by_fold("threshold", cuts) | columns_by_fold("margin", margins)
+    return with_rates(table, prevalences, *rates).assign(**by_fold)
 
 
 def finding_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +122,7 @@ def finding_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFra
         Index `finding`; int64 columns true_positives, false_negatives, false_positives and true_negatives at the
         threshold, and not_sure, those of them that are nearer to it than the margin.
     """
-    thresholds, margins = (points[name].to_numpy(np.float64) for name in ("threshold", "margin"))
+    thresholds, margins = (chosen_for(test, points, name) for name in ("threshold", "margin"))
     called = test.probabilities >= thresholds
     positive, negative = test.y_true == 1, test.y_true == 0
     near = (positive | negative) & (distance(test.probabilities, thresholds) < margins)
@@ -135,12 +149,12 @@ def co_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFrame:
         of the column, in which that of the column is called present; on the diagonal the sensitivity. NaN where there
         is no such image, or no threshold.
     """
-    thresholds = points["threshold"].to_numpy(np.float64)
+    thresholds = chosen_for(test, points, "threshold")
     called = (test.probabilities >= thresholds).astype(np.float64)
     positive, negative = (test.y_true == 1).astype(np.float64), (test.y_true == 0).astype(np.float64)
     shares = ratio(positive.T @ (negative * called), positive.T @ negative)
     np.fill_diagonal(shares, ratio((positive * called).sum(axis=0), positive.sum(axis=0)))
-    shares[:, np.isnan(thresholds)] = np.nan
+    shares[:, np.isnan(thresholds).all(axis=0)] = np.nan
     names = list(test.findings)
     return pd.DataFrame(shares, pd.Index(names, name="present"), pd.Index(names, name="called"))
 
@@ -160,12 +174,13 @@ def confident(
     Returns:
         (count or fewer,) int64, in descending order of the distance; none without a threshold.
     """
-    column, threshold = test.findings.index(finding), points.at[finding, "threshold"]
+    column = test.findings.index(finding)
+    threshold = np.broadcast_to(chosen_for(test, points.loc[[finding]], "threshold")[:, 0], len(test))
     p, truth = test.probabilities[:, column], test.y_true[:, column]
     called = p >= threshold
     chosen = (called & (truth == 1)) if correct else ((called & (truth == 0)) | (~called & (truth == 1)))
     rows = np.flatnonzero(chosen & ~np.isnan(threshold))
-    return rows[np.argsort(-distance(p[rows], threshold), kind="stable")][:count]
+    return rows[np.argsort(-distance(p[rows], threshold[rows]), kind="stable")][:count]
 
 
 def finding_abstention(
@@ -184,7 +199,7 @@ def finding_abstention(
         sensitivity, specificity and accuracy of those; each followed by its `_low` and `_high`, which are NaN where
         the images that a rate is of are of one patient.
     """
-    thresholds, margins = (points[name].to_numpy(np.float64) for name in ("threshold", "margin"))
+    thresholds, margins = (chosen_for(test, points, name) for name in ("threshold", "margin"))
     answered = distance(test.probabilities, thresholds) >= margins
     values = _selective(test, thresholds, answered[:, None], rounds, seed)[..., 0, :]
     index = pd.Index([*test.findings, MACRO], name="finding")
@@ -206,10 +221,10 @@ def finding_coverage_curve(
         Index `coverage`, every share in `COVERAGES` of each finding's labelled images; columns sensitivity, specificity
         and accuracy, means over the findings, each followed by its `_low` and `_high`.
     """
-    thresholds = points["threshold"].to_numpy(np.float64)
+    thresholds = chosen_for(test, points, "threshold")
     away = np.where(np.isnan(test.y_true), np.nan, distance(test.probabilities, thresholds))
     usable = ~np.isnan(away).all(axis=0)
-    least = np.full((len(COVERAGES), len(thresholds)), np.nan)
+    least = np.full((len(COVERAGES), len(test.findings)), np.nan)
     least[:, usable] = np.nanquantile(away[:, usable], 1 - np.array(COVERAGES), axis=0)
     values = _selective(test, thresholds, away[:, None] >= least, rounds, seed)[:, 1:, :, -1]
     return _table(_SELECTIVE[1:], values, pd.Index(COVERAGES, name="coverage"))
@@ -238,7 +253,7 @@ def _selective(
 
     Args:
         test: n images.
-        thresholds: (k,).
+        thresholds: (1, k), or (n, k) of images of several folds.
         answered: (n, coverages, k) bool.
         rounds: Number of resamples.
         seed: Seed of the resamples.
@@ -273,7 +288,7 @@ def _selective(
             ],
             axis=1,
         )
-        values[..., np.isnan(thresholds)] = np.nan  # without a threshold no image is answered
+        values[..., np.isnan(thresholds).all(axis=0)] = np.nan  # without a threshold no image is answered
         means = macro(values.reshape(-1, shape[-1])).reshape(values.shape[:-1])
         return np.concatenate([values, means[..., None]], axis=-1)
 

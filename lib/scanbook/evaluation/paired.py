@@ -189,7 +189,8 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
 def delong(a: AnyPredictions, b: AnyPredictions, positive_class: str) -> Difference:
     """Return the difference of two models' AUROCs of one class against the rest, with its 95 % interval over groups.
 
-    Of a finding it is that of the images which are labelled for it.
+    Of a finding it is that of the images which are labelled for it. With several folds it is the mean over the folds
+    that hold both the class and the rest.
 
     Args:
         a: Model a.
@@ -217,11 +218,17 @@ def delong(a: AnyPredictions, b: AnyPredictions, positive_class: str) -> Differe
     name, positive = f"AUROC of {positive_class} (DeLong)", a.y_true == column
     if positive.all() or not positive.any():
         return Difference(name, *[math.nan] * 4)
-    values = [placements(positive, model.probabilities[:, column]) for model in (a, b)]
-    difference = float(values[0][positive].mean()) - float(values[1][positive].mean())
-    # The variance of a difference is that of the images' differences, so no covariance is needed.
-    spread = values[0] - values[1]
-    variance = area_variance(positive, spread, a.group)
+    folds = _folds_of_both_kinds(positive, a.fold)
+    if not folds:
+        return Difference(name, *[math.nan] * 4)
+    spread, areas = np.zeros(len(a)), np.zeros((2, len(folds)))
+    for place, rows in enumerate(folds):
+        values = [placements(positive[rows], model.probabilities[rows, column]) for model in (a, b)]
+        areas[:, place] = [value[positive[rows]].mean() for value in values]
+        # The variance of a difference is that of the images' differences, so no covariance is needed.
+        spread[rows] = values[0] - values[1]
+    difference = float(areas[0].mean() - areas[1].mean())
+    variance = area_variance(positive, spread, a.group, folds)
     if variance <= _LEAST_VARIANCE:
         return Difference(name, difference, *([math.nan] * 3 if spread.any() else [0.0, 0.0, 1.0]))
     error = float(np.sqrt(variance))
@@ -251,30 +258,49 @@ def placements(positive: ArrayLike, score: ArrayLike) -> Floats:
     return shares
 
 
-def area_variance(positive: ArrayLike, values: ArrayLike, group: ArrayLike) -> float:
+def _folds_of_both_kinds(positive: NDArray[np.bool_], fold: NDArray[np.str_] | None) -> list[NDArray[np.int64]]:
+    """Return the rows of each fold that holds positives and negatives; all rows where there are no folds."""
+    if fold is None:
+        return [np.arange(len(positive))]
+    rows = (np.flatnonzero(fold == name) for name in np.unique(fold))
+    return [own for own in rows if positive[own].any() and not positive[own].all()]
+
+
+def area_variance(
+    positive: ArrayLike, values: ArrayLike, group: ArrayLike, folds: Sequence[NDArray[np.int64]] = ()
+) -> float:
     """Return the variance of an AUROC, or of a difference of AUROCs, over groups.
+
+    That of a mean over folds takes each value about the mean of its fold.
 
     Args:
         positive: (n,) bool, of both kinds.
         values: (n,) `placements`, or the difference of two models' placements.
         group: (n,) names.
+        folds: Rows of each fold, int, each with both kinds; none where one model gives all values.
 
     Returns:
-        The variance; NaN where fewer than two groups hold positives, or negatives.
+        The variance; NaN where too few groups hold positives, or negatives: fewer than two of one model.
     """
     truth, shares = np.asarray(positive, dtype=bool), np.asarray(values, dtype=np.float64)
     names, member = np.unique(np.asarray(group), return_inverse=True)
+    parts = list(folds) or [np.arange(len(truth))]
+    # a mean is taken from the values of each fold; a group that is in several repeats of the folds counts once
+    means = len(parts) * len(names) / sum(len(np.unique(member[rows])) for rows in parts)
     sums, terms = [], []
     for own in (truth, ~truth):
-        centred = np.where(own, shares - shares[own].mean(), 0.0)
-        total = np.bincount(member, centred, len(names))
+        share_of_mean = np.zeros(len(truth))
+        for rows in parts:
+            inside = rows[own[rows]]
+            share_of_mean[inside] = (shares[inside] - shares[inside].mean()) / (len(inside) * len(parts))
+        total = np.bincount(member, share_of_mean, len(names))
         holders = len(np.unique(member[own]))
-        if holders < 2:
+        if holders <= means:
             return math.nan
         sums.append(total)
-        terms.append(holders / (holders - 1) * (total @ total) / own.sum() ** 2)
+        terms.append(holders / (holders - means) * (total @ total))
     # The covariance of a patient's positives and negatives.
-    shared = len(names) / (len(names) - 1) * (sums[0] @ sums[1]) / (truth.sum() * (~truth).sum())
+    shared = len(names) / (len(names) - means) * (sums[0] @ sums[1])
     return float(max(sum(terms) + 2 * shared, 0.0))
 
 
@@ -285,7 +311,7 @@ def _table(rows: Sequence[Difference]) -> pd.DataFrame:
 
 def _where_defined(difference: Difference, model: AnyPredictions) -> Difference:
     """Return a difference, NaN where its metric is not defined on the model's images."""
-    defined = find_metric(difference.metric).defined(model.y_true, len(model.names))
+    defined = find_metric(difference.metric).defined(model)
     return difference if defined else Difference(difference.metric, *[math.nan] * 4)
 
 
@@ -293,14 +319,10 @@ def _differences(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], rounds: int, seed: int
 ) -> list[Difference]:
     check_same(a, b)
-    computes = [metric.compute for metric in find_metrics(a, metrics)]
+    computes = [(metric.of(a), metric.of(b)) for metric in find_metrics(a, metrics)]
 
     def difference(weights: Floats | None) -> Floats:
-        first, second = (
-            np.stack([compute(a.y_true, model.probabilities, weights) for compute in computes], axis=1)
-            for model in (a, b)
-        )
-        return first - second
+        return np.stack([of_a(weights) - of_b(weights) for of_a, of_b in computes], axis=1)
 
     values = resample(difference, a.group, rounds, seed)
     point, (low, high) = difference(None)[0], interval(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Predictions:
         y_true: (n,) int64, position of the true class in `classes`.
         probabilities: (n, k) float64, rows sum to 1 (within 1e-3).
         classes: k class names, in the order of the columns.
+        fold: (n,) str, the fold of cross-validation whose model predicts the image, None for one model; the metrics
+            that rank images are then means over the folds, since the scores of two models are not on one scale.
 
     Raises:
         DataError: a shape, a label or a probability is not as above.
@@ -38,9 +41,10 @@ class Predictions:
     y_true: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
+    fold: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        image_id, group = check_images(self.image_id, self.group)
+        image_id, group, fold = check_images(self.image_id, self.group, self.fold)
         classes = tuple(str(name) for name in self.classes)
         probabilities = np.asarray(self.probabilities, dtype=np.float64)
         n, k = len(image_id), len(classes)
@@ -52,8 +56,9 @@ class Predictions:
             raise DataError(f"y_true has shape {np.shape(self.y_true)}: expected ({n},), one value per image")
         _check_probabilities(probabilities, image_id)
         self.__dict__.update(  # the dataclass is frozen
-            image_id=image_id, group=group, y_true=_labels(self.y_true, k), probabilities=probabilities, classes=classes
+            image_id=image_id, group=group, y_true=_labels(self.y_true, k), probabilities=probabilities
         )
+        self.__dict__.update(classes=classes, fold=fold)
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -90,10 +95,7 @@ class Predictions:
         Args:
             chosen: (n,) bool, or positions.
         """
-        rows = np.asarray(chosen)
-        return Predictions(
-            self.image_id[rows], self.group[rows], self.y_true[rows], self.probabilities[rows], self.classes
-        )
+        return replace(self, **rows_of(self, chosen))
 
     def with_temperature(self, t: float) -> Predictions:
         """Return the predictions after calibration: softmax(log p / t) = softmax(logits / t) (Guo et al., 2017).
@@ -136,10 +138,9 @@ class Predictions:
         return [f"true {self.classes[y]}\npredicted {self.classes[p]} {confidence:.2f}" for y, p, confidence in rows]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image: image_id, group, true, predicted (class names), `p_<class>` in class order."""
+        """Return one row per image: image_id, group, fold where there are some, true, predicted, `p_<class>`."""
         names = np.array(self.classes)
-        frame = pd.DataFrame({"image_id": self.image_id, "group": self.group})
-        frame = frame.assign(true=names[self.y_true], predicted=names[self.y_pred])
+        frame = images_frame(self).assign(true=names[self.y_true], predicted=names[self.y_pred])
         columns = [_PROBABILITY + name for name in self.classes]
         return pd.concat([frame, pd.DataFrame(self.probabilities, columns=columns)], axis=1)
 
@@ -161,8 +162,8 @@ class Predictions:
         if (y_true < 0).any():
             unknown = frame["true"].astype(str)[y_true < 0].iloc[0]
             raise DataError(f"true class {unknown!r} has no column p_{unknown}: found {', '.join(columns) or 'none'}")
-        image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
-        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), classes)
+        image_id, group, fold = read_images(frame)
+        return cls(image_id, group, y_true, frame[columns].to_numpy(np.float64), classes, fold)
 
     def save(self, path: Path) -> None:
         """Write a CSV file, which other statistics packages read too; `load` returns the same bits."""
@@ -176,6 +177,32 @@ class Predictions:
             DataError: the file does not exist or is not a table of predictions.
         """
         return cls.from_frame(read_table(path, _PROBABILITY))
+
+
+def choose_by_fold(validation: Any, test: Any, choose: Callable[[Any], ArrayLike]) -> dict[str, NDArray[np.float64]]:
+    """Return what is chosen on validation images, such as thresholds, by fold: for each fold on its own images.
+
+    Args:
+        validation: Predictions of the models that predict the test images, for the images of their validation splits.
+        test: Predictions; where they are of one model, the fold is called "".
+        choose: Function of predictions.
+
+    Raises:
+        DataError: A fold of the test images has no validation images.
+    """
+    if test.fold is None:
+        return {"": np.asarray(choose(validation), np.float64)}
+    names = pd.unique(test.fold)
+    missing = [name for name in names if validation.fold is None or name not in validation.fold]
+    if missing:
+        raise DataError(f"{missing[0]} has no validation images: expected the predictions of the same folds")
+    return {name: np.asarray(choose(validation.subset(validation.fold == name)), np.float64) for name in names}
+
+
+def of_images(chosen: Mapping[str, NDArray[np.float64]], test: Any) -> NDArray[np.float64]:
+    """Return what `choose_by_fold` chose for each image: (n, …), or (1, …) where one model predicts all of them."""
+    names = [""] if test.fold is None else test.fold
+    return np.stack([chosen[name] for name in names])
 
 
 def read_table(path: Path, prefix: str) -> pd.DataFrame:
@@ -194,21 +221,71 @@ def read_table(path: Path, prefix: str) -> pd.DataFrame:
         raise DataError(f"cannot read predictions from {path}: {reason}; make them again") from None
 
 
-def check_images(image_id: ArrayLike, group: ArrayLike) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """Return the names of images and of their groups, (n,) each.
+def rows_of(predictions: Any, chosen: ArrayLike) -> dict[str, NDArray[Any]]:
+    """Return the arrays of predictions for some of the images, by attribute.
+
+    Args:
+        predictions: n images.
+        chosen: (n,) bool, or positions.
+    """
+    rows = np.asarray(chosen)
+    arrays = {name: getattr(predictions, name) for name in ("image_id", "group", "y_true", "probabilities", "fold")}
+    return {name: array[rows] for name, array in arrays.items() if array is not None}
+
+
+def images_frame(predictions: Any) -> pd.DataFrame:
+    """Return the columns image_id, group and, of several folds, fold."""
+    arrays = {name: getattr(predictions, name) for name in ("image_id", "group", "fold")}
+    return pd.DataFrame({name: array for name, array in arrays.items() if array is not None})
+
+
+def read_images(frame: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Return what `images_frame` wrote: names of images, their groups and folds, None without."""
+    image_id, group = (frame[name].to_numpy(object) for name in ("image_id", "group"))
+    return image_id, group, frame["fold"].to_numpy(object) if "fold" in frame else None
+
+
+def check_images(
+    image_id: ArrayLike, group: ArrayLike, fold: ArrayLike | None = None
+) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.str_] | None]:
+    """Return the names of images, of their groups and of their folds, (n,) each.
 
     Raises:
-        DataError: There is no image, a name is empty, an image occurs twice, or there is not one group per image.
+        DataError: There is no image, a name is empty, an image occurs twice in a fold, or there is not one group per
+            image.
     """
     images, groups = _names(image_id, "image_id"), _names(group, "group")
+    folds = None if fold is None else _names(fold, "fold")
     if len(images) == 0:
         raise DataError("predictions hold no image: expected at least one; check that the split is not empty")
-    if groups.shape != images.shape:
-        raise DataError(f"group has shape {groups.shape}: expected {images.shape}, one value per image")
-    names, counts = np.unique(images, return_counts=True)
-    if len(names) != len(images):
-        raise DataError(f"image_id {str(names[counts > 1][0])!r} occurs twice: predict each image once")
-    return images, groups
+    for field, values in {"group": groups, "fold": images if folds is None else folds}.items():
+        if values.shape != images.shape:
+            raise DataError(f"{field} has shape {values.shape}: expected {images.shape}, one value per image")
+    repeated = pd.DataFrame({"image": images, "fold": "" if folds is None else folds}).duplicated()
+    if repeated.any():
+        raise DataError(f"image_id {str(images[repeated.argmax()])!r} occurs twice: predict each image once")
+    return images, groups, folds
+
+
+def pool(by_fold: Mapping[str, Any]) -> Any:
+    """Return the predictions of the models of several folds as one table.
+
+    Args:
+        by_fold: Predictions for the images of each fold, by its name; all of the same classes or findings.
+
+    Raises:
+        DataError: There is no fold, or classes or findings differ.
+    """
+    folds = list(by_fold.values())
+    if not folds:
+        raise DataError("there are no folds to pool: expected the predictions of at least one")
+    for other in folds[1:]:
+        check_names(folds[0], other)
+    arrays = {
+        name: np.concatenate([getattr(predictions, name) for predictions in folds])
+        for name in ("image_id", "group", "y_true", "probabilities")
+    }
+    return replace(folds[0], **arrays, fold=np.repeat(list(by_fold), [len(predictions) for predictions in folds]))
 
 
 def failures(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
@@ -229,16 +306,23 @@ def successes(predictions: Predictions, count: int = 12) -> NDArray[np.int64]:
     return _most_confident(predictions, predictions.correct, count)
 
 
-def check_same(a: Any, b: Any) -> None:
-    """Raise a `DataError` where images, labels, groups, classes or findings of two models differ, or their order."""
+def check_names(a: Any, b: Any) -> None:
+    """Raise a `DataError` where the classes or findings of two models differ, or their order."""
     if type(a) is not type(b):
         raise DataError("one model predicts classes, the other findings: compare models of the same labels")
     if a.names != b.names:
         kind = "classes" if isinstance(a, Predictions) else "findings"
         raise DataError(f"{kind} differ, {a.names} and {b.names}: compare models of one order")
+
+
+def check_same(a: Any, b: Any) -> None:
+    """Raise a `DataError` where images, labels, groups, classes or findings of two models differ, or their order."""
+    check_names(a, b)
     if len(a) != len(b):
         raise DataError(f"{len(a)} and {len(b)} images: compare models on the same images, in the same order")
-    for field in ("image_id", "y_true", "group"):
+    if (a.fold is None) != (b.fold is None):
+        raise DataError("one model is cross-validated, the other is not: compare models on the same folds")
+    for field in ("image_id", "y_true", "group", *(("fold",) if a.fold is not None else ())):
         first, second = getattr(a, field), getattr(b, field)
         differ = (first != second) & ~(pd.isna(first) & pd.isna(second))
         if differ.any():

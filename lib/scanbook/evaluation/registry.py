@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scanbook.errors import DataError
 from scanbook.evaluation import metrics
+from scanbook.evaluation.predictions import Predictions
 
 Floats = NDArray[np.float64]
 Values = NDArray[np.int64] | NDArray[np.float64]
@@ -28,6 +29,8 @@ class Metric:
             it can be computed from the others. A Brier score and a calibration error are means over images.
         compute: Function of y_true (n,), or (n, k) of findings, probabilities (n, k), weights (rounds, n) or None,
             giving (rounds,).
+        by_class: Of a metric that ranks images, the function of the same that gives (rounds, k); its mean over the
+            classes or findings is the metric.
     """
 
     name: str
@@ -35,15 +38,51 @@ class Metric:
     higher_is_better: bool
     needs_every_class: bool
     compute: Callable[[Values, Floats, Floats | None], Floats]
+    by_class: Callable[[Values, Floats, Floats | None], Floats] | None = None
 
-    def point(self, y_true: Values, probabilities: Floats) -> float:
+    def point(self, predictions: Any) -> float:
         """Return the metric with every image counted once, NaN where it is not defined."""
-        defined = self.defined(y_true, probabilities.shape[1])
-        return float(self.compute(y_true, probabilities, None)[0]) if defined else float("nan")
+        return float(self.of(predictions)(None)[0]) if self.defined(predictions) else float("nan")
 
-    def defined(self, y_true: Values, k: int) -> bool:
-        """Return whether the images show each of the k classes that the metric needs; it needs no finding."""
-        return y_true.ndim == 2 or not self.needs_every_class or len(np.unique(y_true)) == k
+    def of(self, predictions: Any) -> Callable[[Floats | None], Floats]:
+        """Return the metric of predictions as a function of weights (rounds, n), or None, that gives (rounds,).
+
+        With several folds, a metric that ranks images is the mean over the folds, of each class or finding first.
+        """
+        if predictions.fold is None or not self.by_class:
+            return lambda weights: self.compute(predictions.y_true, predictions.probabilities, weights)
+        by_class = mean_over_folds(self.by_class, predictions)
+        return lambda weights: metrics.macro(by_class(weights))
+
+    def defined(self, predictions: Any) -> bool:
+        """Return whether the images show each of the classes that the metric needs; it needs no finding."""
+        return not self.needs_every_class or not isinstance(predictions, Predictions) or not predictions.absent
+
+
+def mean_over_folds(
+    by_class: Callable[[Values, Floats, Floats | None], Floats], predictions: Any
+) -> Callable[[Floats | None], Floats]:
+    """Return a metric of each class or finding as a function of weights; with several folds, its mean over them.
+
+    A fold without a class, or without the others, does not count for that class.
+
+    Args:
+        by_class: Function of y_true, probabilities (n, k) and weights (rounds, n) or None, giving (rounds, k).
+        predictions: n images.
+    """
+    y_true, probabilities, fold = predictions.y_true, predictions.probabilities, predictions.fold
+    if fold is None:
+        return lambda weights: by_class(y_true, probabilities, weights)
+    rows = [np.flatnonzero(fold == name) for name in np.unique(fold)]
+
+    def mean(weights: Floats | None) -> Floats:
+        values = np.stack(
+            [by_class(y_true[own], probabilities[own], None if weights is None else weights[:, own]) for own in rows]
+        )
+        known = ~np.isnan(values)
+        return metrics.ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+
+    return mean
 
 
 METRICS: dict[str, Metric] = {
@@ -55,8 +94,8 @@ METRICS: dict[str, Metric] = {
         Metric("weighted_precision", "weighted precision", True, True, metrics.weighted_precision),
         Metric("macro_f1", "macro F1", True, True, metrics.macro_f1),
         Metric("weighted_f1", "weighted F1", True, True, metrics.weighted_f1),
-        Metric("auroc", "macro AUROC", True, True, metrics.auroc),
-        Metric("auprc", "macro AUPRC", True, True, metrics.auprc),
+        Metric("auroc", "macro AUROC", True, True, metrics.auroc, metrics.class_auroc),
+        Metric("auprc", "macro AUPRC", True, True, metrics.auprc, metrics.class_auprc),
         Metric("brier", "Brier score", False, False, metrics.brier),
         Metric("ece", "calibration error (ECE)", False, False, metrics.ece),
         Metric("kappa", "quadratic weighted kappa", True, True, metrics.kappa),

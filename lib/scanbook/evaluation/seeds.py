@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,12 +35,28 @@ def over_seeds(models: Mapping[int, AnyPredictions], metrics: Sequence[str] = ()
     """
     if not models:
         raise DataError("there is no model to compare over seeds: expected the predictions of at least one")
+    return _scatter({f"seed {seed}": model for seed, model in models.items()}, metrics)
+
+
+def over_folds(predictions: AnyPredictions, metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the metrics of each fold and their scatter, which comes from training and from the choice of patients.
+
+    Args:
+        predictions: Pooled predictions of several folds.
+        metrics: Names in `METRICS`; none for those of `summary`.
+
+    Returns:
+        Index `metric`; a column for each fold, then mean, sd (with n − 1), min and max over the folds in which the
+        metric is defined.
+    """
+    folds = pd.unique(predictions.fold)
+    return _scatter({name: replace(predictions.subset(predictions.fold == name), fold=None) for name in folds}, metrics)
+
+
+def _scatter(models: Mapping[str, AnyPredictions], metrics: Sequence[str]) -> pd.DataFrame:
     first = next(iter(models.values()))
     chosen = find_metrics(first, metrics or default_metrics(first))
-    points = {
-        f"seed {seed}": {metric.name: metric.point(model.y_true, model.probabilities) for metric in chosen}
-        for seed, model in models.items()
-    }
+    points = {name: {metric.name: metric.point(model) for metric in chosen} for name, model in models.items()}
     table = pd.DataFrame(points).rename_axis("metric")
     return table.assign(mean=table.mean(axis=1), sd=table.std(axis=1), min=table.min(axis=1), max=table.max(axis=1))
 
@@ -74,12 +91,11 @@ def difference_over_seeds(
     for other in (*a, *b):
         check_same(a[0], other)
     [chosen] = find_metrics(a[0], [metric])
-    if not chosen.defined(a[0].y_true, len(a[0].names)):
+    if not chosen.defined(a[0]):
         return Difference(metric, *[math.nan] * 4)
-    compute = chosen.compute
 
     def by_seed(models: Sequence[AnyPredictions], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        return np.stack([compute(a[0].y_true, model.probabilities, weights) for model in models])
+        return np.stack([chosen.of(model)(weights) for model in models])
 
     def difference(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         return by_seed(a, weights).mean(axis=0) - by_seed(b, weights).mean(axis=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scanbook.errors import DataError
 from scanbook.evaluation.metrics import ratio
@@ -61,12 +61,12 @@ def abstain_below(validation: Predictions, coverage: float) -> float:
     return float(np.quantile(validation.confidence, 1 - coverage))
 
 
-def abstention(test: Predictions, threshold: float, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
+def abstention(test: Predictions, threshold: ArrayLike, rounds: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Return coverage and accuracy at a confidence threshold, with 95 % intervals from the group bootstrap.
 
     Args:
         test: n test images.
-        threshold: From `abstain_below` on validation images.
+        threshold: From `abstain_below` on validation images; or that of each image, (n,).
         rounds: Number of resamples.
         seed: Seed of the resamples.
 
@@ -77,14 +77,15 @@ def abstention(test: Predictions, threshold: float, rounds: int = 1000, seed: in
     Raises:
         DataError: the threshold is NaN.
     """
-    if np.isnan(threshold):
+    thresholds = np.reshape(np.asarray(threshold, np.float64), (-1, 1))
+    if np.isnan(thresholds).any():
         raise DataError("threshold is NaN: expected a confidence; choose it with abstain_below")
     table = pd.DataFrame(
-        _selective_accuracy(test, np.array([threshold]), rounds, seed)[:, :, 0],
+        _selective_accuracy(test, thresholds, rounds, seed)[:, :, 0],
         columns=["value", "low", "high"],
         index=pd.Index(["coverage", "accuracy"], name="metric"),
     )
-    table.insert(0, "images", [len(test), int((test.confidence >= threshold).sum())])
+    table.insert(0, "images", [len(test), int((test.confidence >= thresholds[:, 0]).sum())])
     return table
 
 

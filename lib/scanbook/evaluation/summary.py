@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from scanbook.evaluation import metrics as measures
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
-from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings
+from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings, mean_over_folds
 from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
@@ -51,20 +52,20 @@ def summary(
         DataError: a metric is unknown, or is not one of these labels.
     """
     chosen = find_metrics(predictions, metrics or default_metrics(predictions))
-    y_true, probabilities = predictions.y_true, predictions.probabilities
+    computes = [metric.of(predictions) for metric in chosen]
 
     def all_metrics(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        return np.stack([metric.compute(y_true, probabilities, weights) for metric in chosen], axis=1)
+        return np.stack([compute(weights) for compute in computes], axis=1)
 
     low, high = interval(resample(all_metrics, predictions.group, rounds, seed))
     table = pd.DataFrame(
         {"value": all_metrics(None)[0], "low": low, "high": high},
         index=pd.Index([metric.name for metric in chosen], name="metric"),
     )
-    undefined = [every_class and not metric.defined(y_true, len(predictions.names)) for metric in chosen]
+    undefined = [every_class and not metric.defined(predictions) for metric in chosen]
     table.loc[undefined] = np.nan
     if "exact_match" in table.index:  # a share of images, of findings
-        groups = count_groups(~np.isnan(y_true).all(axis=1, keepdims=True), predictions.group)
+        groups = count_groups(~np.isnan(predictions.y_true).all(axis=1, keepdims=True), predictions.group)
         ends = correct_ends(*table.loc[["exact_match"]].to_numpy(np.float64).T, groups)
         table.loc["exact_match", ["low", "high"]] = np.ravel(ends)
     return table
@@ -116,13 +117,14 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
         images); columns as in `per_class`.
     """
     y_true, y_pred, k = predictions.y_true, predictions.y_pred, len(predictions.classes)
+    areas = {
+        "auroc": mean_over_folds(measures.class_auroc, predictions),
+        "auprc": mean_over_folds(measures.class_auprc, predictions),
+    }
 
     def rates(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
         matrices = measures.confusions(y_true, y_pred, k, weights)
-        classes = measures.class_rates(matrices) | {
-            "auroc": measures.class_auroc(y_true, predictions.probabilities, weights),
-            "auprc": measures.class_auprc(y_true, predictions.probabilities, weights),
-        }
+        classes = measures.class_rates(matrices) | {name: area(weights) for name, area in areas.items()}
         averaged = classes | {"precision": measures.counted_precision(matrices)}
         return {
             name: np.column_stack(
@@ -194,10 +196,15 @@ def finding_statistics(
     Returns:
         Columns (k + 1,): each statistic, followed by its `_low` and `_high`, as in `finding_report`.
     """
-    y_true, probabilities = predictions.y_true, predictions.probabilities
+    y_true = predictions.y_true
+    of_folds = (measures.class_auroc, measures.class_auprc)
+    computes = [
+        mean_over_folds(compute, predictions if compute in of_folds else replace(predictions, fold=None))
+        for compute in statistics.values()
+    ]
 
     def all_statistics(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        values = [compute(y_true, probabilities, weights) for compute in statistics.values()]
+        values = [compute(weights) for compute in computes]
         return np.stack([np.column_stack([value, measures.macro(value)]) for value in values], axis=1)
 
     point = all_statistics(None)[0]
@@ -205,7 +212,7 @@ def finding_statistics(
     sides = [np.r_[count_groups(y_true == label, predictions.group), 2] for label in (1, 0)]
     table = {}
     for place, (name, compute) in enumerate(statistics.items()):
-        needed = np.minimum if compute in (measures.class_auroc, measures.class_auprc) else np.maximum
+        needed = np.minimum if compute in of_folds else np.maximum
         defined = ~np.isnan(point[place]) & (needed(*sides) > 1)
         ends = (np.where(defined, end[place], np.nan) for end in (low, high))
         table |= interval_columns(name, point[place], *ends)

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_curve
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
-from scanbook.evaluation.predictions import Predictions
+from scanbook.evaluation.predictions import Predictions, choose_by_fold, of_images
 from scanbook.evaluation.registry import has_findings
 from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
 
@@ -113,10 +113,11 @@ def targets_table(
     Returns:
         Index `target`: the targets, then the classes that no target is named after; columns threshold, positives (test
         images), sensitivity, specificity, prevalence, ppv and npv; the four rates are each followed by their `_low` and
-        `_high`. The intervals of ppv and npv are those of sensitivity and specificity
-        carried through Bayes' rule at a fixed prevalence. Where the validation images have no positive, or no negative,
-        the threshold and the rates are NaN. A rate of exactly 0 or 1 has an interval of zero width, even with few
-        images: check `positives` before you trust it.
+        `_high`. With several folds each threshold is chosen in its fold: the column threshold is their mean, and the
+        last columns, `threshold, <fold>`, have them all. The intervals of ppv and npv are those of sensitivity and
+        specificity carried through Bayes' rule at a fixed prevalence. Where the validation images have no positive, or
+        no negative, the threshold and the rates are NaN. A rate of exactly 0 or 1 has an interval of zero width, even
+        with few images: check `positives` before you trust it.
 
     Raises:
         DataError: a target has an unknown class, no class or all classes, or the name of another class; a prevalence
@@ -127,16 +128,42 @@ def targets_table(
     stated = prevalence or {}
     members = _members(test.classes, targets or {})
     _check_prevalence(stated, members)
-    thresholds = np.array([_threshold(validation, columns, specificity) for columns in members.values()])
+    chosen = choose_by_fold(
+        validation, test, lambda images: [_threshold(images, columns, specificity) for columns in members.values()]
+    )
     truth, score = _truth_and_score(test, members)
     prevalences = np.array([stated.get(name, truth[:, index].mean()) for index, name in enumerate(members)])
     value, low, high = rates_at(
-        test, (truth, ~truth), score, thresholds, prevalences[:, None], rounds=rounds, seed=seed
+        test, (truth, ~truth), score, of_images(chosen, test), prevalences[:, None], rounds=rounds, seed=seed
     )
     table = pd.DataFrame(
-        {"threshold": thresholds, "positives": truth.sum(axis=0)}, pd.Index(list(members), name="target")
+        {"threshold": mean_of_folds(chosen), "positives": truth.sum(axis=0)}, pd.Index(list(members), name="target")
     )
-    return with_rates(table, prevalences, value, low, high)
+    return with_rates(table, prevalences, value, low, high).assign(**columns_by_fold("threshold", chosen))
+
+
+def mean_of_folds(chosen: Mapping[str, Floats]) -> Floats:
+    """Return the mean over the folds that have a value of what `choose_by_fold` chose; NaN where none has."""
+    values = np.stack(list(chosen.values()))
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+
+
+def columns_by_fold(name: str, chosen: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the columns of a table with what was chosen in each fold, `<name>, <fold>`; none without folds."""
+    return {f"{name}, {fold}": values for fold, values in chosen.items() if fold}
+
+
+def chosen_for(test: AnyPredictions, table: pd.DataFrame, name: str) -> Floats:
+    """Return what a table says was chosen for the images of test: (1, rows), or (n, rows) with several folds.
+
+    Args:
+        test: n images.
+        table: Of `targets_table` or `finding_points`.
+        name: "threshold" or "margin".
+    """
+    folds = {"": name} if test.fold is None else {fold: f"{name}, {fold}" for fold in pd.unique(test.fold)}
+    return of_images({fold: table[column].to_numpy(np.float64) for fold, column in folds.items()}, test)
 
 
 def with_rates(table: pd.DataFrame, prevalences: Floats, value: Floats, low: Floats, high: Floats) -> pd.DataFrame:
@@ -151,7 +178,7 @@ def with_rates(table: pd.DataFrame, prevalences: Floats, value: Floats, low: Flo
 def prevalence_curve(
     test: AnyPredictions,
     classes: Sequence[str],
-    threshold: float,
+    threshold: ArrayLike,
     *,
     prevalences: Sequence[float] = PREVALENCES,
     rounds: int = 1000,
@@ -162,7 +189,7 @@ def prevalence_curve(
     Args:
         test: n images.
         classes: Classes of the target; or one finding.
-        threshold: Threshold of the sum of their probabilities, from `targets_table`.
+        threshold: Threshold of the sum of their probabilities, from `targets_table`; or that of each image, (n,).
         prevalences: m shares of positives.
         rounds: Number of resamples.
         seed: Seed of the resamples; with those of `targets_table` the intervals are the same.
@@ -181,7 +208,7 @@ def prevalence_curve(
         truth, score = _truth_and_score(test, members)
         sides = truth, ~truth
     shares = np.asarray(prevalences, dtype=np.float64)
-    cut = np.array([threshold])
+    cut = np.reshape(np.asarray(threshold, np.float64), (-1, 1))
     value, low, high = rates_at(test, sides, score, cut, shares[None], rounds=rounds, seed=seed)
     rates: dict[str, Floats] = {}
     for index, name in enumerate(RATES[2:], start=2):
@@ -224,7 +251,7 @@ def rates_at(
         test: n images.
         truth: (n, targets) bool, which images are positives, and which are negatives.
         score: (n, targets).
-        thresholds: (targets,), NaN where there is none.
+        thresholds: (1, targets), or (n, targets) of images of several folds; NaN where there is none.
         prevalences: (targets, m).
         rounds: Number of resamples.
         seed: Seed of the resamples.
@@ -234,7 +261,8 @@ def rates_at(
         the ends are those of `correct_ends`.
     """
     positive, negative = truth
-    called = score >= thresholds
+    known = ~np.isnan(thresholds)  # without a threshold no image is classified
+    positive, negative, called = positive & known, negative & known, score >= thresholds
     counts = [mask.astype(np.float64) for mask in (positive & called, positive, negative & ~called, negative)]
 
     def rates(weights: NDArray[np.floating]) -> Floats:
@@ -245,13 +273,12 @@ def rates_at(
         sensitivity, specificity = measured[:, 0, :, None], measured[:, 1, :, None]
         both = np.broadcast_to(measured[..., None], (*measured.shape, prevalences.shape[1]))
         values = np.stack(predictive_values(sensitivity, specificity, prevalences), axis=1)
-        # Without a threshold no image was classified.
-        return np.where(np.isnan(thresholds)[:, None], np.nan, np.concatenate([both, values], axis=1))
+        return np.concatenate([both, values], axis=1)
 
     point = with_predictive_values(rates(np.ones((1, len(test)))))[0]
     low, high = interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
     if isinstance(test, FindingPredictions):
-        groups = np.stack([count_groups(mask, test.group) for mask in truth])[..., None]
+        groups = np.stack([count_groups(mask, test.group) for mask in (positive, negative)])[..., None]
         ends = correct_ends(point[:2], low[:2], high[:2], groups)
         # of a rate of 0 or 1, or of one patient, the resamples tell nothing of the predictive values either
         resampled = ~((point[:2] == 0) | (point[:2] == 1) | (groups < 2)).any(axis=0)

@@ -12,19 +12,47 @@ from scanbook import evaluation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
 from scanbook.data.exams import predict_exams
-from scanbook.data.manifest import TEST, VALIDATION, Manifest
-from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions
+from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest
+from scanbook.errors import StudyError
+from scanbook.evaluation import (
+    AnyPredictions,
+    Calibration,
+    ExamRule,
+    Exams,
+    FindingPredictions,
+    fit_exam_rule,
+    have_labels,
+)
+from scanbook.training import ExportedModel
 
 _RATES = ("sensitivity", "specificity")
 
 
-def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredictions) -> dict[str, Any]:
-    """Return `operating_points` of a bundle, and `abstain_below` of one of classes."""
+def describe_answers(
+    study: Study, validation: AnyPredictions, test: AnyPredictions, own: AnyPredictions | None = None
+) -> dict[str, Any]:
+    """Return `operating_points` of a bundle, and `abstain_below` of one of classes.
+
+    Args:
+        study: Settings of the evaluation.
+        validation: Calibrated predictions on which thresholds are chosen, in each fold where there are several.
+        test: Calibrated predictions on which the rates at these thresholds are measured.
+        own: Predictions of the exported network for its validation images, on which its own thresholds are chosen; None
+            where it has those of `validation`: of several folds their means.
+    """
     settings, options = study.evaluation, study.resamples
     if isinstance(validation, FindingPredictions):
-        table = evaluation.finding_points(validation, test, **settings.options_of_points(test.findings), **options)
+        chosen = settings.options_of_points(test.findings)
+        table = evaluation.finding_points(validation, test, **chosen, **options)
+        if own is not None:
+            table[["threshold", "margin"]] = evaluation.finding_points(own, own, **chosen, rounds=1)[
+                ["threshold", "margin"]
+            ]
         return {"operating_points": {str(name): _finding_point(row) for name, row in table.iterrows()}}
-    table = evaluation.targets_table(validation, test, settings.targets, specificity=settings.specificity, **options)
+    chosen = {"targets": settings.targets, "specificity": settings.specificity}
+    table = evaluation.targets_table(validation, test, **chosen, **options)
+    if own is not None:
+        table["threshold"] = evaluation.targets_table(own, own, **chosen, rounds=1)["threshold"]
     points = {
         target: {
             "classes": list(settings.targets.get(target, [target])),
@@ -33,7 +61,25 @@ def describe_answers(study: Study, validation: AnyPredictions, test: AnyPredicti
         }
         for target, row in table.iterrows()
     }
-    return {"abstain_below": evaluation.abstain_below(validation, settings.coverage), "operating_points": points}
+    below = (
+        evaluation.choose_by_fold(validation, test, lambda images: evaluation.abstain_below(images, settings.coverage))
+        if own is None
+        else {"": evaluation.abstain_below(own, settings.coverage)}
+    )
+    return {"abstain_below": float(np.mean(list(below.values()))), "operating_points": points}
+
+
+def describe_test(test: AnyPredictions, study: Study) -> str:
+    """Return the main results of the exported model on a test split that is in no fold, as a sentence."""
+    table = evaluation.summary(test, **study.resamples)
+    shown = dict.fromkeys((evaluation.main_metric(test), "auroc"))
+    values = [
+        f"{evaluation.METRICS[name].title} {value:.3f} ({low:.3f} to {high:.3f})"
+        for name in shown
+        for value, low, high in [table.loc[name]]
+        if not np.isnan(value)
+    ]
+    return f"The exported model, measured once on {len(test):,} images: {', '.join(values) or 'not defined'}."
 
 
 def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_logits: np.ndarray) -> dict[str, Any]:
@@ -54,14 +100,52 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
     if predicted is None:
         return {}
     fitted, validation, test, excluded = predicted
-    answers = describe_answers(study, validation, test)
-    if manifest.classes:
+    return _exam(study, fitted, describe_answers(study, validation, test), test, excluded=excluded)
+
+
+def describe_exams_of_folds(study: Study, model: ExportedModel) -> dict[str, Any]:
+    """Return `exam` of a cross-validated bundle: its own rule, and the rates of the folds' rules on their test exams.
+
+    Raises:
+        StudyError: The average of the folds' networks is to be exported: the folds have a rule each.
+    """
+    manifest, models = model.manifest, model.models
+    if not manifest.has_exams or models is None:
+        return {}
+    if model.averaged:
+        raise StudyError(
+            f"study {study.study}: splits.exported is fold_average, and each fold has a rule of its own for exams, of "
+            "which there is no average; set splits.exported to all_images"
+        )
+    rows = manifest.rows(VALIDATION)
+    exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
+    labels = manifest.labels.rows(rows)
+    of_folds = {
+        split.fold: predict_exams(
+            split.manifest, {part: split.networks[0].logits(part) for part in (VALIDATION, TEST)}, study.seed
+        )
+        for split in models.splits
+    }
+    if not have_labels(labels, exams).any() or None in of_folds.values():
+        return {}
+    fitted = fit_exam_rule(labels, model.logits, exams, study.seed)
+    own, _ = fitted.predictions(labels, model.logits, exams)
+    validation = models.pool({fold: each.validation for fold, each in of_folds.items()})
+    test = models.pool({fold: each.test for fold, each in of_folds.items()})
+    excluded = sum(each.excluded for each in of_folds.values())
+    return _exam(study, fitted, describe_answers(study, validation, test, own), test, excluded=excluded)
+
+
+def _exam(
+    study: Study, fitted: ExamRule, answers: dict[str, Any], test: AnyPredictions, *, excluded: int
+) -> dict[str, Any]:
+    """Return `exam` of a bundle from its rule, its answers and the predictions for test exams."""
+    if not isinstance(test, FindingPredictions):
         answers = {"abstain_below": answers["abstain_below"]}
     metrics = evaluation.summary(test, **study.resamples)
-    calibration = fitted.calibration
     return {
         "rule": fitted.rule,
-        "calibration": by_finding(calibration, manifest.findings) or calibration,
+        "calibration": by_finding(fitted.calibration, test.names) or fitted.calibration,
         **answers,
         "metrics": {**metrics.to_dict(orient="index"), "exams": len(test), "excluded exams": excluded},
     }

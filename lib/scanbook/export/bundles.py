@@ -15,13 +15,14 @@ import pandas as pd
 from scanbook import bundle, evaluation, segmentation, training
 from scanbook.bundle import Bundle, answering
 from scanbook.config import Study
-from scanbook.data import cards, dicom, pixels, presence
+from scanbook.data import cards, dicom, presence, splits
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.export import answers, formats
 from scanbook.export.formats import Saved
 from scanbook.inspection import grad_cam
 from scanbook.models import engines
+from scanbook.training import label_check
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
 """Packages that a service needs to read DICOM files."""
@@ -68,7 +69,7 @@ def describe_input(study: Study) -> str:
 
 
 def _predict_test(
-    trained: training.TrainedModel, manifest: Manifest, *, calibration: float | Calibration
+    trained: training.TrainedModel, manifest: Manifest, *, calibration: float | Calibration, arm: str = ""
 ) -> AnyPredictions:
     return manifest.predictions(TEST, trained.logits(TEST), calibration)
 
@@ -90,21 +91,26 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     """
     bundle.check_target(folder)
     trained = _prepare(study, on_test)
-    manifest, images = trained.manifest, trained.images
-    logits = trained.network.logits(VALIDATION)
+    model, manifest, images = trained.model, trained.model.manifest, trained.model.images
+    exported, name = _build(model)
     written, saved = _write(
         folder,
         study,
         manifest,
-        trained.network.load_model(),
+        exported,
+        name=name,
         images=images,
-        logits=logits,
-        dataset_card=cards.of_study(study),
+        logits=trained.logits,
+        dataset_card=cards.of_study(study, label_check.exclude(study, splits.split_study(study))),
         **trained.description,
     )
     rows = formats.select_fixed(manifest)
-    stored = np.concatenate([trained.test.probabilities, trained.validation.probabilities])[: len(rows)]
-    return Export(written, manifest, images, rows, stored, saved)
+    parts = [
+        manifest.predictions(split, model.logits(split), model.calibration).probabilities
+        for split in (TEST, VALIDATION)
+        if len(manifest.rows(split))
+    ]
+    return Export(written, manifest, images, rows, np.concatenate(parts)[: len(rows)], saved)
 
 
 def export_plain(study: Study, folder: Path, *, on_test: OnTest = _predict_test) -> Bundle:
@@ -123,40 +129,71 @@ def export_plain(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     """
     bundle.check_target(folder)
     trained = _prepare(study, on_test)
-    network = trained.network.load_model()
-    return _write(folder, study, trained.manifest, network, images=None, logits=None, **trained.description)[0]
+    exported, name = _build(trained.model)
+    written, _ = _write(
+        folder, study, trained.model.manifest, exported, name=name, images=None, logits=None, **trained.description
+    )
+    return written
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """A study's model with all that a bundle says of it."""
+    """A study's model with all that a bundle says of it.
 
-    manifest: Manifest
-    images: np.ndarray
-    network: training.TrainedModel
-    validation: AnyPredictions
-    test: AnyPredictions
+    Attributes:
+        model: The model.
+        logits: Its logits for the validation images, before calibration, float32 `(v, k)`.
+        description: Calibration, metrics, texts, operating points and the rule of exams.
+    """
+
+    model: training.ExportedModel
+    logits: np.ndarray
     description: dict[str, Any]
 
 
 def _prepare(study: Study, on_test: OnTest) -> _Trained:
-    manifest = segmentation.prepare(study)
-    images = pixels.load(manifest, study.size)
-    tuned = training.train_final_model(study, manifest, images)
-    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
-    groups = manifest.frame["group"].to_numpy()[rows]
-    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, study.seed)
-    validation = manifest.predictions(VALIDATION, logits, calibration)
-    test = on_test(tuned, manifest, calibration=calibration)
-    description = {
-        "calibration": calibration,
-        "metrics": evaluation.summary(test, **study.resamples),
-        "about": {"backbone": tuned.name}
-        | ({"splits": " ".join(noted)} if (noted := presence.notes(manifest)) else {}),
-        "exam": answers.describe_exams(study, manifest, logits, tuned.logits(TEST)),
-        **answers.describe_answers(study, validation, test),
-    }
-    return _Trained(manifest, images, tuned, validation, test, description)
+    model = training.train_exported_model(study, segmentation.prepare)
+    manifest, logits, calibration = model.manifest, model.logits(VALIDATION), model.calibration
+    own = manifest.predictions(VALIDATION, logits, calibration)
+    if model.models is None:
+        test = on_test(model.network, manifest, calibration=calibration)
+        chosen = answers.describe_answers(study, own, test)
+        exam = answers.describe_exams(study, manifest, logits, model.network.logits(TEST))
+    else:
+        validation, test = _predict_folds(model.models, on_test)
+        chosen = answers.describe_answers(study, validation, test, None if model.averaged else own)
+        exam = answers.describe_exams_of_folds(study, model)
+    about = {"backbone": model.name}
+    if model.evidence:
+        about["evidence"] = model.evidence
+    if model.keeps_test:
+        kept = on_test(model, manifest, calibration=calibration)
+        about["test split of the source"] = answers.describe_test(kept, study)
+    if noted := presence.notes(manifest if model.models is None else model.models.manifest):
+        about["splits"] = " ".join(noted)
+    metrics = evaluation.summary(test, **study.resamples)
+    description = {"calibration": calibration, "metrics": metrics, "about": about, "exam": exam, **chosen}
+    return _Trained(model, logits, description)
+
+
+def _predict_folds(models: training.StudyModels, on_test: OnTest) -> tuple[AnyPredictions, AnyPredictions]:
+    """Return the calibrated predictions of the networks of all folds, for validation and for test."""
+    validation, test = {}, {}
+    for split in models.splits:
+        network, manifest = split.networks[0], split.manifest
+        fitted = training.calibrate(split.study, manifest, network)
+        validation[split.fold] = manifest.predictions(VALIDATION, network.logits(VALIDATION), fitted)
+        test[split.fold] = on_test(network, manifest, calibration=fitted, arm=f"{network.label}, {split.fold}")
+    return models.pool(validation), models.pool(test)
+
+
+def _build(model: training.ExportedModel) -> tuple[Any, str]:
+    """Return the network that is exported, with calibrated probabilities and heat maps, and its trained name."""
+    networks = [network.load_model() for network, _ in model.members]
+    calibrated = [
+        grad_cam.add_heat_maps(network, fitted) for network, (_, fitted) in zip(networks, model.members, strict=True)
+    ]
+    return grad_cam.average(calibrated) if model.averaged else calibrated[0], networks[0].name
 
 
 def write_bundle(
@@ -192,16 +229,18 @@ def write_bundle(
     logits = None
     if images is not None:
         logits = engines.predict_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
-    more |= {"calibration": temperature, "metrics": metrics, "about": about}
-    return _write(folder, study, manifest, model, images=images, logits=logits, **more)[0]
+    more |= {"calibration": temperature, "metrics": metrics, "about": about, "name": model.name}
+    exported = grad_cam.add_heat_maps(model, temperature)
+    return _write(folder, study, manifest, exported, images=images, logits=logits, **more)[0]
 
 
 def _write(
     folder: Path,
     study: Study,
     manifest: Manifest,
-    model: Any,
+    exported: Any,
     *,
+    name: str,
     images: np.ndarray | None,
     logits: np.ndarray | None,
     calibration: float | Calibration,
@@ -210,18 +249,17 @@ def _write(
     dataset_card: str = "",
     **more: Any,
 ) -> tuple[Bundle, Saved]:
-    exported = grad_cam.add_heat_maps(model, calibration)
     given: dict[str, Any] = {"calibration": answers.by_finding(calibration, manifest.findings)}
     if manifest.classes:
         given = {"temperature": calibration}
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
         if images is None:
             formats.save_plain(exported, work)
             paths = {style: work / bundle.FILES[style] for style in ("openvino", "keras")}
             saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
-            options = {"name": model.name, "logits": logits, "folder": work, "calibration": calibration}
+            options = {"name": name, "logits": logits, "folder": work, "calibration": calibration}
             thresholds = answering.find_thresholds(more["operating_points"]) if manifest.findings else None
             saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(

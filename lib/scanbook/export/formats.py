@@ -239,9 +239,7 @@ def _measure_int8_findings(
     if not np.isfinite(outputs).all():
         return {}, f"int8: {int((~np.isfinite(outputs)).any(1).sum())} of {len(rows)} images get no finite logits"
     int8 = manifest.predictions(VALIDATION, log_odds(outputs))
-    area, reference = (
-        evaluation.METRICS["auroc"].point(model.y_true, model.probabilities) for model in (int8, expected)
-    )
+    area, reference = (evaluation.METRICS["auroc"].point(model) for model in (int8, expected))
     change = evaluation.paired_difference(int8, expected, "auroc", **study.resamples, every_class=False)
     answers = (_right(model.probabilities, expected.y_true, thresholds) for model in (int8, expected))
     right, expected_right = (float(values.mean()) if len(values) else 1.0 for values in answers)

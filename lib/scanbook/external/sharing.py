@@ -7,7 +7,7 @@ import pandas as pd
 from scanbook.data import quality
 from scanbook.data.manifest import COLUMNS, TRAIN, Manifest
 from scanbook.errors import DataError
-from scanbook.evaluation.unpaired import EXTERNAL, INTERNAL
+from scanbook.evaluation.sources import EXTERNAL, INTERNAL
 from scanbook.store import fingerprint
 
 _SEPARATOR = ": "

@@ -11,8 +11,8 @@ import pandas as pd
 
 from scanbook.data import pixels, quality
 from scanbook.data.manifest import TRAIN, Manifest
+from scanbook.evaluation.sources import EXTERNAL
 from scanbook.evaluation.two_sample import Separation, balance_labels, separate
-from scanbook.evaluation.unpaired import EXTERNAL
 from scanbook.external.sharing import join_sources
 
 PREVALENCE, COLOUR, SCANNER = "prevalence", "colour and light", "scanner and size"

@@ -13,7 +13,7 @@ from scanbook import bundle as bundles
 from scanbook import config, segmentation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data import adapters, quality
+from scanbook.data import adapters, folds, quality
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import RunError, ScanbookError, StudyError
 
@@ -107,6 +107,11 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
     """
     try:
         study = own or config.load(bundle.name, str(bundle.about.get("profile", "")))
+        if study.splits.cross_validated and study.splits.fold is None and not folds.keeps_test(study):
+            return (
+                f"Study {study.study} is cross-validated, and its exported model learned from the images of every fold: "
+                "none is left as a test image. The internal figures are those of its card, from the folds."
+            )
         manifest = segmentation.prepare(study)
     except ScanbookError as error:
         return f"The images of the bundle's study are not available here: {error}."

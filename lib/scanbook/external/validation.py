@@ -15,7 +15,7 @@ from scanbook.data import quality
 from scanbook.data.manifest import TEST, TRAIN, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import AnyPredictions, FindingPredictions, Predictions
-from scanbook.evaluation.unpaired import EXTERNAL, Point
+from scanbook.evaluation.sources import EXTERNAL, Point
 from scanbook.external.labels import map_labels
 from scanbook.external.predicting import predict
 from scanbook.external.sharing import SHARED, find_shared, join_sources

@@ -1,1 +1,1 @@
-"""Inspection of a trained network: where it looks (Grad-CAM), and how robust it is to corrupted images."""
+"""Inspection of a trained network: where it looks (Grad-CAM), how robust it is, and what a mistake would be worth."""

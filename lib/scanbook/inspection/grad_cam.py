@@ -9,6 +9,7 @@ of its output, so it is computed in the graph: exact, without automatic differen
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from scanbook import runtime
+from scanbook.errors import ModelError
 from scanbook.evaluation import Calibration, group_weights, interval
 from scanbook.models import backbones, heads
 
@@ -68,6 +70,27 @@ def add_heat_maps(model: Any, calibration: float | Calibration) -> Any:
     for layer, kernel in kernels:
         layer.set_weights([kernel])
     return exported
+
+
+def average(models: Sequence[Any]) -> Any:
+    """Return one network with the mean of the probabilities, and of the heat maps, of several.
+
+    Args:
+        models: Networks of `add_heat_maps`, each with its calibration, for images of one size.
+    """
+    if len({tuple(model.outputs[1].shape[1:3]) for model in models}) > 1:
+        sizes = ", ".join(f"{model.outputs[1].shape[1]} × {model.outputs[1].shape[2]}" for model in models)
+        raise ModelError(
+            f"the folds chose backbones whose heat maps have different sizes ({sizes}), which have no average; set "
+            "splits.exported to all_images, or name one backbone"
+        )
+    images = keras.Input(models[0].inputs[0].shape[1:], dtype=models[0].inputs[0].dtype)
+    for number, model in enumerate(models, 1):
+        model.name = f"fold_{number}"
+    outputs = [model(images) for model in models]
+    probabilities = layers.Average(name="probabilities")([output[0] for output in outputs])
+    maps = layers.Average(name="heat_maps")([output[1] for output in outputs])
+    return keras.Model(images, [probabilities, maps])
 
 
 def _calibrated(logits: Any, calibration: float | Calibration) -> Any:

@@ -122,7 +122,7 @@ def curves(
         if isinstance(predictions, FindingPredictions):
             areas = class_auroc(predictions.y_true, predictions.probabilities)[0]
             return values | {f"auroc: {name}": area for name, area in zip(predictions.findings, areas, strict=True)}
-        return values | {"auroc": METRICS["auroc"].point(predictions.y_true, predictions.probabilities)}
+        return values | {"auroc": METRICS["auroc"].point(predictions)}
 
     unchanged = metrics(images)
     rows = []

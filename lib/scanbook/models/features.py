@@ -39,7 +39,8 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
             features[chunk] = engine.predict(images[chunk])[0]
         features.flush()
 
-    folder = stage("features", inputs(manifest, images, backbone, weights), build, __name__)
+    needed = inputs(manifest, images, backbone, weights) | {"manifest": manifest.fingerprint(splits=False)}
+    folder = stage("features", needed, build, __name__)
     return np.load(folder / "features.npy", mmap_mode="r"), _seconds(folder)
 
 

@@ -1,9 +1,8 @@
-"""The answers of notebooks 01 to 07: a few sentences with figures and intervals, with which each page opens."""
+"""The answers of the notebooks: a few sentences with figures and intervals, with which each page opens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,70 +14,8 @@ from scanbook.evaluation import METRICS, Difference, main_metric
 from scanbook.reporting.notebook import MOST_SENTENCES
 from scanbook.reporting.tables import with_interval
 
-if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
 
-
-def describe_data(
-    manifest: Manifest, counts: pd.DataFrame, flagged: pd.DataFrame, near: pd.DataFrame, shortcuts: pd.DataFrame
-) -> list[str]:
-    """Return what a dataset contains, whether its splits are independent, and what could mislead a model.
-
-    What a reader must know of the splits comes first.
-
-    Args:
-        manifest: The dataset, split.
-        counts: `splits.image_counts`.
-        flagged: `quality.flags`.
-        near: `quality.across_splits`.
-        shortcuts: `quality.label_shortcuts`.
-    """
-    # a class may have the name of a total, which comes after it
-    images, groups = (counts[counts.index == total].iloc[-1] for total in ("all", "groups"))
-    several = f" of {groups['all']:,} patients or lesions" if groups["all"] < images["all"] else ""
-    across = int(near["across"].sum())
-    pairs = f"{across} pairs of near-duplicates are" if across else "no pair of near-duplicates is"
-    independent = "No patient and no lesion is in two splits"
-    if not manifest.facts.get("grouped", False):
-        some = manifest.facts.get("names_groups", False)
-        unnamed = "The source does not name the patient of every image" if some else "The source names no patients"
-        independent = f"{unnamed}, so that one may be in two splits"
-    rules = ", ".join(f"{rule} {count}" for rule, count in flagged["rule"].value_counts().items())
-    sentences = [
-        f"The splits hold {images['all']:,} images{several} {_labels_in_words(manifest)}: "
-        + ", ".join(f"{split} {images[split]:,}" for split in ("train", "validation", "test"))
-        + ".",
-        f"{independent}; {pairs}.",
-        f"{flagged['image_id'].nunique()} images have a fault ({rules})." if len(flagged) else "No image has a fault.",
-    ]
-    if len(shortcuts):
-        name, row = max(shortcuts.iterrows(), key=lambda item: (item[1]["above chance"], item[1]["auc"]))
-        name, predicted = (row["seen"], name) if manifest.findings else (name, "the class")
-        area = with_interval(row["auc"], row["low"], row["high"])
-        # an interval of one finding is not corrected for the others
-        corrected = f"not above chance, corrected for {len(shortcuts)} such models"
-        chance = corrected if manifest.findings else "no better than chance"
-        verdict = "better than chance: a shortcut is possible" if row["above chance"] else chance
-        sentences.append(f"A model that sees only {name} predicts {predicted} with an AUC of {area}, {verdict}.")
-    if manifest.findings:
-        last = _describe_references(presence.references(manifest))
-    elif reason := presence.why_undefined(manifest):
-        last = f"The accuracy of always answering the most frequent class is not defined: {reason}."
-    else:
-        share, *bayes = reference_values(manifest).values()
-        last = f"Always answering the most frequent class is right for {share:.1%} of the test images"
-        last += f"; at most {bayes[0]:.1%} are possible." if bayes else "."
-    return [*[*presence.notes(manifest), *sentences][: MOST_SENTENCES - 1], last]
-
-
-def _labels_in_words(manifest: Manifest) -> str:
-    if manifest.classes:
-        return f"in {len(manifest.classes)} classes"
-    several = manifest.labels.present[(manifest.frame["split"] != "").to_numpy()].sum(axis=1) > 1
-    return f"with {len(manifest.findings)} findings (several in {several.mean():.1%} of the images)"
-
-
-def _describe_references(table: pd.DataFrame) -> str:
+def describe_prevalence(table: pd.DataFrame) -> str:
     """Return the prevalences on test, and the best possible AUROC where it is known, of the extreme findings."""
     known = table.dropna(subset="prevalence").sort_values("prevalence", kind="stable")
     if known.empty:
@@ -194,7 +131,7 @@ def describe_model(name: str, summary: pd.DataFrame, manifest: Manifest) -> list
 
 def describe_final_model(
     manifest: Manifest,
-    models: tuple[TrainedModel, TrainedModel],
+    names: tuple[str, str],
     summary: pd.DataFrame,
     differences: Mapping[str, Difference],
     abstention: pd.DataFrame,
@@ -205,13 +142,13 @@ def describe_final_model(
 
     Args:
         manifest: The dataset, split.
-        models: The final model, and the network that fine-tuning started from.
+        names: Those of the final model, and of the network that fine-tuning started from.
         summary: `evaluation.summary` of its calibrated predictions for test.
         differences: The final model minus the other one, by metric; none where nothing was fine-tuned.
         abstention: `evaluation.abstention`, or of findings `evaluation.finding_abstention`.
         report: Of findings, `evaluation.finding_report`.
     """
-    tuned, frozen = (model.name for model in models)
+    tuned, frozen = names
     sentences = describe_model(tuned, summary, manifest)
     if manifest.findings and report is not None:
         sentences += _describe_extremes(report)

@@ -91,7 +91,7 @@ def show_properties(session: Session, dataset: SplitDataset) -> pd.DataFrame:
 
 
 def show_copies(session: Session, dataset: SplitDataset, exact: pd.DataFrame) -> None:
-    """Show the byte-identical files and, of findings, how often their labels agree.
+    """Show the byte-identical files and how often their labels agree: of classes, which share images.
 
     Args:
         session: Shows and keeps the results.
@@ -105,6 +105,13 @@ def show_copies(session: Session, dataset: SplitDataset, exact: pd.DataFrame) ->
         session.table("shared", dataset.shared, "Groups of byte-identical files whose labels agree or conflict")
         conflicts = dataset.shared.get("conflict", pd.Series(dtype=int))
         session.result("copies_in_conflict", conflicts[conflicts > 0])
+        return
+    copy_group = quality.copy_groups(dataset.manifest.frame, exact)
+    between = presence.copied_classes(dataset.manifest, copy_group)
+    caption = "Images of each class (row) that are byte-identical to an image of another class (column)"
+    session.table("copied_classes", between, caption)
+    if len(between):
+        session.figure("copied_classes", plots.copied_classes(between), caption)
 
 
 def show_shortcuts(session: Session, dataset: SplitDataset) -> pd.DataFrame:

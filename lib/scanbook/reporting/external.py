@@ -13,7 +13,7 @@ from scanbook.data.quality.differences import PROPERTIES
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
 from scanbook.evaluation.decision_curve import decision_curve, useful_range
 from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_temperature
-from scanbook.evaluation.unpaired import (
+from scanbook.evaluation.sources import (
     EXTERNAL,
     INTERNAL,
     Point,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook.evaluation import METRICS
-from scanbook.evaluation.unpaired import DIFFERENCE, EXTERNAL, INTERNAL
+from scanbook.evaluation.sources import DIFFERENCE, EXTERNAL, INTERNAL
 from scanbook.external import Validation
 from scanbook.reporting.external import main_target
 from scanbook.reporting.plots.style import count_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,16 @@ _FEW = 10
 """Patients with a finding below which a reader is warned."""
 
 
-def show_calibration(session: Session, findings: Sequence[str], calibration: Calibration) -> None:
-    """Show how each finding was calibrated."""
-    values = {"method": calibration.method, "slope": calibration.slope, "offset": calibration.offset}
-    table = pd.DataFrame(values, pd.Index(findings, name="finding"))
+def show_calibration(session: Session, findings: Sequence[str], fitted: Mapping[str, Calibration]) -> None:
+    """Show how each finding was calibrated, in each fold; `fitted` are the calibrations by fold."""
+    tables = {
+        fold: pd.DataFrame(
+            {"method": values.method, "slope": values.slope, "offset": values.offset},
+            pd.Index(findings, name="finding"),
+        )
+        for fold, values in fitted.items()
+    }
+    table = tables[""] if "" in tables else pd.concat(tables, names=["fold"])
     session.table("calibration", table.round(3), "Calibration: probability = sigmoid(slope × logit + offset)")
 
 
@@ -129,7 +135,8 @@ def show_operating_points(session: Session, validation: FindingPredictions, test
     if len(usable):
         stated = [name for name in study.prevalence if name in usable.index]
         finding = stated[0] if stated else usable["positives"].idxmax()
-        threshold, prevalence = points.loc[finding, ["threshold", "prevalence"]]
+        prevalence = points.loc[finding, "prevalence"]
+        threshold = evaluation.chosen_for(test, points.loc[[finding]], "threshold")[:, 0]
         curve = evaluation.prevalence_curve(test, [finding], threshold, **session.study.resamples)
         figure = plots.prevalence_curve(curve, f"{finding}, {len(test)} test images", prevalence)
         session.figure("prevalence", figure, f"Predictive values of {finding} by prevalence")
@@ -214,8 +221,9 @@ def show_explanations(
 
 def _most_confident_wrong(test: FindingPredictions, points: pd.DataFrame) -> list[tuple[int, int]]:
     """Return rows and findings of the wrong answers that are farthest from their thresholds."""
+    away = evaluation.distance(test.probabilities, evaluation.chosen_for(test, points, "threshold"))
     pairs = [
-        (float(evaluation.distance(test.probabilities[row, column], points.at[finding, "threshold"])), int(row), column)
+        (float(away[row, column]), int(row), column)
         for column, finding in enumerate(test.findings)
         for row in evaluation.confident(test, finding, points, correct=False, count=_FAILURES)
     ]

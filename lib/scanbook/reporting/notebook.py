@@ -22,14 +22,14 @@ from scanbook import config, runtime
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
-from scanbook.evaluation import AnyPredictions, Calibration
+from scanbook.evaluation import AnyPredictions, Calibration, pseudonymous
 from scanbook.reporting import tables
 from scanbook.reporting.plots import writing
-from scanbook.reporting.records import TRAINED_ON
+from scanbook.reporting.records import HISTORY, PREDICTIONS, TRAINED_ON, join_histories
 from scanbook.store import atomic_write, fingerprint, visited, write_json
 
 if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
+    from scanbook.training import SplitModels, TrainedModel  # which imports Keras
 
 ROWS = 60
 """Most rows of a table that a page shows at once."""
@@ -76,12 +76,13 @@ class Session:
         escaped = re.sub(r"(`[^`]*`)|([&<_$\[|~\\])", lambda match: match[1] or _entity(match[2]), sentence)
         _display({"text/markdown": escaped, "text/plain": sentence})
 
-    def answer(self, sentences: Sequence[str], figure: str = "") -> None:
+    def answer(self, sentences: Sequence[str], figure: str = "", ranked: Sequence[tuple[str, str]] = ()) -> None:
         """Show the answer to the notebook's question; a page opens with it.
 
         Args:
             sentences: One to five, with the figures that answer it and their intervals.
             figure: Name of the one figure that shows it; a page shows it there, too, where the notebook drew it.
+            ranked: Key results below the sentences, the most serious first: how serious each is, and its sentence.
 
         Raises:
             NotebookError: There is no sentence, or there are more than five.
@@ -91,10 +92,17 @@ class Session:
                 f"{self.name} gives an answer of {len(sentences)} sentences; expected 1 to {MOST_SENTENCES}: "
                 "name what answers the question, and leave the rest to the sections"
             )
-        self.measure("answer", list(sentences))
-        paragraphs = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
-        page = f'<section class="answer {_NO_FORMULAS}" data-figure="{escape(figure)}">{paragraphs}</section>'
-        _display({"text/html": page, "text/plain": "\n".join(sentences)})
+        plain = [*sentences, *(f"{severity}: {sentence}" for severity, sentence in ranked)]
+        self.measure("answer", plain)
+        page = "".join(f"<p>{_inline(sentence)}</p>" for sentence in sentences)
+        items = [
+            f'<li data-severity="{severity.lower()}"><strong>{severity}</strong> {_inline(sentence)}</li>'
+            for severity, sentence in ranked
+        ]
+        title = "Key results" if items else "Answer"
+        page += f"<ol>{''.join(items)}</ol>" if items else ""
+        opening = f'<section class="answer {_NO_FORMULAS}" data-title="{title}" data-figure="{escape(figure)}">'
+        _display({"text/html": f"{opening}{page}</section>", "text/plain": "\n".join(plain)})
 
     def warning(self, sentence: str) -> None:
         """Show what a reader must know before using the figures; a page lists it below its answer."""
@@ -238,6 +246,27 @@ class Session:
         """
         self._test_evaluations[arm or trained.label] += 1
         return manifest.predictions(TEST, trained.logits(TEST), calibration)
+
+    def on_test_of(self, split: SplitModels, trained: TrainedModel) -> AnyPredictions:
+        """Return the predictions of one of a split's networks for its test images, counted as `on_test` does."""
+        return self.on_test(trained, split.manifest, arm=f"{trained.label}, {split.fold}" if split.fold else "")
+
+    def keep(self, test: AnyPredictions, histories: Mapping[str, pd.DataFrame] | None = None) -> None:
+        """Keep the predictions of the notebook's model, and its training, by which `scanbook compare` compares runs.
+
+        The images have pseudonyms and the patients numbers: a report names neither.
+
+        Args:
+            test: The predictions for the test images, as the notebook's figures are of them.
+            histories: One row per epoch of each training of the model, by a name such as "seed 0".
+        """
+        pseudonymous(test).save(self.folder / PREDICTIONS)
+        if histories:
+            atomic_write(self.folder / HISTORY, join_histories(histories).to_csv(index=False))
+
+    def count_test_evaluation(self, name: str) -> None:
+        """Count one more evaluation on test images; of a network of the store, `on_test` does."""
+        self._test_evaluations[name] += 1
 
     def result(self, key: str, value: Any) -> None:
         """Record a value that is identical in two runs with one seed."""

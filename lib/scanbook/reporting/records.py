@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from scanbook.config import Study
 from scanbook.reporting import suite
 
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import, and `scanbook status` does without
+
 METRICS = "metrics.json"
 FAILURE = "failure.json"
 REPORT = "report.html"
 NOTEBOOK = "notebook.ipynb"
 """The executed notebook; a run that was stopped leaves only this file."""
+
+PREDICTIONS, HISTORY = "predictions.csv", "history.csv"
+"""The test predictions of a notebook's model and its training, by which runs are compared."""
 
 UNDEFINED = "not defined"
 """What a table's cell shows where the images do not define a metric, such as one of a class without images."""
@@ -28,6 +35,22 @@ TRAINED_ON = "networks were trained on"
 
 REQUIRED = {"title", "study", "fingerprints", "finished"}
 """Keys that the runner writes for every run; a file without them is ignored."""
+
+
+HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds")
+"""Columns of a training's history."""
+
+
+def join_histories(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the histories of several trainings in one table, whose first column, `training`, has their names.
+
+    Args:
+        histories: One row per epoch of each, with `HISTORY_COLUMNS`.
+    """
+    import pandas as pd
+
+    frames = [frame[list(HISTORY_COLUMNS)] for frame in histories.values()]
+    return pd.concat(frames, keys=histories, names=["training"]).reset_index(0)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _open_with_answer(soup: BeautifulSoup, section: Tag) -> None:
     if answers:
         answer = answers[-1].extract()
         heading = soup.new_tag("h2")
-        heading.string = "Answer"
+        heading.string = answer.get("data-title", "Answer")
         answer.insert(0, heading)
         if figure := soup.find(id=f"figure-{answer['data-figure']}"):
             shown = copy(figure)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest, metadata_name
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, Predictions
 from scanbook.inspection import robustness
@@ -17,41 +17,55 @@ from scanbook.reporting import answers, finding_sections, plots
 from scanbook.reporting.notebook import Session
 
 if TYPE_CHECKING:
-    from scanbook.training import TrainedModel  # which imports Keras
+    from scanbook.training import SplitModels, StudyModels  # which imports Keras
 
 _EXPLAINED, _FAILURES = 5, 18
 """Numbers of correct and of wrong answers with a heat map, and of wrong answers in the montage."""
 
 
 def show_calibration(
-    session: Session, manifest: Manifest, tuned: TrainedModel
+    session: Session, models: StudyModels
 ) -> tuple[AnyPredictions, AnyPredictions, AnyPredictions, dict[str, Any]]:
-    """Fit the calibration on validation images, and show its effect on test images.
+    """Fit the calibration on validation images, and show its effect on test images; each fold has its own.
 
     Args:
         session: Shows and keeps the results.
-        manifest: The dataset, split.
-        tuned: The final model.
+        models: The study's models.
 
     Returns:
         Calibrated predictions for validation; those for test, without and with calibration; and the calibration by its
         name in the results.
     """
-    logits, rows = tuned.logits(VALIDATION), manifest.rows(VALIDATION)
-    groups = manifest.frame["group"].to_numpy()[rows]
-    calibration = evaluation.calibrate(manifest.labels.rows(rows), logits, groups, session.study.seed)
-    validation, raw = manifest.predictions(VALIDATION, logits, calibration), session.on_test(tuned, manifest)
-    if isinstance(calibration, Calibration):
-        finding_sections.show_calibration(session, manifest.findings, calibration)
-        test = manifest.predictions(TEST, tuned.logits(TEST), calibration)
-        figure, fitted = plots.finding_reliability_diagrams(raw, test), {"calibration": calibration.to_dict()}
+    fitted = {split.fold: split.calibrate() for split in models.splits}
+    validation, raw, test = {}, {}, {}
+    for split in models.splits:
+        manifest, final, calibration = split.manifest, split.final, fitted[split.fold]
+        validation[split.fold] = manifest.predictions(VALIDATION, final.logits(VALIDATION), calibration)
+        raw[split.fold] = session.on_test_of(split, final)
+        of_findings = isinstance(calibration, Calibration)
+        test[split.fold] = (
+            manifest.predictions(TEST, final.logits(TEST), calibration)
+            if of_findings
+            else raw[split.fold].with_temperature(calibration)
+        )
+    before, after = models.pool(raw), models.pool(test)
+    if isinstance(after, FindingPredictions):
+        finding_sections.show_calibration(session, after.findings, fitted)
+        figure = plots.finding_reliability_diagrams(before, after)
         session.figure("reliability", figure, "Reliability before and after calibration, by finding")
     else:
-        test, fitted = raw.with_temperature(calibration), {"temperature": calibration}
-        session.say(f"Temperature: {calibration:.3f} (1 changes nothing; above 1 lowers the confidence).")
-        figure = plots.reliability_diagram(raw, test)
+        values = ", ".join(f"{value:.3f}{f' in {fold}' if fold else ''}" for fold, value in fitted.items())
+        session.say(f"Temperature: {values} (1 changes nothing; above 1 lowers the confidence).")
+        figure = plots.reliability_diagram(before, after)
         session.figure("reliability", figure, "Reliability before and after temperature scaling")
-    return validation, raw, test, fitted
+    return models.pool(validation), before, after, record_calibrations(fitted)
+
+
+def record_calibrations(fitted: Mapping[str, float | Calibration]) -> dict[str, Any]:
+    """Return calibrations by fold as `results.json` has them: by their name alone where there is one split."""
+    values = {fold: value.to_dict() if isinstance(value, Calibration) else value for fold, value in fitted.items()}
+    name = "calibration" if isinstance(next(iter(fitted.values())), Calibration) else "temperature"
+    return {name: values.get("", values)}
 
 
 def show_test_report(
@@ -82,52 +96,35 @@ def show_test_report(
     return summary, report
 
 
-def compare_with_frozen(
-    session: Session, manifest: Manifest, tuned: TrainedModel, frozen: TrainedModel, raw: AnyPredictions
-) -> dict[str, evaluation.Difference]:
+def compare_with_frozen(session: Session, models: StudyModels, raw: AnyPredictions) -> dict[str, evaluation.Difference]:
     """Compare the final model with the network that fine-tuning started from, on the same test images.
 
     Args:
         session: Shows and keeps the results.
-        manifest: The dataset, split.
-        tuned: The final model.
-        frozen: The network that fine-tuning started from.
+        models: The study's models.
         raw: The final model's predictions for test, without temperature.
 
     Returns:
         Differences by metric; none where nothing was fine-tuned.
     """
-    if tuned.name == frozen.name:
+    tuned, frozen = models.name, models.base_name
+    if tuned == frozen:
         session.say("The study has no pretrained weights, so nothing was fine-tuned.")
         return {}
-    metrics = ("auroc", "auprc", "brier") if manifest.findings else ("accuracy", "balanced_accuracy", "auroc")
-    caption = f"{tuned.name} minus {frozen.name}"
-    table = evaluation.comparison(raw, session.on_test(frozen, manifest), metrics, **session.study.resamples)
+    of_findings = isinstance(raw, FindingPredictions)
+    metrics = ("auroc", "auprc", "brier") if of_findings else ("accuracy", "balanced_accuracy", "auroc")
+    caption = f"{tuned} minus {frozen}"
+    base = models.by_fold(lambda split: session.on_test_of(split, split.starts[0]))
+    table = evaluation.comparison(raw, base, metrics, **session.study.resamples)
     session.table("comparison", table, caption)
     columns = ["difference", "low", "high", "p_value"]
     differences = {metric: evaluation.Difference(metric, *table.loc[metric, columns]) for metric in metrics}
     figure = plots.difference_plot(differences, f"{caption}, {len(raw)} test images")
     session.figure("difference", figure, "Differences with 95 % intervals")
-    session.say(" ".join(f"{gap.sentence(tuned.name, frozen.name)}." for gap in differences.values()))
+    session.say(" ".join(f"{gap.sentence(tuned, frozen)}." for gap in differences.values()))
     if isinstance(raw, FindingPredictions):
-        finding_sections.show_differences(session, table, (tuned.name, frozen.name), raw)
+        finding_sections.show_differences(session, table, (tuned, frozen), raw)
     return differences
-
-
-def show_seeds(session: Session, by_seed: pd.DataFrame, images: int) -> None:
-    """Show the differences between the networks of several seeds; nothing where there is one seed.
-
-    Args:
-        session: Shows and keeps the results.
-        by_seed: `evaluation.over_seeds`, of test images.
-        images: Number of test images.
-    """
-    count = sum(column.startswith("seed ") for column in by_seed)
-    if count > 1:
-        without = "temperature" if "accuracy" in by_seed.index else "calibration"
-        session.table("seeds", by_seed.round(4), f"Test metrics of each seed's network, without {without}")
-        figure = plots.seed_dots(by_seed, f"{count} seeds, {images} test images")
-        session.figure("seeds", figure, "Distance of each seed's metrics from their mean")
 
 
 def show_confusion(session: Session, validation: AnyPredictions, test: AnyPredictions) -> None:
@@ -166,7 +163,7 @@ def show_operating_points(session: Session, validation: AnyPredictions, test: An
     if isinstance(test, FindingPredictions):
         return finding_sections.show_operating_points(session, validation, test)
     study = session.study.evaluation
-    table = _targets(session, validation, test)
+    table = choose_targets(session, validation, test)
     session.table(
         "operating_points",
         table.round(3),
@@ -181,8 +178,9 @@ def show_operating_points(session: Session, validation: AnyPredictions, test: An
         if rows.any():
             names = ", ".join(table.index[rows])
             session.say(f"No {what} is defined for {names}: the {split} split has no image of {', '.join(absent)}.")
-    threshold, prevalence = table.loc[target, ["threshold", "prevalence"]]
-    if np.isfinite(threshold) and 0 < prevalence < 1:
+    prevalence = table.loc[target, "prevalence"]
+    threshold = evaluation.chosen_for(test, table.loc[[target]], "threshold")[:, 0]
+    if np.isfinite(threshold).all() and 0 < prevalence < 1:
         members = study.targets.get(target, [target])
         curve = evaluation.prevalence_curve(test, members, threshold, **session.study.resamples)
         figure = plots.prevalence_curve(curve, f"{target}, {len(test)} test images", prevalence)
@@ -203,9 +201,12 @@ def show_selective_prediction(session: Session, validation: AnyPredictions, test
     """
     if isinstance(test, FindingPredictions):
         return finding_sections.show_selective_prediction(session, validation, test)
-    threshold = evaluation.abstain_below(validation, session.study.evaluation.coverage)
-    chosen = evaluation.abstention(test, threshold, **session.study.resamples)
-    caption = f"Results when the model abstains below a confidence of {threshold:.2f}"
+    coverage = session.study.evaluation.coverage
+    below = evaluation.choose_by_fold(validation, test, lambda images: evaluation.abstain_below(images, coverage))
+    chosen = evaluation.abstention(test, evaluation.of_images(below, test), **session.study.resamples)
+    of_folds = ", the mean over the folds" if len(below) > 1 else ""
+    threshold = np.mean(list(below.values()))
+    caption = f"Results when the model abstains below a confidence of {threshold:.2f}{of_folds}"
     if test.absent:
         chosen.loc["accuracy", ["value", "low", "high"]] = np.nan
         session.say(f"Accuracy is not defined: the test split has no image of {', '.join(test.absent)}.")
@@ -230,7 +231,8 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
     columns = session.study.evaluation.subgroups
     kind = "findings" if manifest.findings else "classes"
     for column in columns:
-        values = evaluation.attribute(manifest.frame.iloc[manifest.rows(TEST)], metadata_name(column))
+        rows = manifest.rows_of(test.image_id)
+        values = evaluation.attribute(manifest.frame.iloc[rows], metadata_name(column))
         table = evaluation.subgroups(test, values, **session.study.resamples)
         session.table(f"subgroups_{column}", table.round(3), f"Metrics by {column}")
         if (table[kind] < len(test.names)).any():
@@ -254,19 +256,19 @@ def show_subgroups(session: Session, manifest: Manifest, test: AnyPredictions, s
         session.say("The study names no subgroups (`evaluation.subgroups`).")
 
 
-def show_robustness(session: Session, manifest: Manifest, images: np.ndarray, model: Any) -> pd.DataFrame:
+def show_robustness(session: Session, models: SplitModels, model: Any) -> pd.DataFrame:
     """Show accuracy, or AUROC of findings, on test images with five kinds of corruption.
 
     Args:
         session: Shows and keeps the results.
-        manifest: The dataset, split.
-        images: Its pixels, uint8 `(n, h, w, 3)`.
-        model: A trained network.
+        models: The models of one split, with its images.
+        model: One of their networks.
 
     Returns:
         `robustness.test_image_curves`.
     """
     engine = engines.OpenVinoEngine(engines.to_openvino(model), "throughput")
+    manifest, images = models.manifest, models.images
     curves = robustness.test_image_curves(session.study, manifest, images, engine)
     example = robustness.examples(images[manifest.rows(TEST)[0]], session.study.seed)
     session.figure("corruptions", plots.corruption_preview(example), "A test image under each corruption")
@@ -277,69 +279,7 @@ def show_robustness(session: Session, manifest: Manifest, images: np.ndarray, mo
     return curves
 
 
-def show_exams(
-    session: Session, manifest: Manifest, tuned: TrainedModel, test: AnyPredictions
-) -> dict[str, pd.DataFrame | dict[str, Any]]:
-    """Show the test report per exam, where the study names exams: images of one exam have one answer.
-
-    Args:
-        session: Shows and keeps the results.
-        manifest: The dataset, split.
-        tuned: The final model.
-        test: Its predictions for the test images, one by one, to compare with.
-
-    Returns:
-        `rule`, `calibration` or `temperature`, `counts`, `summary` and `operating_points` of exams; nothing without
-        exams.
-    """
-    if not manifest.has_exams:
-        session.say("The study names no exams (`dataset.exam_column`): every image is answered alone.")
-        return {}
-    predicted = predict_exams(
-        manifest, {split: tuned.logits(split) for split in (VALIDATION, TEST)}, session.study.seed
-    )
-    if predicted is None:
-        session.say("In validation or test no exam has one class: the images of each differ. Exams are not evaluated.")
-        return {}
-    rule, validation, exams, excluded = predicted
-    counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
-    count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams. "
-    if rule.losses["mean"] == rule.losses["maximum"]:
-        session.say(f"{count}No validation exam has two images that differ, so the mean of the logits is taken.")
-    else:
-        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in rule.losses.items())
-        session.say(f"{count}Rule, chosen on validation by log loss ({losses}): the {rule.rule} of the logits.")
-    if excluded:
-        session.say(f"{excluded:,} exams are excluded: their images have different classes.")
-    options, main = session.study.resamples, list(evaluation.default_metrics(test)[:4])
-    summary = evaluation.summary(exams, evaluation.metrics_for(exams, session.study.ordered), **options)
-    alone = evaluation.summary(test, main, **options)
-    rows = {(name, kind): table.loc[name] for name in main for kind, table in (("exam", summary), ("image", alone))}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "per"])
-    session.table("exams", table.round(4), "Test metrics per exam and per image")
-    points = _exam_points(session, validation, exams)
-    calibration = rule.calibration
-    fitted = {"temperature": calibration} if isinstance(calibration, float) else {"calibration": calibration.to_dict()}
-    return {"rule": rule.rule, **fitted, "counts": counts, "summary": summary, "operating_points": points}
-
-
-def _exam_points(session: Session, validation: AnyPredictions, exams: AnyPredictions) -> pd.DataFrame:
-    """Show and return the operating points of exams."""
-    if isinstance(exams, FindingPredictions):
-        report = evaluation.finding_report(exams, **session.study.resamples)
-        session.table("exams_per_finding", report.round(3), "Metrics by finding, per exam")
-        points = finding_sections.choose_points(session, validation, exams)
-    else:
-        report = evaluation.class_report(exams, **session.study.resamples)
-        session.table("exams_per_class", report.round(3), "Metrics by class, per exam")
-        points = _targets(session, validation, exams)
-    specificity = session.study.evaluation.specificity
-    caption = f"Test exams at thresholds of {specificity:.0%} specificity on validation exams"
-    session.table("exams_operating_points", points.round(3), caption)
-    return points
-
-
-def _targets(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
+def choose_targets(session: Session, validation: Predictions, test: Predictions) -> pd.DataFrame:
     """Return `evaluation.targets_table` as the study asks for it."""
     study = session.study.evaluation
     chosen = {"specificity": study.specificity, "prevalence": study.prevalence}
@@ -347,24 +287,19 @@ def _targets(session: Session, validation: Predictions, test: Predictions) -> pd
 
 
 def show_explanations(
-    session: Session,
-    manifest: Manifest,
-    images: np.ndarray,
-    model: Any,
-    test: AnyPredictions,
-    *,
-    points: pd.DataFrame,
+    session: Session, models: SplitModels, model: Any, test: AnyPredictions, *, points: pd.DataFrame
 ) -> None:
     """Show heat maps of correct and wrong answers, a check of these maps, and the most confident wrong answers.
 
     Args:
         session: Shows and keeps the results.
-        manifest: The dataset, split.
-        images: Its pixels, uint8 `(n, h, w, 3)`.
-        model: A trained network; the maps do not depend on its temperature.
-        test: Its predictions for the test images.
+        models: The models of one split, with its images.
+        model: One of their networks; the maps do not depend on its temperature.
+        test: Predictions for the test images; of several folds, those of this split are used.
         points: Operating points of findings, whose answers are right or wrong at a threshold.
     """
+    test = test.subset(test.fold == models.fold) if test.fold is not None else test
+    manifest, images = models.manifest, models.images
     if isinstance(test, FindingPredictions):
         finding_sections.show_explanations(session, manifest, images, model, test, points=points)
         return

@@ -17,6 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("06_hardware_benchmark",),
     ("07_export_flask",),
     ("08_external_validation",),
+    ("09_pitfalls",),
 )
 """Ranks of notebooks. Those of one rank may run at the same time; a rank starts when the previous one is done.
 
@@ -28,6 +29,9 @@ NOTEBOOKS: tuple[str, ...] = tuple(name for rank in ORDER for name in rank)
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
 """Name of a notebook; other files in the folder, such as JupyterLab's copies, are not part of the suite."""
+
+FINE_TUNING = "05_fine_tuning"
+"""The notebook that evaluates every outer fold of cross-validation."""
 
 BENCHMARK = "06_hardware_benchmark"
 """The notebook that measures the machine, which it never shares, and that reads the price table."""

@@ -119,7 +119,7 @@ def _model(run: Run) -> KeyResult:
         details.append(f"fine-tuning: {value:+.3f} {METRICS[main]} ({low:+.3f} to {high:+.3f}){noise}")
     if final or tuned.status:
         return KeyResult("Best model", tuned, "1. Training", final, tuple(details))
-    heading = "6. Transfer learning compared with training from scratch"
+    heading = "7. Transfer learning compared with training from scratch"
     return KeyResult("Best model", transfer, heading, frozen, ("not fine-tuned yet",) if frozen else ())
 
 

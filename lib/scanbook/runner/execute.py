@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +23,19 @@ from scanbook.config import Study
 from scanbook.errors import RunError
 from scanbook.reporting import report, suite
 from scanbook.reporting.failure import Failure
-from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT, TRAINED_ON, read_json
-from scanbook.runner import index, kernel, locks, memory
+from scanbook.reporting.records import (
+    FAILURE,
+    HISTORY,
+    METRICS,
+    NOTEBOOK,
+    PREDICTIONS,
+    REPORT,
+    TRAINED_ON,
+    read_json,
+)
+from scanbook.runner import index, kernel, locks, memory, tracking
 from scanbook.runner.freshness import PAGE, Batch
+from scanbook.runner.origin import commit
 from scanbook.runner.progress import INTERVAL, LIVE, PREVIOUS, RUNNING, Progress, screen
 from scanbook.runner.progress import read as read_progress
 from scanbook.runtime import steps
@@ -130,6 +139,8 @@ def run(batch: Batch, name: str, if_stale: bool = False) -> Path:
             with locks.machine(alone, on_wait=lambda: report_line("waiting for the machine")):
                 started = time.perf_counter()
                 _run(batch.refreshed(), name, folder, report_line)
+            if logged := tracking.log(folder):
+                report_line(logged)
         store.prune(limit)
     return folder / REPORT
 
@@ -150,7 +161,7 @@ def _run(batch: Batch, name: str, folder: Path, report_line: Callable[..., None]
         "fingerprints": batch.fingerprints(name),
         "versions": runtime.versions(),
         "hardware": runtime.describe_machine(),
-        "commit": _commit(),
+        "commit": commit(),
     }
     progress = Progress(f"{batch.label}/{name}", expected=expected)
     follower = Follower(folder, progress, lambda place: report_line(place, passing=True))
@@ -199,7 +210,7 @@ def _clear(folder: Path) -> None:
     """Remove the files of an earlier run, `metrics.json` first: without it the old report is no longer whole."""
     if (folder / METRICS).is_file():
         os.replace(folder / METRICS, folder / PREVIOUS)
-    for file in (METRICS, REPORT, FAILURE, NOTEBOOK, "results.json", "measurements.json"):
+    for file in (METRICS, REPORT, FAILURE, NOTEBOOK, "results.json", "measurements.json", PREDICTIONS, HISTORY):
         (folder / file).unlink(missing_ok=True)
     for name in ("tables", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -288,13 +299,3 @@ def _error_line(batch: Batch, name: str, failure: Failure, folder: Path) -> str:
     waiting = [later for later in suite.after(name) if not batch.fresh(later)]
     not_run = f"; not run because of it: {', '.join(waiting)}" if waiting else ""
     return f"{batch.label}/{name} failed in {failure.place}: {failure.sentence} (see {folder / REPORT}{not_run})"
-
-
-def _commit() -> str:
-    """Return the commit of the project's code, marked when files differ from it; "" outside version control."""
-    command = ["git", "-C", str(runtime.project_root()), "describe", "--always", "--dirty=+changes", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

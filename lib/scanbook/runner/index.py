@@ -13,6 +13,8 @@ from scanbook.runner import locks
 
 SWEEP = "sweep"
 """Folder of a sweep beside a study's reports."""
+COMPARE = "compare"
+"""Folder of the comparisons in the reports folder."""
 
 
 def write() -> Path:
@@ -46,8 +48,19 @@ def write() -> Path:
                 summaries=summaries,
                 written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 sweeps=sorted(path.parent.relative_to(folder) for path in folder.glob(f"*/*/{SWEEP}/index.html")),
+                comparisons=_comparisons(folder),
                 bench=(folder / "bench/performance.html").is_file(),
             )
         )
         store.atomic_write(folder / "index.html", text)
     return folder / "index.html"
+
+
+def _comparisons(folder: Path) -> dict[str, str]:
+    """Return the titles of the comparisons in a reports folder, by their place in it."""
+    contents = {path.parent: records.read_json(path) for path in sorted((folder / COMPARE).glob("*/results.json"))}
+    return {
+        place.relative_to(folder).as_posix(): str(content["title"])
+        for place, content in contents.items()
+        if {"title", "runs"} <= content.keys() and (place / "index.html").is_file()
+    }

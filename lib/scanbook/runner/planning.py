@@ -56,10 +56,10 @@ def load_batches(
     return batches, excluded
 
 
-def options(batch: Batch) -> list[str]:
-    """Return the options of a command that name a batch, without its study."""
+def options(batch: Batch, overrides: str = "") -> list[str]:
+    """Return the options of a command that name a batch, without its study; `overrides` are added to its own."""
     words = ["--profile", batch.study.profile]
-    for option, value in (("--data", batch.study.data), ("--set", batch.overrides)):
+    for option, value in (("--data", batch.study.data), ("--set", f"{batch.overrides} {overrides}".strip())):
         words += [option, value] if value else []
     return words
 
@@ -80,6 +80,8 @@ class Run:
 def plan(batches: Sequence[Batch], launch: str = "") -> dict[str, Run]:
     """Return the runs of the stale notebooks of all studies, by study and notebook, in order.
 
+    Each outer fold of cross-validation is trained by a run of its own, before the notebook that evaluates them all.
+
     Args:
         batches: The studies.
         launch: Command that starts each run, such as "srun -n1"; "" to start it directly.
@@ -95,7 +97,32 @@ def plan(batches: Sequence[Batch], launch: str = "") -> dict[str, Run]:
             command = [*words, sys.executable, "-m", "scanbook.cli", "run", name, "--if-stale"]
             command += ["--study", batch.study.study, *options(batch)]
             earlier = [f"{batch.study.study}/{other}" for other in stale if other in suite.before(name)]
+            if name == suite.FINE_TUNING:
+                folds = _plan_folds(batch, words, earlier)
+                runs |= folds
+                earlier = [*earlier, *folds]
             runs[f"{batch.study.study}/{name}"] = Run(command, earlier)
+    return runs
+
+
+def _plan_folds(batch: Batch, words: Sequence[str], earlier: Sequence[str]) -> dict[str, Run]:
+    """Return the runs that train the networks of each outer fold; none without cross-validation.
+
+    Args:
+        batch: The study.
+        words: Words of the launcher; a launched run may be several processes that train together.
+        earlier: Names of the runs that must be done before.
+    """
+    if not batch.study.splits.cross_validated or batch.study.splits.fold is not None:
+        return {}
+    from scanbook.data import folds  # here, since few studies have any
+
+    runs = {}
+    for study in folds.fold_studies(batch.study):
+        number = study.splits.fold
+        command = [*words, sys.executable, "-m", "scanbook.cli", "train", study.study]
+        command += [*options(batch, f"splits.fold={number}"), *([] if words else ["--distribute", "none"])]
+        runs[f"{study.study}/fold {number}"] = Run(command, earlier)
     return runs
 
 

@@ -10,14 +10,18 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanbook import runtime, store
-from scanbook.config import Study
+from scanbook.config import Study, Sweep
 from scanbook.config.block import check_name
 from scanbook.data.manifest import TRAIN, VALIDATION
 from scanbook.errors import RunError, ScanbookError, StudyError
+from scanbook.reporting.records import HISTORY_COLUMNS
+from scanbook.runner import tracking
+from scanbook.runner.origin import commit
 from scanbook.runtime import distribution, steps
 
 if TYPE_CHECKING:
@@ -139,7 +143,7 @@ def train_networks(study: Study, request: Request, record: Path | None = None) -
             trained = network.run()
             print(_describe(trained, len(network.manifest.rows(TRAIN))))
             if record:
-                _record(record, network, trained)
+                _record(record, study, network, trained)
 
 
 def train_together(
@@ -205,8 +209,10 @@ def _print_reason(error: Exception, share: distribution.Share) -> None:
     sys.stderr.flush()
 
 
-def _record(file: Path, network: EndToEndTraining, trained: TrainedModel) -> None:
+def _record(file: Path, study: Study, network: EndToEndTraining, trained: TrainedModel) -> None:
     from scanbook.training import validation_loss
+
+    own = {"backbones": [network.backbone], "augmentation": trained.policy, "seed": trained.seed}
 
     validation = network.manifest.predictions(VALIDATION, trained.logits(VALIDATION))
     validation.save(file.with_suffix(".csv"))
@@ -219,8 +225,17 @@ def _record(file: Path, network: EndToEndTraining, trained: TrainedModel) -> Non
         "training images": len(network.manifest.rows(TRAIN)),
         "log loss": validation_loss(network.manifest, trained.logits(VALIDATION)),
         "seconds": trained.seconds,
+        "split": VALIDATION,
+        "study": study.model_copy(update=own | {"seeds": 1, "sweep": Sweep()}).resolved(),
+        "history": trained.history[list(HISTORY_COLUMNS)].to_dict("list"),
+        "versions": runtime.versions(),
+        "hardware": runtime.describe_machine(),
+        "commit": commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     store.write_json(file, facts)
+    if logged := tracking.log(file):
+        print(logged, flush=True)
 
 
 def _describe(network: TrainedModel, images: int) -> str:

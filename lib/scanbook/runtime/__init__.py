@@ -10,6 +10,7 @@ from scanbook.runtime.backend import (
     device,
     gpus,
     keras,
+    single_threaded,
     training_precision,
     without_garbage_collection,
 )

@@ -146,6 +146,18 @@ def _import_without_user_file() -> None:
 
 
 @contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let NumPy's linear algebra use one thread in the block: for many small operations several are slower.
+
+    Beside other processes that compute, they are slower by far, since each operation waits for the last of them.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Import packages in the block without looking for garbage, nor later among the objects that exist when it ends.
 

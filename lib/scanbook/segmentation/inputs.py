@@ -6,10 +6,11 @@ A file of its own: what derives images from masks must not depend on how a datas
 from __future__ import annotations
 
 from scanbook.config import Study
-from scanbook.data import pixels, splits
+from scanbook.data import pixels
 from scanbook.data.manifest import Manifest
 from scanbook.segmentation.derived import derive
 from scanbook.segmentation.masks import choose_method, segment
+from scanbook.training import label_check
 
 
 def prepare(study: Study) -> Manifest:
@@ -22,9 +23,9 @@ def prepare(study: Study) -> Manifest:
         study: `input` states the form of the images, `segmentation` the method.
 
     Returns:
-        `splits.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
+        `training.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
     """
-    manifest = splits.prepare(study)
+    manifest = label_check.prepare(study)
     if study.input == "original":
         return manifest
     images = pixels.load(manifest, study.size)

@@ -5,7 +5,10 @@
 
 from scanbook.training.batches import Batches
 from scanbook.training.end_to_end import Plan, set_trainable, train_network
+from scanbook.training.exported_model import ExportedModel, train_exported_model
 from scanbook.training.fitting import Clock, optimizer
+from scanbook.training.label_check import prepare
+from scanbook.training.learning_curve import SizedTraining, train_sized_heads, train_sized_networks
 from scanbook.training.model_selection import (
     average_models,
     end_to_end_training,
@@ -18,4 +21,5 @@ from scanbook.training.model_selection import (
     train_from_scratch,
     train_head,
 )
+from scanbook.training.study_models import SplitModels, StudyModels, calibrate, train_every_split, train_split
 from scanbook.training.trained_model import TrainedModel, validation_loss

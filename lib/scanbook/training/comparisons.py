@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
 from scanbook.evaluation import METRICS, AnyPredictions, Difference, main_metric, paired_difference
-from scanbook.training.trained_model import TrainedModel, validation_loss
+from scanbook.training.study_models import SplitModels, StudyModels
+from scanbook.training.trained_model import validation_loss
 
 _STAGES = {"head": "head on augmented images", "top": "and its top layers", "all": "and all layers"}
 
@@ -46,9 +46,7 @@ def scores_by_split(results: Mapping[str, TrainingResult]) -> pd.DataFrame:
     for name, result in results.items():
         metric = main_metric(result.test)
         of_split = {"validation": result.validation, metric: result.test}
-        rows[name] = {
-            split: METRICS[metric].point(images.y_true, images.probabilities) for split, images in of_split.items()
-        }
+        rows[name] = {split: METRICS[metric].point(images) for split, images in of_split.items()}
         if metric == "accuracy":
             best = result.history["validation_loss"].idxmin()
             rows[name]["train"] = result.history["accuracy"][best]
@@ -84,27 +82,28 @@ def compare_augmentation(
     return table.rename_axis("backbone"), differences
 
 
-def validation_by_stage(
-    study: Study,
-    manifest: Manifest,
-    base_models: Sequence[TrainedModel],
-    networks: Sequence[TrainedModel],
-    final: TrainedModel,
-) -> pd.DataFrame:
+def validation_by_stage(models: StudyModels) -> pd.DataFrame:
     """Return the validation metrics of every stage of training; no metric uses test images.
 
     Args:
-        study: Study whose `ordered` says whether the classes are grades.
-        manifest: The dataset, split.
-        base_models: The networks from which fine-tuning started, with each of the study's seeds.
-        networks: The study's model with each of its seeds.
-        final: The reported model: one of them, or their average.
+        models: The study's models; its `ordered` says whether the classes are grades.
 
     Returns:
         Index `step`; columns accuracy, auroc, kappa if the classes are grades, of findings auroc and auprc, and log
-        loss: means over the seeds; and gain, the change in AUROC from the previous stage.
+        loss: means over the seeds, then over the folds; and gain, the change in AUROC from the previous stage.
     """
-    logits = {base_models[0].name: [network.logits(VALIDATION) for network in base_models]}
+    tables = [_stages_of_split(split) for split in models.splits]
+    if models.cross_validated:
+        names = {split.starts[0].name: models.base_name for split in models.splits}
+        names |= {split.final.name: models.name for split in models.splits}
+        tables = [table.rename(index=names) for table in tables]
+    table = sum(tables[1:], tables[0]) / len(tables)
+    return table.assign(gain=table["auroc"].diff())
+
+
+def _stages_of_split(models: SplitModels) -> pd.DataFrame:
+    study, manifest, networks, final = models.study, models.manifest, models.networks, models.final
+    logits = {models.starts[0].name: [network.logits(VALIDATION) for network in models.starts]}
     for name in networks[0].stages:
         logits[_STAGES[name]] = [network.logits(name) for network in networks]
     if final not in networks:
@@ -114,11 +113,10 @@ def validation_by_stage(
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)
         for stage, of_seeds in logits.items()
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "log loss"]).rename_axis("step")
-    return table.assign(gain=table["auroc"].diff())
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "log loss"]).rename_axis("step")
 
 
 def _metrics(manifest: Manifest, logits: np.ndarray, names: Sequence[str]) -> list[float]:
     predictions = manifest.predictions(VALIDATION, logits)
-    scores = [METRICS[name].point(predictions.y_true, predictions.probabilities) for name in names]
+    scores = [METRICS[name].point(predictions) for name in names]
     return [*scores, validation_loss(manifest, logits)]

@@ -28,9 +28,14 @@ _SIZES = (
 )
 
 
-def of_study(study: Study) -> str:
-    """Return the dataset card of a study; measurements that the store holds are not repeated."""
-    listed, dataset = adapters.load(study), splits.split_study(study)
+def of_study(study: Study, dataset: splits.SplitDataset) -> str:
+    """Return the dataset card of a study; measurements that the store holds are not repeated.
+
+    Args:
+        study: The study.
+        dataset: Its images with their splits, as its notebooks use them.
+    """
+    listed = adapters.load(study)
     scanned, manifest = dataset.quality, dataset.manifest
     return dataset_card(
         study,

@@ -26,4 +26,10 @@ from scanbook.data.quality.planted import planted
 from scanbook.data.quality.rules import flags, small_classes
 from scanbook.data.quality.scanning import scan
 from scanbook.data.quality.shortcuts import shortcut_sentences, shortcuts
-from scanbook.data.quality.thumbnails import class_examples, examples_title, flagged_examples, pair_examples
+from scanbook.data.quality.thumbnails import (
+    class_examples,
+    examples_title,
+    flagged_examples,
+    label_examples,
+    pair_examples,
+)

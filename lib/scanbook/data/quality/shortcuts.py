@@ -25,7 +25,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "mean colour": ("red", "green", "blue", "saturation"),
 }
 """Columns that each of the small models sees."""
-_FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
+FROM_PIXELS = ("brightness, contrast, sharpness", "mean colour")
 _MOST = 3000
 FOLDS = 5
 ROUNDS = 200
@@ -92,7 +92,7 @@ def shortcut_sentences(table: pd.DataFrame, manifest: Manifest | None = None) ->
 
 def explain_view(view: str) -> str:
     """Return what it means where a model of one of `VIEWS` is better than chance."""
-    if view in _FROM_PIXELS:
+    if view in FROM_PIXELS:
         return "Part of that may be the disease, and part how the images were taken."
     return "This is not a sign of a disease: it is a shortcut."
 

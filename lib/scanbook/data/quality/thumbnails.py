@@ -79,3 +79,16 @@ def pair_examples(manifest: Manifest, pairs: pd.DataFrame, count: int = 10) -> t
     for row in rows.itertuples():
         captions += [row.image_id, f"{row.other}: {row.orientation}, r = {row.correlation:.2f}"]
     return thumbnails(manifest, rows[["image_id", "other"]].to_numpy().ravel()), captions
+
+
+def label_examples(manifest: Manifest, table: pd.DataFrame) -> tuple[list[np.ndarray], list[str]]:
+    """Return images whose label looks wrong, as `thumbnails`: the given label, the suggested one, and the patient.
+
+    Args:
+        manifest: The dataset.
+        table: Rows of `label_check.LabelCheck.table`.
+    """
+    given = table["finding"] + " " + table["given"] if manifest.findings else table["given"]
+    suggested = table["suggested"] + "? " + table["confidence"].clip(upper=0.99).map("{:.2f}".format)
+    captions = (given + "\n" + suggested + "\n" + table["group"].astype(str)).tolist()
+    return thumbnails(manifest, table["image_id"]), captions

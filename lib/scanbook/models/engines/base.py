@@ -58,6 +58,8 @@ def chunks(rows: np.ndarray) -> list[np.ndarray]:
 
 def predict_rows(engine: Engine, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the outputs for some rows of images that stay in their file, read chunk by chunk."""
+    if not len(rows):  # an engine may take no empty batch
+        return tuple(output[:0] for output in engine.predict(images[:1]))
     return join([engine.predict(images[chunk]) for chunk in chunks(rows)])
 
 

@@ -1,6 +1,7 @@
 """Every figure of the notebooks, in one style; each function returns a closed figure, which a notebook shows once."""
 
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.comparing import reliability_of_runs, roc_of_runs
 from scanbook.reporting.plots.cost import cost_of_prediction
 from scanbook.reporting.plots.data import (
     category_by_class,
@@ -47,8 +48,22 @@ from scanbook.reporting.plots.hardware import (
     throughput_by_batch,
     training_bars,
 )
-from scanbook.reporting.plots.labels import areas_by_finding, co_occurrence, findings_per_image, label_states
-from scanbook.reporting.plots.learning import learning_curves, mixed_batch, parameter_distributions, policy_preview
+from scanbook.reporting.plots.labels import (
+    areas_by_finding,
+    co_occurrence,
+    copied_classes,
+    findings_per_image,
+    label_states,
+    suspected_labels,
+)
+from scanbook.reporting.plots.learning import (
+    learning_curves,
+    mixed_batch,
+    parameter_distributions,
+    patient_curves,
+    policy_preview,
+)
+from scanbook.reporting.plots.pitfalls import painted_out, worth_of_mistakes
 from scanbook.reporting.plots.segmentation import input_forms, mask_overlays, score_panels, unet_curves
 from scanbook.reporting.plots.trust import (
     corruption_preview,

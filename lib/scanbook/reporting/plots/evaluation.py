@@ -28,6 +28,8 @@ from scanbook.evaluation.summary import finding_statistics
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
+_LONG_LABEL = 40
+"""Characters of the name of an axis beyond which its explanation is in a line of its own."""
 _MOST_COUNTS = 12
 """Classes beyond which a confusion matrix shows counts alone, in small letters."""
 MOST_SQUARES = 40
@@ -160,7 +162,8 @@ def roc_curves(predictions: AnyPredictions, rounds: int = 1000, seed: int = 0) -
     note = _roc(axis, predictions, rounds, seed, _MOST_CLASS_CURVES, ends=_EXTREME_CURVES)
     axis.set_ylabel("sensitivity")
     what = "finding" if isinstance(predictions, FindingPredictions) else "class against the rest"
-    title = f"ROC curves, each {what} ({style.count_of(len(predictions), 'image')})"
+    of_folds = "" if predictions.fold is None else f", means of {len(np.unique(predictions.fold))} folds"
+    title = f"ROC curves, each {what} ({style.count_of(len(predictions), 'image')}{of_folds})"
     axis.set_title(f"{title}\n{note}".strip())
     axis.legend(title="AUROC (95 % interval)", loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
     return figure
@@ -208,9 +211,7 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     for name in classes:
         index = predictions.names.index(name)
         truth = predictions.y_true == index if kind == "classes" else predictions.y_true[:, index]
-        known = ~np.isnan(truth)
-        false, true, _ = roc_curve(truth[known], predictions.probabilities[known, index])
-        curves[name] = false, true
+        curves[name] = _curve(truth.astype(float), predictions.probabilities[:, index], predictions.fold, steps)
     for index, name in enumerate(drawn):
         row = table.loc[name]
         area = _in_words(*row[["auroc", "auroc_low", "auroc_high"]])
@@ -223,6 +224,24 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
     axis.set(xlabel="1 − specificity", xlim=(-0.02, 1), ylim=(0, 1.02), aspect="equal")
     return note
+
+
+def _curve(
+    truth: NDArray[np.float64], score: NDArray[np.float64], fold: NDArray[np.str_] | None, steps: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return false-positive rates and sensitivities; of several folds the mean sensitivity at equal steps.
+
+    The mean is vertical (Fawcett, An introduction to ROC analysis, 2006), over the folds with both kinds of images.
+    """
+    parts = [np.arange(len(truth))] if fold is None else [np.flatnonzero(fold == name) for name in np.unique(fold)]
+    curves = []
+    for rows in parts:
+        known = rows[~np.isnan(truth[rows])]
+        if 0 < truth[known].sum() < len(known):
+            curves.append(roc_curve(truth[known], score[known])[:2])
+    if fold is None:
+        return curves[0]
+    return steps, np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves], axis=0)
 
 
 def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
@@ -257,7 +276,7 @@ def reliability_diagram(before: Predictions, after: Predictions) -> Figure:
     edges = np.linspace(0, 1, 11)
     for index, (name, predictions) in enumerate({"before": before, "after": after}.items()):
         table, look = reliability(predictions).dropna(), style.line(index)
-        error = METRICS["ece"].point(predictions.y_true, predictions.probabilities)
+        error = METRICS["ece"].point(predictions)
         style.whiskers(axis, table["confidence"], table["low"], table["high"], colour=style.COLOURS[index])
         axis.plot(table["confidence"], table["accuracy"], label=f"{name} calibration (ECE {error:.3f})", **look)
         counts, _ = np.histogram(predictions.confidence, edges)
@@ -307,13 +326,16 @@ def heat_maps(
 
 
 @style.styled
-def difference_plot(differences: Mapping[str, Difference], title: str, quantity: str = "") -> Figure:
+def difference_plot(
+    differences: Mapping[str, Difference], title: str, quantity: str = "", better: str = "the first"
+) -> Figure:
     """Draw paired differences with their 95 % intervals and the line of no difference; hollow where within noise.
 
     Args:
         differences: One per row, by name ("fine-tuned − frozen").
         title: What is compared, and on how many images.
         quantity: Name of the axis; "" for that of the metric.
+        better: What is better right of 0, or left of it where lower is better.
     """
     table = pd.DataFrame(list(differences.values()))[["value", "low", "high"]]
     if table["value"].isna().all():
@@ -343,7 +365,8 @@ def difference_plot(differences: Mapping[str, Difference], title: str, quantity:
     style.row_labels(axis, names)
     directions = {metric.higher_is_better for metric in metrics}
     if len(directions) == 1:
-        quantity += f"; {'right' if True in directions else 'left'} of 0: the first is better"
-    axis.set(xlabel=f"{quantity} (whiskers: 95 % interval; hollow: within noise)", ylabel="comparison")
+        quantity += f"; {'right' if True in directions else 'left'} of 0: {better} is better"
+    explained = "(whiskers: 95 % interval; hollow: within noise)"
+    axis.set(xlabel=quantity + ("\n" if len(quantity) > _LONG_LABEL else " ") + explained, ylabel="comparison")
     axis.set_title(title)
     return figure

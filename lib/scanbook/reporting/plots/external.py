@@ -16,7 +16,7 @@ from scanbook.evaluation import (
     finding_reliability,
     reliability,
 )
-from scanbook.evaluation.unpaired import EXTERNAL, INTERNAL
+from scanbook.evaluation.sources import EXTERNAL, INTERNAL
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 

@@ -1,4 +1,4 @@
-"""Figures of findings: what is stated of them, how they occur together, and what predicts them without the image."""
+"""Figures of labels: what is stated of findings, which occur together or are predicted, and which labels conflict."""
 
 from __future__ import annotations
 
@@ -128,12 +128,67 @@ def areas_by_finding(table: pd.DataFrame, columns: str, above: Sequence[bool], t
     return figure
 
 
+@style.styled
+def suspected_labels(table: pd.DataFrame, kind: str = "class") -> Figure:
+    """Draw the share of the labels of each class, or of each finding, that look wrong, with intervals.
+
+    Of many, those with the highest and the lowest shares are shown.
+
+    Args:
+        table: Index the classes or findings; columns value, low and high, and the number of labels, `labels`.
+        kind: "class" or "finding".
+    """
+    if table.empty:
+        return style.note("Labels that look wrong: no label was checked")
+    plural = {"class": "classes", "finding": "findings"}[kind]
+    shown, note = style.extremes(table["value"], plural, ("with the most", "with the fewest"))
+    rows = table.loc[shown]
+    figure, axis = style.subplots(figsize=(style.WIDTH, 1.2 + 0.36 * len(rows)))
+    places = np.arange(len(rows))
+    axis.barh(places, rows["value"], 0.6, **style.bar(0))
+    style.whiskers(axis, places, rows["low"], rows["high"], vertical=False)
+    ends = np.fmax(rows["high"].to_numpy(float), rows["value"].to_numpy(float))
+    for place, end, value in zip(places, ends, rows["value"], strict=True):
+        style.label_bar(axis, f"{value:.1%}", end, place)
+    style.row_labels(axis, [f"{name_of(name)} (n = {count:,})" for name, count in rows["labels"].items()])
+    style.split_extremes(axis, len(rows), note)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    given = "given label" if kind == "class" else "finding"
+    axis.set(
+        xlabel="labels that look wrong (95 % interval)", ylabel=given, xlim=(0, min(1.15 * max(ends.max(), 0.01), 1.1))
+    )
+    counted = style.count_of(int(table["labels"].sum()), "label")
+    axis.set_title(f"Labels that confident learning suspects ({counted})\n{note}".strip())
+    return figure
+
+
+@style.styled
+def copied_classes(table: pd.DataFrame) -> Figure:
+    """Draw how many images of each class are byte-identical to an image of each other class; of many, the most copied.
+
+    Args:
+        table: As `presence.copied_classes` gives: counts `(k, k)`.
+    """
+    images = table.sum(axis=1)
+    shown, note = style.extremes(images, "classes", ("most", "fewest copies"), _MOST_PAIRED, _MOST_PAIRED // 2)
+    counts = table.loc[shown, shown].to_numpy(float)
+    values = np.where(counts > 0, counts, np.nan)
+    names = [name_of(name, 28) for name in shown]
+    figure = _squares(values, (names, names), "{:,.0f}", highest=max(float(np.nanmax(counts)), 1))
+    axis = figure.axes[0]
+    axis.set(xlabel="class of the copy", ylabel="class of the image")
+    title = f"Byte-identical images under different labels ({len(table)} classes)"
+    axis.set_title(f"{title}\nimages of the row's class with a copy in the column's\n{note}".strip())
+    return figure
+
+
 def _squares(
     values: np.ndarray,
     labels: tuple[Sequence[str], Sequence[str]],
     text: str,
     *,
     lowest: float = 0.0,
+    highest: float = 1.0,
     stars: np.ndarray | None = None,
 ) -> Figure:
     """Return a matrix of squares, dark where a value is high, each with its number; an empty one where it is NaN."""
@@ -142,10 +197,10 @@ def _squares(
     side = 0.44 if small else 0.62
     margin, below = 0.085 * max(map(len, rows)), 0.065 * max(map(len, columns))
     figure, axis = style.subplots(figsize=(max(side * width + margin + 0.7, 6), 0.4 * height + below + 1.4))
-    axis.imshow(values, cmap="Blues", vmin=lowest, vmax=1, aspect="auto")
+    axis.imshow(values, cmap="Blues", vmin=lowest, vmax=highest, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            deep = (value - lowest) / (1 - lowest) > _HALF
+            deep = (value - lowest) / (highest - lowest) > _HALF
             shown = text.format(value) + ("*" if stars is not None and stars[row, column] else "")
             look = {"ha": "center", "va": "center", "color": "white" if deep else style.INK}
             axis.text(column, row, shown, fontsize=7 if small else 8.5, **look)

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from scanbook.evaluation import METRICS, LearningCurve
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -43,7 +44,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
         axis.set(xlabel="epoch" if x == "epoch" else "training time, s", ylabel=f"{measure} ({unit})")
         axis.set_title(measure.capitalize())
         if x == "epoch":
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles = [Line2D([], [], **style.line(index), linewidth=2.2, label=name) for index, name in enumerate(names)]
     handles += [
         Line2D([], [], color=style.INK, linewidth=0.8, label="thin or hollow: training"),
@@ -52,6 +53,58 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], x: Literal["epoch", "
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     scale = "epoch" if x == "epoch" else "training time"
     style.headline(figure, f"Learning curves by {scale} ({style.count_of(len(histories), 'run')})")
+    return figure
+
+
+@style.styled
+def patient_curves(curves: Mapping[str, Mapping[str, LearningCurve]], unit: str = "patients", seed: int = 0) -> Figure:
+    """Draw metrics over the number of training patients: each draw, the fitted curve and its prediction for twice.
+
+    Args:
+        curves: `evaluation.fit_curve` by network and metric.
+        unit: What is counted.
+        seed: Seed of the prediction intervals.
+    """
+    metrics = list(dict.fromkeys(metric for of_metrics in curves.values() for metric in of_metrics))
+    figure, _, axes = style.panels(len(metrics), 2, (style.WIDTH + 1) / 2, 3.6)
+    handles = []
+    for index, (name, of_metrics) in enumerate(curves.items()):
+        look = style.line(2 * index)
+        own, dashed = {"color": look["color"]}, {"linestyle": (0, (5, 2))}
+        for metric, curve in of_metrics.items():
+            axis, last = axes[metrics.index(metric)], int(curve.sizes[-1])
+            line = curve.predict(np.unique(np.geomspace(curve.sizes[0], 2 * last, 40).astype(np.int64)), seed)
+            style.band(axis, line.index, line["low"], line["high"], look["color"])
+            within = line.index <= last
+            axis.plot(line.index[within], line.loc[within, "value"], **own)
+            axis.plot(line.index[~within], line.loc[~within, "value"], **own, **dashed)
+            for scores in curve.scores:
+                axis.plot(curve.sizes[:-1], scores[:-1], look["marker"], **own, markersize=4, markerfacecolor="white")
+            axis.plot(last, curve.scores[0, -1], look["marker"], **own, markersize=8)
+            twice = line.iloc[-1]
+            style.whiskers(axis, [line.index[-1]], [twice["low"]], [twice["high"]])
+            axis.plot(line.index[-1], twice["value"], "D", **own, markersize=7, markerfacecolor="white")
+        handles.append(Line2D([], [], **own, marker=look["marker"], label=f"{name}: fitted curve"))
+    for axis, metric in zip(axes, metrics, strict=True):
+        axis.set_xscale("log")
+        ends = [(curve[metric].sizes[0], 2 * curve[metric].sizes[-1]) for curve in curves.values() if metric in curve]
+        low, high = min(first for first, _ in ends), max(last for _, last in ends)
+        ticks = sorted({int(low), *(int(high / 2**step) for step in range(8) if high / 2**step > 1.3 * low)})
+        style.plain_ticks(axis.xaxis, FixedLocator(ticks))
+        axis.set(xlabel=f"training {unit} (logarithmic)", ylabel=METRICS[metric].title)
+    plain = {"color": style.INK, "linestyle": "none", "marker": "o"}
+    handles += [
+        Line2D([], [], **plain, markersize=4, markerfacecolor="white", label="small and hollow: one random draw"),
+        Line2D([], [], **plain, markersize=8, label=f"large and filled: all {unit}, this report's network"),
+        Line2D([], [], **(plain | {"marker": "D"}), markersize=7, markerfacecolor="white", label="diamond: predicted"),
+        Line2D([], [], color=style.QUIET, linewidth=6, alpha=0.4, label="band, whiskers: 95 % prediction interval"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    shapes = {curve.scores.shape for of_metrics in curves.values() for curve in of_metrics.values()}
+    repeats, sizes = max(shapes)
+    style.headline(
+        figure, f"Same test images, more training {unit} ({sizes} sizes, {style.count_of(repeats, 'draw')} of each)"
+    )
     return figure
 
 

@@ -136,14 +136,15 @@ def subgroup_bars(table: pd.DataFrame, title: str, overall: pd.DataFrame | None 
 
 
 @style.styled
-def seed_dots(table: pd.DataFrame, title: str) -> Figure:
-    """Draw the spread of metrics of the same training over seeds: each seed's distance from their mean.
+def seed_dots(table: pd.DataFrame, title: str, of: str = "seed") -> Figure:
+    """Draw the spread of metrics of the same training over seeds or folds: each one's distance from their mean.
 
     Args:
-        table: Index metric, columns `seed <seed>`, mean, sd, min and max, as `evaluation.over_seeds` gives.
+        table: Index metric, a column for each seed or fold, mean, sd, min and max, as `evaluation.over_seeds` gives.
         title: Of which model, and on how many images.
+        of: "seed" or "fold".
     """
-    seeds = [name for name in table.columns if str(name).startswith("seed ")]
+    seeds = [name for name in table.columns if name not in ("mean", "sd", "min", "max")]
     figure, axis = style.subplots(figsize=(style.WIDTH, 1.5 + 0.4 * len(table)))
     rows = np.arange(len(table))
     axis.axvline(0, color=style.INK, linewidth=1.2, label="mean")
@@ -158,7 +159,7 @@ def seed_dots(table: pd.DataFrame, title: str) -> Figure:
     reach = 1.1 * np.nanmax(np.abs(table[seeds].sub(table["mean"], axis=0).to_numpy()), initial=0.005)
     axis.set_xlim(-reach, reach)
     style.row_labels(axis, [METRICS[name].title if name in METRICS else name for name in table.index])
-    axis.set(xlabel="seed's value − mean over seeds (right: mean ± standard deviation)", ylabel="metric")
+    axis.set(xlabel=f"{of}'s value − mean over {of}s (right: mean ± standard deviation)", ylabel="metric")
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=min(6, len(seeds) + 1))
     return figure

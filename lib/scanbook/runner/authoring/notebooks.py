@@ -42,12 +42,13 @@ DATA = ""
 SET = \"\""""
 
 _SETUP = """\
+from scanbook import training
 from scanbook.data import splits
 from scanbook.reporting import notebook
 
 session = notebook.start("{name}", STUDY, PROFILE, DATA, SET)
 study = session.study
-manifest = splits.prepare(study)"""
+manifest = training.prepare(study)"""
 
 _SECTION = """\
 ## 1. The images

@@ -114,4 +114,4 @@ def key_result(standings: Sequence[Standing]) -> str:
 
 
 def _measure(names: Sequence[str], validation: AnyPredictions) -> dict[str, float]:
-    return {name: METRICS[name].point(validation.y_true, validation.probabilities) for name in names}
+    return {name: METRICS[name].point(validation) for name in names}

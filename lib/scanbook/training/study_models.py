@@ -1,0 +1,165 @@
+"""The models of a study as notebook 05 reports them: of its one split, or of every outer fold of cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from scanbook import evaluation
+from scanbook.config import Study
+from scanbook.data import folds, pixels
+from scanbook.data.manifest import TEST, VALIDATION, Manifest
+from scanbook.evaluation import AnyPredictions, Calibration
+from scanbook.training import model_selection
+from scanbook.training.trained_model import TrainedModel
+
+
+@dataclass(frozen=True, eq=False)
+class SplitModels:
+    """The models that were trained on one split; everything was chosen on its training and validation images.
+
+    Attributes:
+        fold: What its test split is called: such as "fold 1 of 5"; "" where the study has one split.
+        study: The study; of an outer fold, that of the fold.
+        manifest: The dataset, split.
+        images: Pixels of all its rows, uint8 `(n, h, w, 3)`.
+        backbone: The backbone that validation chose.
+        starts: The frozen backbone with its head, from which fine-tuning started, with each of the study's seeds.
+        networks: The study's model with each of its seeds.
+        final: What is reported: the first network, or an average.
+    """
+
+    fold: str
+    study: Study
+    manifest: Manifest
+    images: np.ndarray
+    backbone: str
+    starts: list[TrainedModel]
+    networks: list[TrainedModel]
+    final: TrainedModel
+
+    @property
+    def runs(self) -> list[TrainedModel]:
+        """The base model, and the networks that differ from it."""
+        return [self.starts[0], *(network for network in self.networks if network.folder != self.starts[0].folder)]
+
+    def calibrate(self) -> float | Calibration:
+        """Return the calibration of the final model, fitted on its validation images."""
+        return calibrate(self.study, self.manifest, self.final)
+
+
+@dataclass(frozen=True, eq=False)
+class StudyModels:
+    """The models of every split of a study.
+
+    Attributes:
+        splits: The models of each: one, or one for each outer fold.
+    """
+
+    splits: Sequence[SplitModels]
+
+    @property
+    def first(self) -> SplitModels:
+        """The models of the only split, or of the first fold."""
+        return self.splits[0]
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether there are several folds."""
+        return len(self.splits) > 1
+
+    @property
+    def manifest(self) -> Manifest:
+        """The dataset; with several folds, every image that is test in one of them is test."""
+        manifest = self.first.manifest
+        if not self.cross_validated:
+            return manifest
+        tested = np.any([(split.manifest.frame["split"] == TEST).to_numpy() for split in self.splits], axis=0)
+        frame = manifest.frame.assign(split=np.where(tested, TEST, ""))
+        note = (
+            f"Cross-validation: each of {tested.sum():,} images is test in one of {len(self.splits)} folds, for "
+            "networks that were trained and chosen on images of the others."
+        )
+        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": (note,)})
+
+    @property
+    def name(self) -> str:
+        """Name of the final model; of folds that chose different backbones, one for all."""
+        return _common([split.final.name for split in self.splits], "best backbone of each fold, fine-tuned")
+
+    @property
+    def base_name(self) -> str:
+        """Name of the model from which fine-tuning started, likewise."""
+        return _common([split.starts[0].name for split in self.splits], "best backbone of each fold, frozen")
+
+    @property
+    def policy(self) -> str:
+        """Augmentation policy of the final model's training images."""
+        return self.first.final.policy
+
+    @property
+    def backbone(self) -> str:
+        """The backbone; "" where the folds chose different ones."""
+        return _common([split.backbone for split in self.splits], "")
+
+    @property
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """History of every network, by seed and fold."""
+        return {
+            ", ".join(filter(None, (f"seed {network.seed}", split.fold))): network.history
+            for split in self.splits
+            for network in split.networks
+        }
+
+    def pool(self, predictions: Mapping[str, AnyPredictions]) -> AnyPredictions:
+        """Return predictions by fold as one table, which knows the fold of each image; of one split, as they are."""
+        return evaluation.pool(predictions) if self.cross_validated else next(iter(predictions.values()))
+
+    def by_fold(self, function: Callable[[SplitModels], AnyPredictions]) -> AnyPredictions:
+        """Return the pooled predictions that a function gives for the models of each split."""
+        return self.pool({split.fold: function(split) for split in self.splits})
+
+
+def calibrate(study: Study, manifest: Manifest, network: TrainedModel) -> float | Calibration:
+    """Return the calibration of a network, fitted on its validation images."""
+    rows = manifest.rows(VALIDATION)
+    groups = manifest.frame["group"].to_numpy()[rows]
+    return evaluation.calibrate(manifest.labels.rows(rows), network.logits(VALIDATION), groups, study.seed)
+
+
+def _common(names: Sequence[str], otherwise: str) -> str:
+    return names[0] if len(set(names)) == 1 else otherwise
+
+
+def train_every_split(study: Study, prepare: Callable[[Study], Manifest]) -> StudyModels:
+    """Train the models of a study, those of every outer fold where it has folds; find in the store what is there.
+
+    Args:
+        study: The study.
+        prepare: Returns the dataset of a study, split: `segmentation.prepare`.
+
+    Raises:
+        DataError: As `splits.split_study`.
+    """
+    studies = folds.fold_studies(study)
+    return StudyModels([train_split(each, prepare(each), cross_validated=len(studies) > 1) for each in studies])
+
+
+def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = False) -> SplitModels:
+    """Train the models of a study on one split.
+
+    Args:
+        study: The study.
+        manifest: The dataset, split.
+        cross_validated: Whether its test split is one of several folds.
+    """
+    images = pixels.load(manifest, study.size)
+    starts = model_selection.train_base_models(study, manifest, images)
+    _, backbone, _ = model_selection.select_base_model(study, manifest, images)
+    networks = model_selection.train_final_models(study, manifest, images)
+    final = model_selection.average_models(study, manifest, images, networks)
+    fold = manifest.facts["fold"] if cross_validated else ""
+    return SplitModels(fold, study, manifest, images, backbone, starts, networks, final)
