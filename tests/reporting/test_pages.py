@@ -449,7 +449,7 @@ def test_missing_reports_are_listed_with_the_command(reports_folder: Path) -> No
     assert cost["link"] == "06_hardware_benchmark/report.html"
     assert service["figure"].startswith("7 of 7")
     text = (run.folder / "index.html").read_text()
-    assert f"{len(suite.NOTEBOOKS) - 2} of {len(suite.NOTEBOOKS)} reports are whole" in text
+    assert f"{len(suite.notebooks(False)) - 2} of {len(suite.notebooks(False))} reports are whole" in text
     assert "make reports STUDY=planted PROFILE=quick SET=&#39;seed=1 limit=9&#39;" in text
     assert run.folder.joinpath("checklist.html").read_text().count("(failed)") >= 1
 
@@ -547,11 +547,11 @@ def test_the_index_lists_every_study_with_its_test_result(reports_folder: Path) 
         "Planted colours",
         "quick",
         "real",
-        f"{len(suite.NOTEBOOKS)} of {len(suite.NOTEBOOKS)}",
+        f"{len(suite.notebooks(False))} of {len(suite.notebooks(False))}",
         "accuracy 0.812 (0.750 to 0.870)",
         "2026-01-02 03:04",
     ]
-    assert rows[2][3:5] == [f"{len(suite.NOTEBOOKS) - 1} of {len(suite.NOTEBOOKS)}", "–"]
+    assert rows[2][3:5] == [f"{len(suite.notebooks(False)) - 1} of {len(suite.notebooks(False))}", "–"]
     assert [link["href"] for link in soup.select("section h2 a")] == [
         "planted/quick/index.html",
         "planted/smoke/index.html",

@@ -76,7 +76,7 @@ def test_status_says_in_a_line_how_each_report_stands(
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
     assert re.fullmatch(r"running 3\. Export, since 1 min \d\d s", lines.pop("07_export_flask"))
     assert lines == {
-        "synthetic/smoke:": "4 stale, 1 failed, 3 missing",
+        "synthetic/smoke:": "5 stale, 1 failed, 3 missing",
         "01_eda": "stale changed since: packages",
         "02_segmentation": "failed section '2. Data', cell 4: no column",
         "03_augmentation": "missing its run was stopped, or overwritten since",

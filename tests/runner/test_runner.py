@@ -202,7 +202,7 @@ def test_what_is_planned_is_run_as_it_is(
     batch = Batch(config.load("folder", "smoke", str(odd), "seed=1 limit=9"), "seed=1 limit=9")
     schedule.run_all(planning.plan([batch], "env A='b c'"), 2, (), lambda: "")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(suite.NOTEBOOKS)
+    assert len(lines) == len(suite.notebooks(False))
     assert all(f"--data {odd} --set seed=1 limit=9" in line for line in lines)
     assert "run 01_eda" in lines[0] and "run 05_fine_tuning" in lines[4]
 

@@ -109,7 +109,7 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
         study = own or config.load(bundle.name, str(bundle.about.get("profile", "")))
         if study.splits.cross_validated and study.splits.fold is None and not folds.keeps_test(study):
             return (
-                f"Study {study.study} is cross-validated, and its exported model learned from the images of every fold: "
+                f"Study {study.study} is cross-validated, and its exported model learned from the images of all folds: "
                 "none is left as a test image. The internal figures are those of its card, from the folds."
             )
         manifest = segmentation.prepare(study)

@@ -128,9 +128,9 @@ def _reliability(predictions: AnyPredictions, name: str) -> pd.DataFrame | None:
 
 def _error(predictions: AnyPredictions, name: str) -> float:
     if isinstance(predictions, Predictions):
-        return METRICS["ece"].point(predictions.y_true, predictions.probabilities)
+        return METRICS["ece"].point(predictions)
     column = [predictions.findings.index(name)]
-    return METRICS["ece"].point(predictions.y_true[:, column], predictions.probabilities[:, column])
+    return float(METRICS["ece"].compute(predictions.y_true[:, column], predictions.probabilities[:, column], None)[0])
 
 
 @style.styled
