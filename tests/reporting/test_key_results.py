@@ -176,7 +176,7 @@ def test_the_interval_that_one_split_gives_is_foreseen() -> None:
     result = key_results.describe_precision(whole.with_frame(frame), Splits())
     assert result.severity == CAUTION
     assert (
-        "has 10 patients or lesions: an accuracy of 80 % would have an interval of about ±22.6 points"
+        "has 10 patients or lesions: an accuracy of 80 % would have an interval of about ±22.7 points"
         in result.sentence
     )
     assert "With `splits: {folds: 5}` all " in result.sentence
