@@ -138,3 +138,17 @@ def test_a_study_has_one_study_for_each_fold():
     }.items():
         with pytest.raises(StudyError, match=message):
             config.load("synthetic", "smoke", overrides=keys)
+
+
+def test_folds_are_proposed_for_few_images_as_the_smallest_class_allows():
+    assert folds.propose_folds(of_classes(plain(90))[0]) == "splits: {folds: 5}"
+    assert (
+        folds.propose_folds(of_classes(plain(90), ["train"] * 60 + ["test"] * 30)[0])
+        == "splits: {folds: 5, pool: true}"
+    )
+    few, _ = of_classes([*plain(60), *[("c", f"rare {n % 3}") for n in range(9)]])
+    assert folds.propose_folds(few) == "splits: {folds: 3}"
+    assert folds.propose_folds(of_classes([*plain(60), ("c", "alone")])[0]) == ""
+    assert folds.propose_folds(of_classes(plain(1000))[0]) == ""
+    values = np.random.default_rng(0).random((60, 3)) < 0.5
+    assert folds.propose_folds(of_findings(values, np.arange(60).astype(str))[0]) == "splits: {folds: 5}"

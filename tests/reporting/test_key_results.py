@@ -165,3 +165,32 @@ def test_findings_are_told_with_their_names(tmp_path: Path) -> None:
     assert severity(none, f"is better than chance, corrected for {len(doubtful)} such models") == NOTE
     images = counts.image_counts(whole.manifest)
     assert "with 3 findings" in key_results.describe_contents(whole.manifest, images, results)[0]
+
+
+def test_the_interval_that_one_split_gives_is_foreseen() -> None:
+    """By hand, Wilson's interval of 8 of 10: .490 to .943; patients count, not images."""
+    whole = planted.manifest()
+    rows = whole.rows("test")
+    frame = whole.frame.copy()
+    frame.loc[rows, "group"] = [f"p{place % 10}" for place in range(len(rows))]
+    result = key_results.describe_precision(whole.with_frame(frame), Splits())
+    assert result.severity == CAUTION
+    assert (
+        "has 10 patients or lesions: an accuracy of 80 % would have an interval of about ±22.7 points"
+        in result.sentence
+    )
+    assert "With `splits: {folds: 5}` all " in result.sentence
+    folded = key_results.describe_precision(whole.with_frame(frame), Splits(folds=5))
+    assert folded.severity == NOTE and "In the folds of notebook 05" in folded.sentence
+    given = key_results.describe_precision(replace(whole, facts={"gives_test": True}), Splits())
+    assert "{folds: 5, pool: true}" in given.sentence
+    of_findings = key_results.describe_precision(planted.observed(), Splits())
+    assert "the rarest finding: a sensitivity of 80 %" in of_findings.sentence
+
+
+def test_the_note_of_a_fold_is_no_fault_of_the_data() -> None:
+    whole = dataset(
+        fold="fold 1 of 5", split_notes=("Cross-validation: test is fold 1 of 5 here.", "a class is missing")
+    )
+    results = key_results.rank(whole, UNCHECKED, **NOTHING)
+    assert [result.sentence for result in results if result.severity == SERIOUS] == ["a class is missing"]

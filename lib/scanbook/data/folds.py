@@ -14,6 +14,24 @@ from scanbook.data import adapters, stratification
 from scanbook.data.manifest import TEST, Manifest, metadata_name
 from scanbook.errors import DataError
 
+FEW_IMAGES = 1000
+"""Labelled images below which folds are proposed: one test split of so few has a wide interval."""
+_PROPOSED = 5
+
+
+def propose_folds(manifest: Manifest) -> str:
+    """Return the line of a study that cross-validates a dataset, with 5 folds or as many as its smallest class allows.
+
+    It is empty for 1,000 labelled images or more, and where a class has too few patients for two folds.
+    """
+    labelled = ~np.isnan(manifest.labels.values).all(axis=1)
+    frame = manifest.frame[labelled]
+    groups = frame.groupby("label")["group"].nunique().min() if manifest.classes else frame["group"].nunique()
+    if len(frame) >= FEW_IMAGES or groups < 2:
+        return ""
+    pool = ", pool: true" if (frame["split"] == TEST).any() else ""
+    return f"splits: {{folds: {min(_PROPOSED, int(groups))}{pool}}}"
+
 
 def fold_studies(study: Study) -> list[Study]:
     """Return one study for each outer fold, in which that fold is the test split; the study itself without folds.

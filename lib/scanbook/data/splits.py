@@ -154,7 +154,8 @@ def assign(
     count_copies = presence.copy_conflicts if manifest.findings else presence.shared_copies
     shared = count_copies(manifest, copy_group, former)
     sentences = (*notes, *presence.describe(assigned, shared, frame["split"].to_numpy()))
-    assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences})
+    given = bool((frame["split"] == TEST).any())
+    assigned = replace(assigned, facts={**assigned.facts, "split_notes": sentences, "gives_test": given})
     return SplitDataset(assigned, scanned, excluded, shared)
 
 

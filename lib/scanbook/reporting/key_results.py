@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
+from scanbook import evaluation
+from scanbook.config import Splits
 from scanbook.data import counts as counting
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
@@ -39,6 +42,8 @@ _UNBALANCED = 10.0
 """Images of the largest class for one of the smallest from which imbalance is more than a note."""
 _MISSING = 0.2
 """Share of labels that are missing from which that is more than a note."""
+_WIDE = 5.0
+"""Half-width of an interval, in points, above which one test split says little."""
 _NAMED = 4
 """Most classes or findings that a sentence names."""
 _BY_FILE = ("width_px", "height_px", "kilobytes")
@@ -101,7 +106,7 @@ def rank(
     """
     manifest = dataset.manifest
     results = [
-        *(KeyResult(SERIOUS, note) for note in presence.notes(manifest)),
+        *(KeyResult(SERIOUS, note) for note in presence.notes(manifest)[1 if "fold" in manifest.facts else 0 :]),
         *_of_leakage(dataset, near),
         *_of_copies(dataset),
         *_of_shortcuts(manifest, shortcuts),
@@ -116,6 +121,37 @@ def rank(
         *_of_exclusions(dataset),
     ]
     return sorted(results, key=lambda result: SEVERITIES.index(result.severity))[:MOST]
+
+
+def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
+    """Return how wide an interval the test split gives, and how wide one of all images in folds.
+
+    The width is Wilson's (1927), each patient or lesion counted as one trial with a probability of 80 %.
+    """
+    groups = manifest.frame["group"].to_numpy()
+    test, every = manifest.rows(TEST), np.flatnonzero((manifest.frame["split"] != "").to_numpy())
+    what, who = "an accuracy", "patients or lesions"
+    if manifest.findings:
+        of_test = evaluation.count_groups(manifest.labels.present[test], groups[test])
+        rarest = int(np.where(of_test > 0, of_test, of_test.max() + 1).argmin())
+        test, every = (rows[manifest.labels.present[rows, rarest]] for rows in (test, every))
+        what, who = "a sensitivity", f"patients with {manifest.findings[rarest]}, the rarest finding"
+    counts = [len(np.unique(groups[rows])) for rows in (test, every)]
+    if not min(counts):
+        return KeyResult(NOTE, "No finding is present on test, so no interval can be foreseen.")
+    half, of_all = (_half_width(count) for count in counts)
+    text = f"The test split has {counts[0]:,} {who}: {what} of 80 % would have an interval of about ±{half:.1f} points"
+    if splits.cross_validated:
+        return KeyResult(NOTE, f"{text}. In the folds of notebook 05 all {counts[1]:,} are test: ±{of_all:.1f} points.")
+    keys = "{folds: 5, pool: true}" if manifest.facts.get("gives_test") else "{folds: 5}"
+    advice = f". With `splits: {keys}` all {counts[1]:,} would be test: ±{of_all:.1f} points."
+    return KeyResult(CAUTION if half > _WIDE else NOTE, text + advice)
+
+
+def _half_width(count: int) -> float:
+    """Return half the width of a share of 80 % of so many trials, in points."""
+    interval = binomtest(round(0.8 * count), count).proportion_ci(method="wilson")
+    return 50 * (interval.high - interval.low)
 
 
 def describe_references(manifest: Manifest) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from scanbook import config, runtime, store
-from scanbook.data import adapters
+from scanbook.data import adapters, folds
 from scanbook.data.adapters import layouts, spelling, tables
 from scanbook.data.adapters.listing import Tree, stem
 from scanbook.data.adapters.lookup import ImageIndex, normalise
@@ -110,6 +110,10 @@ def create(name: str, data: str = "") -> Scaffold:
         f"# {kind}: the name in the data, then the one in reports, in their order there\n"
     )
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    notes = [*ignored, *remarks, *manifest.facts["notes"]]
+    if line := folds.propose_folds(manifest):
+        text += f"# {line}\n"
+        notes.append(f"For narrower intervals, remove the # before {line}, the last line of the study.")
     store.atomic_write(path, heading + text)
     try:
         for profile in config.PROFILES:
@@ -117,8 +121,7 @@ def create(name: str, data: str = "") -> Scaffold:
     except StudyError:
         path.unlink()
         raise
-    notes = (*ignored, *remarks, *manifest.facts["notes"])
-    return Scaffold(path, manifest, _describe(values["dataset"], manifest), notes)
+    return Scaffold(path, manifest, _describe(values["dataset"], manifest), tuple(notes))
 
 
 def _names(block: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
