@@ -244,7 +244,8 @@ def test_averages_are_of_probabilities():
 def test_validation_by_stage_is_by_the_metrics_of_findings():
     plan = {"fine_tuning": {"epochs": 1, "head_epochs": 1, "batch_size": 16}}
     start, tuned = frozen(), fine_tuned(**plan)
-    table = comparisons.validation_by_stage(study(**plan), planted.observed(), [start], [tuned], tuned)
+    split = training.SplitModels("", study(**plan), planted.observed(), PIXELS, NETWORK, [start], [tuned], tuned)
+    table = comparisons.validation_by_stage(training.StudyModels([split]))
     assert list(table) == ["auroc", "auprc", "log loss", "gain"] and len(table) == 3
     assert table.loc["and all layers", "log loss"] == pytest.approx(tuned.history["validation_loss"].min(), rel=2e-3)
 

@@ -452,7 +452,8 @@ def test_seeds_repeat_the_study_and_averages_and_steps_are_of_them(monkeypatch):
     assert plain is networks[0]
 
     starts = training.train_base_models(plan, planted.manifest(), PIXELS)
-    table = comparisons.validation_by_stage(plan, planted.manifest(), starts, networks, average)
+    split = training.SplitModels("", plan, planted.manifest(), PIXELS, NETWORK, starts, networks, average)
+    table = comparisons.validation_by_stage(training.StudyModels([split]))
     assert list(table.columns) == ["accuracy", "auroc", "kappa", "log loss", "gain"]
     assert list(table.index) == [starts[0].name, "head on augmented images", "and all layers", average.name]
     losses = [training.validation_loss(planted.manifest(), network.logits(VALIDATION)) for network in networks]
