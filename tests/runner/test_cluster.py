@@ -16,6 +16,7 @@ from helpers import cluster, pages
 from helpers.cluster import NODES, Cluster
 from helpers.projects import ROOT, make_project
 from helpers.together import own_folders
+from scanbook.reporting import suite
 from scanbook.runner.sweeps import page
 
 pytestmark = [pytest.mark.cluster, cluster.needed]
@@ -49,12 +50,13 @@ def test_reports_are_whole_though_a_node_is_lost(slurm: Cluster, tmp_path: Path)
     whole = {path: path.stat().st_mtime_ns for path in there.glob("reports/*/smoke/*/metrics.json")}
     slurm.start(NODES[1])  # it comes back
     text = slurm.ended(number, 1800)
-    assert "all 14 reports are whole" in text, text
+    count = len(suite.NOTEBOOKS) + len(suite.notebooks(False))  # the first study names another source of images
+    assert f"all {count} reports are whole" in text, text
     assert {path: path.stat().st_mtime_ns for path in whole} == whole, "what was whole is not run again"
 
     text = run_here.communicate(timeout=1800)[0]
     assert run_here.returncode == 0, text
-    assert len(results(there)) == 14 and results(there) == results(here)
+    assert len(results(there)) == count and results(there) == results(here)
     assert results(there)["reports/synthetic/smoke/07_export_flask/results.json"]["parity"]["HTTP"] is True
     assert (there / "reports" / "index.html").is_file()
 
