@@ -80,8 +80,8 @@ def test_a_single_class_and_no_internal_images(home: Path, capsys: pytest.Captur
     assert any("not available here: unknown study 'colours'" in text for text in made.warnings)
     assert np.isnan(made.metrics.loc["auroc", "external"]) and made.metrics.loc["accuracy", "external"] > 0.8
     assert "difference" not in made.metrics and made.shifts.empty
-    said = capsys.readouterr().out
-    assert "not defined" in said and "NaN" not in said and "nan" not in said.replace("finance", "")
+    printed = capsys.readouterr().out
+    assert "not defined" in printed and "NaN" not in printed and "nan" not in printed.replace("finance", "")
     assert len(made.answer) <= 5 and made.answer[0].startswith("How the sources differ is not known")
     card = pd.read_csv(made.session.folder / "tables" / "metrics_of_card.csv", index_col=0)
     assert card.loc["accuracy", "value"] == 0.9, "what the card states stands in for the internal images"

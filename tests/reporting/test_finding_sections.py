@@ -85,8 +85,8 @@ def test_the_whole_report_of_findings(session, ward, capsys):
     assert exams["rule"] in ("mean", "maximum") and set(exams["operating_points"].index) == set(NAMES)
     test_frame = ward.frame[ward.frame["split"] == "test"]
     assert exams["counts"]["exams"] == len(test_frame[["group", EXAM]].drop_duplicates()) < len(test_frame)
-    said = capsys.readouterr().out
-    assert "After Holm's correction for 3 findings" in said and "exact match" in said
+    printed = capsys.readouterr().out
+    assert "After Holm's correction for 3 findings" in printed and "exact match" in printed
     written = {path.stem for path in (session.folder / "tables").iterdir()}
     assert written >= {"per_finding", "errors", "co_errors", "operating_points", "abstention", "exams", "comparison"}
     assert "p_holm" in pd.read_csv(session.folder / "tables" / "comparison.csv")
@@ -129,9 +129,9 @@ def test_folds_are_pooled_each_with_its_own_calibration_thresholds_and_rule(sess
     names = (both.name, both.base_name)
     sentences = answers.describe_final_model(both.manifest, names, summary, differences, abstention, report=report)
     assert f"On {len(test):,} test images best backbone of each fold" in sentences[0]
-    said = capsys.readouterr().out
-    assert "Cross-validation with 2 folds" in said and "another training would give other networks" in said
-    assert "Fold 1: Rule, chosen on validation" in said
+    printed = capsys.readouterr().out
+    assert "Cross-validation with 2 folds" in printed and "another training would give other networks" in printed
+    assert "Fold 1: Rule, chosen on validation" in printed
     assert session._test_evaluations >= Counter(
         f"{network.label}, {part.fold}" for part in parts for network in (part.final, part.starts[0])
     )
@@ -165,9 +165,9 @@ def test_what_cannot_be_measured_is_said(session, ward, capsys):
     summary, report = sections.show_test_report(session, manifest, tuned.name, test)
     sections.show_operating_points(session, validation, test)
     abstention = sections.show_selective_prediction(session, validation, test)
-    said = capsys.readouterr().out
-    assert f"Never present, or never absent, on labelled test images: {NAMES[0]}." in said
-    assert f"No threshold is defined for {NAMES[0]}" in said
+    printed = capsys.readouterr().out
+    assert f"Never present, or never absent, on labelled test images: {NAMES[0]}." in printed
+    assert f"No threshold is defined for {NAMES[0]}" in printed
     sentences = answers.describe_final_model(manifest, (tuned.name, tuned.name), summary, {}, abstention, report=report)
     assert f"the means of 2 findings; {NAMES[0]} cannot be measured there" in sentences[0]
     assert NAMES[0] not in sentences[1]
@@ -240,8 +240,8 @@ def test_a_stated_prevalence_of_a_finding_that_the_dataset_lacks_ends_no_report(
 def test_a_difference_that_survives_holm_is_named(session, capsys):
     a, b = findings(n=600, seed=0, skill=3), findings(n=600, seed=1, skill=0.1)
     finding_sections.show_differences(session, evaluation.comparison(a, b, ("auroc",), 10), ("a", "b"), a)
-    said = capsys.readouterr().out
-    assert "After Holm's correction for 3 findings, the AUROC of finding 0, finding 1, finding 2 differs" in said
+    printed = capsys.readouterr().out
+    assert "After Holm's correction for 3 findings, the AUROC of finding 0, finding 1, finding 2 differs" in printed
     one = [replace(model, group=["one patient"] * len(model)) for model in (a, b)]
     finding_sections.show_differences(session, evaluation.comparison(*one, ("auroc",), 10), ("a", "b"), one[0])
     assert "No finding can be tested" in capsys.readouterr().out

@@ -43,9 +43,9 @@ def show(session, manifest, *trainings):
 def test_the_section(session, manifest, capsys):
     networks = sized(manifest), sized(manifest, name="small, fine-tuned")
     results = show(session, manifest, *networks)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     metric = "macro AUROC" if manifest.findings else "accuracy"
-    assert f"the curve predicts {metric}" in said and "twice the images (72)" in said
+    assert f"the curve predicts {metric}" in printed and "twice the images (72)" in printed
     assert set(results) == {"small, frozen", "small, fine-tuned", "test_set"}
     assert (session.folder / "figures" / "by_patients.svg").exists()
     table = pd.read_csv(session.folder / "tables" / "by_patients.csv")

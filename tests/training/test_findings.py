@@ -26,16 +26,7 @@ NAN = np.nan
 PIXELS = planted.pixels()[:, ::2, ::2].copy()
 NETWORK = "small_cnn"
 
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(autouse=True)
-def _own_store(shared_store, monkeypatch):
-    monkeypatch.setenv("SCANBOOK_STORE", str(shared_store))
-    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def study(**changes):

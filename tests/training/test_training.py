@@ -25,16 +25,7 @@ PIXELS = planted.pixels()[:, ::2, ::2].copy()
 """Half the side of the planted images: what is trained here is known by its colour."""
 STAGES = {"epochs": 2, "head_epochs": 1, "top_epochs": 1, "top": 0.5, "learning_rate": 1e-3, "batch_size": 16}
 
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(autouse=True)
-def _own_store(shared_store, monkeypatch):
-    monkeypatch.setenv("SCANBOOK_STORE", str(shared_store))
-    monkeypatch.setenv("SCANBOOK_HEADLESS", "1")
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def use_fresh_store(monkeypatch, tmp_path, name):

@@ -88,7 +88,7 @@ def local_labels(
         predictions: A model's predictions for the labelled images of another source.
         points: Targets, classes or findings with the model's own thresholds.
         specificity: Requested of a threshold that is chosen on local images, as by the study.
-        patients: Values of k; those above the patients that can be drawn from are left out, and all of these come last.
+        patients: Values of k; those above the patients that can be drawn from are not used, and all of these come last.
         draws: Number of draws.
         rounds: Number of resamples of the evaluated half, by its groups.
         seed: Seed of the halves, draws and resamples.

@@ -183,7 +183,7 @@ def _predict_folds(models: training.StudyModels, on_test: OnTest) -> tuple[AnyPr
         network, manifest = split.networks[0], split.manifest
         fitted = training.calibrate(split.study, manifest, network)
         validation[split.fold] = manifest.predictions(VALIDATION, network.logits(VALIDATION), fitted)
-        test[split.fold] = on_test(network, manifest, calibration=fitted, arm=f"{network.label}, {split.fold}")
+        test[split.fold] = on_test(network, manifest, calibration=fitted, arm=split.label_of(network))
     return models.pool(validation), models.pool(test)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -179,13 +179,8 @@ def _of_classes(predictions: Predictions, compared: tuple[str, ...]) -> Predicti
 
 def _of_findings(predictions: FindingPredictions, compared: tuple[str, ...]) -> FindingPredictions:
     columns = [predictions.findings.index(name) for name in compared]
-    return FindingPredictions(
-        predictions.image_id,
-        predictions.group,
-        predictions.y_true[:, columns],
-        predictions.probabilities[:, columns],
-        compared,
-    )
+    y_true, probabilities = predictions.y_true[:, columns], predictions.probabilities[:, columns]
+    return replace(predictions, y_true=y_true, probabilities=probabilities, findings=compared)
 
 
 def _points(bundle: Bundle, compared: tuple[str, ...]) -> dict[str, Point]:

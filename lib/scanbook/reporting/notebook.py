@@ -249,7 +249,7 @@ class Session:
 
     def on_test_of(self, split: SplitModels, trained: TrainedModel) -> AnyPredictions:
         """Return the predictions of one of a split's networks for its test images, counted as `on_test` does."""
-        return self.on_test(trained, split.manifest, arm=f"{trained.label}, {split.fold}" if split.fold else "")
+        return self.on_test(trained, split.manifest, arm=split.label_of(trained))
 
     def keep(self, test: AnyPredictions, histories: Mapping[str, pd.DataFrame] | None = None) -> None:
         """Keep the predictions of the notebook's model, and its training, by which `scanbook compare` compares runs.

@@ -27,8 +27,7 @@ def show_training(session: Session, models: StudyModels) -> None:
         runs = {f"{split.networks[0].name}, {split.fold}": split.networks[0].history for split in models.splits}
         caption = "Loss and accuracy by epoch, of the model of each fold"
     session.figure("curves", plots.learning_curves(runs), caption)
-    names = {split.fold: f", {split.fold}" if split.fold else "" for split in models.splits}
-    seconds = {f"{run.label}{names[split.fold]}": run.seconds for split in models.splits for run in split.runs}
+    seconds = {split.label_of(run): run.seconds for split in models.splits for run in split.runs}
     session.measure("seconds", seconds)
 
 

@@ -46,6 +46,10 @@ class SplitModels:
         """The base model, and the networks that differ from it."""
         return [self.starts[0], *(network for network in self.networks if network.folder != self.starts[0].folder)]
 
+    def label_of(self, network: TrainedModel) -> str:
+        """Return the label of one of the networks, which tells it from those of other folds."""
+        return ", ".join(filter(None, (network.label, self.fold)))
+
     def calibrate(self) -> float | Calibration:
         """Return the calibration of the final model, fitted on its validation images."""
         return calibrate(self.study, self.manifest, self.final)
@@ -94,11 +98,6 @@ class StudyModels:
     def base_name(self) -> str:
         """Name of the model from which fine-tuning started, likewise."""
         return _common([split.starts[0].name for split in self.splits], "best backbone of each fold, frozen")
-
-    @property
-    def policy(self) -> str:
-        """Augmentation policy of the final model's training images."""
-        return self.first.final.policy
 
     @property
     def backbone(self) -> str:

@@ -104,7 +104,7 @@ def measure(row: Row, pairs: Sequence[Pair], rounds: int, seed: int, metric: str
         pairs: At least one; each pair is of the same images, and several pairs may be of different ones.
         rounds: Number of resamples.
         seed: Seed of the resamples.
-        metric: Name in `METRICS`; "" for accuracy, of findings macro AUROC. A class without an image is left out of it.
+        metric: Name in `METRICS`; "" for accuracy, of findings macro AUROC. It is of the classes that have images.
     """
     for first, second in pairs:
         check_same(first, second)

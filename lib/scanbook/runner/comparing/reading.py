@@ -286,10 +286,10 @@ def _distinct(runs: Sequence[Compared]) -> list[str]:
         rows = [row for row, other in enumerate(names) if other == name]
         places = [runs[row].place.resolve().with_suffix("").parts[::-1] for row in rows]
         depth = next(depth for depth in range(99) if len({place[depth : depth + 1] for place in places}) > 1)
-        told = [place[depth] if depth < len(place) else "" for place in places]
+        parents = [place[depth] if depth < len(place) else "" for place in places]
         for number, row in enumerate(rows):
-            alone = told.count(told[number]) == 1
-            names[row] = f"{name} ({told[number] if alone else f'{told[number]}, {number + 1}'})"
+            alone = parents.count(parents[number]) == 1
+            names[row] = f"{name} ({parents[number] if alone else f'{parents[number]}, {number + 1}'})"
     return names
 
 
