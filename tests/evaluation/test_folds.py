@@ -43,10 +43,45 @@ def test_ranks_are_means_over_the_folds_and_other_metrics_are_of_all_images(make
         if metric in ("auroc", "auprc"):
             assert table.loc[metric, "value"] == pytest.approx(of_parts, abs=1e-12)
         else:
-            assert table.loc[metric].equals(whole.loc[metric])
+            wider = table.loc[metric], whole.loc[metric]
+            assert wider[0]["value"] == wider[1]["value"]
+            ratio = np.divide(*(row["high"] - row["low"] for row in wider))
+            assert ratio == pytest.approx((1 + 4 / 3) ** 0.5), metric
     report = ev.class_report(pooled, 20) if isinstance(pooled, ev.Predictions) else ev.finding_report(pooled, 20)
     assert report.loc["macro average", "auroc"] == pytest.approx(table.loc["auroc", "value"])
     assert report.loc["macro average", "auroc_low"] == pytest.approx(table.loc["auroc", "low"])
+
+
+def test_intervals_over_folds_hold_the_truth_where_there_is_nothing_to_learn():
+    held = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        y, x = np.repeat([0, 1], 60), random.standard_normal((120, 20))
+        fold = random.permutation(60)[np.tile(np.arange(60), 2)] % 5  # equal classes in each fold
+        score = np.empty(120)
+        for number in range(5):
+            train = fold != number
+            score[~train] = x[~train] @ ((2 * y[train] - 1) @ x[train])  # the direction between the classes' means
+        p = expit(score / 20)
+        name = np.arange(120).astype(str)
+        predictions = ev.Predictions(name, name, y, np.column_stack([1 - p, p]), ("a", "b"), fold.astype(str))
+        row = ev.summary(predictions, ["auroc"], rounds=200, seed=seed).loc["auroc"]
+        held += row["low"] <= 0.5 <= row["high"]
+    assert held >= 89
+
+
+def test_no_end_of_a_wider_interval_is_a_value_that_the_metric_cannot_have():
+    for make in (OF_CLASSES, OF_FINDINGS):
+        table = ev.summary(in_folds(make(skill=30.0, n=40)), rounds=50)
+        assert (table["low"] >= 0).all() and (table["high"] <= 1).all() and (table["low"] <= table["high"]).all()
+
+
+def test_images_of_one_fold_have_the_interval_of_one_model_and_repeats_count_as_one():
+    group = np.arange(20)
+    assert ev.widening(group, None) == ev.widening(group, ["1"] * 20) == 1
+    assert ev.widening(group, group % 5) == pytest.approx(1.5)
+    assert ev.widening(np.tile(group, 2), np.r_[group % 5, 5 + group // 4]) == pytest.approx(1.5)
+    assert ev.widening(group, group % 2) == pytest.approx(3**0.5)
 
 
 def test_scales_that_differ_between_folds_change_no_rank_but_would_if_pooled():

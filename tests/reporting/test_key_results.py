@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from helpers import planted
 from helpers.findings import ward
@@ -182,6 +183,9 @@ def test_the_interval_that_one_split_gives_is_foreseen() -> None:
     assert "With `splits: {folds: 5}` all " in result.sentence
     folded = key_results.describe_precision(whole.with_frame(frame), Splits(folds=5))
     assert folded.severity == NOTE and "In the folds of notebook 05" in folded.sentence
+    counted = len(np.unique(frame.loc[frame["split"] != "", "group"]))
+    width = binomtest(round(0.8 * round(counted / 2.25)), round(counted / 2.25)).proportion_ci(method="wilson")
+    assert f"are test: ±{50 * (width.high - width.low):.1f} points" in folded.sentence
     given = key_results.describe_precision(replace(whole, facts={"gives_test": True}), Splits())
     assert "{folds: 5, pool: true}" in given.sentence
     of_findings = key_results.describe_precision(planted.observed(), Splits())

@@ -16,7 +16,8 @@ from scanbook.errors import DataError
 
 FEW_IMAGES = 1000
 """Labelled images below which folds are proposed: one test split of so few has a wide interval."""
-_PROPOSED = 5
+PROPOSED = 5
+"""Number of folds that is proposed."""
 
 
 def propose_folds(manifest: Manifest) -> str:
@@ -30,7 +31,7 @@ def propose_folds(manifest: Manifest) -> str:
     if len(frame) >= FEW_IMAGES or groups < 2:
         return ""
     pool = ", pool: true" if (frame["split"] == TEST).any() else ""
-    return f"splits: {{folds: {min(_PROPOSED, int(groups))}{pool}}}"
+    return f"splits: {{folds: {min(PROPOSED, int(groups))}{pool}}}"
 
 
 def fold_studies(study: Study) -> list[Study]:

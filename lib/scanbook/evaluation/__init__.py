@@ -28,7 +28,7 @@ from scanbook.evaluation.paired import Difference, comparison, holm, mcnemar, pa
 from scanbook.evaluation.predictions import Predictions, choose_by_fold, failures, of_images, pool, successes
 from scanbook.evaluation.pseudonyms import pseudonymous
 from scanbook.evaluation.registry import METRICS, OF_CLASSES, has_findings, main_metric, metrics_for
-from scanbook.evaluation.resampling import count_groups, group_folds, group_weights, interval
+from scanbook.evaluation.resampling import count_groups, group_folds, group_weights, interval, widening, widening_of
 from scanbook.evaluation.seeds import difference_over_seeds, over_folds, over_seeds
 from scanbook.evaluation.selective import abstain_below, abstention, coverage_curve
 from scanbook.evaluation.subgroups import LEAST_IMAGES, attribute, finding_subgroups, subgroups

@@ -18,7 +18,7 @@ from scanbook.errors import DataError
 from scanbook.evaluation.findings import FindingPredictions
 from scanbook.evaluation.metrics import macro, ratio
 from scanbook.evaluation.predictions import choose_by_fold, of_images
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample, widening
 from scanbook.evaluation.selective import COVERAGES
 from scanbook.evaluation.summary import MACRO
 from scanbook.evaluation.targets import (
@@ -293,9 +293,9 @@ def _selective(
         return np.concatenate([values, means[..., None]], axis=-1)
 
     point = rates(np.ones((1, len(test))))[0]
-    low, high = interval(resample(rates, test.group, rounds, seed))
+    low, high = interval(resample(rates, test.group, rounds, seed, test.fold))
     _, positives, _, negatives, labelled = masks
     of = labelled, positives, negatives, positives | negatives
     of_findings = np.stack([count_groups(mask, test.group).reshape(shape) for mask in of])
     groups = np.concatenate([of_findings, of_findings.max(axis=-1, keepdims=True)], axis=-1)
-    return np.stack([point, *correct_ends(point, low, high, groups)])
+    return np.stack([point, *correct_ends(point, low, high, groups, widening(test.group, test.fold))])

@@ -23,7 +23,7 @@ from scanbook.errors import DataError
 from scanbook.evaluation.findings import STATES, AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions, check_same
 from scanbook.evaluation.registry import find_metric, find_metrics, main_metric
-from scanbook.evaluation.resampling import interval, resample
+from scanbook.evaluation.resampling import UNBOUNDED, interval, resample, widening
 from scanbook.evaluation.summary import default_metrics
 
 Floats = NDArray[np.float64]
@@ -127,9 +127,9 @@ def comparison(
     Returns:
         Index `comparison`: the metrics' names, then `AUROC of <class> (DeLong)` for every class (of two, whose
         AUROCs are the same, the second) and "accuracy (McNemar)"; columns difference (a − b), low, high and p_value.
-        McNemar's test has no interval. No p is corrected for the number of rows. A metric of all classes is NaN where
-        one has no image. Of findings there is no McNemar's test, and a column p_holm has the p of DeLong's tests,
-        corrected for the number of findings.
+        McNemar's test has no interval; of several folds, whose results depend on each other, there is none. No p is
+        corrected for the number of rows. A metric of all classes is NaN where one has no image. Of findings there is no
+        McNemar's test, and a column p_holm has the p of DeLong's tests, corrected for the number of findings.
 
     Raises:
         DataError: images, labels, groups or classes differ, or a metric is unknown.
@@ -140,9 +140,10 @@ def comparison(
         corrected = [math.nan] * len(rows) + holm([test.p_value for test in tests]).tolist()
         return _table([*rows, *tests]).assign(p_holm=corrected)
     rows += [delong(a, b, name) for name in (a.classes if len(a.classes) > 2 else a.classes[1:])]
-    accuracy = float(a.correct.mean() - b.correct.mean())
-    row = Difference("accuracy (McNemar)", accuracy, math.nan, math.nan, mcnemar(a, b))
-    rows.append(row if not a.absent else Difference(row.metric, *[math.nan] * 4))
+    if widening(a.group, a.fold) == 1:
+        accuracy = float(a.correct.mean() - b.correct.mean())
+        row = Difference("accuracy (McNemar)", accuracy, math.nan, math.nan, mcnemar(a, b))
+        rows.append(row if not a.absent else Difference(row.metric, *[math.nan] * 4))
     return _table(rows)
 
 
@@ -231,7 +232,7 @@ def delong(a: AnyPredictions, b: AnyPredictions, positive_class: str) -> Differe
     variance = area_variance(positive, spread, a.group, folds)
     if variance <= _LEAST_VARIANCE:
         return Difference(name, difference, *([math.nan] * 3 if spread.any() else [0.0, 0.0, 1.0]))
-    error = float(np.sqrt(variance))
+    error = float(np.sqrt(variance)) * widening(a.group, a.fold)
     half = float(norm.ppf(0.975)) * error
     p_value = float(2 * norm.sf(abs(difference) / error))
     return Difference(name, difference, difference - half, difference + half, p_value)
@@ -324,7 +325,7 @@ def _differences(
     def difference(weights: Floats | None) -> Floats:
         return np.stack([of_a(weights) - of_b(weights) for of_a, of_b in computes], axis=1)
 
-    values = resample(difference, a.group, rounds, seed)
+    values = resample(difference, a.group, rounds, seed, a.fold, bounds=UNBOUNDED)
     point, (low, high) = difference(None)[0], interval(values)
     differences = []
     for column, name in enumerate(metrics):

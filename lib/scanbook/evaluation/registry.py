@@ -31,6 +31,7 @@ class Metric:
             giving (rounds,).
         by_class: Of a metric that ranks images, the function of the same that gives (rounds, k); its mean over the
             classes or findings is the metric.
+        bounds: Its least and its largest value.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     needs_every_class: bool
     compute: Callable[[Values, Floats, Floats | None], Floats]
     by_class: Callable[[Values, Floats, Floats | None], Floats] | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     def point(self, predictions: Any) -> float:
         """Return the metric with every image counted once, NaN where it is not defined."""
@@ -96,9 +98,9 @@ METRICS: dict[str, Metric] = {
         Metric("weighted_f1", "weighted F1", True, True, metrics.weighted_f1),
         Metric("auroc", "macro AUROC", True, True, metrics.auroc, metrics.class_auroc),
         Metric("auprc", "macro AUPRC", True, True, metrics.auprc, metrics.class_auprc),
-        Metric("brier", "Brier score", False, False, metrics.brier),
+        Metric("brier", "Brier score", False, False, metrics.brier, bounds=(0.0, 2.0)),
         Metric("ece", "calibration error (ECE)", False, False, metrics.ece),
-        Metric("kappa", "quadratic weighted kappa", True, True, metrics.kappa),
+        Metric("kappa", "quadratic weighted kappa", True, True, metrics.kappa, bounds=(-1.0, 1.0)),
         Metric("exact_match", "exact match at 0.5", True, False, metrics.exact_match),
         Metric("hamming", "Hamming loss at 0.5", False, False, metrics.hamming),
     )

@@ -16,7 +16,7 @@ from scanbook.evaluation.findings import AnyPredictions
 from scanbook.evaluation.paired import Difference
 from scanbook.evaluation.predictions import check_same
 from scanbook.evaluation.registry import find_metrics
-from scanbook.evaluation.resampling import resample
+from scanbook.evaluation.resampling import UNBOUNDED, resample
 from scanbook.evaluation.summary import default_metrics
 
 
@@ -101,7 +101,7 @@ def difference_over_seeds(
         return by_seed(a, weights).mean(axis=0) - by_seed(b, weights).mean(axis=0)
 
     value = float(difference(None)[0])
-    of_groups = float(np.nanvar(resample(difference, a[0].group, rounds, seed), ddof=1))
+    of_groups = float(np.nanvar(resample(difference, a[0].group, rounds, seed, a[0].fold, bounds=UNBOUNDED), ddof=1))
     scatter = [(float(by_seed(models, None).var(ddof=1)), len(models)) for models in (a, b) if len(models) > 1]
     if len(scatter) == 1:
         of_seeds = [(scatter[0][0] * (1 / len(a) + 1 / len(b)), scatter[0][1] - 1)]

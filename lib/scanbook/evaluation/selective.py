@@ -101,4 +101,4 @@ def _selective_accuracy(
         return np.stack([mass / weights.sum(axis=1, keepdims=True), ratio(weights @ correct, mass)], axis=1)
 
     value = rates(np.ones((1, len(predictions))))[0]
-    return np.stack([value, *interval(resample(rates, predictions.group, rounds, seed))], axis=1)
+    return np.stack([value, *interval(resample(rates, predictions.group, rounds, seed, predictions.fold))], axis=1)

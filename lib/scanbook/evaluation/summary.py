@@ -14,7 +14,7 @@ from scanbook.evaluation import metrics as measures
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.predictions import Predictions
 from scanbook.evaluation.registry import OF_FINDINGS, find_metrics, has_findings, mean_over_folds
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample, widening
 
 DEFAULT_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc", "brier", "ece")
 MEANS = ("macro average", "weighted average")
@@ -57,7 +57,8 @@ def summary(
     def all_metrics(weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         return np.stack([compute(weights) for compute in computes], axis=1)
 
-    low, high = interval(resample(all_metrics, predictions.group, rounds, seed))
+    bounds = tuple(zip(*(metric.bounds for metric in chosen), strict=True))
+    low, high = interval(resample(all_metrics, predictions.group, rounds, seed, predictions.fold, bounds=bounds))
     table = pd.DataFrame(
         {"value": all_metrics(None)[0], "low": low, "high": high},
         index=pd.Index([metric.name for metric in chosen], name="metric"),
@@ -66,7 +67,8 @@ def summary(
     table.loc[undefined] = np.nan
     if "exact_match" in table.index:  # a share of images, of findings
         groups = count_groups(~np.isnan(predictions.y_true).all(axis=1, keepdims=True), predictions.group)
-        ends = correct_ends(*table.loc[["exact_match"]].to_numpy(np.float64).T, groups)
+        factor = widening(predictions.group, predictions.fold)
+        ends = correct_ends(*table.loc[["exact_match"]].to_numpy(np.float64).T, groups, factor)
         table.loc["exact_match", ["low", "high"]] = np.ravel(ends)
     return table
 
@@ -134,9 +136,11 @@ def class_report(predictions: Predictions, rounds: int = 1000, seed: int = 0) ->
         }
 
     value = rates(None)
-    low, high = interval(
-        resample(lambda weights: np.stack(list(rates(weights).values()), axis=1), predictions.group, rounds, seed)
-    )
+
+    def all_rates(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(list(rates(weights).values()), axis=1)
+
+    low, high = interval(resample(all_rates, predictions.group, rounds, seed, predictions.fold))
     table: dict[str, NDArray[np.generic]] = {"support": np.r_[np.bincount(y_true, minlength=k), [len(y_true)] * 2]}
     for place, name in enumerate(value):
         table |= interval_columns(name, value[name][0], low[place], high[place])
@@ -208,7 +212,7 @@ def finding_statistics(
         return np.stack([np.column_stack([value, measures.macro(value)]) for value in values], axis=1)
 
     point = all_statistics(None)[0]
-    low, high = interval(resample(all_statistics, predictions.group, rounds, seed))
+    low, high = interval(resample(all_statistics, predictions.group, rounds, seed, predictions.fold))
     sides = [np.r_[count_groups(y_true == label, predictions.group), 2] for label in (1, 0)]
     table = {}
     for place, (name, compute) in enumerate(statistics.items()):

@@ -21,7 +21,7 @@ from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.predictions import Predictions, choose_by_fold, of_images
 from scanbook.evaluation.registry import has_findings
-from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample
+from scanbook.evaluation.resampling import correct_ends, count_groups, interval, interval_columns, resample, widening
 
 Floats = NDArray[np.float64]
 # 0.1 % to 50 %, in equal steps of the logarithm.
@@ -276,10 +276,10 @@ def rates_at(
         return np.concatenate([both, values], axis=1)
 
     point = with_predictive_values(rates(np.ones((1, len(test)))))[0]
-    low, high = interval(with_predictive_values(resample(rates, test.group, rounds, seed)))
+    low, high = interval(with_predictive_values(resample(rates, test.group, rounds, seed, test.fold)))
     if isinstance(test, FindingPredictions):
         groups = np.stack([count_groups(mask, test.group) for mask in (positive, negative)])[..., None]
-        ends = correct_ends(point[:2], low[:2], high[:2], groups)
+        ends = correct_ends(point[:2], low[:2], high[:2], groups, widening(test.group, test.fold))
         # of a rate of 0 or 1, or of one patient, the resamples tell nothing of the predictive values either
         resampled = ~((point[:2] == 0) | (point[:2] == 1) | (groups < 2)).any(axis=0)
         low, high = (

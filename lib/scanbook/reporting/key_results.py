@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from scanbook import evaluation
 from scanbook.config import Splits
 from scanbook.data import counts as counting
-from scanbook.data import presence
+from scanbook.data import folds, presence
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.data.quality.differences import PROPERTIES, revealing
 from scanbook.data.quality.rules import FEWEST_GROUPS, count_groups
@@ -126,7 +126,8 @@ def rank(
 def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     """Return how wide an interval the test split gives, and how wide one of all images in folds.
 
-    The width is Wilson's (1927), each patient or lesion counted as one trial with a probability of 80 %.
+    The width is Wilson's (1927), each patient or lesion counted as one trial with a probability of 80 %; from folds it
+    is that of fewer trials, by the square of `evaluation.widening_of`.
     """
     groups = manifest.frame["group"].to_numpy()
     test, every = manifest.rows(TEST), np.flatnonzero((manifest.frame["split"] != "").to_numpy())
@@ -139,18 +140,20 @@ def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     counts = [len(np.unique(groups[rows])) for rows in (test, every)]
     if not min(counts):
         return KeyResult(NOTE, "No finding is present on test, so no interval can be foreseen.")
-    half, of_all = (_half_width(count) for count in counts)
+    folded = len(folds.column_values(manifest, splits.folds_by)) if splits.folds_by else splits.folds or folds.PROPOSED
+    half, of_all = (_half_width(count) for count in (counts[0], counts[1] / evaluation.widening_of(folded) ** 2))
     text = f"The test split has {counts[0]:,} {who}: {what} of 80 % would have an interval of about ±{half:.1f} points"
     if splits.cross_validated:
         return KeyResult(NOTE, f"{text}. In the folds of notebook 05 all {counts[1]:,} are test: ±{of_all:.1f} points.")
-    keys = "{folds: 5, pool: true}" if manifest.facts.get("gives_test") else "{folds: 5}"
-    advice = f". With `splits: {keys}` all {counts[1]:,} would be test: ±{of_all:.1f} points."
+    pool = ", pool: true" if manifest.facts.get("gives_test") else ""
+    advice = f". With `splits: {{folds: {folds.PROPOSED}{pool}}}` all {counts[1]:,} would be test: ±{of_all:.1f} points."
     return KeyResult(CAUTION if half > _WIDE else NOTE, text + advice)
 
 
-def _half_width(count: int) -> float:
+def _half_width(count: float) -> float:
     """Return half the width of a share of 80 % of so many trials, in points."""
-    interval = binomtest(round(0.8 * count), count).proportion_ci(method="wilson")
+    trials = max(round(count), 1)
+    interval = binomtest(round(0.8 * trials), trials).proportion_ci(method="wilson")
     return 50 * (interval.high - interval.low)
 
 

@@ -90,8 +90,11 @@ def show_folds(session: Session, models: StudyModels, test: AnyPredictions) -> p
         "scores of different networks are not on one scale."
     )
     session.say(
-        "The intervals resample patients. They do not include that another training would give other networks; the "
-        "spread over the folds shows this in part, together with the choice of patients."
+        "Resamples of patients ignore the variance of training: another training would give other networks, and each "
+        "image also trained the networks of the other folds. So the intervals are "
+        f"{evaluation.widening(test.group, test.fold):.2g} times as wide as resamples give them (Nadeau and Bengio, "
+        "2003). This is right where there is little to learn, and too wide with many patients and clear signs. The "
+        "spread over the folds shows the variance of training in part, together with the choice of patients."
     )
     by_fold = evaluation.over_folds(test, evaluation.metrics_for(test, session.study.ordered))
     rows = {split.fold: _describe_split(split) for split in models.splits}
