@@ -146,7 +146,8 @@ def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     if splits.cross_validated:
         return KeyResult(NOTE, f"{text}. In the folds of notebook 05 all {counts[1]:,} are test: ±{of_all:.1f} points.")
     pool = ", pool: true" if manifest.facts.get("gives_test") else ""
-    advice = f". With `splits: {{folds: {folds.PROPOSED}{pool}}}` all {counts[1]:,} would be test: ±{of_all:.1f} points."
+    how = f"`splits: {{folds: {folds.PROPOSED}{pool}}}`"
+    advice = f". With {how} all {counts[1]:,} would be test: ±{of_all:.1f} points."
     return KeyResult(CAUTION if half > _WIDE else NOTE, text + advice)
 
 
