@@ -7,7 +7,6 @@ import pytest
 from scanbook import config, external
 from scanbook.data import splits
 from scanbook.data.manifest import TRAIN
-from scanbook.external.sources import rows_of
 from scanbook.reporting.external_answers import describe_shifts
 
 pytestmark = pytest.mark.slow
@@ -22,7 +21,7 @@ PLANTED = {
 @pytest.mark.parametrize("shift", PLANTED)
 def test_the_planted_shift_is_named_first(shift: str) -> None:
     manifest = splits.prepare(config.load("synthetic", "smoke", overrides=SMALL))
-    training, everything = (manifest.with_frame(manifest.frame.iloc[rows_of(manifest, *names)]) for names in (
+    training, everything = (manifest.with_frame(manifest.frame.iloc[manifest.rows(*names)]) for names in (
         (TRAIN,), (TRAIN, "validation", "test")
     ))  # fmt: skip
     key, _, value = PLANTED[shift].partition("=")

@@ -15,6 +15,7 @@ from helpers import planted
 from scanbook import evaluation
 from scanbook.data.manifest import Manifest, finding_column
 from scanbook.evaluation import Difference
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting import answers, tables
 from scanbook.reporting.report import NUMBER
 
@@ -42,7 +43,7 @@ def test_every_kind_of_interval_is_merged_and_nothing_else() -> None:
     assert intervals and list(shown) == ["sensitivity", "difference", "high water", "USD per million predictions"]
     assert list(shown["sensitivity"]) == ["0.500 (0.250–0.750)", "not defined"]
     assert list(shown["difference"]) == ["−0.020 (−0.100 to +0.060)", "+0.500"]
-    assert tables.with_interval(-0.0001, -0.25, 0.25) == "0.000 (−0.250 to 0.250)"
+    assert with_interval(-0.0001, -0.25, 0.25) == "0.000 (−0.250 to 0.250)"
     pd.testing.assert_frame_equal(
         tables.readable(frame[["high_water"]])[0], frame[["high_water"]].set_axis(["high water"], axis=1)
     )
@@ -62,7 +63,7 @@ def test_tables_of_any_kind_are_shown_whole() -> None:
     assert tables.readable(several)[0] is several
     missing = pd.DataFrame({"value": pd.array([1, None], "Int64"), "low": [0.5, 1.0], "high": [2.0, 3.0]})
     assert list(tables.readable(missing)[0]["value"]) == ["1.000 (0.500–2.000)", "not defined"]
-    assert tables.with_interval(0.0001, 0.00005, 0.0002) == "0.00010 (0.00005–0.00020)"
+    assert with_interval(0.0001, 0.00005, 0.0002) == "0.00010 (0.00005–0.00020)"
 
 
 def test_of_many_differences_the_largest_are_said_and_the_others_counted() -> None:
@@ -75,7 +76,7 @@ def test_of_many_differences_the_largest_are_said_and_the_others_counted() -> No
 
 @given(*[st.floats(-1e6, 1e6)] * 3, st.booleans())
 def test_a_value_with_its_interval_is_a_number_of_the_page(value: float, low: float, high: float, signed: bool) -> None:
-    text = tables.with_interval(value, min(low, high), max(low, high), signed)
+    text = with_interval(value, min(low, high), max(low, high), signed)
     assert NUMBER.fullmatch(text)
     first = float(text.split(" ")[0].replace("−", "-").replace(",", ""))
     assert first == pytest.approx(value, abs=0.5 if max(map(abs, (value, low, high))) >= 1000 else 0.050001)
@@ -105,10 +106,10 @@ def test_the_final_model_is_described_with_intervals_and_noise() -> None:
     models = ("small, fine-tuned", "small, frozen")
     sentences = answers.describe_final_model(manifest, models, summary, {"accuracy": NOISE}, abstention)
     assert 4 <= len(sentences) <= 5
-    accuracy = tables.with_interval(*summary.loc["accuracy"])
+    accuracy = with_interval(*summary.loc["accuracy"])
     assert f"test images small (fine-tuned) reaches: accuracy {accuracy}" in sentences[0]
     assert "within noise" in sentences[2]
-    assert tables.with_interval(*summary.loc["ece"]) in sentences[3]
+    assert with_interval(*summary.loc["ece"]) in sentences[3]
     assert len(answers.describe_final_model(manifest, models, summary, {}, abstention)) == 4
 
 
@@ -200,7 +201,7 @@ def test_findings_are_told_by_their_macro_means_and_those_that_test_lacks_are_na
     test = manifest.predictions("test", logits)
     summary = evaluation.summary(test, rounds=50)
     (sentence,) = answers.describe_model("small, frozen", summary, manifest)
-    assert f"small (frozen) reaches: macro AUROC {tables.with_interval(*summary.loc['auroc'])}, macro AUPRC" in sentence
+    assert f"small (frozen) reaches: macro AUROC {with_interval(*summary.loc['auroc'])}, macro AUPRC" in sentence
     assert sentence.endswith("the means of 2 findings.")
     assert answers.headline("small", summary, manifest).startswith(
         f"small: macro AUROC {summary.at['auroc', 'value']:.3f}"

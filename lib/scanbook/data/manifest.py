@@ -186,9 +186,9 @@ class Manifest:
         """Return the row numbers of images, int64, in the order of their ids."""
         return pd.Index(self.frame["image_id"]).get_indexer(pd.Index(image_ids))
 
-    def rows(self, split: str) -> np.ndarray:
-        """Return the row numbers of one split, int64 `(m,)`."""
-        return np.flatnonzero(self.frame["split"].to_numpy() == split)
+    def rows(self, *splits: str) -> np.ndarray:
+        """Return the row numbers of one split, or of several, int64 `(m,)`."""
+        return np.flatnonzero(self.frame["split"].isin(splits).to_numpy())
 
     def absent(self, split: str) -> tuple[str, ...]:
         """Return the classes without an image in a split, or the findings never present or never absent in it."""

@@ -44,4 +44,5 @@ from scanbook.evaluation.summary import (
     summary,
 )
 from scanbook.evaluation.targets import check_targets, chosen_for, prevalence_curve, targets_table
+from scanbook.evaluation.texts import with_interval
 from scanbook.evaluation.unpaired import unpaired_difference

@@ -120,19 +120,12 @@ def describe_exams_of_folds(study: Study, model: ExportedModel) -> dict[str, Any
     rows = manifest.rows(VALIDATION)
     exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
     labels = manifest.labels.rows(rows)
-    of_folds = {
-        split.fold: predict_exams(
-            split.manifest, {part: split.networks[0].logits(part) for part in (VALIDATION, TEST)}, study.seed
-        )
-        for split in models.splits
-    }
-    if not have_labels(labels, exams).any() or None in of_folds.values():
+    of_folds = models.predict_exams(lambda split: split.networks[0])
+    if not have_labels(labels, exams).any() or of_folds is None:
         return {}
     fitted = fit_exam_rule(labels, model.logits, exams, study.seed)
     own, _ = fitted.predictions(labels, model.logits, exams)
-    validation = models.pool({fold: each.validation for fold, each in of_folds.items()})
-    test = models.pool({fold: each.test for fold, each in of_folds.items()})
-    excluded = sum(each.excluded for each in of_folds.values())
+    _, validation, test, excluded = of_folds
     return _exam(study, fitted, describe_answers(study, validation, test, own), test, excluded=excluded)
 
 

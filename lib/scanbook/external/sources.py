@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scanbook import bundle as bundles
 from scanbook import config, segmentation
 from scanbook.bundle import Bundle
@@ -123,8 +121,3 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
             f"{', '.join(manifest.names)}; the bundle's: {theirs}, of {', '.join(bundle.labels)}."
         )
     return Internal(study, manifest)
-
-
-def rows_of(manifest: Manifest, *splits: str) -> np.ndarray:
-    """Return the row numbers of some splits, in the manifest's order."""
-    return np.flatnonzero(manifest.frame["split"].isin(splits).to_numpy())

@@ -19,7 +19,7 @@ from scanbook.evaluation.sources import EXTERNAL, Point
 from scanbook.external.labels import map_labels
 from scanbook.external.predicting import predict
 from scanbook.external.sharing import SHARED, find_shared, join_sources
-from scanbook.external.sources import Internal, load_external, load_internal, open_bundle, rows_of
+from scanbook.external.sources import Internal, load_external, load_internal, open_bundle
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Validation:
         if self.available is None:
             return None
         manifest = self.available.manifest
-        chosen = manifest.with_frame(manifest.frame.iloc[rows_of(manifest, *(splits or (TRAIN,)))])
+        chosen = manifest.with_frame(manifest.frame.iloc[manifest.rows(*(splits or (TRAIN,)))])
         return restrict(chosen, self.compared)
 
 
@@ -128,11 +128,11 @@ def validate(study: Study, path: str = "", **options: Any) -> Validation:
             f"no image of study {opened.other.study} remains that has a label of bundle {bundle.name!r} and is not "
             "among its own; name another source"
         )
-    external = _predictions(bundle, manifest, rows_of(manifest, TEST))
+    external = _predictions(bundle, manifest, manifest.rows(TEST))
     internal, left = None, 0
     compared = tuple(name for name in bundle.labels if name in names and name not in _lacking(external))
     if isinstance(own, Internal):
-        internal = _predictions(bundle, own.manifest, rows_of(own.manifest, TEST))
+        internal = _predictions(bundle, own.manifest, own.manifest.rows(TEST))
         if bundle.classes:
             compared = tuple(name for name in compared if name not in internal.absent) or compared
             whole = len(internal)

@@ -11,8 +11,8 @@ from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import METRICS, Difference, main_metric
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.notebook import MOST_SENTENCES
-from scanbook.reporting.tables import with_interval
 
 
 def describe_prevalence(table: pd.DataFrame) -> str:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.data.exams import ExamPredictions, predict_exams
-from scanbook.data.manifest import TEST, VALIDATION
-from scanbook.evaluation import AnyPredictions, FindingPredictions
+from scanbook.evaluation import AnyPredictions, ExamRule, FindingPredictions
 from scanbook.reporting import finding_sections, sections
 from scanbook.reporting.notebook import Session
 
@@ -32,22 +30,13 @@ def show_exams(session: Session, models: StudyModels, test: AnyPredictions) -> d
     if not models.manifest.has_exams:
         session.say("The study names no exams (`dataset.exam_column`): every image is answered alone.")
         return {}
-    predicted = {
-        split.fold: predict_exams(
-            split.manifest, {part: split.final.logits(part) for part in (VALIDATION, TEST)}, split.study.seed
-        )
-        for split in models.splits
-    }
-    of_folds = {fold: each for fold, each in predicted.items() if each is not None}
-    if len(of_folds) < len(predicted):
+    if (predicted := models.predict_exams(lambda split: split.final)) is None:
         session.say("In validation or test no exam has one class: the images of each differ. Exams are not evaluated.")
         return {}
-    validation = models.pool({fold: each.validation for fold, each in of_folds.items()})
-    exams = models.pool({fold: each.test for fold, each in of_folds.items()})
-    excluded = sum(each.excluded for each in of_folds.values())
+    rules, validation, exams, excluded = predicted
     counts = {"images": len(test), "exams": len(exams), "excluded": excluded}
     count = f"{len(test):,} test images belong to {len(exams) + excluded:,} exams."
-    session.say(" ".join([count, *(_describe_rule(fold, each) for fold, each in of_folds.items())]))
+    session.say(" ".join([count, *(_describe_rule(fold, each) for fold, each in rules.items())]))
     if excluded:
         session.say(f"{excluded:,} exams are excluded: their images have different classes.")
     options, main = session.study.resamples, list(evaluation.default_metrics(test)[:4])
@@ -57,14 +46,14 @@ def show_exams(session: Session, models: StudyModels, test: AnyPredictions) -> d
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "per"])
     session.table("exams", table.round(4), "Test metrics per exam and per image")
     points = _show_points(session, validation, exams)
-    rules = {fold: each.rule.rule for fold, each in of_folds.items()}
-    fitted = sections.record_calibrations({fold: each.rule.calibration for fold, each in of_folds.items()})
-    return {"rule": rules.get("", rules), **fitted, "counts": counts, "summary": summary, "operating_points": points}
+    names = {fold: each.rule for fold, each in rules.items()}
+    fitted = sections.record_calibrations({fold: each.calibration for fold, each in rules.items()})
+    return {"rule": names.get("", names), **fitted, "counts": counts, "summary": summary, "operating_points": points}
 
 
-def _describe_rule(fold: str, predicted: ExamPredictions) -> str:
+def _describe_rule(fold: str, rule: ExamRule) -> str:
     """Return how the images of an exam are combined, and why, as a sentence."""
-    rule, of_fold = predicted.rule, f"{fold[:1].upper()}{fold[1:]}: " if fold else ""
+    of_fold = f"{fold[:1].upper()}{fold[1:]}: " if fold else ""
     if rule.losses["mean"] == rule.losses["maximum"]:
         return f"{of_fold}No validation exam has two images that differ, so the mean of the logits is taken."
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in rule.losses.items())

@@ -10,10 +10,10 @@ import pandas as pd
 
 from scanbook.evaluation import METRICS
 from scanbook.evaluation.sources import DIFFERENCE, EXTERNAL, INTERNAL
+from scanbook.evaluation.texts import with_interval
 from scanbook.external import Validation
 from scanbook.reporting.external import main_target
 from scanbook.reporting.plots.style import count_of
-from scanbook.reporting.tables import with_interval
 
 _FEW = 100
 """Most local patients whose labels the answer is about."""

@@ -12,10 +12,10 @@ from scanbook import evaluation
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions
 from scanbook.evaluation.findings import in_words
+from scanbook.evaluation.texts import with_interval
 from scanbook.models import engines
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
-from scanbook.reporting.tables import with_interval
 
 _EXPLAINED, _RIGHT, _WRONG, _FAILURES = 3, 3, 2, 18
 """Findings with heat maps, the numbers of right and of wrong answers for each, and of wrong answers in the montage."""

@@ -12,9 +12,9 @@ from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import DataError
 from scanbook.evaluation import METRICS, LearningCurve
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
-from scanbook.reporting.tables import with_interval
 
 if TYPE_CHECKING:
     from scanbook.training import SizedTraining  # which imports Keras

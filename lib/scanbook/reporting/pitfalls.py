@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from scanbook.evaluation.texts import with_interval
 from scanbook.inspection.pitfalls import Row
 from scanbook.inspection.pitfalls.negative_control import CONTROL
 from scanbook.reporting.answers import MOST_SENTENCES
 from scanbook.reporting.notebook import Session
-from scanbook.reporting.tables import with_interval
 
 _MOST_NAMED = 3
 """Mistakes that a sentence of the answer names."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from scanbook.evaluation import METRICS
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.records import UNDEFINED
 
 NAMES = {
@@ -79,28 +77,3 @@ def _has_ends(frame: pd.DataFrame, position: int) -> bool:
     stem = str(name).removesuffix(".value")
     named = following in (["low", "high"], [f"{name}_low", f"{name}_high"], [f"{stem}.low", f"{stem}.high"])
     return named and all(is_numeric_dtype(dtype) for dtype in frame.dtypes.iloc[position : position + 3])
-
-
-def with_interval(value: float, low: float, high: float, signed: bool = False) -> str:
-    """Return a value and its 95 % interval: "0.673 (0.559–0.770)", "+0.020 (−0.012 to +0.052)".
-
-    Args:
-        value: The value; "–" for NaN.
-        low: Lower end; NaN for no interval.
-        high: Upper end.
-        signed: Whether a positive number has a sign, as a difference does.
-    """
-    if np.isnan(value):
-        return "–"
-    largest = np.nanmax(np.abs([value, low, high]))
-    digits = 3 if largest < 10 else 1 if largest < 1000 else 0
-    if 0 < largest < 0.01:  # two digits that count
-        digits = min(12, 1 - math.floor(math.log10(largest)))
-
-    def text(number: float) -> str:
-        rounded = round(number, digits) + 0.0  # no negative zero
-        return f"{rounded:{'+' if signed else ''},.{digits}f}".replace("-", "−")
-
-    if np.isnan(low) or np.isnan(high):
-        return text(value)
-    return f"{text(value)} ({text(low)}{' to ' if signed or low < 0 else '–'}{text(high)})"

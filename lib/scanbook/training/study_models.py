@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ import pandas as pd
 from scanbook import evaluation
 from scanbook.config import Study
 from scanbook.data import folds, pixels
+from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
-from scanbook.evaluation import AnyPredictions, Calibration
+from scanbook.evaluation import AnyPredictions, Calibration, ExamRule
 from scanbook.training import model_selection
 from scanbook.training.trained_model import TrainedModel
 
@@ -53,6 +55,22 @@ class SplitModels:
     def calibrate(self) -> float | Calibration:
         """Return the calibration of the final model, fitted on its validation images."""
         return calibrate(self.study, self.manifest, self.final)
+
+
+class StudyExams(NamedTuple):
+    """Predictions for the exams of every split.
+
+    Attributes:
+        rules: How the images of an exam are combined, by fold: each fold's validation exams choose it.
+        validation: Predictions for the validation exams, pooled.
+        test: Predictions for the test exams, pooled.
+        excluded: Number of test exams that are excluded, since their images have different classes.
+    """
+
+    rules: dict[str, ExamRule]
+    validation: AnyPredictions
+    test: AnyPredictions
+    excluded: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +138,25 @@ class StudyModels:
     def by_fold(self, function: Callable[[SplitModels], AnyPredictions]) -> AnyPredictions:
         """Return the pooled predictions that a function gives for the models of each split."""
         return self.pool({split.fold: function(split) for split in self.splits})
+
+    def predict_exams(self, network_of: Callable[[SplitModels], TrainedModel]) -> StudyExams | None:
+        """Return the predictions for exams, of a network of each split; None where a split has none to evaluate.
+
+        Args:
+            network_of: Returns the network of a split.
+        """
+        by_fold = {}
+        for split in self.splits:
+            logits = {part: network_of(split).logits(part) for part in (VALIDATION, TEST)}
+            if (predicted := predict_exams(split.manifest, logits, split.study.seed)) is None:
+                return None
+            by_fold[split.fold] = predicted
+        return StudyExams(
+            {fold: each.rule for fold, each in by_fold.items()},
+            self.pool({fold: each.validation for fold, each in by_fold.items()}),
+            self.pool({fold: each.test for fold, each in by_fold.items()}),
+            sum(each.excluded for each in by_fold.values()),
+        )
 
 
 def calibrate(study: Study, manifest: Manifest, network: TrainedModel) -> float | Calibration:

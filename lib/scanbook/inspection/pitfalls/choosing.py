@@ -16,8 +16,9 @@ from sklearn.metrics import roc_curve
 from scanbook.data.manifest import VALIDATION
 from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, main_metric
 from scanbook.evaluation.metrics import ratio
+from scanbook.evaluation.texts import with_interval
 from scanbook.inspection.pitfalls import heads
-from scanbook.inspection.pitfalls.measuring import Row, halves, measure, measure_values, signed
+from scanbook.inspection.pitfalls.measuring import Row, halves, measure, measure_values
 from scanbook.inspection.pitfalls.subject import (
     Subject,
     available_backbones,
@@ -99,7 +100,8 @@ def _chosen(
     optimism = _optimism(test, subject.study.seed)
     note = (
         f"Best on test: {noun} {names[on_test]}; on validation: {noun} {names[on_validation]}. The best of "
-        f"{len(names)} on one half of the test patients scores {signed(-optimism)} on the other half, on average."
+        f"{len(names)} on one half of the test patients scores {with_interval(-optimism, signed=True)} on the other "
+        "half, on average."
     )
     return replace(filled, note=note, more={"change on the other half": -optimism})
 
@@ -142,7 +144,7 @@ def threshold(subject: Subject) -> Row:
     change = -_optimism_of_thresholds(truth, scores, test.group, subject.study.seed)
     note = (
         f"A threshold for each of {len(usable)} {'findings' if subject.manifest.findings else 'classes'}. Those of one "
-        f"half of the test patients score {signed(change)} on the other half, on average."
+        f"half of the test patients score {with_interval(change, signed=True)} on the other half, on average."
     )
     row = replace(row, images=len(test), note=note, more={"change on the other half": change})
     return measure_values(row, both_values, [test.group], **subject.study.resamples)

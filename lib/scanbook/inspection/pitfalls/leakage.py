@@ -14,9 +14,10 @@ import pandas as pd
 
 from scanbook import registry
 from scanbook.data.manifest import TRAIN
+from scanbook.evaluation.texts import with_interval
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.heads import Head
-from scanbook.inspection.pitfalls.measuring import Pair, Row, measure, signed
+from scanbook.inspection.pitfalls.measuring import Pair, Row, measure
 from scanbook.inspection.pitfalls.subject import Subject
 from scanbook.models import features
 
@@ -67,9 +68,10 @@ def patients(subject: Subject) -> list[Row]:
         weak_pairs.append((subject.predict(unpenalised, concerned), subject.predict(weak, concerned)))
     filled = _both(subject, PATIENTS, pairs, weak_pairs)
     whole = measure(PATIENTS, every, **subject.study.resamples)
+    of_all = with_interval(whole.difference, whole.low, whole.high, signed=True)
     note = (
         f"Of test images with another image of their patient or lesion in training; {several.mean():.0%} of the test "
-        f"images could have one. Of all test images: {signed(whole.difference, whole.low, whole.high)}."
+        f"images could have one. Of all test images: {of_all}."
     )
     more = {"all images": whole.difference, "all images, low": whole.low, "all images, high": whole.high}
     return [replace(filled[0], note=note, more=more), filled[1]]

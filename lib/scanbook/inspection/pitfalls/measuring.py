@@ -164,12 +164,3 @@ def halves(group: ArrayLike, count: int, seed: int) -> NDArray[np.float64]:
     random = np.random.default_rng(seed)
     ranks = random.permuted(np.tile(np.arange(len(names)), (count, 1)), axis=1)
     return (ranks < len(names) / 2).astype(np.float64)[:, member]
-
-
-def signed(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """Return a difference with its sign, and its interval where there is one: "+0.054 (+0.031 to +0.077)"."""
-
-    def text(number: float) -> str:
-        return f"{round(number, 3) + 0.0:+.3f}".replace("-", "−")
-
-    return text(value) if math.isnan(low) else f"{text(value)} ({text(low)} to {text(high)})"

@@ -17,11 +17,12 @@ import pandas as pd
 from scanbook import runtime, store
 from scanbook.errors import RunError
 from scanbook.evaluation import METRICS, Difference, Predictions
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting import plots
 from scanbook.reporting.plots import writing
 from scanbook.reporting.records import UNDEFINED
 from scanbook.reporting.report import environment
-from scanbook.reporting.tables import with_interval, words
+from scanbook.reporting.tables import words
 from scanbook.runner import index, locks
 from scanbook.runner.comparing import table
 from scanbook.runner.comparing.reading import Compared, read_runs
