@@ -314,7 +314,7 @@ def test_noise_is_hollow():
 def test_roc_legend_holds_the_area_and_its_interval():
     predictions = predicted()
     row = evaluation.summary(predictions, ("auroc",), 20).loc["auroc"]
-    label = f"mean of 3 classes: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    label = f"mean of 3 classes: {row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
     assert label in figures.legend(drawn("roc_curves").axes[0])
 
 

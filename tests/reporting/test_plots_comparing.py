@@ -63,5 +63,5 @@ def test_a_run_whose_auroc_is_not_defined_says_so() -> None:
     two = predicted(2, 1.0)
     runs = {"whole": two, "one class": two.subset(two.y_true == 0)}
     figure = plots.roc_of_runs(runs, {"whole": (0.8, 0.7, 0.9), "one class": (np.nan,) * 3})
-    entries = ["whole\n0.800 (0.700 to 0.900)", "one class\nAUROC not defined", "chance: 0.500"]
+    entries = ["whole\n0.800 (0.700–0.900)", "one class\nAUROC not defined", "chance: 0.500"]
     assert figures.legend(figure.axes[0]) == entries

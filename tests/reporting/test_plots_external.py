@@ -37,7 +37,7 @@ def finding_predictions(n: int = 80, seed: int = 0) -> FindingPredictions:
 def test_two_sources_are_drawn_with_their_values_or_that_there_is_none() -> None:
     figure = plots.two_sources(table("internal", "external"), "Metrics", "value", COUNTS)
     figures.check(figure)
-    assert figures.texts(figure).count("0.800 (0.700 to 0.900)") == 2
+    assert figures.texts(figure).count("0.800 (0.700–0.900)") == 2
     assert figures.texts(figure).count("not defined") == 2
     assert "(103 images and 1,600 images)" in figures.title(figure)
     assert figures.legend(figure) == ["internal (103 images, 90 patients)", "external (1,600 images)"]

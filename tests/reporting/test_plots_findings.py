@@ -86,7 +86,7 @@ def test_figures_show_the_numbers_of_their_tables():
     errors = evaluation.finding_errors(test, points(3))
     assert f"{errors['true_negatives'].iloc[0]:,}" in figures.texts(drawn("answers", 3))
     row = report.loc["macro average"]
-    mean = f"mean of 3 findings: {row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
+    mean = f"mean of 3 findings: {row['auroc']:.3f} ({row['auroc_low']:.3f}–{row['auroc_high']:.3f})"
     assert mean in figures.legend(drawn("roc", 3).axes[0])
     entry = f"finding 1 (n = {report.at['finding 1', 'positives']}): {report.at['finding 1', 'auroc']:.3f}"
     assert any(text.startswith(entry) for text in figures.legend(drawn("roc", 3).axes[0]))

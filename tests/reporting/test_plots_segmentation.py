@@ -97,7 +97,7 @@ def test_arms_stand_side_by_side_with_their_areas() -> None:
     assert [axis.get_title("left") for axis in figure.axes] == list(compared)
     for axis, predictions in zip(figure.axes, compared.values(), strict=True):
         row = evaluation.summary(predictions, ("auroc",), 30).loc["auroc"]
-        area = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        area = f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
         assert f"malignant (n = {(predictions.y_true == 1).sum()}): {area}" in figures.legend(axis)
     few, many = (figures.legend(plots.roc_arms(arms(tuple(names)), rounds=30).axes[0]) for names in ("abc", "abcdef"))
     assert len(few) == 3 + 2 and len(many) == 2 and many[0].startswith("mean of 6 classes")

@@ -82,7 +82,8 @@ class Quality(Block):
 
     drop: list[Rule] = []
     """Rules that exclude images from training; near_duplicates: images that show nearly the same as an image of
-    validation or test; label_conflict: images whose label a head disputes that saw no other image of the patient."""
+    validation or test; label_conflict: images whose label looks wrong to a head that learned from other
+    patients, and has a probability below 5 %, were all labels equally frequent."""
 
 
 class Study(Block):

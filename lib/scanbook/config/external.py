@@ -27,5 +27,5 @@ class External(Block):
     data: Text = ""
     """Folder or file of its images; empty: its folder in `data/`."""
     classes: dict[Name, Name] = {}
-    """The model's class or finding of each of the other source's, `theirs: ours`. Several of theirs may be one of ours,
-    and those that are not named are excluded. Empty: equal names are the same."""
+    """Class or finding of the model by that of the other source: `name in the new images: name in the model`. Several
+    may be one of the model's; images of names that are not listed are excluded. Empty: equal names are the same."""

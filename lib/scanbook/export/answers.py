@@ -74,10 +74,9 @@ def describe_test(test: AnyPredictions, study: Study) -> str:
     table = evaluation.summary(test, **study.resamples)
     shown = dict.fromkeys((evaluation.main_metric(test), "auroc"))
     values = [
-        f"{evaluation.METRICS[name].title} {value:.3f} ({low:.3f} to {high:.3f})"
+        f"{evaluation.METRICS[name].title} {evaluation.with_interval(*table.loc[name])}"
         for name in shown
-        for value, low, high in [table.loc[name]]
-        if not np.isnan(value)
+        if not np.isnan(table.loc[name, "value"])
     ]
     return f"The exported model, measured once on {len(test):,} images: {', '.join(values) or 'not defined'}."
 

@@ -82,9 +82,7 @@ def _in_words(row: Mapping[str, float], source: str) -> str:
 def headline(found: Validation, metrics: pd.DataFrame) -> str:
     """Return the main metric on external images, with its interval, for the index."""
     name = next(name for name in metrics.index if not np.isnan(metrics.loc[name, EXTERNAL]))
-    value, low, high = metrics.loc[name, [EXTERNAL, f"{EXTERNAL}_low", f"{EXTERNAL}_high"]]
-    ends = f" ({low:.3f} to {high:.3f})" if np.isfinite([low, high]).all() else ""
-    return f"{found.other.study}: {METRICS[name].title} {value:.3f}{ends}"
+    return f"{found.other.study}: {METRICS[name].title} {_in_words(metrics.loc[name], EXTERNAL)}"
 
 
 def record(found: Validation) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, Predictions, reliability
+from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, Predictions, reliability, with_interval
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of, wrap
 
@@ -31,9 +31,8 @@ def roc_of_runs(runs: Mapping[str, AnyPredictions], areas: Mapping[str, Sequence
     """
     figure, axis = style.subplots(figsize=(style.WIDTH + 1.5, 4.8))
     for index, (name, predictions) in enumerate(runs.items()):
-        value, low, high = areas[name]
-        ends = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) and np.isfinite(high) else ""
-        label = f"{_legend(name)}\n{value:.3f}{ends}" if np.isfinite(value) else f"{_legend(name)}\nAUROC not defined"
+        area = with_interval(*areas[name]) if np.isfinite(areas[name][0]) else "AUROC not defined"
+        label = f"{_legend(name)}\n{area}"
         curve = _mean_curve(predictions)
         points = ([], []) if curve is None else (_STEPS, curve)
         axis.plot(*points, **style.line(index), markevery=(5 * index, 40), linewidth=1.8, label=label)

@@ -25,6 +25,7 @@ from scanbook.evaluation import (
 )
 from scanbook.evaluation.metrics import class_auroc
 from scanbook.evaluation.summary import finding_statistics
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -62,7 +63,7 @@ def metric_bars(
     style.whiskers(axis, range(len(table)), table["low"], table["high"], vertical=False)
     axis.plot(table["value"], range(len(table)), "o", color=style.COLOURS[0], markersize=6)
     for row, (value, low, high) in enumerate(table[["value", "low", "high"]].to_numpy(float)):
-        style.label_row(axis, _in_words(value, low, high) if np.isfinite(value) else "not defined", row)
+        style.label_row(axis, with_interval(value, low, high) if np.isfinite(value) else "not defined", row)
     for index, (name, value) in enumerate((references or {}).items(), start=1):
         look = style.line(index)
         axis.axvline(value, color=look["color"], linestyle=look["linestyle"], label=f"{name}: {value:.3f}")
@@ -214,11 +215,11 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
         curves[name] = _curve(truth.astype(float), predictions.probabilities[:, index], predictions.fold, steps)
     for index, name in enumerate(drawn):
         row = table.loc[name]
-        area = _in_words(*row[["auroc", "auroc_low", "auroc_high"]])
+        area = with_interval(*row[["auroc", "auroc_low", "auroc_high"]])
         label = f"{name_of(name)} (n = {row['support']:,.0f}): {area}"
         axis.plot(*curves[name], **style.line(index), markevery=0.1, linewidth=1.3, label=label)
     if len(curves) > 1 and mean is not None:
-        label = f"mean of {len(curves)} {kind}: {_in_words(*mean)}"
+        label = f"mean of {len(curves)} {kind}: {with_interval(*mean)}"
         average = np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves.values()], axis=0)
         axis.plot(steps, average, color=style.INK, linewidth=3.5, label=label)
     axis.plot([0, 1], [0, 1], color=style.QUIET, linestyle=":", linewidth=1, label="chance: 0.500")
@@ -242,12 +243,6 @@ def _curve(
     if fold is None:
         return curves[0]
     return steps, np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves], axis=0)
-
-
-def _in_words(value: float, low: float, high: float, form: str = ".3f") -> str:
-    """Return a value and its interval, or the value alone where the interval is NaN, as of a single patient."""
-    ends = "" if np.isnan(low) or np.isnan(high) else f" ({low:{form}} to {high:{form}})"
-    return f"{value:{form}}{ends}"
 
 
 def _areas(predictions: AnyPredictions, rounds: int, seed: int) -> tuple[pd.DataFrame, str, NDArray[np.float64] | None]:
@@ -357,7 +352,7 @@ def difference_plot(
             continue
         fill = style.COLOURS[0] if difference.clear else "white"
         axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
-        text = _in_words(difference.value, difference.low, difference.high, "+.3f")
+        text = with_interval(difference.value, difference.low, difference.high, signed=True)
         style.label_row(axis, text.replace("-", "−"), row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)

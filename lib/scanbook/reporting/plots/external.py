@@ -17,6 +17,7 @@ from scanbook.evaluation import (
     reliability,
 )
 from scanbook.evaluation.sources import EXTERNAL, INTERNAL
+from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -210,6 +211,4 @@ def _series(axis: object, rows: pd.DataFrame, places: np.ndarray, index: int, la
 
 
 def _in_words(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return "not defined"
-    return f"{value:.3f}" + ("" if np.isnan(low) or np.isnan(high) else f" ({low:.3f} to {high:.3f})")
+    return "not defined" if np.isnan(value) else with_interval(value, low, high)
