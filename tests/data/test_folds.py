@@ -75,6 +75,13 @@ def test_the_test_split_of_the_source_stays_out_of_the_folds_unless_it_is_pooled
     assert dataset.manifest.facts["split_notes"][0] == (
         "Cross-validation: test is fold 2 of 3 here. Notebook 05 evaluates every fold."
     )
+    near = pd.DataFrame([("i001", "i070"), ("i061", "i002")], columns=["image_id", "other"])
+    dropped = [
+        splits.assign(manifest, scanned, Splits(folds=3, fold=number), drop=["near_duplicates"], near=near).excluded
+        for number in (1, 2, 3)
+    ]
+    reasons = pd.concat(dropped).query("image_id in ['i001', 'i002'] and split == 'train'")["reason"]
+    assert set(reasons) == {f"near_duplicates: nearly identical to {image} in test" for image in ("i070", "i061")}
     pooled = [fold(manifest, scanned, number, pool=True).manifest.frame["split"] for number in (1, 2, 3)]
     assert (pd.concat(pooled, axis=1) == TEST).sum(axis=1).eq(1).all()
     # pages that are not of all folds show the source's split, or else the first fold
@@ -94,6 +101,11 @@ def test_a_column_states_the_folds_and_a_patient_of_two_hospitals_is_in_one_side
     assert set(frame.index[frame["split"] == TEST]) == set(range(30, 61))
     assert excluded["i061"] == excluded["i062"] == "its patient or lesion has images of hospital A, which is test"
     assert excluded["i089"] == "no hospital is recorded"
+    given = manifest.with_frame(manifest.frame.assign(split=["train"] * 30 + ["test"] * 31 + ["train"] * 29))
+    assert [name for name, _ in folds.outer_folds(given, np.r_[:30, 61:90], Splits(folds_by="hospital"))] == [
+        "hospital B",
+        "hospital C",
+    ], "hospital A is the test split of the source"
     for place, splits_, message in (
         (
             manifest,
@@ -119,6 +131,14 @@ def test_fewer_patients_than_folds_in_a_class_are_refused_in_one_line():
         "dataset mini: class 'c' has images of 2 groups (patients or lesions), and there are 3 folds; expected at "
         "least one group for each fold; set splits.folds to 2"
     )
+
+
+def test_no_fold_of_findings_is_empty_where_there_are_as_many_patients_as_folds():
+    group = np.repeat(["a", "b", "c", "d", "e"], [100, 1, 1, 1, 1])
+    values = np.r_[np.repeat([1.0, 0.0], 50), np.ones(4)][:, None]
+    findings, _ = of_findings(values, group)
+    parts = folds.outer_folds(findings, np.arange(104), Splits(folds=5))
+    assert sorted(len(rows) for _, rows in parts) == [1, 1, 1, 1, 100]
 
 
 def test_a_study_has_one_study_for_each_fold():

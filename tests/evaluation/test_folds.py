@@ -102,6 +102,14 @@ def test_each_fold_has_the_threshold_of_its_own_validation_images():
         assert (points[f"threshold, {name}"] == alone["threshold"]).all()
         assert (points[f"margin, {name}"] == alone["margin"]).all()
         called[test.fold == name] = test.probabilities[test.fold == name] >= alone["threshold"].to_numpy()
+    lacking = validation.y_true.copy()
+    lacking[validation.fold == "fold 1", 0] = 0  # in this fold finding 0 has no threshold, so no answer
+    without = ev.finding_points(replace(validation, y_true=lacking), test, specificity=0.8, rounds=2)
+    answered, present = (test.fold != "fold 1"), test.y_true[:, 0] == 1
+    errors = ev.finding_errors(test, without).loc["finding 0"]
+    assert errors["true_positives"] + errors["false_negatives"] == (answered & present).sum()
+    shares = ev.co_errors(test, without)
+    assert shares.loc["finding 0", "finding 0"] == pytest.approx(without.loc["finding 0", "sensitivity"])
     positive = test.y_true == 1
     np.testing.assert_allclose(points["sensitivity"], (called & positive).sum(axis=0) / positive.sum(axis=0))
     errors = ev.finding_errors(test, points)
@@ -174,6 +182,9 @@ def test_delong_over_folds_agrees_with_the_bootstrap_and_counts_repeats_once():
     repeated = delong(*twice, "finding 1")
     assert repeated.value == pytest.approx(test.value)
     assert repeated.high - repeated.low == pytest.approx(test.high - test.low, rel=1e-9), "repeats add no patients"
+    reports = [ev.finding_report(model, rounds=50) for model in (a, twice[0])]
+    for name in ("auroc", "auroc_low", "brier", "ece"):
+        np.testing.assert_allclose(*(report[name] for report in reports), err_msg=name)
 
 
 def test_folds_are_kept_in_files_and_compared_only_with_the_same(tmp_path):

@@ -53,6 +53,8 @@ def test_the_average_of_the_folds_is_one_graph_that_a_service_runs(models, tmp_p
     assert maps.shape[-1] == len(exported.bundle.classes) and exported.bundle.temperature == 1.0
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "Cross-validated with 2 folds" in card and "average of the probabilities of the folds' networks" in card
+    dataset = (tmp_path / "bundle" / "DATASET_CARD.md").read_text()
+    assert "The images are divided into 2 outer folds" in dataset and "Test is fold" not in dataset
     described = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
     by_fold = every.by_fold(
         lambda each: each.manifest.predictions(

@@ -17,9 +17,10 @@ from helpers import planted
 from helpers.models import findings
 from scanbook import evaluation
 from scanbook.data.manifest import EXAM, finding_column
-from scanbook.evaluation import Difference
+from scanbook.evaluation import Calibration, Difference
+from scanbook.export import answers as export_answers
 from scanbook.reporting import answers, exam_sections, finding_sections, notebook, sections, training_sections
-from scanbook.training import SplitModels, StudyModels
+from scanbook.training import ExportedModel, SplitModels, StudyModels
 
 NAMES = wards.FINDINGS
 
@@ -50,7 +51,7 @@ def network(manifest, seed=0):
         return (3 * values - 2 + random.normal(size=values.shape)).astype(np.float32)
 
     kept = {split: logits(split) for split in ("validation", "test")}
-    return SimpleNamespace(name=f"small, seed {seed}", label=f"small {seed}", logits=kept.__getitem__)
+    return SimpleNamespace(name=f"small {seed}, fine-tuned", label=f"small {seed}", logits=kept.__getitem__)
 
 
 def models(manifest, tuned, base=None):
@@ -104,6 +105,7 @@ def test_folds_are_pooled_each_with_its_own_calibration_thresholds_and_rule(sess
     ]
     both = StudyModels(parts)
     assert both.name == "best backbone of each fold, fine-tuned"
+    assert both.base_name == f"{both.name}, before fine-tuning", "the networks differ, and not their names"
     validation, raw, test, fitted = sections.show_calibration(session, both)
     alone = [sections.show_calibration(session, models(part.manifest, part.final)) for part in parts]
     assert list(fitted["calibration"]) == ["fold 1", "fold 2"]
@@ -132,6 +134,12 @@ def test_folds_are_pooled_each_with_its_own_calibration_thresholds_and_rule(sess
     printed = capsys.readouterr().out
     assert "Cross-validation with 2 folds" in printed and "another training would give other networks" in printed
     assert "Fold 1: Rule, chosen on validation" in printed
+    of_all = ward.with_frame(frame.assign(split=frame["split"].replace("test", "train")))
+    exported = ExportedModel(session.study, of_all, np.empty(0), [(network(of_all), Calibration.identity(3))], both)
+    exam = export_answers.describe_exams_of_folds(session.study, exported)
+    assert exam["rule"] in ("mean", "maximum") and exam["metrics"]["exams"] == exams["counts"]["exams"]
+    sensitivity = exams["operating_points"]["sensitivity"]
+    assert [point["sensitivity"]["value"] for point in exam["operating_points"].values()] == pytest.approx(sensitivity)
     assert session._test_evaluations >= Counter(
         f"{network.label}, {part.fold}" for part in parts for network in (part.final, part.starts[0])
     )

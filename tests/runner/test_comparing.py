@@ -270,7 +270,7 @@ def test_folds_have_no_image_in_common(home: Path) -> None:
     ends = np.cumsum([0, 50, 54, 58, 62, 66, 70])  # of unequal sizes, as patients make them
     for fold in range(6):
         rows = np.arange(ends[fold], ends[fold + 1])
-        record(home / "folds", whole.subset(rows), fold=fold, split="test")
+        record(home / "folds", whole.subset(rows), fold=f"fold {fold}", split="test")
     path = page.compare([str(file) for file in sorted((home / "folds").glob("*.json"))])
     text = check_page(path)
     assert "0 of 5 differences from <strong>fold 0</strong> are paired" in text
@@ -301,7 +301,7 @@ def test_many_trials_are_one_table_sorted_by_the_main_metric(home: Path) -> None
 
 def test_a_record_names_settings_split_and_training(tmp_path: Path) -> None:
     study = config.load("synthetic", "smoke").resolved()
-    facts = {"study": study, "split": "test", "fold": 2, "policy": None, "history": HISTORY_OF.to_dict("list")}
+    facts = {"study": study, "split": "test", "fold": "fold 2", "policy": None, "history": HISTORY_OF.to_dict("list")}
     run = reading.read(record(tmp_path, predicted(0.8), **facts))
     assert run.name == "net, fold 2" and run.split == "test" and run.whole_study
     pd.testing.assert_frame_equal(run.histories[""], HISTORY_OF)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,9 @@ _MEANS = (
 )
 
 
+RATES_OF_FOLDS = "The rates beside the thresholds are those of the folds' networks, each at its own threshold."
+
+
 def card(bundle: Bundle) -> list[Section]:
     """Return the sections of the model card."""
     height, width = bundle.image_size
@@ -91,7 +94,7 @@ def card(bundle: Bundle) -> list[Section]:
             ),
             (("Metric", "Value", "95 % interval"), *(_metric_row(*item) for item in bundle.metrics.items())),
         ),
-        *(_finding_points(bundle.operating_points, "Operating points") if bundle.findings else _targets(bundle)),
+        *_points(bundle),
         *_exams(bundle),
         _formats(bundle),
         Section("Limits", (*((limits,) if limits else ()), *_limits(bundle))),
@@ -239,6 +242,14 @@ def _calibration(values: Mapping[str, Any]) -> str:
     if method == "none":
         return "none: too few labels, or no gain on validation"
     return f"{method}: {values['slope']:.3g} × logit {values['offset']:+.3g}".removeprefix(": ")
+
+
+def _points(bundle: Bundle) -> list[Section]:
+    """Return the operating points; of a cross-validated bundle with a sentence on whose rates they have."""
+    named = _finding_points(bundle.operating_points, "Operating points") if bundle.findings else _targets(bundle)
+    if "evidence" not in bundle.about:
+        return named
+    return [replace(section, paragraphs=(*section.paragraphs, RATES_OF_FOLDS)) for section in named]
 
 
 def _finding_points(points: Mapping[str, Mapping[str, Any]], title: str, unit: str = "images") -> list[Section]:

@@ -16,8 +16,7 @@ from scanbook.errors import DataError
 
 FEW_IMAGES = 1000
 """Labelled images below which folds are proposed: one test split of so few has a wide interval."""
-PROPOSED = 5
-"""Number of folds that is proposed."""
+_PROPOSED = 5
 
 
 def propose_folds(manifest: Manifest) -> str:
@@ -25,13 +24,19 @@ def propose_folds(manifest: Manifest) -> str:
 
     It is empty for 1,000 labelled images or more, and where a class has too few patients for two folds.
     """
-    labelled = ~np.isnan(manifest.labels.values).all(axis=1)
-    frame = manifest.frame[labelled]
-    groups = frame.groupby("label")["group"].nunique().min() if manifest.classes else frame["group"].nunique()
-    if len(frame) >= FEW_IMAGES or groups < 2:
+    labelled = manifest.with_frame(manifest.frame[~np.isnan(manifest.labels.values).all(axis=1)])
+    count = possible_folds(labelled)
+    if len(labelled.frame) >= FEW_IMAGES or count < 2:
         return ""
-    pool = ", pool: true" if (frame["split"] == TEST).any() else ""
-    return f"splits: {{folds: {min(PROPOSED, int(groups))}{pool}}}"
+    pool = ", pool: true" if (labelled.frame["split"] == TEST).any() else ""
+    return f"splits: {{folds: {count}{pool}}}"
+
+
+def possible_folds(manifest: Manifest) -> int:
+    """Return 5, or the number of patients of the smallest class, or of the dataset, where it is smaller."""
+    frame = manifest.frame
+    groups = frame.groupby("label")["group"].nunique().min() if manifest.classes else frame["group"].nunique()
+    return min(_PROPOSED, int(groups))
 
 
 def fold_studies(study: Study) -> list[Study]:
@@ -43,9 +48,14 @@ def fold_studies(study: Study) -> list[Study]:
     splits = study.splits
     if not splits.cross_validated or splits.fold is not None:
         return [study]
-    count = (splits.folds or 0) * splits.repeats or len(column_values(adapters.load(study), splits.folds_by))
+    count = (splits.folds or 0) * splits.repeats or len(column_values(_divided(adapters.load(study), splits), splits))
     numbered = [splits.model_copy(update={"fold": number}) for number in range(1, count + 1)]
     return [study.model_copy(update={"splits": fold}) for fold in numbered]
+
+
+def _divided(manifest: Manifest, splits: Splits) -> Manifest:
+    """Return the images that are divided into folds: all, or those that are not in a test split of the source."""
+    return manifest if splits.pool else manifest.with_frame(manifest.frame[manifest.frame["split"] != TEST])
 
 
 def one_split(splits: Splits, manifest: Manifest) -> Splits:
@@ -84,8 +94,8 @@ def outer_folds(manifest: Manifest, rows: np.ndarray, splits: Splits) -> list[tu
         DataError: A class, or the dataset, has fewer groups than folds; the column is not there, or has one value.
     """
     if splits.folds_by:
-        values = column_values(manifest, splits.folds_by)
-        texts = _texts(manifest.frame[metadata_name(splits.folds_by)]).iloc[rows]
+        divided = manifest.with_frame(manifest.frame.iloc[rows])
+        values, texts = column_values(divided, splits), _texts(divided.frame[metadata_name(splits.folds_by)])
         return [(f"{splits.folds_by} {value}", rows[(texts == value).to_numpy()]) for value in values]
     count = splits.folds or 1
     _check_smallest(manifest, rows, count)
@@ -97,12 +107,13 @@ def outer_folds(manifest: Manifest, rows: np.ndarray, splits: Splits) -> list[tu
     return folds
 
 
-def column_values(manifest: Manifest, column: str) -> list[str]:
-    """Return the values of a column of metadata that state the folds, sorted.
+def column_values(manifest: Manifest, splits: Splits) -> list[str]:
+    """Return the values of the column of metadata that states the folds of a dataset's images, sorted.
 
     Raises:
         DataError: The column is not there, or has fewer than two values.
     """
+    column = splits.folds_by
     name = metadata_name(column)
     if name not in manifest.metadata:
         known = ", ".join(manifest.metadata)

@@ -142,7 +142,8 @@ def assign(
     conflicting = conflicts.any(axis=1)
     reasons = _conflict_reasons(manifest, conflicts)
     log += _exclude(split, frame, conflicting & (split == TRAIN), reasons)
-    reasons = _drop_reasons(split, frame, scanned, drop, near)
+    kept = (frame["split"] == TEST).to_numpy() & ~unreadable & (splits.fold is not None) & (not splits.pool)
+    reasons = _drop_reasons(np.where(kept, TEST, split), frame, scanned, drop, near)
     log += _exclude(split, frame, frame["image_id"].isin(list(reasons)).to_numpy() & (split == TRAIN), reasons)
     if max_per_class is not None:
         surplus = _surplus(split, _strata(manifest, split), max_per_class, seed)

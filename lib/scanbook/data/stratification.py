@@ -60,10 +60,19 @@ def folds(values: np.ndarray, group: np.ndarray, count: int, seed: int) -> np.nd
     number = np.full(len(values), count - 1)
     left = np.arange(len(values))
     for place in range(count - 1):
-        inside = fold(values[left], group[left], count - place, seed)
+        inside = _leave(fold(values[left], group[left], count - place, seed), group[left], count - place - 1)
         number[left[inside]] = place
         left = left[~inside]
     return number
+
+
+def _leave(inside: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """Return a fold that leaves so many groups outside: where it leaves fewer, without its smallest groups."""
+    surplus = count - len(pd.unique(group[~inside]))
+    if surplus <= 0:
+        return inside
+    sizes = pd.Series(group[inside]).value_counts(sort=False).sort_index().sort_values(kind="stable")
+    return inside & ~np.isin(group, sizes.index[:surplus])
 
 
 def rarest(values: np.ndarray) -> np.ndarray:

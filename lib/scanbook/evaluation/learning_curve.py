@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import helmert
 
 from scanbook.errors import DataError
 from scanbook.evaluation.findings import AnyPredictions
@@ -149,7 +150,8 @@ class _Cells:
 
     def __init__(self, n: NDArray[np.int64], y: Floats) -> None:
         repeats, k = y.shape
-        mean, contrasts = y.mean(axis=0), _contrasts(y[:, :-1])
+        mean = y.mean(axis=0)
+        contrasts = helmert(repeats) @ y[:, :-1]  # orthonormal, so that their covariance is that of one repeat
         ending = -2 / n[-1] * np.log((np.sqrt(1 + 4 * _ENDING_GAINS) - 1) / 2)
         exponents, rates = np.r_[-np.log2(_GAINS), 0 * ending], np.r_[0 * _GAINS, ending]
         before = np.repeat(
@@ -246,10 +248,3 @@ def sizes_of_test_sets(
         counts = (math.ceil(share * patients - 1e-9), math.ceil(share * images - 1e-9))
         table.loc[width] = [*counts, (half["group"] / half["image"]) ** 2]
     return table.astype({"patients": int, "images": int})
-
-
-def _contrasts(y: Floats) -> Floats:
-    """Return r - 1 orthonormal contrasts of r repeats, whose covariance is that of one repeat; (r - 1, k)."""
-    repeats = len(y)
-    rows = [np.r_[np.ones(i), -i, np.zeros(repeats - i - 1)] / math.sqrt(i * (i + 1)) for i in range(1, repeats)]
-    return np.array(rows).reshape(-1, repeats) @ y

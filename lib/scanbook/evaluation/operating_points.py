@@ -123,8 +123,8 @@ def finding_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFra
         threshold, and not_sure, those of them that are nearer to it than the margin.
     """
     thresholds, margins = (chosen_for(test, points, name) for name in ("threshold", "margin"))
-    called = test.probabilities >= thresholds
-    positive, negative = test.y_true == 1, test.y_true == 0
+    called, known = test.probabilities >= thresholds, ~np.isnan(thresholds)  # without a threshold there is no answer
+    positive, negative = known & (test.y_true == 1), known & (test.y_true == 0)
     near = (positive | negative) & (distance(test.probabilities, thresholds) < margins)
     masks = {
         "true_positives": positive & called,
@@ -150,10 +150,10 @@ def co_errors(test: FindingPredictions, points: pd.DataFrame) -> pd.DataFrame:
         is no such image, or no threshold.
     """
     thresholds = chosen_for(test, points, "threshold")
-    called = (test.probabilities >= thresholds).astype(np.float64)
-    positive, negative = (test.y_true == 1).astype(np.float64), (test.y_true == 0).astype(np.float64)
-    shares = ratio(positive.T @ (negative * called), positive.T @ negative)
-    np.fill_diagonal(shares, ratio((positive * called).sum(axis=0), positive.sum(axis=0)))
+    called, known = (test.probabilities >= thresholds).astype(np.float64), ~np.isnan(thresholds)
+    positive, negative = (np.asarray(test.y_true == state, np.float64) for state in (1, 0))
+    shares = ratio(positive.T @ (known * negative * called), positive.T @ (known * negative))
+    np.fill_diagonal(shares, ratio((known * positive * called).sum(axis=0), (known * positive).sum(axis=0)))
     shares[:, np.isnan(thresholds).all(axis=0)] = np.nan
     names = list(test.findings)
     return pd.DataFrame(shares, pd.Index(names, name="present"), pd.Index(names, name="called"))

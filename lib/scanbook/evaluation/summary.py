@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,9 @@ def finding_statistics(
     y_true = predictions.y_true
     of_folds = (measures.class_auroc, measures.class_auprc)
     computes = [
-        mean_over_folds(compute, predictions if compute in of_folds else replace(predictions, fold=None))
+        mean_over_folds(compute, predictions)
+        if compute in of_folds
+        else partial(compute, y_true, predictions.probabilities)
         for compute in statistics.values()
     ]
 

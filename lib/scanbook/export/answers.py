@@ -10,10 +10,10 @@ import pandas as pd
 
 from scanbook import evaluation
 from scanbook.bundle import Bundle
+from scanbook.bundle.card import RATES_OF_FOLDS
 from scanbook.config import Study
 from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import EXAM, TEST, VALIDATION, Manifest
-from scanbook.errors import StudyError
 from scanbook.evaluation import (
     AnyPredictions,
     Calibration,
@@ -103,27 +103,19 @@ def describe_exams(study: Study, manifest: Manifest, logits: np.ndarray, test_lo
 
 
 def describe_exams_of_folds(study: Study, model: ExportedModel) -> dict[str, Any]:
-    """Return `exam` of a cross-validated bundle: its own rule, and the rates of the folds' rules on their test exams.
-
-    Raises:
-        StudyError: The average of the folds' networks is to be exported: the folds have a rule each.
-    """
+    """Return `exam` of a cross-validated bundle: its own rule, and the rates of the folds' rules on their exams."""
     manifest, models = model.manifest, model.models
     if not manifest.has_exams or models is None:
         return {}
-    if model.averaged:
-        raise StudyError(
-            f"study {study.study}: splits.exported is fold_average, and each fold has a rule of its own for exams, of "
-            "which there is no average; set splits.exported to all_images"
-        )
     rows = manifest.rows(VALIDATION)
     exams = Exams.of(*(manifest.frame[column].to_numpy()[rows] for column in (EXAM, "group")))
     labels = manifest.labels.rows(rows)
     of_folds = models.predict_exams(lambda split: split.networks[0])
     if not have_labels(labels, exams).any() or of_folds is None:
         return {}
-    fitted = fit_exam_rule(labels, model.logits, exams, study.seed)
-    own, _ = fitted.predictions(labels, model.logits, exams)
+    logits = model.logits(VALIDATION)
+    fitted = fit_exam_rule(labels, logits, exams, study.seed)
+    own, _ = fitted.predictions(labels, logits, exams)
     _, validation, test, excluded = of_folds
     return _exam(study, fitted, describe_answers(study, validation, test, own), test, excluded=excluded)
 
@@ -176,7 +168,7 @@ def summarise_answers(written: Bundle, coverage: float) -> str:
         )
     if written.exam:
         text += f" For several images of one exam it answers by the {written.exam['rule']} of their logits, too."
-    return text
+    return f"{text} {RATES_OF_FOLDS}" if "evidence" in written.about else text
 
 
 def points_table(written: Bundle) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 from scanbook import bundle, evaluation, segmentation, training
 from scanbook.bundle import Bundle, answering
 from scanbook.config import Study
-from scanbook.data import cards, dicom, presence, splits
+from scanbook.data import cards, dicom, folds, presence, splits
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.export import answers, formats
@@ -92,6 +92,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     bundle.check_target(folder)
     trained = _prepare(study, on_test)
     model, manifest, images = trained.model, trained.model.manifest, trained.model.images
+    described = study if model.models is None else folds.study_of_all_images(study)
     exported, name = _build(model)
     written, saved = _write(
         folder,
@@ -101,7 +102,7 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
         name=name,
         images=images,
         logits=trained.logits,
-        dataset_card=cards.of_study(study, label_check.exclude(study, splits.split_study(study))),
+        dataset_card=cards.of_study(described, label_check.exclude(described, splits.split_study(described))),
         **trained.description,
     )
     rows = formats.select_fixed(manifest)

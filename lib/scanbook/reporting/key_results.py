@@ -130,7 +130,9 @@ def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     is that of fewer trials, by the square of `evaluation.widening_of`.
     """
     groups = manifest.frame["group"].to_numpy()
-    test, every = manifest.rows(TEST), np.flatnonzero((manifest.frame["split"] != "").to_numpy())
+    kept = splits.cross_validated and not splits.pool and bool(manifest.facts.get("gives_test"))
+    test, every = manifest.rows(TEST), manifest.rows(TRAIN, VALIDATION, *([] if kept else [TEST]))
+    divided = manifest.with_frame(manifest.frame.iloc[every])
     what, who = "an accuracy", "patients or lesions"
     if manifest.findings:
         of_test = evaluation.count_groups(manifest.labels.present[test], groups[test])
@@ -140,15 +142,17 @@ def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     counts = [len(np.unique(groups[rows])) for rows in (test, every)]
     if not min(counts):
         return KeyResult(NOTE, "No finding is present on test, so no interval can be foreseen.")
-    folded = len(folds.column_values(manifest, splits.folds_by)) if splits.folds_by else splits.folds or folds.PROPOSED
-    half, of_all = (_half_width(count) for count in (counts[0], counts[1] / evaluation.widening_of(folded) ** 2))
+    of_column = len(folds.column_values(divided, splits)) if splits.folds_by else None
+    count = of_column or splits.folds or folds.possible_folds(divided)
+    half, of_all = (_half_width(patients) for patients in (counts[0], counts[1] / evaluation.widening_of(count) ** 2))
     text = f"The test split has {counts[0]:,} {who}: {what} of 80 % would have an interval of about ±{half:.1f} points"
     if splits.cross_validated:
         return KeyResult(NOTE, f"{text}. In the folds of notebook 05 all {counts[1]:,} are test: ±{of_all:.1f} points.")
-    pool = ", pool: true" if manifest.facts.get("gives_test") else ""
-    how = f"`splits: {{folds: {folds.PROPOSED}{pool}}}`"
-    advice = f". With {how} all {counts[1]:,} would be test: ±{of_all:.1f} points."
-    return KeyResult(CAUTION if half > _WIDE else NOTE, text + advice)
+    severity, pool = CAUTION if half > _WIDE else NOTE, ", pool: true" if manifest.facts.get("gives_test") else ""
+    if count < 2:
+        return KeyResult(severity, f"{text}.")
+    how = f"`splits: {{folds: {count}{pool}}}`"
+    return KeyResult(severity, f"{text}. With {how} all {counts[1]:,} would be test: ±{of_all:.1f} points.")
 
 
 def _half_width(count: float) -> float:

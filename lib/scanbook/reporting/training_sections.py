@@ -84,11 +84,13 @@ def show_folds(session: Session, models: StudyModels, test: AnyPredictions) -> p
     if not models.cross_validated:
         return None
     session.say(
-        f"Cross-validation with {len(models.splits)} folds: every image is predicted by the networks of the fold in "
+        f"Cross-validation with {models.folds_in_words}: every image is predicted by the networks of the fold in "
         "which it is test. These were trained, chosen and calibrated on images of the other folds alone. Shares of "
         "answers and calibration are of all images together. AUROC and AUPRC are means over the folds, because the "
         "scores of different networks are not on one scale."
     )
+    if (repeats := session.study.splits.repeats) > 1:
+        session.say(f"Each image is test {repeats} times, and counts so often in the numbers of test images.")
     session.say(
         "Resamples of patients ignore the variance of training: another training would give other networks, and each "
         "image also trained the networks of the other folds. So the intervals are "

@@ -221,6 +221,7 @@ def _record(file: Path, study: Study, network: EndToEndTraining, trained: Traine
         "backbone": network.backbone,
         "policy": trained.policy,
         "seed": trained.seed,
+        "fold": network.manifest.facts.get("fold"),
         "epochs": len(trained.history),
         "training images": len(network.manifest.rows(TRAIN)),
         "log loss": validation_loss(network.manifest, trained.logits(VALIDATION)),

@@ -97,7 +97,7 @@ def validation_by_stage(models: StudyModels) -> pd.DataFrame:
         names = {split.starts[0].name: models.base_name for split in models.splits}
         names |= {split.final.name: models.name for split in models.splits}
         tables = [table.rename(index=names) for table in tables]
-    table = sum(tables[1:], tables[0]) / len(tables)
+    table = pd.concat(tables).groupby(level=0, sort=False).mean()  # not every fold may have chosen pretrained weights
     return table.assign(gain=table["auroc"].diff())
 
 

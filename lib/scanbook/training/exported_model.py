@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from scanbook.config import Study
-from scanbook.data import folds, pixels
+from scanbook.data import adapters, folds, pixels
 from scanbook.data.manifest import Manifest
+from scanbook.errors import StudyError
 from scanbook.evaluation import Calibration
 from scanbook.models import engines
 from scanbook.training import model_selection, objectives
@@ -18,7 +19,7 @@ from scanbook.training.study_models import StudyModels, calibrate, train_every_s
 from scanbook.training.trained_model import TrainedModel
 
 _CROSS_VALIDATED = (
-    "Cross-validated with {count} folds: each image was predicted by networks that learned from images of the other "
+    "Cross-validated with {folds}: each image was predicted by networks that learned from images of the other "
     "folds alone. "
 )
 _EXPORTED = {
@@ -90,7 +91,7 @@ class ExportedModel:
         """On what the figures of its card were measured, in words; "" for a test split, once."""
         if self.models is None:
             return ""
-        text = _CROSS_VALIDATED.format(count=len(self.models.splits))
+        text = _CROSS_VALIDATED.format(folds=self.models.folds_in_words)
         return text + _EXPORTED[self.study.splits.exported]
 
 
@@ -106,10 +107,18 @@ def train_exported_model(study: Study, prepare: Callable[[Study], Manifest]) -> 
     Args:
         study: The study.
         prepare: Returns the dataset of a study, split: `segmentation.prepare`.
+
+    Raises:
+        StudyError: The average of the folds' networks is to be exported, and the study names exams.
     """
     splits = study.splits
     if not splits.cross_validated or splits.fold is not None:
         return _train(study, prepare(study))
+    if splits.exported == "fold_average" and adapters.load(study).has_exams:
+        raise StudyError(
+            f"study {study.study}: splits.exported is fold_average, and each fold has a rule of its own for exams, of "
+            "which there is no average; set splits.exported to all_images"
+        )
     models = train_every_split(study, prepare)
     kept = folds.keeps_test(study)
     if splits.exported == "all_images":

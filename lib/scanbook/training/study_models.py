@@ -102,25 +102,37 @@ class StudyModels:
         tested = np.any([(split.manifest.frame["split"] == TEST).to_numpy() for split in self.splits], axis=0)
         frame = manifest.frame.assign(split=np.where(tested, TEST, ""))
         note = (
-            f"Cross-validation: each of {tested.sum():,} images is test in one of {len(self.splits)} folds, for "
-            "networks that were trained and chosen on images of the others."
+            f"Cross-validation with {self.folds_in_words}: each of {tested.sum():,} images is test in a fold whose "
+            "networks were trained and chosen on images of the others."
         )
-        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": (note,)})
+        # the first note of a fold says which fold it is
+        of_folds = [text for split in self.splits for text in split.manifest.facts.get("split_notes", ())[1:]]
+        notes = dict.fromkeys([note, *of_folds])
+        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": tuple(notes)})
+
+    @property
+    def folds_in_words(self) -> str:
+        """How many folds there are: "5 folds", "5 folds, made 2 times"."""
+        repeats = self.first.study.splits.repeats
+        return f"{len(self.splits) // repeats} folds" + (f", made {repeats} times" if repeats > 1 else "")
 
     @property
     def name(self) -> str:
         """Name of the final model; of folds that chose different backbones, one for all."""
-        return _common([split.final.name for split in self.splits], "best backbone of each fold, fine-tuned")
+        return _name_all([split.final.name for split in self.splits])
 
     @property
     def base_name(self) -> str:
         """Name of the model from which fine-tuning started, likewise."""
-        return _common([split.starts[0].name for split in self.splits], "best backbone of each fold, frozen")
+        name = _name_all([split.starts[0].name for split in self.splits])
+        tuned = any(split.final.name != split.starts[0].name for split in self.splits)
+        return f"{name}, before fine-tuning" if tuned and name == self.name else name
 
     @property
     def backbone(self) -> str:
         """The backbone; "" where the folds chose different ones."""
-        return _common([split.backbone for split in self.splits], "")
+        names = {split.backbone for split in self.splits}
+        return names.pop() if len(names) == 1 else ""
 
     @property
     def histories(self) -> dict[str, pd.DataFrame]:
@@ -166,8 +178,12 @@ def calibrate(study: Study, manifest: Manifest, network: TrainedModel) -> float 
     return evaluation.calibrate(manifest.labels.rows(rows), network.logits(VALIDATION), groups, study.seed)
 
 
-def _common(names: Sequence[str], otherwise: str) -> str:
-    return names[0] if len(set(names)) == 1 else otherwise
+def _name_all(names: Sequence[str]) -> str:
+    """Return one name for the networks of all folds, such as "mobilenet_v2, frozen"."""
+    if len(set(names)) == 1:
+        return names[0]
+    endings = {name.partition(", ")[2] for name in names}
+    return f"best backbone of each fold, {endings.pop()}" if len(endings) == 1 else "best network of each fold"
 
 
 def train_every_split(study: Study, prepare: Callable[[Study], Manifest]) -> StudyModels:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, Predictions, reliability, with_interval
 from scanbook.reporting.plots import style
+from scanbook.reporting.plots.evaluation import roc
 from scanbook.reporting.plots.names import name_of, wrap
 
 _STEPS = np.linspace(0, 1, 201)
@@ -96,6 +96,6 @@ def _mean_curve(predictions: AnyPredictions) -> NDArray[np.float64] | None:
     for column in columns:
         known = ~np.isnan(truths[column])
         if len(np.unique(truths[column][known])) == 2:
-            false, true, _ = roc_curve(truths[column][known], predictions.probabilities[known, column])
+            false, true = roc(truths[column], predictions.probabilities[:, column], predictions.fold, _STEPS)
             curves.append(np.r_[0, np.interp(_STEPS[1:], false, true)])
     return np.mean(curves, axis=0) if curves else None

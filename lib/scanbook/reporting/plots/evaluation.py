@@ -212,7 +212,7 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     for name in classes:
         index = predictions.names.index(name)
         truth = predictions.y_true == index if kind == "classes" else predictions.y_true[:, index]
-        curves[name] = _curve(truth.astype(float), predictions.probabilities[:, index], predictions.fold, steps)
+        curves[name] = roc(truth.astype(float), predictions.probabilities[:, index], predictions.fold, steps)
     for index, name in enumerate(drawn):
         row = table.loc[name]
         area = with_interval(*row[["auroc", "auroc_low", "auroc_high"]])
@@ -227,7 +227,7 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
     return note
 
 
-def _curve(
+def roc(
     truth: NDArray[np.float64], score: NDArray[np.float64], fold: NDArray[np.str_] | None, steps: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return false-positive rates and sensitivities; of several folds the mean sensitivity at equal steps.

@@ -188,8 +188,8 @@ def _read_record(file: Path) -> Compared:
         study = {key: facts[name] for key, name in keys.items() if name in facts}
         study |= {"backbones": [study["backbones"]]} if "backbones" in study else {}
     figures = _summarise(predictions, study)
-    parts = {"augmentation": facts.get("policy"), "seed": facts.get("seed"), "fold": facts.get("fold")}
-    named = [f"{key} {value}" for key, value in parts.items() if value is not None]
+    parts = {"augmentation ": facts.get("policy"), "seed ": facts.get("seed"), "": facts.get("fold")}
+    named = [f"{key}{value}" for key, value in parts.items() if value is not None]
     history = facts.get("history") or {}
     own = {key: float(value) for key, value in facts.items() if _is_number(value)}
     flattened = [(f"{metric}.{end}", row[end]) for metric, row in figures.iterrows() for end in row.index]
