@@ -15,6 +15,7 @@ import yaml
 from helpers import bundles, finding_bundles
 from scanbook import config
 from scanbook.data import images
+from scanbook.errors import DataError
 from scanbook.reporting import external, external_answers, notebook
 
 REST = {"title": "Elsewhere", "question": "Which colour?", "backbones": ["mobilenet_v2_0.35"], "weights": "scanbook"}
@@ -99,6 +100,57 @@ def test_both_sources_of_classes(home: Path) -> None:
     assert not any("measure resolution" in text for text in made.warnings)
     results = json.loads((made.session.folder / "results.json").read_text())
     assert results["external_images"] == 84 and results["headline"].startswith("far: accuracy ")
+
+
+def shown_at_start(study: str, bundle: Path) -> SimpleNamespace:
+    """Run the first section alone."""
+    session = notebook.Session("08_external_validation", config.load(study, "quick"))
+    found = external.start(session, str(bundle))
+    tables = {path.stem for path in (session.folder / "tables").iterdir()}
+    return SimpleNamespace(found=found, warnings=session._measurements.get("warnings", []), tables=tables)
+
+
+def copy_first_images(home: Path, source: str, target: str, count: int = 3) -> None:
+    for number in range(count):
+        for label in CLASSES:
+            content = (home / "data" / source / label / f"{source}-{label}-{number}.png").read_bytes()
+            (home / "data" / target / label / f"{target}-{label}-{number}.png").write_bytes(content)
+
+
+def test_copies_of_a_cross_validated_bundles_own_images_are_looked_for(home: Path) -> None:
+    """The network learned from the images of all folds: none is a test image, and each may be a copy."""
+    write_classes(home, "colours", dict.fromkeys(CLASSES, 12), 0, splits={"folds": 3})
+    write_classes(home, "far", dict.fromkeys(CLASSES, 10), 1)
+    copy_first_images(home, "colours", "far")
+    bundle = write_bundle(home, about={"profile": "quick"})
+    made = shown_at_start("far", bundle)
+    assert len(made.found.shared) == 9 and len(made.found.external) == 21 and "shared" in made.tables
+    assert made.found.internal is None and len(made.found.training("train", "validation").frame) == 36
+    assert any("learned from the images of all folds: none is left as a test image" in text for text in made.warnings)
+    assert external_answers.record(made.found)["shared_images"] == 9
+    own = config.load("far", "quick", str(home / "data" / "colours"))
+    with pytest.raises(DataError, match="36 of 36 images of far are byte-identical to images of colours, from which"):
+        external.start(notebook.Session("08_external_validation", own), str(bundle))
+
+
+def test_the_page_does_not_say_that_there_are_no_copies_where_none_was_looked_for(home: Path) -> None:
+    write_classes(home, "far", dict.fromkeys(CLASSES, 4), 0)
+    made = shown_at_start("far", write_bundle(home))
+    assert "shared" not in made.tables and external_answers.record(made.found)["shared_images"] is None
+    assert any("copies of the bundle's own were not looked for" in text for text in made.warnings)
+
+
+@pytest.mark.slow
+def test_a_cross_validated_bundle_is_compared_with_its_card(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(home, "colours", dict.fromkeys(CLASSES, 20), 0, splits={"folds": 3})
+    write_classes(home, "far", dict.fromkeys(CLASSES, 20), 1)
+    made = report("far", write_bundle(home, about={"profile": "quick"}))
+    assert "difference" not in made.metrics and set(made.shifts.index) > {"prevalence"}
+    assert (made.session.folder / "tables" / "metrics_of_card.csv").is_file()
+    features = pd.read_csv(made.session.folder / "tables" / "features.csv", index_col=0)
+    printed = capsys.readouterr().out
+    assert list(features.index) == ["external images"] and "are the control" not in printed
+    assert "since no internal image is left as a test image" in printed and "not available" not in printed
 
 
 def write_findings(home: Path, name: str, count: int, seed: int, share: float, **keys: Any) -> None:

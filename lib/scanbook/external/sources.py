@@ -23,10 +23,12 @@ class Internal:
     Attributes:
         study: The study.
         manifest: Its images, split as when the bundle was trained.
+        note: Why none of them is a test image; "" where some are.
     """
 
     study: Study
     manifest: Manifest
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,17 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
         bundle: The bundle.
         own: The study, where it is resolved; None: that of the bundle's name and profile, as it is on this machine.
     """
+    note = ""
     try:
         study = own or config.load(bundle.name, str(bundle.about.get("profile", "")))
+        prepared = study
         if study.splits.cross_validated and study.splits.fold is None and not folds.keeps_test(study):
-            return (
+            prepared = folds.study_of_all_images(study)
+            note = (
                 f"Study {study.study} is cross-validated, and its exported model learned from the images of all folds: "
                 "none is left as a test image. The internal figures are those of its card, from the folds."
             )
-        manifest = segmentation.prepare(study)
+        manifest = segmentation.prepare(prepared)
     except ScanbookError as error:
         return f"The images of the bundle's study are not available here: {error}."
     here = f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups"
@@ -120,4 +125,4 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
             f"The images of study {bundle.name} on this machine are not those of the bundle: here {here}, of "
             f"{', '.join(manifest.names)}; the bundle's: {theirs}, of {', '.join(bundle.labels)}."
         )
-    return Internal(study, manifest)
+    return Internal(study, manifest, note)

@@ -53,7 +53,12 @@ def start(session: Session, bundle: str = "") -> Validation:
     if other.study != session.study.study and other.dataset.adapter != "synthetic" and not other.on_stand_in:
         session.warning(f"The external images are real: {other.runs_on}.")
     if isinstance(found.own, str):
-        session.warning(f"{found.own} Sections that need them are not shown.")
+        session.warning(
+            f"{found.own} Sections that need them are not shown, and external images that are copies of the bundle's "
+            "own were not looked for: where there are some, the figures are too high."
+        )
+    elif found.own.note:
+        session.warning(found.own.note)
     rows = {
         name: {
             "theirs": ", ".join(found.names.get(name, ())) or "none",
@@ -65,11 +70,12 @@ def start(session: Session, bundle: str = "") -> Validation:
     names = pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{kind} of the bundle")
     session.table("names", names, "Labels of the bundle, and what the other source calls them")
     session.table("excluded_names", found.excluded, "Labels of the other source that are excluded, with their images")
-    session.table(
-        "shared",
-        found.shared.set_index("image"),
-        "External images that are copies of the bundle's own, which are excluded",
-    )
+    if found.available is not None:
+        session.table(
+            "shared",
+            found.shared.set_index("image"),
+            "External images that are copies of the bundle's own, which are excluded",
+        )
     if found.unreadable:
         session.say(f"{count_of(found.unreadable, 'external image')} cannot be read.")
     _warn(session, found)
@@ -77,7 +83,7 @@ def start(session: Session, bundle: str = "") -> Validation:
 
 
 def _internal_in_words(found: Validation) -> str:
-    if found.available is None or found.internal is None:
+    if found.available is None:
         return "not available here"
     counts = found.available.manifest.frame["split"].value_counts()
     listed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in (TRAIN, VALIDATION, TEST))
@@ -131,7 +137,10 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
         }
         own = pd.DataFrame.from_dict(printed, orient="index").rename_axis("metric")
         session.table("metrics_of_card", own, "Test metrics that the bundle's card states")
-        session.say("The differences have no intervals, since the internal images are not available.")
+        missing = "the internal images are not available"
+        if found.available is not None:
+            missing = "no internal image is left as a test image"
+        session.say(f"The differences have no intervals, since {missing}.")
     return table
 
 
@@ -185,7 +194,8 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     policy = own.study.weights if own.study.weights != "none" else "scanbook"
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
-    session.say("The internal test images are the control: they are of the same source as the training images.")
+    if found.internal is not None:
+        session.say("The internal test images are the control: they are of the same source as the training images.")
     differences = property_differences(training, found.source, scanned=found.scanned)
     session.table(
         "properties", differences.rename(index=PROPERTIES), "Single properties by which the sources can be told apart"

@@ -93,6 +93,6 @@ def record(found: Validation) -> dict[str, Any]:
         "external_images": len(found.external),
         "internal_images": None if found.internal is None else len(found.internal),
         "compared": list(found.compared),
-        "shared_images": len(found.shared),
+        "shared_images": None if found.available is None else len(found.shared),
         "excluded": found.excluded["images"].to_dict(),
     }
