@@ -55,6 +55,13 @@ def test_what_follows_from_the_prevalence_alone_is_no_other_shift() -> None:
     assert separate(values, other, group, weights=weights, rounds=100).low > 0.7, "but another one is found"
 
 
+def test_long_features_of_few_images_are_projected_on_fewer_axes() -> None:
+    """Of 30 images a training fold has 24: fewer than the axes of longer sets."""
+    values = np.random.default_rng(0).normal(size=(30, 100))
+    area = separate(values, OTHER[:30], GROUP[:30], rounds=50)
+    assert 0 <= area.low <= area.value <= area.high <= 1
+
+
 def test_four_patients_are_too_few() -> None:
     group = np.repeat(["a", "b", "c", "d", *"efghij"], 4)
     assert separate(np.zeros((40, 1)), np.arange(40) < 16, group) is None

@@ -89,7 +89,8 @@ def out_of_fold(
     """Return the probability of the second source for each image, from a fit without its patient, (n,)."""
     scores = np.empty(len(y))
     for train, test in group_folds(y, group, _FOLDS, seed):
-        steps = [StandardScaler(), *([PCA(_COMPONENTS, random_state=0)] if x.shape[1] > _COMPONENTS else [])]
+        axes = min(_COMPONENTS, len(train))
+        steps = [StandardScaler(), *([PCA(axes, random_state=0)] if x.shape[1] > _COMPONENTS else [])]
         # both sources count alike, however many images each has
         balanced = counts[train] / np.where(y[train] == 1, counts[train][y[train] == 1].sum(), 1.0)
         balanced[y[train] == 0] /= counts[train][y[train] == 0].sum()
