@@ -159,6 +159,37 @@ def test_exact_copies_of_training_images_are_found(tmp_path: Path) -> None:
         external.find_shared(first, first)
 
 
+def half_labelled(folder: Path, share: float, unknown: str = "", seeds: tuple[int, int] = (0, 1)) -> list[Manifest]:
+    """Two wards that are alike; of the second, a share of the images has no label of a frequent finding."""
+    wards = [findings.ward(folder / str(seed), 90, seed, missing=0) for seed in seeds]
+    frame = wards[1].frame.assign(split=TEST)
+    column = finding_column(unknown or "Effusion")
+    without = np.arange(len(frame)) < share * len(frame)
+    return [
+        wards[0].with_frame(wards[0].frame.assign(split="train")),
+        wards[1].with_frame(frame.assign(**{column: frame[column].mask(without)})),
+    ]
+
+
+def test_what_the_other_source_never_labels_is_no_shift_of_prevalence(tmp_path: Path) -> None:
+    first, second = half_labelled(tmp_path, 1)
+    shifts = external.find_shifts(first, second, first, compared=("Nodule", "Device"), rounds=100)
+    assert shifts.loc["prevalence", "low"] < 0.5 and shifts.loc["prevalence", "images"] == 180
+
+
+def test_partly_labelled_images_are_no_negatives_of_the_prevalence(tmp_path: Path) -> None:
+    first, second = half_labelled(tmp_path, 0.5)
+    shifts = external.find_shifts(first, second, first, rounds=100)
+    assert shifts["low"].max() < 0.5 and set(shifts["images"]) == {135}, shifts
+    assert external.fully_labelled(first, second, first.findings)[1].frame["image_id"].tolist() == [
+        f"{number:05d}" for number in range(45, 90)
+    ]
+    first, second = half_labelled(tmp_path, 1)
+    assert external.fully_labelled(first, second, first.findings) is None
+    shifts = external.find_shifts(first, second, first, rounds=100)
+    assert "prevalence" not in shifts.index and set(shifts["images"]) == {180}
+
+
 def test_mirrored_copies_of_real_looking_images_are_found(tmp_path: Path) -> None:
     study = config.load("synthetic", "smoke", overrides="dataset.images=30")
     manifest, _ = external.load_external(study)

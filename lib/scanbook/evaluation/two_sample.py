@@ -108,12 +108,12 @@ def balance_labels(labels: ArrayLike, other: ArrayLike, group: ArrayLike, seed: 
     cross-validated by patient. With them, what remains between the sources is no difference in prevalence.
 
     Args:
-        labels: (n, k) float: 1 present, 0 absent; NaN counts as absent.
+        labels: (n, k) float: 1 present, 0 absent, without NaN.
         other: (n,) bool.
         group: (n,) names.
         seed: Seed of the folds.
     """
-    x, y = np.nan_to_num(np.asarray(labels, np.float64)), np.asarray(other).astype(np.int64)
+    x, y = np.asarray(labels, np.float64), np.asarray(other).astype(np.int64)
     p = np.clip(out_of_fold(x, y, np.asarray(group), np.ones(len(y)), seed), 1e-3, 1 - 1e-3)
     weights = np.where(y == 1, (1 - p) / p, 1.0)
     weights[y == 1] /= weights[y == 1].mean()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook.data import quality
-from scanbook.data.manifest import TEST, TRAIN, VALIDATION
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.data.quality.differences import PROPERTIES
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
 from scanbook.evaluation.decision_curve import decision_curve, useful_range
@@ -24,7 +24,7 @@ from scanbook.evaluation.sources import (
     scores_of_points,
     truth_of_point,
 )
-from scanbook.external import Validation, feature_distance, find_shifts, property_differences, validate
+from scanbook.external import Validation, feature_distance, find_shifts, fully_labelled, property_differences, validate
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.plots.style import count_of
@@ -182,15 +182,12 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     # max_per_class changes the prevalence of the training images alone
     splits = (TEST,) if own.study.max_per_class else (TRAIN, VALIDATION, TEST)
     everything = found.training(*splits)
-    shifts = find_shifts(training, found.source, everything, scanned=found.scanned, **options)
+    shifts = find_shifts(training, found.source, everything, compared=found.compared, scanned=found.scanned, **options)
     session.figure(
         "shifts", plots.shift_bars(shifts, "How far the sources are apart, by kind of shift"), "Kinds of shift"
     )
     session.table("shifts", shifts, "AUROC of telling the source of an image by its labels, colour or scanner alone")
-    session.say(
-        "0.5, or a little less: the sources are alike. Colour and scanner are compared at equal prevalence: external "
-        "images are weighted to the internal labels."
-    )
+    session.say(f"0.5, or a little less: the sources are alike. {_balance_in_words(found, training)}")
     policy = own.study.weights if own.study.weights != "none" else "scanbook"
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
@@ -201,6 +198,21 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
         "properties", differences.rename(index=PROPERTIES), "Single properties by which the sources can be told apart"
     )
     return shifts
+
+
+def _balance_in_words(found: Validation, training: Manifest) -> str:
+    """Return at which prevalence colour and scanner are compared."""
+    if (sides := fully_labelled(training, found.source, found.compared)) is None:
+        return (
+            "Too few patients of a source are labelled with every compared finding: their prevalence is not compared "
+            "as a whole, and colour and scanner are compared without weights to equal prevalence."
+        )
+    left = len(training.frame) + len(found.source.frame) - sum(len(side.frame) for side in sides)
+    partly = f" {count_of(left, 'image')} without a label of some compared finding are left out." if left else ""
+    return (
+        "Colour and scanner are compared at equal prevalence: external images are weighted to the internal labels."
+        f"{partly}"
+    )
 
 
 def show_calibration(session: Session, found: Validation) -> dict[str, Any]:
