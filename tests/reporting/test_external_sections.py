@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 from helpers import bundles, finding_bundles
+from helpers.projects import ROOT
 from scanbook import config
 from scanbook.data import images
 from scanbook.errors import DataError
 from scanbook.reporting import external, external_answers, notebook
+from scanbook.runner.comparing import reading, table
 
 REST = {"title": "Elsewhere", "question": "Which colour?", "backbones": ["mobilenet_v2_0.35"], "weights": "scanbook"}
 CLASSES = {"red": (200, 70, 60), "green": (70, 200, 60), "blue": (60, 70, 200)}
@@ -42,20 +44,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def report(study: str, bundle: Path) -> SimpleNamespace:
-    """Run every section, as the notebook does; return the session and what it recorded."""
-    session = notebook.Session("08_external_validation", config.load(study, "quick"))
-    found = external.start(session, str(bundle))
-    metrics, shifts = external.show_metrics(session, found), external.show_shifts(session, found)
-    needed, rates = external.show_calibration(session, found), external.show_thresholds(session, found)
-    ranges, local = external.show_decision_curves(session, found), external.show_local_labels(session, found, metrics)
-    answer = external_answers.answer(found, metrics, shifts, rates, local)
-    session.answer(answer, "sources")
-    session.result("headline", external_answers.headline(found, metrics))
-    session.results(external_answers.record(found))
-    session.finish()
-    warnings = session._measurements.get("warnings", [])
-    parts = {"found": found, "metrics": metrics, "shifts": shifts, "needed": needed, "ranges": ranges, "local": local}
-    return SimpleNamespace(session=session, answer=answer, warnings=warnings, **parts)
+    """Run the notebook's own cells; return its variables, and what its page opens with."""
+    file = json.loads((ROOT / "notebooks" / "08_external_validation.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in file["cells"] if cell["cell_type"] == "code"]
+    defined: dict[str, Any] = {"STUDY": study, "PROFILE": "quick", "DATA": "", "SET": "", "BUNDLE": str(bundle)}
+    for cell in cells[2:]:  # after that of Colab and the parameters
+        exec(cell, defined)
+    measured = defined["session"]._measurements
+    return SimpleNamespace(answer=measured["answer"], warnings=measured.get("warnings", []), **defined)
 
 
 def write_classes(home: Path, name: str, counts: dict[str, int], seed: int, **keys: Any) -> None:
@@ -151,6 +147,40 @@ def test_a_cross_validated_bundle_is_compared_with_its_card(home: Path, capsys: 
     printed = capsys.readouterr().out
     assert list(features.index) == ["external images"] and "are the control" not in printed
     assert "since no internal image is left as a test image" in printed and "not available" not in printed
+
+
+def finish_as_the_runner_does(made: SimpleNamespace) -> Path:
+    """Write what makes a report whole, and move it to a folder of its own."""
+    folder, study = made.session.folder, made.session.study
+    results = json.loads((folder / "results.json").read_text())
+    facts = {"title": "External validation", "study": study.resolved(), "fingerprints": {}, "results": results}
+    (folder / "metrics.json").write_text(json.dumps(facts | {"finished": "2026-11-01T10:00:00+00:00"}))
+    (folder / "report.html").write_text("<title>x</title>")
+    return folder.rename(folder.parents[2] / f"{made.found.bundle.name}-{folder.name}")
+
+
+@pytest.mark.slow
+def test_two_bundles_on_one_source_are_compared(home: Path) -> None:
+    write_classes(home, "far", {"red": 14, "green": 14, "blue": 14}, 1)
+    places = []
+    for name, gain in (("colours", 5), ("paler", 1)):
+        bundle = write_bundle(home / name, name=name, graph={"gain": gain})
+        places.append(finish_as_the_runner_does(report("far", bundle)))
+    runs = reading.read_runs(list(map(str, places)))
+    assert [run.model for run in runs] == ["bundle colours", "bundle paler"]
+    assert all(run.figures["value"].notna().all() and "accuracy" in run.figures.index for run in runs)
+    [comparison] = table.compare_with_first(runs)
+    assert comparison.paired and "the same 42 test images" in comparison.why
+    assert comparison.differences["accuracy"].value == 0, "paler answers are no others"
+    assert comparison.differences["brier"].low > 0
+
+
+def test_images_of_two_sources_are_told_apart_by_more_than_their_names(home: Path) -> None:
+    write_classes(home, "far", dict.fromkeys(CLASSES, 4), 0)
+    found = shown_at_start("far", write_bundle(home)).found
+    kept = external_answers.predictions_to_keep(found)
+    assert not set(kept.image_id) & set(found.external.image_id)
+    assert np.array_equal(kept.probabilities, found.external.probabilities)
 
 
 def write_findings(home: Path, name: str, count: int, seed: int, share: float, **keys: Any) -> None:
