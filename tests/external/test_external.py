@@ -114,6 +114,28 @@ def test_a_wrong_map_is_one_line(
     assert str(caught.value) == says
 
 
+@pytest.mark.parametrize("form", ["original", "crop", "cutout"])
+def test_no_rule_of_training_excludes_external_images(form: str, colours: bundle.Bundle, tmp_path: Path) -> None:
+    """Copies, flagged and surplus images are as readable as others, whatever form the study's images have."""
+    folder = write_colours(tmp_path / "images", {"red": 12, "green": 12, "blue": 12})
+    content = (folder / "red" / "red-0-0.png").read_bytes()
+    (folder / "green" / "copy.png").write_bytes(content)  # of another class
+    (folder / "red" / "copy.png").write_bytes(content)
+    (folder / "blue" / "broken.png").write_bytes(b"broken")
+    rules = {"quality": {"drop": ["near_duplicates"]}, "max_per_class": 2}
+    study = study_of(folder, input=form, **rules)
+    found = external.validate(study, str(colours.folder))
+    assert len(found.external) == 38 and found.unreadable == 1
+    if form != "original":
+        assert found.source.facts["input"] == form
+        assert all(Path(path).is_file() and folder not in Path(path).parents for path in found.source.frame["path"])
+
+
+def test_few_images_of_one_class_are_cropped_too(colours: bundle.Bundle, tmp_path: Path) -> None:
+    study = study_of(write_colours(tmp_path / "images", {"red": 3}), input="crop")
+    assert len(external.validate(study, str(colours.folder)).external) == 3
+
+
 def test_a_study_or_a_bundle_names_the_source(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"names no other source; add external: \{study: name\} to its file"):
         external.validate(study_of(tmp_path))

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from scanbook import bundle as bundles
 from scanbook import config, segmentation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data import adapters, folds, quality
+from scanbook.data import adapters, folds, pixels, quality, splits
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import RunError, ScanbookError, StudyError
+from scanbook.segmentation.derived import derive
 
 
 @dataclass(frozen=True)
@@ -86,16 +90,31 @@ def open_bundle(study: Study, path: str, **options: Any) -> Opened:
 def load_external(study: Study) -> tuple[Manifest, int]:
     """Return the readable images of another source as one test split, and how many images are unreadable.
 
-    A limited number of images is sampled in the shares of the source, since its prevalence is a result.
+    A limited number of images is sampled in the shares of the source, since its prevalence is a result. No rule by
+    which a study excludes training images applies.
     """
+    manifest = adapters.load(study.model_copy(update={"limit_class_balance": "source"}), fewest_classes=1)
+    scanned = quality.scan(manifest)
+    readable = (scanned["error"] == "").to_numpy()
     if study.input != "original":
-        manifest = segmentation.prepare(study)
-        readable = (manifest.frame["split"] != "").to_numpy()
-    else:
-        manifest = adapters.load(study.model_copy(update={"limit_class_balance": "source"}), fewest_classes=1)
-        readable = (quality.scan(manifest)["error"] == "").to_numpy()
+        manifest = _cut(study, manifest, scanned)
     frame = manifest.frame[readable].assign(split=TEST)
     return manifest.with_frame(frame), int((~readable).sum())
+
+
+def _cut(study: Study, manifest: Manifest, scanned: pd.DataFrame) -> Manifest:
+    """Return the images as the study's `input` states them, cut out or cropped, all that are readable.
+
+    Method and clean-up are chosen, and a U-Net is trained, on the study's own splits, where it has masks for that.
+    """
+    readable, split = (scanned["error"] == "").to_numpy(), np.full(len(manifest.frame), "", object)
+    if (manifest.frame["mask_path"] != "").any():
+        assigned = splits.assign(manifest, scanned, folds.one_split(study.splits, manifest))
+        split = assigned.manifest.frame["split"].to_numpy(object)
+    whole = manifest.with_frame(manifest.frame.assign(split=np.where(readable & (split == ""), TEST, split)))
+    images = pixels.load(whole, study.size)
+    method = segmentation.choose_method(study, whole, images)
+    return derive(study, whole, segmentation.segment(study, whole, images, method), method)
 
 
 def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
