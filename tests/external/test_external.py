@@ -79,9 +79,16 @@ def test_several_names_may_be_one_class_and_others_are_counted(colours: bundle.B
     assert found.compared == ("red", "green")
 
 
+def test_a_target_of_all_compared_classes_has_no_threshold(colours: bundle.Bundle, tmp_path: Path) -> None:
+    """All images are its positives, so that it has no specificity."""
+    study = study_of(write_colours(tmp_path / "images", {"green": 6, "blue": 6}))
+    assert external.validate(study, str(colours.folder)).points == {}
+
+
 def test_images_of_a_single_class_are_validated(colours: bundle.Bundle, tmp_path: Path) -> None:
     found = external.validate(study_of(write_colours(tmp_path / "images", {"red": 8})), str(colours.folder))
     assert found.single and found.compared == ("red",) and len(found.external) == 8
+    assert set(found.points) == {"warm"}, "whose sensitivity is all that is known of a single class"
 
 
 @pytest.mark.parametrize(

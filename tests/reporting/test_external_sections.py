@@ -78,6 +78,7 @@ def test_a_single_class_and_no_internal_images(home: Path, capsys: pytest.Captur
     assert np.isnan(made.metrics.loc["auroc", "external"]) and made.metrics.loc["accuracy", "external"] > 0.8
     assert "difference" not in made.metrics and made.shifts.empty
     printed = capsys.readouterr().out
+    assert "positives of each target: sensitivity alone says something" in printed
     assert "not defined" in printed and "NaN" not in printed and "nan" not in printed.replace("finance", "")
     assert len(made.answer) <= 5 and made.answer[0].startswith("How the sources differ is not known")
     card = pd.read_csv(made.session.folder / "tables" / "metrics_of_card.csv", index_col=0)

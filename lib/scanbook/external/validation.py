@@ -186,14 +186,19 @@ def _of_findings(predictions: FindingPredictions, compared: tuple[str, ...]) -> 
 
 
 def _points(bundle: Bundle, compared: tuple[str, ...]) -> dict[str, Point]:
-    """Return the thresholds of the bundle; of classes those of targets that some, but not all, compared ones are of."""
+    """Return the thresholds of the bundle for what is compared.
+
+    Of classes they are those of targets that some, but not all, compared ones are of: of a target of all of them there
+    are no negatives. Of a single compared class its own targets remain, since sensitivity is known.
+    """
     points = {}
     for name, point in bundle.operating_points.items():
         members = tuple(point.get("classes", (name,)))
         cut = point["threshold"]
         if bundle.findings and name not in compared:
             continue
-        if bundle.classes and not set(members) & set(compared):
+        shared = set(members) & set(compared)
+        if bundle.classes and (not shared or len(shared) == len(compared) > 1):
             continue
         points[name] = Point(members, np.nan if cut is None else float(cut))
     return points

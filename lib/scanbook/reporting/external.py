@@ -265,6 +265,8 @@ def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
     session.say(
         "*Flagged*: the share of images at or above the threshold. PPV and NPV are at each source's own prevalence."
     )
+    if found.single:
+        session.say("All compared images are of one class, positives of each target: sensitivity alone says something.")
     target = main_target(found)
     if target:
         rates = ["flagged", "sensitivity", "specificity", "ppv", "npv"]
