@@ -41,11 +41,6 @@ class Separation:
     low: float
     high: float
 
-    @property
-    def clear(self) -> bool:
-        """Whether the interval lies above one half."""
-        return bool(self.low > 0.5)
-
 
 def separate(
     features: ArrayLike,

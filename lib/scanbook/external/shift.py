@@ -86,6 +86,7 @@ def find_shifts(
     sides = fully_labelled(internal, external, names)
     first, second = (sample(side, seed) for side in sides or (internal, external))
     labels, other, group = _joined_labels(first, second, names)
+    counts |= dict.fromkeys(PROPERTIES, len(other))
     if _enough(first) and _enough(second):
         joined = join_sources(first, second)
         table = quality.properties(quality.scan(joined) if scanned is None else scanned, joined)
@@ -97,7 +98,6 @@ def find_shifts(
             standard = (values - values.mean()) / values.std().replace(0, 1.0)
             features = np.column_stack([standard, standard**2])
             rows[name] = separate(features, other, group, weights=weights, **options)
-            counts[name] = len(other)
     found = {name: row for name, row in rows.items() if row is not None}
     table = pd.DataFrame(
         {

@@ -10,9 +10,9 @@ import pandas as pd
 from scanbook.data import quality
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.data.quality.differences import PROPERTIES
-from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
+from scanbook.evaluation import AnyPredictions, FindingPredictions, confusion
 from scanbook.evaluation.decision_curve import decision_curve, useful_range
-from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_temperature
+from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_calibration, needed_temperature
 from scanbook.evaluation.sources import (
     EXTERNAL,
     INTERNAL,
@@ -223,8 +223,7 @@ def show_calibration(session: Session, found: Validation) -> dict[str, Any]:
     needed: dict[str, Any] = {}
     for source, side in sides.items():
         if isinstance(side, FindingPredictions):
-            p = np.clip(side.probabilities, 1e-7, 1 - 1e-7)
-            fitted: Calibration = fit_calibration(np.log(p / (1 - p)), side.y_true, side.group, session.study.seed)
+            fitted = needed_calibration(side, session.study.seed)
             needed[source] = fitted.to_dict()
             rows = pd.DataFrame(fitted.to_dict(), index=pd.Index(side.findings, name="finding"))
             session.table(
