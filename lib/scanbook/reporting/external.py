@@ -125,10 +125,10 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
     """Show the metrics of both sources and their difference; return the table."""
     names = metrics_of_sources(found.external, found.ordered)
     table = compare_sources(found.internal, found.external, names, **session.study.resamples)
-    session.figure(
-        "sources", plots.two_sources(table, "The bundle on both sources", "value", counts(found)), "Metrics by source"
-    )
-    session.table("metrics", table, "Metrics of the bundle on internal test images and on external ones")
+    title = f"The bundle on {_images_in_words(found)}"
+    session.figure("sources", plots.two_sources(table, title, "value", counts(found)), "Metrics by source")
+    on = "internal test images and on external ones" if found.internal is not None else "external images"
+    session.table("metrics", table, f"Metrics of the bundle on {on}")
     if found.bundle.classes:
         _show_answers(session, found)
     if found.internal is None:
@@ -140,8 +140,13 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
         missing = "the internal images are not available"
         if found.available is not None:
             missing = "no internal image is left as a test image"
-        session.say(f"The differences have no intervals, since {missing}.")
+        session.say(f"No difference between the sources has an interval, since {missing}.")
     return table
+
+
+def _images_in_words(found: Validation) -> str:
+    """Return of which images the figures are: without internal test images, of external ones alone."""
+    return "external images" if found.internal is None else "both sources"
 
 
 def _show_answers(session: Session, found: Validation) -> None:
@@ -171,7 +176,7 @@ def counts(found: Validation) -> dict[str, str]:
 def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     """Show how the external images differ from the bundle's; return the kinds of shift, the largest first."""
     shares = prevalences(found.internal, found.external, **session.study.resamples)
-    title = "Prevalence in both sources"
+    title = f"Prevalence in {_images_in_words(found)}"
     session.figure("prevalence", plots.two_sources(shares, title, "share of labelled images", counts(found)), title)
     session.table("prevalence", shares, title)
     own, options = found.available, session.study.resamples
@@ -219,7 +224,8 @@ def show_calibration(session: Session, found: Validation) -> dict[str, Any]:
     """Show the reliability of both sources and the calibration that would be needed; return the latter by source."""
     sides = _sides_of(found)
     frequent = sorted(found.compared, key=lambda name: -_positives(found.external, name))
-    session.figure("reliability", plots.reliability_of_sources(sides, frequent), "Reliability of both sources")
+    title = f"Reliability of {_images_in_words(found)}"
+    session.figure("reliability", plots.reliability_of_sources(sides, frequent), title)
     needed: dict[str, Any] = {}
     for source, side in sides.items():
         if isinstance(side, FindingPredictions):
@@ -260,7 +266,7 @@ def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
         return pd.DataFrame(columns=["threshold"], index=pd.MultiIndex.from_tuples([], names=["target", "source"]))
     tables = {source: rates_of_points(side, found.points, **session.study.resamples) for source, side in sides.items()}
     table = pd.concat(tables, names=["source"]).swaplevel().reindex(list(found.points), level=0)
-    session.table("thresholds", table, "The bundle's thresholds on both sources")
+    session.table("thresholds", table, f"The bundle's thresholds on {_images_in_words(found)}")
     session.say(
         "*Flagged*: the share of images at or above the threshold. PPV and NPV are at each source's own prevalence."
     )
@@ -276,7 +282,8 @@ def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
         }
         words = ["flagged", "sensitivity", "specificity", "PPV", "NPV"]
         frame = pd.DataFrame(columns, index=pd.Index(words, name="rate"))
-        title = f"The threshold of {target} ({found.points[target].threshold:.3f}) on both sources"
+        cut = f"{found.points[target].threshold:.3f}"
+        title = f"The threshold of {target} ({cut}) on {_images_in_words(found)}"
         session.figure("thresholds", plots.two_sources(frame, title, "share of images", counts(found)), title)
     return table
 
@@ -316,7 +323,8 @@ def show_decision_curves(session: Session, found: Validation) -> dict[str, Any]:
             curve = decision_curve(positive[known], scores, side.group[known], **session.study.resamples)
             curves.setdefault(target, {})[source] = curve
             ranges.setdefault(target, {})[source] = useful_range(curve)
-    session.figure("decision_curves", plots.decision_curves(curves), "Decision curves of both sources")
+    title = f"Decision curves of {_images_in_words(found)}"
+    session.figure("decision_curves", plots.decision_curves(curves), title)
     if curves:
         table = pd.concat(curves[first], names=["source"])
         shown = table[table.index.get_level_values("threshold").isin(_CUTS)]
