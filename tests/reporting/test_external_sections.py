@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import bundles, finding_bundles
+from helpers import bundles, finding_bundles, findings
 from helpers.projects import ROOT
 from scanbook import config
 from scanbook.data import images
+from scanbook.data.manifest import finding_column
 from scanbook.errors import DataError
 from scanbook.reporting import external, external_answers, notebook
 from scanbook.runner.comparing import reading, table
@@ -199,6 +200,21 @@ def write_findings(home: Path, name: str, count: int, seed: int, share: float, *
     write_study(home, name, dataset={**table, "findings": list(finding_bundles.names(3))}, **keys)
 
 
+def test_the_page_says_where_nothing_can_be_weighted(tmp_path: Path) -> None:
+    """No image of the other source is labelled with both findings."""
+    ward = findings.ward(tmp_path, 40, missing=0)
+    first, last = (finding_column(name) for name in findings.FINDINGS[::2])
+    even = np.arange(40) % 2 == 0
+    partly = ward.with_frame(
+        ward.frame.assign(**{first: ward.frame[first].mask(even), last: ward.frame[last].mask(~even)})
+    )
+    found = SimpleNamespace(source=partly, compared=findings.FINDINGS)
+    text = external._balance_in_words(found, ward, pd.DataFrame(index=["scanner and size"]))
+    assert text.endswith("compared without weights to equal prevalence, and prevalence is not compared as a whole.")
+    found.source = ward
+    assert "are weighted to the internal labels" in external._balance_in_words(found, ward, pd.DataFrame())
+
+
 @pytest.mark.slow
 def test_both_sources_of_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_findings(home, "chest", 120, 0, 0.4)
@@ -213,7 +229,9 @@ def test_both_sources_of_findings(home: Path, capsys: pytest.CaptureFixture[str]
     assert made.needed["external"]["method"] and set(made.ranges) == set(made.found.compared)
     assert made.shifts.index[0] == "prevalence", made.shifts
     assert set(made.local["target"]) == {"", *made.found.compared}
-    assert "nan" not in capsys.readouterr().out.lower().replace("finance", "")
+    printed = capsys.readouterr().out
+    assert "nan" not in printed.lower().replace("finance", "")
+    assert "images without a label of some compared finding are left out" in printed
     written = {path.stem for path in (made.session.folder / "figures").iterdir()}
     names = {"sources", "prevalence", "shifts", "reliability", "thresholds", "decision_curves", "local_labels"}
     assert written >= names

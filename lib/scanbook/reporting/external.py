@@ -25,6 +25,7 @@ from scanbook.evaluation.sources import (
     truth_of_point,
 )
 from scanbook.external import Validation, feature_distance, find_shifts, fully_labelled, property_differences, validate
+from scanbook.external.shift import PREVALENCE
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.plots.style import count_of
@@ -192,7 +193,7 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
         "shifts", plots.shift_bars(shifts, "How far the sources are apart, by kind of shift"), "Kinds of shift"
     )
     session.table("shifts", shifts, "AUROC of telling the source of an image by its labels, colour or scanner alone")
-    session.say(f"0.5, or a little less: the sources are alike. {_balance_in_words(found, training)}")
+    session.say(f"0.5, or a little less: the sources are alike. {_balance_in_words(found, training, shifts)}")
     policy = own.study.weights if own.study.weights != "none" else "scanbook"
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
@@ -205,12 +206,13 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     return shifts
 
 
-def _balance_in_words(found: Validation, training: Manifest) -> str:
+def _balance_in_words(found: Validation, training: Manifest, shifts: pd.DataFrame) -> str:
     """Return at which prevalence colour and scanner are compared."""
     if (sides := fully_labelled(training, found.source, found.compared)) is None:
+        without = "" if PREVALENCE in shifts.index else ", and prevalence is not compared as a whole"
         return (
-            "Too few patients of a source are labelled with every compared finding: their prevalence is not compared "
-            "as a whole, and colour and scanner are compared without weights to equal prevalence."
+            "Too few patients of a source are labelled with every compared finding: colour and scanner are compared "
+            f"without weights to equal prevalence{without}."
         )
     left = len(training.frame) + len(found.source.frame) - sum(len(side.frame) for side in sides)
     partly = f" {count_of(left, 'image')} without a label of some compared finding are left out." if left else ""
