@@ -142,7 +142,9 @@ def test_larger_sizes_keep_every_pixel_and_their_size_is_checked(size: int, tmp_
 def test_a_local_archive_of_another_md5_is_listed_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "local.npz", archive())
     digest = md5(path.read_bytes()).hexdigest()
-    (note,) = adapters.load(make_study(path, retina())).facts["notes"]
+    facts = adapters.load(make_study(path, retina())).facts
+    assert not facts["names_groups"], "the archive names no patients"
+    (note,) = facts["notes"]
     assert digest in note and medmnist.ARCHIVES["retinamnist"].md5[28] in note
     official(monkeypatch, 28, digest)
     assert adapters.load(make_study(path, retina())).facts["notes"] == []

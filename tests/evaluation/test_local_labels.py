@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from scanbook.evaluation import METRICS, FindingPredictions, Predictions
-from scanbook.evaluation.local_labels import FEWEST, halves, local_labels, needed_temperature, refit
+from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_temperature, refit, stratified_halves
 from scanbook.evaluation.sources import Point
 
 
@@ -35,7 +35,7 @@ POINTS = {"c": Point(("c",), 0.5), "a or b": Point(("a", "b"), 0.5)}
 
 def test_no_patient_is_in_both_halves_and_the_labels_are() -> None:
     made = overconfident()
-    pool, evaluated = halves(made)
+    pool, evaluated = stratified_halves(made)
     assert (pool ^ evaluated).all()
     assert not set(made.group[pool]) & set(made.group[evaluated])
     shares = [np.bincount(made.y_true[half], minlength=3) / half.sum() for half in (pool, evaluated)]
@@ -48,7 +48,7 @@ def test_few_labels_bring_the_calibration_back() -> None:
     table = local_labels(made, POINTS, specificity=0.9)
     errors = table[table["quantity"] == "ece"].set_index("patients")
     assert list(errors.index) == [0, 25, 50, 100, 150]
-    honest = made.with_temperature(4).subset(halves(made)[1])
+    honest = made.with_temperature(4).subset(stratified_halves(made)[1])
     best = METRICS["ece"].point(honest)
     assert errors.loc[0, "low"] > 0.15 and errors.loc[50, "high"] < errors.loc[0, "low"]
     assert errors.loc[150, "value"] < best + 0.03
@@ -70,7 +70,7 @@ def test_findings_are_moved_back_too() -> None:
     errors = local_labels(made, points, draws=5, rounds=100).query("quantity == 'ece'").set_index("patients")
     assert errors.loc[0, "low"] > 0.2 and errors.loc[100, "high"] < errors.loc[0, "low"]
     assert errors.loc[400, "value"] < 0.08
-    pool, evaluated = halves(made)
+    pool, evaluated = stratified_halves(made)
     fitted = refit(made.subset(evaluated), made.subset(pool))
     assert fitted.probabilities.mean() == pytest.approx(made.y_true[evaluated].mean(), abs=0.05)
 

@@ -79,9 +79,16 @@ def test_several_names_may_be_one_class_and_others_are_counted(colours: bundle.B
     assert found.compared == ("red", "green")
 
 
+def test_a_target_of_all_compared_classes_has_no_threshold(colours: bundle.Bundle, tmp_path: Path) -> None:
+    """All images are its positives, so that it has no specificity."""
+    study = study_of(write_colours(tmp_path / "images", {"green": 6, "blue": 6}))
+    assert external.validate(study, str(colours.folder)).points == {}
+
+
 def test_images_of_a_single_class_are_validated(colours: bundle.Bundle, tmp_path: Path) -> None:
     found = external.validate(study_of(write_colours(tmp_path / "images", {"red": 8})), str(colours.folder))
     assert found.single and found.compared == ("red",) and len(found.external) == 8
+    assert set(found.points) == {"warm"}, "whose sensitivity is all that is known of a single class"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,28 @@ def test_a_wrong_map_is_one_line(
     with pytest.raises(StudyError) as caught:
         external.validate(study, str(colours.folder))
     assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("form", ["original", "crop", "cutout"])
+def test_no_rule_of_training_excludes_external_images(form: str, colours: bundle.Bundle, tmp_path: Path) -> None:
+    """Copies, flagged and surplus images are as readable as others, whatever form the study's images have."""
+    folder = write_colours(tmp_path / "images", {"red": 12, "green": 12, "blue": 12})
+    content = (folder / "red" / "red-0-0.png").read_bytes()
+    (folder / "green" / "copy.png").write_bytes(content)  # of another class
+    (folder / "red" / "copy.png").write_bytes(content)
+    (folder / "blue" / "broken.png").write_bytes(b"broken")
+    rules = {"quality": {"drop": ["near_duplicates"]}, "max_per_class": 2}
+    study = study_of(folder, input=form, **rules)
+    found = external.validate(study, str(colours.folder))
+    assert len(found.external) == 38 and found.unreadable == 1
+    if form != "original":
+        assert found.source.facts["input"] == form
+        assert all(Path(path).is_file() and folder not in Path(path).parents for path in found.source.frame["path"])
+
+
+def test_few_images_of_one_class_are_cropped_too(colours: bundle.Bundle, tmp_path: Path) -> None:
+    study = study_of(write_colours(tmp_path / "images", {"red": 3}), input="crop")
+    assert len(external.validate(study, str(colours.folder)).external) == 3
 
 
 def test_a_study_or_a_bundle_names_the_source(tmp_path: Path) -> None:
@@ -157,6 +186,37 @@ def test_exact_copies_of_training_images_are_found(tmp_path: Path) -> None:
     assert set(shared["split"]) == {"train"} and set(shared["kind"]) == {"exact copy"}
     with pytest.raises(DataError, match="40 of 40 images of ward are byte-identical to images of ward, from which"):
         external.find_shared(first, first)
+
+
+def half_labelled(folder: Path, share: float, unknown: str = "", seeds: tuple[int, int] = (0, 1)) -> list[Manifest]:
+    """Two wards that are alike; of the second, a share of the images has no label of a frequent finding."""
+    wards = [findings.ward(folder / str(seed), 90, seed, missing=0) for seed in seeds]
+    frame = wards[1].frame.assign(split=TEST)
+    column = finding_column(unknown or "Effusion")
+    without = np.arange(len(frame)) < share * len(frame)
+    return [
+        wards[0].with_frame(wards[0].frame.assign(split="train")),
+        wards[1].with_frame(frame.assign(**{column: frame[column].mask(without)})),
+    ]
+
+
+def test_what_the_other_source_never_labels_is_no_shift_of_prevalence(tmp_path: Path) -> None:
+    first, second = half_labelled(tmp_path, 1)
+    shifts = external.find_shifts(first, second, first, compared=("Nodule", "Device"), rounds=100)
+    assert shifts.loc["prevalence", "low"] < 0.5 and shifts.loc["prevalence", "images"] == 180
+
+
+def test_partly_labelled_images_are_no_negatives_of_the_prevalence(tmp_path: Path) -> None:
+    first, second = half_labelled(tmp_path, 0.5)
+    shifts = external.find_shifts(first, second, first, rounds=100)
+    assert shifts["low"].max() < 0.5 and set(shifts["images"]) == {135}, shifts
+    assert external.fully_labelled(first, second, first.findings)[1].frame["image_id"].tolist() == [
+        f"{number:05d}" for number in range(45, 90)
+    ]
+    first, second = half_labelled(tmp_path, 1)
+    assert external.fully_labelled(first, second, first.findings) is None
+    shifts = external.find_shifts(first, second, first, rounds=100)
+    assert "prevalence" not in shifts.index and set(shifts["images"]) == {180}
 
 
 def test_mirrored_copies_of_real_looking_images_are_found(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def planted_patients(seed: int, patients: int = 360, each: int = 4, signal: floa
     shown = signal * (2 * y - 1) + rng.standard_normal(len(patient))
     split = np.array(SPLITS)[np.digitize(patient / patients, (0.5, 0.65))]
     frame = table_of(np.array(["a", "b"])[y], patient.astype(str), split)
-    subject = subject_of(Manifest("planted", frame, ("a", "b")), np.column_stack([shown, pattern]))
+    manifest = Manifest("planted", frame, ("a", "b"), {"names_groups": True})
+    subject = subject_of(manifest, np.column_stack([shown, pattern]))
     return subject, float(norm.cdf(signal))
 
 
@@ -83,7 +84,7 @@ def test_one_image_per_patient_shows_no_leak_of_patients() -> None:
     subject, _ = planted_patients(0, patients=80, each=1)
     [row] = leakage.patients(subject)
     assert not row.measured and row.reason.startswith("no two test images are of one patient")
-    unnamed = subject_of(Manifest("x", subject.manifest.frame, ("a", "b"), {"names_groups": False}), subject.x)
+    unnamed = subject_of(Manifest("x", subject.manifest.frame, ("a", "b")), subject.x)  # without the fact
     assert leakage.patients(unnamed)[0].verdict == "not measured: the source names no patients or lesions"
 
 
@@ -281,7 +282,7 @@ def findings_subject() -> Subject:
     frame = table_of([""] * count, group, split).assign(
         **{finding_column(name): column for name, column in zip(names, stated.T, strict=True)}
     )
-    return subject_of(Manifest.of_findings("films", frame, names), x)
+    return subject_of(Manifest.of_findings("films", frame, names, facts={"names_groups": True}), x)
 
 
 def test_every_mistake_has_a_row_of_findings() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from scanbook.evaluation.calibration import fit_calibration, fit_temperature
+from scanbook.evaluation.calibration import Calibration, fit_calibration, fit_temperature
 from scanbook.evaluation.findings import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import brier, ece, ratio
 from scanbook.evaluation.resampling import group_weights, interval
@@ -31,7 +31,7 @@ _LEAST = 1e-7
 """Smallest distance of a probability from 0 and 1 at which its logit is taken."""
 
 
-def halves(predictions: AnyPredictions, seed: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def stratified_halves(predictions: AnyPredictions, seed: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which images are of the half that is drawn from, and which of the half that is evaluated, (n,) bool each.
 
     Whole groups are in one half, and both halves have the labels about as often: groups are ordered by their labels,
@@ -57,8 +57,7 @@ def refit(predictions: AnyPredictions, local: AnyPredictions, seed: int = 0) -> 
         seed: Seed of the folds that choose the calibration of a finding.
     """
     if isinstance(predictions, FindingPredictions):
-        fitted = fit_calibration(_logits(local), local.y_true, local.group, seed)
-        p = fitted.probabilities(_logits(predictions))
+        p = needed_calibration(local, seed).probabilities(_logits(predictions))
         return FindingPredictions(predictions.image_id, predictions.group, predictions.y_true, p, predictions.findings)
     return predictions.with_temperature(needed_temperature(local))
 
@@ -66,6 +65,11 @@ def refit(predictions: AnyPredictions, local: AnyPredictions, seed: int = 0) -> 
 def needed_temperature(predictions: AnyPredictions) -> float:
     """Return by which number the logits of a model of classes must be divided to be calibrated on these images."""
     return fit_temperature(np.log(np.maximum(predictions.probabilities, _LEAST)), predictions.y_true)
+
+
+def needed_calibration(predictions: FindingPredictions, seed: int = 0) -> Calibration:
+    """Return the calibration that a model of findings needs on these images, on top of its own; seed: of its folds."""
+    return fit_calibration(_logits(predictions), predictions.y_true, predictions.group, seed)
 
 
 def _logits(predictions: AnyPredictions) -> Floats:
@@ -102,7 +106,7 @@ def local_labels(
     columns = ["patients", "quantity", "target", "value", "low", "high"]
     if len(np.unique(predictions.group)) < FEWEST:
         return pd.DataFrame(columns=columns)
-    pool, evaluated = halves(predictions, seed)
+    pool, evaluated = stratified_halves(predictions, seed)
     local, test = predictions.subset(pool), predictions.subset(evaluated)
     names, member = np.unique(local.group, return_inverse=True)
     weights = group_weights(test.group, rounds, seed).astype(np.float64)

@@ -41,11 +41,6 @@ class Separation:
     low: float
     high: float
 
-    @property
-    def clear(self) -> bool:
-        """Whether the interval lies above one half."""
-        return bool(self.low > 0.5)
-
 
 def separate(
     features: ArrayLike,
@@ -89,7 +84,8 @@ def out_of_fold(
     """Return the probability of the second source for each image, from a fit without its patient, (n,)."""
     scores = np.empty(len(y))
     for train, test in group_folds(y, group, _FOLDS, seed):
-        steps = [StandardScaler(), *([PCA(_COMPONENTS, random_state=0)] if x.shape[1] > _COMPONENTS else [])]
+        axes = min(_COMPONENTS, len(train))
+        steps = [StandardScaler(), *([PCA(axes, random_state=0)] if x.shape[1] > _COMPONENTS else [])]
         # both sources count alike, however many images each has
         balanced = counts[train] / np.where(y[train] == 1, counts[train][y[train] == 1].sum(), 1.0)
         balanced[y[train] == 0] /= counts[train][y[train] == 0].sum()
@@ -107,12 +103,12 @@ def balance_labels(labels: ArrayLike, other: ArrayLike, group: ArrayLike, seed: 
     cross-validated by patient. With them, what remains between the sources is no difference in prevalence.
 
     Args:
-        labels: (n, k) float: 1 present, 0 absent; NaN counts as absent.
+        labels: (n, k) float: 1 present, 0 absent, without NaN.
         other: (n,) bool.
         group: (n,) names.
         seed: Seed of the folds.
     """
-    x, y = np.nan_to_num(np.asarray(labels, np.float64)), np.asarray(other).astype(np.int64)
+    x, y = np.asarray(labels, np.float64), np.asarray(other).astype(np.int64)
     p = np.clip(out_of_fold(x, y, np.asarray(group), np.ones(len(y)), seed), 1e-3, 1 - 1e-3)
     weights = np.where(y == 1, (1 - p) / p, 1.0)
     weights[y == 1] /= weights[y == 1].mean()

@@ -55,18 +55,17 @@ def map_labels(
     present = manifest.labels.present.sum(axis=0)
     counts = {name: int(count) for name, count in zip(theirs, present, strict=True) if name in unknown}
     excluded = pd.DataFrame({"images": pd.Series(counts, dtype=np.int64)}).rename_axis("name")
-    return (_findings if bundle.findings else _classes)(manifest, bundle, used, sources), sources, excluded
+    mapped = _findings(manifest, bundle, sources) if bundle.findings else _classes(manifest, bundle, used)
+    return mapped, sources, excluded
 
 
-def _classes(manifest: Manifest, bundle: Bundle, used: Mapping[str, str], _: Mapping[str, tuple[str, ...]]) -> Manifest:
+def _classes(manifest: Manifest, bundle: Bundle, used: Mapping[str, str]) -> Manifest:
     frame = manifest.frame[manifest.frame["label"].isin(list(used))]
     frame = frame.assign(label=frame["label"].map(used)).reset_index(drop=True)
     return replace(manifest, frame=frame, classes=bundle.classes)
 
 
-def _findings(
-    manifest: Manifest, bundle: Bundle, _: Mapping[str, str], sources: Mapping[str, tuple[str, ...]]
-) -> Manifest:
+def _findings(manifest: Manifest, bundle: Bundle, sources: Mapping[str, tuple[str, ...]]) -> Manifest:
     """Return the images with the bundle's findings; one of several names is present where any of them is."""
     values, columns = manifest.labels.values, {}
     for name in bundle.findings:

@@ -6,6 +6,8 @@ alone, or by its size and sharpness alone. Sources that are alike have an AUROC 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -25,6 +27,8 @@ _COUNTED = ("width_px", "height_px", "kilobytes")
 """Properties that are compared by their logarithms."""
 MOST = 2000
 """Most images of a source whose source is predicted."""
+_FEWEST = 5
+"""Fewest patients of a source by which it is compared."""
 _LEAST_SIDE = 32
 """Smallest side of the images that this backbone takes, in pixels."""
 BACKBONE = "mobilenet_v2_0.35"
@@ -47,18 +51,22 @@ def find_shifts(
     external: Manifest,
     everything: Manifest,
     *,
+    compared: Sequence[str] | None = None,
     scanned: pd.DataFrame | None = None,
     rounds: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return how far the sources differ in prevalence, colour and light, scanner and size; the largest shift first.
 
-    Colour and scanner are compared at equal prevalence: the external images are weighted to the internal labels.
+    Colour and scanner are compared at equal prevalence: the external images are weighted to the internal labels. Images
+    that are not labelled with every compared finding are left out; where too few patients remain, colour and scanner
+    are compared without weights, of all images.
 
     Args:
         internal: Training images of the bundle.
         external: Images of the other source, with the bundle's labels.
         everything: The internal images whose prevalence is compared.
+        compared: Classes or findings whose prevalence is compared, those that both sources have; None for all.
         scanned: `quality.scan` of `join_sources`, with these images among others; None to read them.
         rounds: Number of resamples.
         seed: Seed of the samples, folds and resamples.
@@ -68,25 +76,28 @@ def find_shifts(
         patients.
     """
     rows: dict[str, Separation | None] = {}
-    labels, other, group = _joined_labels(sample(everything, seed), sample(external, seed))
-    options = {"rounds": rounds, "seed": seed}
-    counts = dict.fromkeys((PREVALENCE, *PROPERTIES), len(other))
-    if np.ptp(labels, axis=0).any():
-        rows[PREVALENCE] = separate(labels, other, group, **options)
-    first, second = sample(internal, seed), sample(external, seed)
-    labels, other, group = _joined_labels(first, second)
-    if min(len(np.unique(group[other == side])) for side in (False, True)) >= 5:
+    counts: dict[str, int] = {}
+    names, options = compared or internal.names, {"rounds": rounds, "seed": seed}
+    if sides := fully_labelled(everything, external, names):
+        labels, other, group = _joined_labels(*(sample(side, seed) for side in sides), names)
+        counts[PREVALENCE] = len(other)
+        if np.ptp(labels, axis=0).any():
+            rows[PREVALENCE] = separate(labels, other, group, **options)
+    sides = fully_labelled(internal, external, names)
+    first, second = (sample(side, seed) for side in sides or (internal, external))
+    labels, other, group = _joined_labels(first, second, names)
+    counts |= dict.fromkeys(PROPERTIES, len(other))
+    if _enough(first) and _enough(second):
         joined = join_sources(first, second)
         table = quality.properties(quality.scan(joined) if scanned is None else scanned, joined)
         assert len(table) == len(other), "unreadable images have no split"
-        weights = balance_labels(labels, other, group, seed)
+        weights = balance_labels(labels, other, group, seed) if sides else None
         for name, columns in PROPERTIES.items():
             values = table[list(columns)].astype(np.float64)
             values = values.assign(**{key: np.log(values[key]) for key in _COUNTED if key in values})
             standard = (values - values.mean()) / values.std().replace(0, 1.0)
             features = np.column_stack([standard, standard**2])
             rows[name] = separate(features, other, group, weights=weights, **options)
-            counts[name] = len(other)
     found = {name: row for name, row in rows.items() if row is not None}
     table = pd.DataFrame(
         {
@@ -161,9 +172,31 @@ def feature_distance(
     return table.rename_axis("compared with training images")
 
 
-def _joined_labels(internal: Manifest, external: Manifest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fully_labelled(internal: Manifest, external: Manifest, compared: Sequence[str]) -> tuple[Manifest, Manifest] | None:
+    """Return the images of both sources that are labelled with every compared class or finding.
+
+    None where a source has too few patients of such images.
+    """
+    sides = []
+    for manifest in (internal, external):
+        known = ~np.isnan(_labels(manifest, compared)).any(axis=1)
+        sides.append(manifest if known.all() else manifest.with_frame(manifest.frame[known]))
+    return (sides[0], sides[1]) if all(map(_enough, sides)) else None
+
+
+def _enough(manifest: Manifest) -> bool:
+    return manifest.frame["group"].nunique() >= _FEWEST
+
+
+def _labels(manifest: Manifest, compared: Sequence[str]) -> np.ndarray:
+    return manifest.labels.values[:, [manifest.names.index(name) for name in compared]]
+
+
+def _joined_labels(
+    internal: Manifest, external: Manifest, compared: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return labels `(n, k)`, whether each image is external, and its group, of both sources one after the other."""
-    labels = np.nan_to_num(np.concatenate([manifest.labels.values for manifest in (internal, external)]))
+    labels = np.concatenate([_labels(manifest, compared) for manifest in (internal, external)])
     other = np.repeat([False, True], [len(internal.frame), len(external.frame)])
     groups = [manifest.frame["group"].astype(str) for manifest in (internal, external)]
     return labels, other, np.concatenate([f"{int(side)}: " + group for side, group in enumerate(groups)])

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from scanbook import bundle as bundles
 from scanbook import config, segmentation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data import adapters, folds, quality
+from scanbook.data import adapters, folds, pixels, quality, splits
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import RunError, ScanbookError, StudyError
+from scanbook.segmentation.derived import derive
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,12 @@ class Internal:
     Attributes:
         study: The study.
         manifest: Its images, split as when the bundle was trained.
+        note: Why none of them is a test image; "" where some are.
     """
 
     study: Study
     manifest: Manifest
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,16 +90,31 @@ def open_bundle(study: Study, path: str, **options: Any) -> Opened:
 def load_external(study: Study) -> tuple[Manifest, int]:
     """Return the readable images of another source as one test split, and how many images are unreadable.
 
-    A limited number of images is sampled in the shares of the source, since its prevalence is a result.
+    A limited number of images is sampled in the shares of the source, since its prevalence is a result. No rule by
+    which a study excludes training images applies.
     """
+    manifest = adapters.load(study.model_copy(update={"limit_class_balance": "source"}), fewest_classes=1)
+    scanned = quality.scan(manifest)
+    readable = (scanned["error"] == "").to_numpy()
     if study.input != "original":
-        manifest = segmentation.prepare(study)
-        readable = (manifest.frame["split"] != "").to_numpy()
-    else:
-        manifest = adapters.load(study.model_copy(update={"limit_class_balance": "source"}), fewest_classes=1)
-        readable = (quality.scan(manifest)["error"] == "").to_numpy()
+        manifest = _cut(study, manifest, scanned)
     frame = manifest.frame[readable].assign(split=TEST)
     return manifest.with_frame(frame), int((~readable).sum())
+
+
+def _cut(study: Study, manifest: Manifest, scanned: pd.DataFrame) -> Manifest:
+    """Return the images as the study's `input` states them, cut out or cropped, all that are readable.
+
+    Method and clean-up are chosen, and a U-Net is trained, on the study's own splits, where it has masks for that.
+    """
+    readable, split = (scanned["error"] == "").to_numpy(), np.full(len(manifest.frame), "", object)
+    if (manifest.frame["mask_path"] != "").any():
+        assigned = splits.assign(manifest, scanned, folds.one_split(study.splits, manifest))
+        split = assigned.manifest.frame["split"].to_numpy(object)
+    whole = manifest.with_frame(manifest.frame.assign(split=np.where(readable & (split == ""), TEST, split)))
+    images = pixels.load(whole, study.size)
+    method = segmentation.choose_method(study, whole, images)
+    return derive(study, whole, segmentation.segment(study, whole, images, method), method)
 
 
 def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
@@ -103,14 +124,17 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
         bundle: The bundle.
         own: The study, where it is resolved; None: that of the bundle's name and profile, as it is on this machine.
     """
+    note = ""
     try:
         study = own or config.load(bundle.name, str(bundle.about.get("profile", "")))
+        prepared = study
         if study.splits.cross_validated and study.splits.fold is None and not folds.keeps_test(study):
-            return (
+            prepared = folds.study_of_all_images(study)
+            note = (
                 f"Study {study.study} is cross-validated, and its exported model learned from the images of all folds: "
                 "none is left as a test image. The internal figures are those of its card, from the folds."
             )
-        manifest = segmentation.prepare(study)
+        manifest = segmentation.prepare(prepared)
     except ScanbookError as error:
         return f"The images of the bundle's study are not available here: {error}."
     here = f"{study.runs_on}: {len(manifest.frame)} images, {manifest.frame['group'].nunique()} groups"
@@ -120,4 +144,4 @@ def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:
             f"The images of study {bundle.name} on this machine are not those of the bundle: here {here}, of "
             f"{', '.join(manifest.names)}; the bundle's: {theirs}, of {', '.join(bundle.labels)}."
         )
-    return Internal(study, manifest)
+    return Internal(study, manifest, note)

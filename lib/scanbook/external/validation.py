@@ -36,9 +36,11 @@ class Validation:
         points: Thresholds of the bundle, by target or finding, of those that are compared.
         excluded: Names of the other source that none of the bundle's stands for, with their images.
         unreadable: Images of the other source that cannot be decoded.
-        shared: Its images that are copies of the bundle's, as `find_shared` lists them.
+        shared: Its images that are copies of the bundle's, as `find_shared` lists them; none is looked for where the
+            bundle's images are not available.
         own: The images of the bundle's study; a sentence where they are not available.
-        internal: The bundle's predictions for its test images; None where they are not available.
+        internal: The bundle's predictions for its test images; None where they are not available, or where
+            none is a test image.
         left: Internal test images that are not compared, since the other source lacks their class.
         scanned: `quality.scan` of both sources joined; empty where the first is not available.
         kept: What must live as long as the bundle's folder.
@@ -131,8 +133,8 @@ def validate(study: Study, path: str = "", **options: Any) -> Validation:
     external = _predictions(bundle, manifest, manifest.rows(TEST))
     internal, left = None, 0
     compared = tuple(name for name in bundle.labels if name in names and name not in _lacking(external))
-    if isinstance(own, Internal):
-        internal = _predictions(bundle, own.manifest, own.manifest.rows(TEST))
+    if isinstance(own, Internal) and len(tested := own.manifest.rows(TEST)):
+        internal = _predictions(bundle, own.manifest, tested)
         if bundle.classes:
             compared = tuple(name for name in compared if name not in internal.absent) or compared
             whole = len(internal)
@@ -184,14 +186,19 @@ def _of_findings(predictions: FindingPredictions, compared: tuple[str, ...]) -> 
 
 
 def _points(bundle: Bundle, compared: tuple[str, ...]) -> dict[str, Point]:
-    """Return the thresholds of the bundle; of classes those of targets that some, but not all, compared ones are of."""
+    """Return the thresholds of the bundle for what is compared.
+
+    Of classes they are those of targets that some, but not all, compared ones are of: of a target of all of them there
+    are no negatives. Of a single compared class its own targets remain, since sensitivity is known.
+    """
     points = {}
     for name, point in bundle.operating_points.items():
         members = tuple(point.get("classes", (name,)))
         cut = point["threshold"]
         if bundle.findings and name not in compared:
             continue
-        if bundle.classes and not set(members) & set(compared):
+        shared = set(members) & set(compared)
+        if bundle.classes and (not shared or len(shared) == len(compared) > 1):
             continue
         points[name] = Point(members, np.nan if cut is None else float(cut))
     return points

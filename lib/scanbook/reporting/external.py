@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from scanbook.data import quality
-from scanbook.data.manifest import TEST, TRAIN, VALIDATION
+from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.data.quality.differences import PROPERTIES
-from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, confusion, fit_calibration
+from scanbook.evaluation import AnyPredictions, FindingPredictions, confusion
 from scanbook.evaluation.decision_curve import decision_curve, useful_range
-from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_temperature
+from scanbook.evaluation.local_labels import FEWEST, local_labels, needed_calibration, needed_temperature
 from scanbook.evaluation.sources import (
     EXTERNAL,
     INTERNAL,
@@ -24,7 +24,8 @@ from scanbook.evaluation.sources import (
     scores_of_points,
     truth_of_point,
 )
-from scanbook.external import Validation, feature_distance, find_shifts, property_differences, validate
+from scanbook.external import Validation, feature_distance, find_shifts, fully_labelled, property_differences, validate
+from scanbook.external.shift import PREVALENCE
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.plots.style import count_of
@@ -53,7 +54,12 @@ def start(session: Session, bundle: str = "") -> Validation:
     if other.study != session.study.study and other.dataset.adapter != "synthetic" and not other.on_stand_in:
         session.warning(f"The external images are real: {other.runs_on}.")
     if isinstance(found.own, str):
-        session.warning(f"{found.own} Sections that need them are not shown.")
+        session.warning(
+            f"{found.own} Sections that need them are not shown, and external images that are copies of the bundle's "
+            "own were not looked for: where there are some, the figures are too high."
+        )
+    elif found.own.note:
+        session.warning(found.own.note)
     rows = {
         name: {
             "theirs": ", ".join(found.names.get(name, ())) or "none",
@@ -65,11 +71,12 @@ def start(session: Session, bundle: str = "") -> Validation:
     names = pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{kind} of the bundle")
     session.table("names", names, "Labels of the bundle, and what the other source calls them")
     session.table("excluded_names", found.excluded, "Labels of the other source that are excluded, with their images")
-    session.table(
-        "shared",
-        found.shared.set_index("image"),
-        "External images that are copies of the bundle's own, which are excluded",
-    )
+    if found.available is not None:
+        session.table(
+            "shared",
+            found.shared.set_index("image"),
+            "External images that are copies of the bundle's own, which are excluded",
+        )
     if found.unreadable:
         session.say(f"{count_of(found.unreadable, 'external image')} cannot be read.")
     _warn(session, found)
@@ -77,7 +84,7 @@ def start(session: Session, bundle: str = "") -> Validation:
 
 
 def _internal_in_words(found: Validation) -> str:
-    if found.available is None or found.internal is None:
+    if found.available is None:
         return "not available here"
     counts = found.available.manifest.frame["split"].value_counts()
     listed = ", ".join(f"{split} {counts.get(split, 0):,}" for split in (TRAIN, VALIDATION, TEST))
@@ -119,10 +126,10 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
     """Show the metrics of both sources and their difference; return the table."""
     names = metrics_of_sources(found.external, found.ordered)
     table = compare_sources(found.internal, found.external, names, **session.study.resamples)
-    session.figure(
-        "sources", plots.two_sources(table, "The bundle on both sources", "value", counts(found)), "Metrics by source"
-    )
-    session.table("metrics", table, "Metrics of the bundle on internal test images and on external ones")
+    title = f"The bundle on {_images_in_words(found)}"
+    session.figure("sources", plots.two_sources(table, title, "value", counts(found)), "Metrics by source")
+    on = "internal test images and on external ones" if found.internal is not None else "external images"
+    session.table("metrics", table, f"Metrics of the bundle on {on}")
     if found.bundle.classes:
         _show_answers(session, found)
     if found.internal is None:
@@ -131,8 +138,16 @@ def show_metrics(session: Session, found: Validation) -> pd.DataFrame:
         }
         own = pd.DataFrame.from_dict(printed, orient="index").rename_axis("metric")
         session.table("metrics_of_card", own, "Test metrics that the bundle's card states")
-        session.say("The differences have no intervals, since the internal images are not available.")
+        missing = "the internal images are not available"
+        if found.available is not None:
+            missing = "no internal image is left as a test image"
+        session.say(f"No difference between the sources has an interval, since {missing}.")
     return table
+
+
+def _images_in_words(found: Validation) -> str:
+    """Return of which images the figures are: without internal test images, of external ones alone."""
+    return "external images" if found.internal is None else "both sources"
 
 
 def _show_answers(session: Session, found: Validation) -> None:
@@ -162,7 +177,7 @@ def counts(found: Validation) -> dict[str, str]:
 def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     """Show how the external images differ from the bundle's; return the kinds of shift, the largest first."""
     shares = prevalences(found.internal, found.external, **session.study.resamples)
-    title = "Prevalence in both sources"
+    title = f"Prevalence in {_images_in_words(found)}"
     session.figure("prevalence", plots.two_sources(shares, title, "share of labelled images", counts(found)), title)
     session.table("prevalence", shares, title)
     own, options = found.available, session.study.resamples
@@ -173,19 +188,17 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     # max_per_class changes the prevalence of the training images alone
     splits = (TEST,) if own.study.max_per_class else (TRAIN, VALIDATION, TEST)
     everything = found.training(*splits)
-    shifts = find_shifts(training, found.source, everything, scanned=found.scanned, **options)
+    shifts = find_shifts(training, found.source, everything, compared=found.compared, scanned=found.scanned, **options)
     session.figure(
         "shifts", plots.shift_bars(shifts, "How far the sources are apart, by kind of shift"), "Kinds of shift"
     )
     session.table("shifts", shifts, "AUROC of telling the source of an image by its labels, colour or scanner alone")
-    session.say(
-        "0.5, or a little less: the sources are alike. Colour and scanner are compared at equal prevalence: external "
-        "images are weighted to the internal labels."
-    )
+    session.say(f"0.5, or a little less: the sources are alike. {_balance_in_words(found, training, shifts)}")
     policy = own.study.weights if own.study.weights != "none" else "scanbook"
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
-    session.say("The internal test images are the control: they are of the same source as the training images.")
+    if found.internal is not None:
+        session.say("The internal test images are the control: they are of the same source as the training images.")
     differences = property_differences(training, found.source, scanned=found.scanned)
     session.table(
         "properties", differences.rename(index=PROPERTIES), "Single properties by which the sources can be told apart"
@@ -193,16 +206,32 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     return shifts
 
 
+def _balance_in_words(found: Validation, training: Manifest, shifts: pd.DataFrame) -> str:
+    """Return at which prevalence colour and scanner are compared."""
+    if (sides := fully_labelled(training, found.source, found.compared)) is None:
+        without = "" if PREVALENCE in shifts.index else ", and prevalence is not compared as a whole"
+        return (
+            "Too few patients of a source are labelled with every compared finding: colour and scanner are compared "
+            f"without weights to equal prevalence{without}."
+        )
+    left = len(training.frame) + len(found.source.frame) - sum(len(side.frame) for side in sides)
+    partly = f" {count_of(left, 'image')} without a label of some compared finding are left out." if left else ""
+    return (
+        "Colour and scanner are compared at equal prevalence: external images are weighted to the internal labels."
+        f"{partly}"
+    )
+
+
 def show_calibration(session: Session, found: Validation) -> dict[str, Any]:
     """Show the reliability of both sources and the calibration that would be needed; return the latter by source."""
     sides = _sides_of(found)
     frequent = sorted(found.compared, key=lambda name: -_positives(found.external, name))
-    session.figure("reliability", plots.reliability_of_sources(sides, frequent), "Reliability of both sources")
+    title = f"Reliability of {_images_in_words(found)}"
+    session.figure("reliability", plots.reliability_of_sources(sides, frequent), title)
     needed: dict[str, Any] = {}
     for source, side in sides.items():
         if isinstance(side, FindingPredictions):
-            p = np.clip(side.probabilities, 1e-7, 1 - 1e-7)
-            fitted: Calibration = fit_calibration(np.log(p / (1 - p)), side.y_true, side.group, session.study.seed)
+            fitted = needed_calibration(side, session.study.seed)
             needed[source] = fitted.to_dict()
             rows = pd.DataFrame(fitted.to_dict(), index=pd.Index(side.findings, name="finding"))
             session.table(
@@ -239,10 +268,12 @@ def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
         return pd.DataFrame(columns=["threshold"], index=pd.MultiIndex.from_tuples([], names=["target", "source"]))
     tables = {source: rates_of_points(side, found.points, **session.study.resamples) for source, side in sides.items()}
     table = pd.concat(tables, names=["source"]).swaplevel().reindex(list(found.points), level=0)
-    session.table("thresholds", table, "The bundle's thresholds on both sources")
+    session.table("thresholds", table, f"The bundle's thresholds on {_images_in_words(found)}")
     session.say(
         "*Flagged*: the share of images at or above the threshold. PPV and NPV are at each source's own prevalence."
     )
+    if found.single:
+        session.say("All compared images are of one class, positives of each target: sensitivity alone says something.")
     target = main_target(found)
     if target:
         rates = ["flagged", "sensitivity", "specificity", "ppv", "npv"]
@@ -253,7 +284,8 @@ def show_thresholds(session: Session, found: Validation) -> pd.DataFrame:
         }
         words = ["flagged", "sensitivity", "specificity", "PPV", "NPV"]
         frame = pd.DataFrame(columns, index=pd.Index(words, name="rate"))
-        title = f"The threshold of {target} ({found.points[target].threshold:.3f}) on both sources"
+        cut = f"{found.points[target].threshold:.3f}"
+        title = f"The threshold of {target} ({cut}) on {_images_in_words(found)}"
         session.figure("thresholds", plots.two_sources(frame, title, "share of images", counts(found)), title)
     return table
 
@@ -293,7 +325,8 @@ def show_decision_curves(session: Session, found: Validation) -> dict[str, Any]:
             curve = decision_curve(positive[known], scores, side.group[known], **session.study.resamples)
             curves.setdefault(target, {})[source] = curve
             ranges.setdefault(target, {})[source] = useful_range(curve)
-    session.figure("decision_curves", plots.decision_curves(curves), "Decision curves of both sources")
+    title = f"Decision curves of {_images_in_words(found)}"
+    session.figure("decision_curves", plots.decision_curves(curves), title)
     if curves:
         table = pd.concat(curves[first], names=["source"])
         shown = table[table.index.get_level_values("threshold").isin(_CUTS)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scanbook.evaluation import METRICS
+from scanbook.evaluation import METRICS, AnyPredictions
 from scanbook.evaluation.sources import DIFFERENCE, EXTERNAL, INTERNAL
 from scanbook.evaluation.texts import with_interval
 from scanbook.external import Validation
@@ -85,14 +86,24 @@ def headline(found: Validation, metrics: pd.DataFrame) -> str:
     return f"{found.other.study}: {METRICS[name].title} {_in_words(metrics.loc[name], EXTERNAL)}"
 
 
+def predictions_to_keep(found: Validation) -> AnyPredictions:
+    """Return the predictions for external images by which `scanbook compare` compares runs.
+
+    Names of images begin with that of their study: images of two sources may have the same names.
+    """
+    names = [f"{found.other.study}: {name}" for name in found.external.image_id]
+    return replace(found.external, image_id=np.array(names))
+
+
 def record(found: Validation) -> dict[str, Any]:
     """Return what of the sources is recorded in the results."""
     return {
         "bundle": found.bundle.name,
+        "model": f"bundle {found.bundle.name}",
         "external_study": found.other.study,
         "external_images": len(found.external),
         "internal_images": None if found.internal is None else len(found.internal),
         "compared": list(found.compared),
-        "shared_images": len(found.shared),
+        "shared_images": None if found.available is None else len(found.shared),
         "excluded": found.excluded["images"].to_dict(),
     }

@@ -79,7 +79,7 @@ def load(study: Study) -> Manifest:
     frame["group"], frame["mask_path"] = frame["image_id"], ""
     official, md5 = archive.md5[layout.size], (folder / _MD5).read_text()
     notes = [f"The archive's MD5 is {md5}, not the official {official}: it was rebuilt or changed."]
-    facts = {"data": data, "grouped": False, "notes": notes if md5 != official else []}
+    facts = {"data": data, "grouped": False, "names_groups": False, "notes": notes if md5 != official else []}
     if archive.classes:
         return Manifest(study.study, frame, archive.classes, facts)
     columns = [finding_column(name) for name in archive.findings]

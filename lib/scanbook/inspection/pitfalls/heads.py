@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -147,7 +148,9 @@ def by_epoch(arm: Arm, epochs: int, seed: int) -> list[Head]:
             order = rng.permutation(len(x))
             for start in range(0, len(x), _BATCH):
                 rows = order[start : start + _BATCH]
-                error = (_probabilities(x[rows] @ weights, arm.exclusive) - y[rows]) * labelled[rows]
+                scores = x[rows] @ weights
+                p = softmax(scores, axis=1) if arm.exclusive else expit(scores)
+                error = (p - y[rows]) * labelled[rows]
                 gradient = x[rows].T @ error / len(rows)
                 step += 1
                 for place, (decay, value) in enumerate(zip(_DECAY, (gradient, gradient**2), strict=True)):
@@ -162,10 +165,3 @@ def by_epoch(arm: Arm, epochs: int, seed: int) -> list[Head]:
     inputs = {"arm": arm.digest, "epochs": epochs, "seed": seed}
     with np.load(stage("pitfall_epochs", inputs, build, __name__) / "heads.npz") as arrays:
         return [Head(kernel, bias) for kernel, bias in zip(arrays["kernels"], arrays["biases"], strict=True)]
-
-
-def _probabilities(logits: np.ndarray, exclusive: bool) -> np.ndarray:
-    if not exclusive:
-        return 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

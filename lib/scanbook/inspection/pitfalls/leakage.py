@@ -44,7 +44,7 @@ def rows(subject: Subject) -> list[Row]:
 def patients(subject: Subject) -> list[Row]:
     """Return what images of the test images' own patients or lesions among the training images are worth."""
     group, test = subject.group[subject.test], subject.test
-    if not subject.manifest.facts.get("names_groups", True):
+    if not subject.manifest.facts.get("names_groups", False):
         return [PATIENTS.because("the source names no patients or lesions")]
     _, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
     several = sizes[member] > 1
