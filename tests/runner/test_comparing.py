@@ -241,6 +241,20 @@ def test_a_metric_that_is_not_defined_is_said_to_be_so(home: Path) -> None:
     assert json.loads(path.with_name("results.json").read_text())["main metric"] == "brier"
 
 
+@pytest.mark.usefixtures("home")
+def test_bundles_of_unlike_datasets_are_paired_on_the_images_of_one_external_source(tmp_path: Path) -> None:
+    paired = {}
+    for case, results in (("own", {}), ("external", {"external_study": "ward"})):
+        bundles = [
+            report(tmp_path / case / data, predicted(skill), "08_external_validation", overrides=data, results=results)
+            for data, skill in (("dataset.images=80", 0.8), ("dataset.images=90", 0.6))
+        ]
+        path = page.compare([str(folder) for folder in bundles])
+        [differences] = json.loads(path.with_name("results.json").read_text())["differences"].values()
+        paired[case] = differences["paired"]
+    assert paired == {"own": False, "external": True}
+
+
 def test_notebooks_without_a_model_are_compared_by_their_numbers(home: Path, tmp_path: Path) -> None:
     for folder, images in ((home, 100), (tmp_path / "other", 120)):
         results = {"counts": {"images": images, "note": "text"}, "gap": [0.5, 0.4, 0.6], "flag": True, "none": None}

@@ -97,6 +97,7 @@ def reliability_of_sources(predictions: Mapping[str, AnyPredictions], names: Seq
     """
     first = next(iter(predictions.values()))
     images = " and ".join(style.count_of(len(side), "image") for side in predictions.values())
+    whose = "both sources" if len(predictions) > 1 else "external images"
     panels = list(names[:_MOST_PANELS]) if isinstance(first, FindingPredictions) else [""]
     figure, _, axes = style.panels(len(panels), 2, 5.2 if len(panels) == 1 else 4.2, 4.2 if len(panels) == 1 else 3.4)
     for axis, name in zip(axes, panels, strict=True):
@@ -112,10 +113,10 @@ def reliability_of_sources(predictions: Mapping[str, AnyPredictions], names: Seq
         what = "probability to be present", "share with the finding"
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=what[0] if name else "confidence of the predicted class")
         axis.set_ylabel(what[1] if name else "share of correct answers")
-        axis.set_title(name_of(name) if name else f"Reliability of both sources ({images})")
+        axis.set_title(name_of(name) if name else f"Reliability of {whose} ({images})")
         axis.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     if len(panels) > 1:
-        style.headline(figure, f"Reliability of both sources, by finding ({images}; whiskers: 95 % interval)")
+        style.headline(figure, f"Reliability of {whose}, by finding ({images}; whiskers: 95 % interval)")
     return figure
 
 

@@ -74,6 +74,8 @@ class Compared:
     @property
     def source(self) -> Any:
         """What the images are of, beside their names: images of two synthetic datasets may have the same names."""
+        if other := self.facts.get("results", {}).get("external_study"):
+            return "external", other
         dataset = self.study.get("dataset", {})
         if self.study.get("on_stand_in"):
             return "synthetic", self.study.get("stand_in")
