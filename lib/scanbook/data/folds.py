@@ -25,15 +25,25 @@ def propose_folds(manifest: Manifest) -> str:
     It is empty for 1,000 labelled images or more, and where a class has too few patients for two folds.
     """
     labelled = manifest.with_frame(manifest.frame[~np.isnan(manifest.labels.values).all(axis=1)])
-    count = possible_folds(labelled)
+    count = count_folds(labelled, Splits())
     if len(labelled.frame) >= FEW_IMAGES or count < 2:
         return ""
     pool = ", pool: true" if (labelled.frame["split"] == TEST).any() else ""
     return f"splits: {{folds: {count}{pool}}}"
 
 
-def possible_folds(manifest: Manifest) -> int:
-    """Return 5, or the number of patients of the smallest class, or of the dataset, where it is smaller."""
+def count_folds(manifest: Manifest, splits: Splits) -> int:
+    """Return how many folds the images would be divided into; where none are stated, how many are possible, up to 5.
+
+    Args:
+        manifest: The images that are divided.
+        splits: The number of folds, or the column that states them.
+
+    Raises:
+        DataError: As `column_values`, where a column states the folds.
+    """
+    if splits.cross_validated:
+        return splits.folds or len(column_values(manifest, splits))
     frame = manifest.frame
     groups = frame.groupby("label")["group"].nunique().min() if manifest.classes else frame["group"].nunique()
     return min(_PROPOSED, int(groups))
@@ -48,7 +58,7 @@ def fold_studies(study: Study) -> list[Study]:
     splits = study.splits
     if not splits.cross_validated or splits.fold is not None:
         return [study]
-    count = (splits.folds or 0) * splits.repeats or len(column_values(_divided(adapters.load(study), splits), splits))
+    count = splits.repeats * count_folds(_divided(adapters.load(study), splits), splits)
     numbered = [splits.model_copy(update={"fold": number}) for number in range(1, count + 1)]
     return [study.model_copy(update={"splits": fold}) for fold in numbered]
 

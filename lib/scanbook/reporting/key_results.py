@@ -142,8 +142,7 @@ def describe_precision(manifest: Manifest, splits: Splits) -> KeyResult:
     counts = [len(np.unique(groups[rows])) for rows in (test, every)]
     if not min(counts):
         return KeyResult(NOTE, "No finding is present on test, so no interval can be foreseen.")
-    of_column = len(folds.column_values(divided, splits)) if splits.folds_by else None
-    count = of_column or splits.folds or folds.possible_folds(divided)
+    count = folds.count_folds(divided, splits)
     half, of_all = (_half_width(patients) for patients in (counts[0], counts[1] / evaluation.widening_of(count) ** 2))
     text = f"The test split has {counts[0]:,} {who}: {what} of 80 % would have an interval of about ±{half:.1f} points"
     if splits.cross_validated:
