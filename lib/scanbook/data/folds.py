@@ -58,7 +58,7 @@ def fold_studies(study: Study) -> list[Study]:
     splits = study.splits
     if not splits.cross_validated or splits.fold is not None:
         return [study]
-    count = splits.repeats * count_folds(_divided(adapters.load(study), splits), splits)
+    count = splits.repeats * (splits.folds or len(column_values(_divided(adapters.load(study), splits), splits)))
     numbered = [splits.model_copy(update={"fold": number}) for number in range(1, count + 1)]
     return [study.model_copy(update={"splits": fold}) for fold in numbered]
 
