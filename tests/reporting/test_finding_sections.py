@@ -145,6 +145,15 @@ def test_folds_are_pooled_each_with_its_own_calibration_thresholds_and_rule(sess
     )
 
 
+def test_what_the_splits_of_single_folds_lack_is_said_of_these_folds(ward):
+    parts = []
+    for number, notes in ((1, ("rare", "both")), (2, ("both",))):
+        noted = replace(ward, facts={"split_notes": (f"test is fold {number}", *notes)})
+        parts.append(split_models(f"fold {number} of 2", noted, network(noted)))
+    first, *others = StudyModels(parts).manifest.facts["split_notes"]
+    assert first.startswith("Cross-validation with 2 folds") and others == ["In fold 1 of 2: rare", "both"]
+
+
 def test_test_images_choose_nothing(session, ward):
     """Neither calibration, nor thresholds, nor the rule for exams change with the labels of the test images."""
     frame = ward.frame.copy()

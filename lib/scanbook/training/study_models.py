@@ -105,10 +105,15 @@ class StudyModels:
             f"Cross-validation with {self.folds_in_words}: each of {tested.sum():,} images is test in a fold whose "
             "networks were trained and chosen on images of the others."
         )
-        # the first note of a fold says which fold it is
-        of_folds = [text for split in self.splits for text in split.manifest.facts.get("split_notes", ())[1:]]
-        notes = dict.fromkeys([note, *of_folds])
-        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": tuple(notes)})
+        of_folds: dict[str, list[str]] = {}
+        for split in self.splits:
+            for text in split.manifest.facts.get("split_notes", ())[1:]:  # the first says which fold it is
+                of_folds.setdefault(text, []).append(split.fold)
+        named = (
+            text if len(names) == len(self.splits) else f"In {', '.join(names)}: {text}"
+            for text, names in of_folds.items()
+        )
+        return replace(manifest.with_frame(frame), facts=manifest.facts | {"split_notes": (note, *named)})
 
     @property
     def folds_in_words(self) -> str:
