@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
@@ -9,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers import figures
 from helpers.models import findings
-from scanbook.evaluation import METRICS, Predictions
+from scanbook.evaluation import METRICS, Predictions, pool
 from scanbook.reporting import plots
 from scanbook.reporting.plots import comparing
 
@@ -57,6 +59,13 @@ def test_the_curve_is_that_whose_area_is_shown() -> None:
     for many in (predicted(4, 1.0), findings(n=2000)):
         area = METRICS["auroc"].point(many)
         assert trapezoid(comparing._mean_curve(many), comparing._STEPS) == pytest.approx(area, abs=0.01)
+    scales = {"fold 1": findings(n=2000), "fold 2": findings(n=2000, seed=1)}  # the scores of one are far higher
+    scales["fold 2"] = replace(scales["fold 2"], probabilities=0.5 + scales["fold 2"].probabilities / 2)
+    scales["fold 2"] = replace(scales["fold 2"], image_id=[f"other {name}" for name in scales["fold 2"].image_id])
+    folded = pool(scales)
+    area = METRICS["auroc"].point(folded)
+    assert trapezoid(comparing._mean_curve(folded), comparing._STEPS) == pytest.approx(area, abs=0.01)
+    assert METRICS["auroc"].point(replace(folded, fold=None)) < area - 0.02, "in one ranking it is lower"
 
 
 def test_a_run_whose_auroc_is_not_defined_says_so() -> None:
