@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from helpers import planted
 from scanbook import evaluation
 from scanbook.data.manifest import Manifest, finding_column
-from scanbook.evaluation import Difference
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import Difference, with_interval
 from scanbook.reporting import answers, tables
 from scanbook.reporting.report import NUMBER
 

@@ -231,7 +231,7 @@ def test_both_sources_of_findings(home: Path, capsys: pytest.CaptureFixture[str]
     assert set(made.local["target"]) == {"", *made.found.compared}
     printed = capsys.readouterr().out
     assert "nan" not in printed.lower().replace("finance", "")
-    assert "images without a label of some compared finding are left out" in printed
+    assert "images without a label of some compared finding are excluded" in printed
     written = {path.stem for path in (made.session.folder / "figures").iterdir()}
     names = {"sources", "prevalence", "shifts", "reliability", "thresholds", "decision_curves", "local_labels"}
     assert written >= names

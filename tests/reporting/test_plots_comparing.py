@@ -70,6 +70,8 @@ def test_the_curve_is_that_whose_area_is_shown() -> None:
 
 def test_a_run_whose_auroc_is_not_defined_says_so() -> None:
     two = predicted(2, 1.0)
+    by_label = pool({name: two.subset(two.y_true == label) for label, name in enumerate(("sick", "well"))})
+    assert comparing._mean_curve(by_label) is None, "no fold has images of both classes"
     runs = {"whole": two, "one class": two.subset(two.y_true == 0)}
     figure = plots.roc_of_runs(runs, {"whole": (0.8, 0.7, 0.9), "one class": (np.nan,) * 3})
     entries = ["whole\n0.800 (0.700–0.900)", "one class\nAUROC not defined", "chance: 0.500"]

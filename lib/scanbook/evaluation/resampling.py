@@ -78,11 +78,10 @@ def resample(
 def widening(group: ArrayLike, fold: ArrayLike | None) -> float:
     """Return by how much an interval from folds is wider than resamples of their test images make it.
 
-    It is `widening_of` the folds that are there. Each image is test once and trains the
-    other models, so the folds' results depend on each other, and resamples of fixed predictions do not show it. Where
-    there is little to learn, or there are few patients, the error of cross-validation is 1.2 to 1.5 times what they
-    show; with many patients and a strong signal it is what they show, and the interval is wider than it need be. No
-    estimate from the folds tells which (Bengio and Grandvalet, 2004).
+    Each image is test once and trains the other models, so the folds' results depend on each other, and resamples of
+    fixed predictions do not show it. Where there is little to learn, or there are few patients, the error of
+    cross-validation is 1.2 to 1.5 times what they show; with many patients and a strong signal it is what they show,
+    and the interval is wider than it need be. No estimate from the folds tells which (Bengio and Grandvalet, 2004).
 
     Args:
         group: (n,) names.

@@ -59,7 +59,7 @@ def find_shifts(
     """Return how far the sources differ in prevalence, colour and light, scanner and size; the largest shift first.
 
     Colour and scanner are compared at equal prevalence: the external images are weighted to the internal labels. Images
-    that are not labelled with every compared finding are left out; where too few patients remain, colour and scanner
+    that are not labelled with every compared finding are excluded; where too few patients remain, colour and scanner
     are compared without weights, of all images.
 
     Args:

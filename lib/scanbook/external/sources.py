@@ -14,10 +14,9 @@ from scanbook import bundle as bundles
 from scanbook import config, segmentation
 from scanbook.bundle import Bundle
 from scanbook.config import Study
-from scanbook.data import adapters, folds, pixels, quality, splits
+from scanbook.data import adapters, folds, quality, splits
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import RunError, ScanbookError, StudyError
-from scanbook.segmentation.derived import derive
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,7 @@ def _cut(study: Study, manifest: Manifest, scanned: pd.DataFrame) -> Manifest:
         assigned = splits.assign(manifest, scanned, folds.one_split(study.splits, manifest))
         split = assigned.manifest.frame["split"].to_numpy(object)
     whole = manifest.with_frame(manifest.frame.assign(split=np.where(readable & (split == ""), TEST, split)))
-    images = pixels.load(whole, study.size)
-    method = segmentation.choose_method(study, whole, images)
-    return derive(study, whole, segmentation.segment(study, whole, images, method), method)
+    return segmentation.cut(study, whole)
 
 
 def load_internal(bundle: Bundle, own: Study | None) -> Internal | str:

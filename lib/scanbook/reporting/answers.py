@@ -10,8 +10,7 @@ import pandas as pd
 from scanbook import bundle
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import METRICS, Difference, main_metric
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import METRICS, Difference, main_metric, with_interval
 from scanbook.reporting.notebook import MOST_SENTENCES
 
 

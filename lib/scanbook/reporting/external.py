@@ -215,7 +215,7 @@ def _balance_in_words(found: Validation, training: Manifest, shifts: pd.DataFram
             f"without weights to equal prevalence{without}."
         )
     left = len(training.frame) + len(found.source.frame) - sum(len(side.frame) for side in sides)
-    partly = f" {count_of(left, 'image')} without a label of some compared finding are left out." if left else ""
+    partly = f" {count_of(left, 'image')} without a label of some compared finding are excluded." if left else ""
     return (
         "Colour and scanner are compared at equal prevalence: external images are weighted to the internal labels."
         f"{partly}"

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanbook.evaluation import METRICS, AnyPredictions
+from scanbook.evaluation import METRICS, AnyPredictions, with_interval
 from scanbook.evaluation.sources import DIFFERENCE, EXTERNAL, INTERNAL
-from scanbook.evaluation.texts import with_interval
 from scanbook.external import Validation
 from scanbook.reporting.external import main_target
 from scanbook.reporting.plots.style import count_of

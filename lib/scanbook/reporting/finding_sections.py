@@ -10,9 +10,8 @@ import pandas as pd
 
 from scanbook import evaluation
 from scanbook.data.manifest import TEST, Manifest
-from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions
+from scanbook.evaluation import MACRO, Calibration, Difference, FindingPredictions, with_interval
 from scanbook.evaluation.findings import in_words
-from scanbook.evaluation.texts import with_interval
 from scanbook.models import engines
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session

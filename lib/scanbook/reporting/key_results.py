@@ -18,7 +18,7 @@ from scanbook.data.quality.differences import PROPERTIES, revealing
 from scanbook.data.quality.rules import FEWEST_GROUPS, count_groups
 from scanbook.data.quality.shortcuts import FROM_PIXELS, explain_view
 from scanbook.data.splits import SplitDataset
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import with_interval
 from scanbook.reporting import answers
 
 if TYPE_CHECKING:

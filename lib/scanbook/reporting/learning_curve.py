@@ -11,8 +11,7 @@ from scanbook import evaluation
 from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import DataError
-from scanbook.evaluation import METRICS, LearningCurve
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import METRICS, LearningCurve, with_interval
 from scanbook.reporting import plots
 from scanbook.reporting.notebook import Session
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import with_interval
 from scanbook.inspection.pitfalls import Row
 from scanbook.inspection.pitfalls.negative_control import CONTROL
 from scanbook.reporting.answers import MOST_SENTENCES

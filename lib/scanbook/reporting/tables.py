@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from scanbook.evaluation import METRICS
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import METRICS, with_interval
 from scanbook.reporting.records import UNDEFINED
 
 NAMES = {

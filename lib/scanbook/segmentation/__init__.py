@@ -1,7 +1,7 @@
 """Masks of a lesion, the lungs or the retina, by classical methods or a U-Net: scores, cut-outs and crops."""
 
 from scanbook.segmentation.derived import FORMS, preview
-from scanbook.segmentation.inputs import prepare
+from scanbook.segmentation.inputs import cut, prepare
 from scanbook.segmentation.masks import (
     UNET,
     choose_method,

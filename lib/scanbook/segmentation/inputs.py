@@ -26,8 +26,11 @@ def prepare(study: Study) -> Manifest:
         `training.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
     """
     manifest = label_check.prepare(study)
-    if study.input == "original":
-        return manifest
+    return manifest if study.input == "original" else cut(study, manifest)
+
+
+def cut(study: Study, manifest: Manifest) -> Manifest:
+    """Return images cut out or cropped, as the study's `input` states it, by the method that its splits choose."""
     images = pixels.load(manifest, study.size)
     method = choose_method(study, manifest, images)
     return derive(study, manifest, segment(study, manifest, images, method), method)

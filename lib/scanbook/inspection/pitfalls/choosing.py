@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from scanbook.data.manifest import VALIDATION
-from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, main_metric
+from scanbook.evaluation import METRICS, AnyPredictions, FindingPredictions, main_metric, with_interval
 from scanbook.evaluation.metrics import ratio
-from scanbook.evaluation.texts import with_interval
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.measuring import Row, halves, measure, measure_values
 from scanbook.inspection.pitfalls.subject import (

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scanbook import registry
 from scanbook.data.manifest import TRAIN
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import with_interval
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.heads import Head
 from scanbook.inspection.pitfalls.measuring import Pair, Row, measure

@@ -94,8 +94,7 @@ def _mean_curve(predictions: AnyPredictions) -> NDArray[np.float64] | None:
         columns = columns[1:] if len(columns) == 2 else columns
     curves = []
     for column in columns:
-        known = ~np.isnan(truths[column])
-        if len(np.unique(truths[column][known])) == 2:
-            false, true = roc(truths[column], predictions.probabilities[:, column], predictions.fold, _STEPS)
-            curves.append(np.r_[0, np.interp(_STEPS[1:], false, true)])
+        curve = roc(truths[column], predictions.probabilities[:, column], predictions.fold, _STEPS)
+        if curve is not None:
+            curves.append(np.r_[0, np.interp(_STEPS[1:], *curve)])
     return np.mean(curves, axis=0) if curves else None

@@ -22,10 +22,10 @@ from scanbook.evaluation import (
     per_class,
     reliability,
     summary,
+    with_interval,
 )
 from scanbook.evaluation.metrics import class_auroc
 from scanbook.evaluation.summary import finding_statistics
-from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
@@ -229,10 +229,11 @@ def _roc(axis: Axes, predictions: AnyPredictions, rounds: int, seed: int, most: 
 
 def roc(
     truth: NDArray[np.float64], score: NDArray[np.float64], fold: NDArray[np.str_] | None, steps: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return false-positive rates and sensitivities; of several folds the mean sensitivity at equal steps.
 
-    The mean is vertical (Fawcett, An introduction to ROC analysis, 2006), over the folds with both kinds of images.
+    The mean is vertical (Fawcett, An introduction to ROC analysis, 2006), over the folds with both kinds of images;
+    None where there are no such images.
     """
     parts = [np.arange(len(truth))] if fold is None else [np.flatnonzero(fold == name) for name in np.unique(fold)]
     curves = []
@@ -240,6 +241,8 @@ def roc(
         known = rows[~np.isnan(truth[rows])]
         if 0 < truth[known].sum() < len(known):
             curves.append(roc_curve(truth[known], score[known])[:2])
+    if not curves:
+        return None
     if fold is None:
         return curves[0]
     return steps, np.mean([np.r_[0, np.interp(steps[1:], *curve)] for curve in curves], axis=0)
@@ -353,7 +356,7 @@ def difference_plot(
         fill = style.COLOURS[0] if difference.clear else "white"
         axis.plot(difference.value, row, "o", color=style.COLOURS[0], markerfacecolor=fill, markersize=6.5)
         text = with_interval(difference.value, difference.low, difference.high, signed=True)
-        style.label_row(axis, text.replace("-", "−"), row)
+        style.label_row(axis, text, row)
     reach = 1.1 * np.nanmax(np.abs(table.to_numpy()), initial=0.01)
     axis.set_xlim(-reach, reach)
     axis.xaxis.set_major_locator(MaxNLocator(5))  # small differences have long numbers

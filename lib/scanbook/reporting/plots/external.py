@@ -15,9 +15,9 @@ from scanbook.evaluation import (
     Predictions,
     finding_reliability,
     reliability,
+    with_interval,
 )
 from scanbook.evaluation.sources import EXTERNAL, INTERNAL
-from scanbook.evaluation.texts import with_interval
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 

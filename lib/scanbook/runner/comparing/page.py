@@ -16,8 +16,7 @@ import pandas as pd
 
 from scanbook import runtime, store
 from scanbook.errors import RunError
-from scanbook.evaluation import METRICS, Difference, Predictions
-from scanbook.evaluation.texts import with_interval
+from scanbook.evaluation import METRICS, Difference, Predictions, with_interval
 from scanbook.reporting import plots
 from scanbook.reporting.plots import writing
 from scanbook.reporting.records import UNDEFINED
