@@ -45,6 +45,10 @@ class ModelError(ScanbookError):
     """A backbone or its weights cannot be used, or training fails."""
 
 
+class UnavailableError(ModelError):
+    """Pretrained weights are not on this machine and cannot be downloaded, or do not exist."""
+
+
 class NotebookError(ScanbookError):
     """A notebook violates its contract, or cannot be created."""
 

@@ -11,8 +11,40 @@ from typing import Any, Literal
 
 from scanbook import runtime
 
-Scaling = Literal["-1..1", "0..255", "caffe", "imagenet"]
-Pooling = Literal["mean", "max", "token"]
+Pooling = Literal["mean", "max", "class token", "mean of patches"]
+
+PRESET, FILE = "hub:", "file:"
+"""Starts of the names of networks that are not listed here: a preset of KerasHub, and a network saved by Keras."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The change from levels, 0 to 255, to the values that pretrained weights expect: scale × level + offset.
+
+    Attributes:
+        scale: Factor, one for all channels or one for each of red, green and blue.
+        offset: Summand, likewise.
+        bgr: Whether the channels are put into the order blue, green, red first, which then is that of the offsets.
+    """
+
+    scale: float | tuple[float, ...]
+    offset: float | tuple[float, ...]
+    bgr: bool = False
+
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALINGS: dict[str, Scaling] = {
+    "-1..1": Scaling(1 / 127.5, -1.0),
+    "0..1": Scaling(1 / 255, 0.0),
+    "0..255": Scaling(1.0, 0.0),
+    "caffe": Scaling(1.0, (-103.939, -116.779, -123.68), bgr=True),
+    "imagenet": Scaling(
+        tuple(1 / (255 * deviation) for deviation in _DEVIATION),
+        tuple(-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)),
+    ),
+}
+"""Scalings by name. caffe: blue, green, red, minus the mean of ImageNet; imagenet: 0 to 1, minus the mean of ImageNet,
+divided by its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +54,12 @@ class BackboneSpec:
     Attributes:
         name: Name in studies and reports.
         builder: `module:attribute` of the builder; empty for scanbook's own networks.
-        scaling: Range of values that the pretrained weights expect: [-1, 1]; [0, 255]; "caffe", BGR minus the ImageNet
-            mean; or "imagenet", [0, 1] minus the ImageNet mean, divided by its standard deviation.
-        arguments: Further arguments of the builder.
+        scaling: What the pretrained weights expect.
+        arguments: Further arguments of the builder; with the key `config` it is a class, built from its configuration.
         pretrained: Whether ImageNet weights exist.
         shipped: Name of the weights file that comes with scanbook; empty where there is none.
-        pooling: How features are made of the last feature map: its mean, its maximum, or the class token beside it.
+        pooling: How features are made of the last feature map: its mean or maximum; of a transformer's tokens, the
+            class token or the mean of the patches'.
         smallest: Smallest side of an image, in pixels.
         patch: Side of a patch, in pixels; both sides of an image are multiples of it.
     """
@@ -35,7 +67,7 @@ class BackboneSpec:
     name: str
     builder: str
     scaling: Scaling
-    arguments: dict[str, float | int | str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     shipped: str = ""
     pooling: Pooling = "mean"
@@ -44,20 +76,36 @@ class BackboneSpec:
 
 
 def _application(
-    name: str, builder: str, scaling: Scaling, smallest: int = 32, shipped: str = "", **arguments: float
+    name: str, builder: str, scaling: str, smallest: int = 32, shipped: str = "", **arguments: float
 ) -> BackboneSpec:
-    return BackboneSpec(name, f"keras.applications:{builder}", scaling, arguments, smallest=smallest, shipped=shipped)
+    return BackboneSpec(
+        name, f"keras.applications:{builder}", SCALINGS[scaling], arguments, smallest=smallest, shipped=shipped
+    )
 
 
-def _kerashub(name: str, builder: str, scaling: Scaling, preset: str, **values: Any) -> BackboneSpec:
-    return BackboneSpec(name, f"keras_hub.models:{builder}", scaling, {"preset": preset}, **values)
-
+_RESNET18 = {
+    "input_conv_filters": [64],
+    "input_conv_kernel_sizes": [7],
+    "stackwise_num_filters": [64, 128, 256, 512],
+    "stackwise_num_blocks": [2, 2, 2, 2],
+    "stackwise_num_strides": [1, 2, 2, 2],
+    "block_type": "basic_block",
+    "image_shape": [None, None, 3],
+}
+_VIT_B16 = {
+    "image_shape": [None, None, 3],
+    "patch_size": 16,
+    "num_layers": 12,
+    "num_heads": 12,
+    "hidden_dim": 768,
+    "mlp_dim": 3072,
+}
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("baseline_cnn", "", "-1..1", pretrained=False, smallest=16),
-        BackboneSpec("small_cnn", "", "-1..1", pretrained=False, smallest=4, pooling="max"),
+        BackboneSpec("baseline_cnn", "", SCALINGS["-1..1"], pretrained=False, smallest=16),
+        BackboneSpec("small_cnn", "", SCALINGS["-1..1"], pretrained=False, smallest=4, pooling="max"),
         # the widths that have ImageNet weights
         *(_application(f"mobilenet_{alpha}", "MobileNet", "-1..1", alpha=alpha) for alpha in (0.25, 0.5, 0.75, 1.0)),
         _application(
@@ -72,23 +120,35 @@ BACKBONES: dict[str, BackboneSpec] = {
         _application("vgg19", "VGG19", "caffe"),
         _application("densenet121", "DenseNet121", "imagenet"),
         _application("densenet201", "DenseNet201", "imagenet"),
+        _application("inception_v3", "InceptionV3", "-1..1", smallest=75),
+        _application("inception_resnet_v2", "InceptionResNetV2", "-1..1", smallest=75),
         _application("xception", "Xception", "-1..1", smallest=71),
         _application("resnet50", "ResNet50", "caffe"),
         _application("resnet50_v2", "ResNet50V2", "-1..1"),
         _application("resnet152_v2", "ResNet152V2", "-1..1"),
         # without its own preprocessing: scanbook's does the same
         _application("convnext_tiny", "ConvNeXtTiny", "imagenet", include_preprocessing=False),
-        _kerashub("resnet18", "ResNetBackbone", "imagenet", "resnet_18_imagenet"),
-        _kerashub(
-            "vit_b16", "ViTBackbone", "-1..1", "vit_base_patch16_224_imagenet", pooling="token", smallest=16, patch=16
+        BackboneSpec(
+            "resnet18",
+            "keras_hub.models:ResNetBackbone",
+            SCALINGS["imagenet"],
+            {"preset": "resnet_18_imagenet", "config": _RESNET18},
+        ),
+        BackboneSpec(
+            "vit_b16",
+            "keras_hub.models:ViTBackbone",
+            SCALINGS["-1..1"],
+            {"preset": "vit_base_patch16_224_imagenet", "config": _VIT_B16},
+            pooling="class token",
+            smallest=16,
+            patch=16,
         ),
     )
 }
 
 
-def describe_backbone(name: str) -> dict[str, Any]:
-    """Return the entry of a backbone and the version of its builder's package, for the keys of stages and reports."""
-    spec = BACKBONES[name]
+def describe_backbone(spec: BackboneSpec) -> dict[str, Any]:
+    """Return a backbone and the version of its builder's package, for the keys of stages and reports."""
     return {"backbone": spec, "builder": runtime.versions_of([spec.builder.split(".")[0]] if spec.builder else [])}
 
 

@@ -91,8 +91,9 @@ def use_data_statistics(model: Any, batch: np.ndarray) -> Any:
     norms = [layer for layer in model.layers if isinstance(layer, backbones.networks.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
-        channels = layer.gamma.shape
-        layer.gamma.assign(draw.uniform(0.7, 1.3, channels))
+        channels = layer.beta.shape
+        if layer.gamma is not None:  # Inception's have none
+            layer.gamma.assign(draw.uniform(0.7, 1.3, channels))
         layer.beta.assign(draw.normal(0, 0.2, channels))
         layer.momentum = 0.0
     model(batch, training=True)

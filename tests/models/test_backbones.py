@@ -4,6 +4,7 @@ import gc
 import importlib
 import re
 import zipfile
+from dataclasses import replace
 from functools import cache
 
 import cv2
@@ -16,7 +17,8 @@ from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines, heads
-from scanbook.models.backbones import RANDOM, Weights, networks, sources
+from scanbook.models.backbones import RANDOM, Weights, imagenet, networks
+from scanbook.models.backbones.weights import attribute
 from scanbook.registry import BACKBONES
 from scanbook.training import fitting
 
@@ -30,6 +32,8 @@ FAMILIES = {  # where keras.applications keeps the preprocessing
     "efficientnet_": "efficientnet",
     "densenet": "densenet",
     "xception": "xception",
+    "inception_v3": "inception_v3",
+    "inception_resnet_v2": "inception_resnet_v2",
     "resnet50": "resnet",
     "resnet50_v2": "resnet_v2",
     "resnet152_v2": "resnet_v2",
@@ -52,6 +56,8 @@ PARAMETERS = {  # of the published networks without top
     "densenet121": 7_037_504,
     "densenet201": 18_321_984,
     "xception": 20_861_480,
+    "inception_v3": 21_802_784,
+    "inception_resnet_v2": 54_336_736,
     "resnet50": 23_587_712,
     "resnet50_v2": 23_564_800,
     "resnet152_v2": 58_331_648,
@@ -86,7 +92,9 @@ def _release_memory(request):
 
 @pytest.fixture
 def tiny_vit(monkeypatch):
-    monkeypatch.setattr(networks, "_VIT_B16", TINY_VIT)
+    spec = BACKBONES["vit_b16"]
+    config = spec.arguments["config"] | TINY_VIT
+    monkeypatch.setitem(BACKBONES, "vit_b16", replace(spec, arguments=spec.arguments | {"config": config}))
 
 
 # shape
@@ -147,7 +155,7 @@ def test_too_small_images_are_one_line():
 def test_what_keras_calls_the_smallest_is():
     for name in ("xception", "vgg16"):
         smallest = BACKBONES[name].smallest
-        builder = sources.attribute(BACKBONES[name].builder)
+        builder = attribute(BACKBONES[name].builder)
         with pytest.raises(ValueError, match=str(smallest)):
             builder(include_top=False, weights=None, input_shape=(smallest - 1, smallest, 3))
 
@@ -372,7 +380,7 @@ def shipped(monkeypatch, tmp_path):
     """Weights in the place of the shipped ones."""
     path = tmp_path / BACKBONES["mobilenet_v2_0.35"].shipped
     path.write_bytes(b"weights that are found, not read")
-    monkeypatch.setattr(sources, "SHIPPED", tmp_path)
+    monkeypatch.setattr(imagenet, "SHIPPED", tmp_path)
     return path
 
 
@@ -434,7 +442,7 @@ def test_shipped_weights_tell_images_apart():
 # everything that is asked of a backbone
 
 
-DEEP = ("efficientnet", "resnet152")
+DEEP = ("efficientnet", "resnet152", "inception_v3")
 
 
 def use_data_statistics(name, model, batch):
@@ -447,7 +455,8 @@ def use_data_statistics(name, model, batch):
     draw = np.random.default_rng(1)
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     for layer in norms:
-        layer.gamma.assign(draw.uniform(0.5, 1.0, layer.gamma.shape))
+        if layer.gamma is not None:  # Inception V3 has none
+            layer.gamma.assign(draw.uniform(0.5, 1.0, layer.beta.shape))
         layer.beta.assign(draw.normal(2.0, 0.3, layer.beta.shape))
     for branch in branches(model):
         if isinstance(branch, layers.BatchNormalization):
@@ -497,18 +506,17 @@ def stand_in_weights(name, photos, monkeypatch, folder):
     monkeypatch.setattr(keras.Model, "load_weights", fill)
     spec = BACKBONES[name]
     if spec.builder.startswith("keras_hub"):
-        values = networks._RESNET18 if name == "resnet18" else networks._VIT_B16 | {"image_shape": photos.shape[1:]}
-        builder = sources.attribute(spec.builder)
-        backbone = builder(**values)
+        builder = attribute(spec.builder)
+        backbone = networks._from_config(spec, photos.shape[1:3])
         fill(backbone)
         monkeypatch.setattr(builder, "from_preset", lambda *_, **__: backbone)
-    sources._fetch_imagenet(spec, folder)
+    imagenet._fetch_imagenet(spec, folder)
     return Weights("imagenet", folder / "weights.npz"), expected[0]
 
 
 ONE_PER_FAMILY = (
     *("baseline_cnn", "small_cnn", "mobilenet_0.25", "mobilenet_v2_0.35", "efficientnet_b0", "vgg16", "densenet121"),
-    *("xception", "resnet50", "resnet50_v2", "convnext_tiny", "resnet18", "vit_b16"),
+    *("inception_v3", "xception", "resnet50", "resnet50_v2", "convnext_tiny", "resnet18", "vit_b16"),
 )
 """One backbone of each family, which is saved, reloaded and converted: the others have more of the same layers."""
 
@@ -537,7 +545,7 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
     if name in CHANNELS:
         reduction = {"small_cnn": 4, "vit_b16": 16}.get(name, 32)
         assert feature_map.shape[1:3] == (size[0] // reduction, size[1] // reduction)
-    if spec.pooling == "token":
+    if spec.pooling == "class token":
         blocks = fitting.weighted_layers(model)
         training.set_trainable(model, "top", 0.3)
         learning = [layer.trainable for layer in blocks if "block" in layer.name or "encoder" in layer.name]
@@ -545,7 +553,7 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
         training.set_trainable(model)
     if spec.pretrained:
         computed_map = np.asarray(map_and_logits(model, photos)[0])
-        expected = expected[:, 1:].reshape(computed_map.shape) if spec.pooling == "token" else expected
+        expected = expected[:, 1:].reshape(computed_map.shape) if spec.pooling == "class token" else expected
         assert expected.std(axis=0).max() > 0.05 * expected.std()
         assert engines.parity(expected, computed_map) < 1e-3
 

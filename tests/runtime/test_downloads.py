@@ -17,7 +17,7 @@ import requests
 from helpers import planted
 from scanbook.errors import ModelError
 from scanbook.models import backbones
-from scanbook.models.backbones import sources
+from scanbook.models.backbones import imagenet
 from scanbook.runtime import downloads
 
 SILENCE = 0.2
@@ -140,8 +140,8 @@ def test_weights_behind_a_silent_proxy_fall_back_as_those_that_are_refused(
     monkeypatch.setenv("SCANBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(sources, "_patience", [0.5])
-    monkeypatch.setattr(sources, "_LITTLE", 0.1)
+    monkeypatch.setattr(imagenet, "_patience", [0.5])
+    monkeypatch.setattr(imagenet, "_LITTLE", 0.1)
     weights, missing = backbones.resolve(planted.study(backbones=["resnet18", "mobilenet_0.25", "mobilenet_v2_0.35"]))
     assert weights["mobilenet_v2_0.35"].source == "scanbook"
     assert "resnet18: not in the Keras cache and not downloadable (no answer within 0.5 s)" in missing["resnet18"]

@@ -153,6 +153,7 @@ def measure_training(
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "images.npy", images[rows])
         pd.to_pickle(manifest.with_frame(manifest.frame.iloc[rows]), Path(folder) / "manifest.pickle")
+        pd.to_pickle(weights, Path(folder) / "weights.pickle")
         for index in runtime.progress(generator.permutation(len(arms)).tolist(), "training arms"):
             arm = arms[index]
             weak_images = per_thread * arm["threads"] if arm["device"] == "cpu" else 0
@@ -160,7 +161,6 @@ def measure_training(
                 "data": folder,
                 "backbone": backbone,
                 "head": study.head.model_dump(),
-                "weights": [weights.source, str(weights.path or ""), weights.digest],
                 "epochs": study.benchmark.epochs,
                 "batch_size": batch_size,
                 "seed": study.seed,
@@ -202,8 +202,7 @@ def _train_arm(task: dict[str, Any]) -> dict[str, Any]:
     from scanbook.training import objectives
     from scanbook.training.end_to_end import build_in_training_precision
 
-    source, path, digest = task["weights"]
-    weights = Weights(source, Path(path) if path else None, digest)
+    weights = pd.read_pickle(Path(task["data"]) / "weights.pickle")
     images = np.load(Path(task["data"]) / "images.npy")
     manifest = pd.read_pickle(Path(task["data"]) / "manifest.pickle")
     size, head = images.shape[1:3], Head.model_validate(task["head"])

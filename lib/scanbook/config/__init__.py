@@ -7,5 +7,6 @@ resolved `Study` is frozen and travels through every stage.
 from scanbook.config.blocks import KAGGLE, Splits, Study
 from scanbook.config.data import FolderData, MedMnistData, StandIn, SyntheticData, TableData
 from scanbook.config.loading import PROFILES, load, studies, studies_dir
+from scanbook.config.pretraining import Pretraining
 from scanbook.config.reporting import Published
 from scanbook.config.training import FineTuning, Head, Schedule, Sweep, Training

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scanbook import runtime
-from scanbook.config.block import Augmentation, Backbone, Block, Count, Positive, Seed
+from scanbook.config.block import Augmentation, Backbone, Block, Count, Listed, Positive, Seed, word_or_keys
 from scanbook.config.data import Data, StandIn
 from scanbook.config.external import External
+from scanbook.config.pretraining import Pretraining
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
@@ -119,9 +120,15 @@ class Study(Block):
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
     """Side of the images that every model takes, in pixels."""
     backbones: Annotated[list[Backbone], Field(min_length=1)]
-    """Networks that notebook 04 compares; 05 fine-tunes the one with the best validation result."""
-    weights: Literal["auto", "imagenet", "scanbook", "none"] = "auto"
-    """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else those of scanbook."""
+    """Networks that notebook 04 compares; 05 fine-tunes the one with the best validation result. Beside the names,
+    `hub:` and a preset of KerasHub (`hub:dinov2_small`, `hub:hf://timm/resnet18.a1_in1k`, `hub:folder`), or `file:` and
+    a network that Keras saved (`file:network.keras`); relative paths start at the project."""
+    weights: word_or_keys(Literal["auto", "imagenet", "scanbook", "none"], dict[Listed, str]) = "auto"
+    """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else those of scanbook. Or files
+    by backbone, such as `{resnet50: RadImageNet-ResNet50_notop.h5}` (.h5, .weights.h5, .keras or .npz; relative paths
+    start at the project); backbones without one are auto."""
+    pretraining: dict[Backbone, Pretraining] = {}
+    """What is known of pretrained weights, by backbone; `file:` networks need their `scaling`."""
     augmentation: Augmentation = "none"
     """Augmentation policy of the training images."""
     head: Head = Head()
@@ -212,7 +219,7 @@ class Study(Block):
     @property
     def pretrained_backbones(self) -> list[str]:
         """Backbones of the study for which pretrained weights exist, in its order."""
-        return [name for name in self.backbones if BACKBONES[name].pretrained]
+        return [name for name in self.backbones if name not in BACKBONES or BACKBONES[name].pretrained]
 
     def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the names of classes by language, in their order; the English name where a class has no other.

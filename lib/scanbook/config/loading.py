@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from scanbook import runtime
+from scanbook.config.block import TAG
 from scanbook.config.blocks import KAGGLE, Study
 from scanbook.config.data import ADAPTERS
 from scanbook.errors import StudyError
@@ -238,7 +239,8 @@ def explain(error: ValidationError, block: type[BaseModel]) -> str:
     location = problem["loc"]
     adapter = len(location) > 1 and location[0] == "dataset"  # pydantic puts the adapter's name after "dataset"
     keys = location[:1] + location[2:] if adapter else location
-    key = ".".join(str(part) for part in keys if part != "[key]")  # pydantic adds "[key]" where a key is wrong
+    # pydantic adds "[key]" where a key is wrong
+    key = ".".join(str(part) for part in keys if part != "[key]" and not str(part).startswith(TAG))
     match problem["type"]:
         case "extra_forbidden":
             return f"unknown key {key!r}; expected one of {', '.join(_block_at(location[:-1], block).model_fields)}"
@@ -266,5 +268,6 @@ def _block_at(location: tuple[int | str, ...], block: type[BaseModel]) -> type[B
 
 def inner_block(annotation: Any) -> type[BaseModel] | None:
     """Return the block that a key holds: itself, an optional one, or one of a mapping; None where it holds none."""
-    types = (annotation, *get_args(annotation))
-    return next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(inner_block, get_args(annotation))), None)

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from scanbook.config.block import MORE
 from scanbook.config.blocks import Study
 from scanbook.config.data import ADAPTERS, Source
 from scanbook.config.loading import NOT_KEYS, SMOKE, inner_block
@@ -82,7 +83,7 @@ def _section(
     rows = []
     for key, schema in schemas.items():
         default = "required" if block.model_fields[key].is_required() else _value(schema.get("default"))
-        if key in blocks:
+        if key in blocks and "oneOf" not in schema:
             cells = [f"`{key}`", "block", "" if schema.get("default") else default]
         else:
             cells = [f"`{key}`", _type(schema), default]
@@ -113,11 +114,13 @@ def _descriptions(block: type[BaseModel]) -> dict[str, str]:
 
 def _type(schema: Mapping[str, Any]) -> str:
     """Return the type and the allowed values of a JSON schema, in words."""
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(choice) for choice in schema["anyOf"]))
+    if "$ref" in schema:
+        return "block"
+    for choices in ("anyOf", "oneOf"):
+        if choices in schema:
+            return " or ".join(dict.fromkeys(_type(choice) for choice in schema[choices]))
     if names := schema.get("enum") or schema.get("examples"):
-        joined = ", ".join(_value(name) for name in names)
-        return joined + (", or several joined by `+`" if "examples" in schema else "")
+        return ", ".join(_value(name) for name in names) + schema.get(MORE, "")
     if schema["type"] == "array":
         return f"list: {_type(schema['items'])}"
     if schema["type"] == "object":

@@ -168,7 +168,7 @@ def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: An
         name: Name of the trained `keras.Model`, which starts with that of its backbone.
     """
     rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
-    transformer = any(spec.pooling == "token" and name.startswith(spec.name) for spec in BACKBONES.values())
+    transformer = any(spec.pooling == "class token" and name.startswith(spec.name) for spec in BACKBONES.values())
     return engines.quantise(converted, np.asarray(images[np.sort(rows)]), transformer)
 
 

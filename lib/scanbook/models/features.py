@@ -97,8 +97,7 @@ def inputs(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weigh
         "manifest": manifest.fingerprint(),
         "size": images.shape[1:3],
         "pixels": sample_fingerprint(images),
-        "weights": weights.digest,
-        **registry.describe_backbone(backbone),
+        **backbones.identify(backbone, weights),
     }
 
 
@@ -113,7 +112,7 @@ def _engine(work: Path, backbone: str, weights: Weights, size: tuple[int, ...]) 
         engines.save_openvino(engines.to_openvino(model), folder / "model.xml")
 
     started = time.perf_counter()
-    needed = {"weights": weights.digest, "size": size, **registry.describe_backbone(backbone)}
+    needed = {"size": size, **backbones.identify(backbone, weights)}
     folder = stage("openvino", needed, build, __name__)
     np.save(work / "saved_seconds.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
     return engines.OpenVinoEngine(folder / "model.xml", "throughput")

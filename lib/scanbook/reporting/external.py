@@ -194,7 +194,9 @@ def show_shifts(session: Session, found: Validation) -> pd.DataFrame:
     )
     session.table("shifts", shifts, "AUROC of telling the source of an image by its labels, colour or scanner alone")
     session.say(f"0.5, or a little less: the sources are alike. {_balance_in_words(found, training, shifts)}")
-    policy = own.study.weights if own.study.weights != "none" else "scanbook"
+    policy = (
+        {"none": "scanbook"}.get(own.study.weights, own.study.weights) if isinstance(own.study.weights, str) else "auto"
+    )
     distance = feature_distance(own.manifest, found.source, found.bundle.image_size, policy, **options)
     session.table("features", distance, "AUROC of telling images from training images by features of a frozen backbone")
     if found.internal is not None:

@@ -58,7 +58,9 @@ def study_fingerprint(study: Study) -> str:
     """
     values = {key: value for key, value in study.resolved().items() if key != "external"}
     words = set(_strings(values))
-    backbones = {name: registry.describe_backbone(name) for name in sorted(words & registry.BACKBONES.keys())}
+    backbones = {
+        name: registry.describe_backbone(registry.BACKBONES[name]) for name in sorted(words & registry.BACKBONES.keys())
+    }
     combined = {word for word in words if {*word.split("+")} <= registry.POLICIES.keys()}
     policies = {name: registry.policy(name) for name in sorted(combined | registry.POLICIES.keys())}
     return store.fingerprint(values, backbones, policies)

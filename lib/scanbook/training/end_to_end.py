@@ -112,7 +112,7 @@ class EndToEndTraining:
 
     def _network(self) -> Any:
         size = self.images.shape[1:3]
-        return backbones.build(self.backbone, size, len(self.manifest.names), head=self.study.head)
+        return backbones.build(self.backbone, size, len(self.manifest.names), self.weights, self.study.head)
 
     def _fit(self, checkpoints: Path) -> tuple[Any, pd.DataFrame, dict[str, np.ndarray]]:
         """Return the network of the epoch with the lowest validation loss, its history, and the logits by stage."""

@@ -156,9 +156,8 @@ def check_labels(study: Study, dataset: SplitDataset, split: str = "") -> LabelC
     probabilities = out_of_fold.predict(manifest, images, (name, weights), rows=rows, unit=unit, seed=study.seed)
     small = np.array(manifest.names, object)[np.isnan(probabilities).all(axis=0)]
     table = _table(manifest, rows, probabilities)
-    source = {"imagenet": "ImageNet", "scanbook": "synthetic images"}.get(weights.source, weights.source)
     reason = "" if len(table) else f"too few patients have each label (fewer than {FOLDS})"
-    return LabelCheck(table, tuple(small), f"{name}, pretrained on {source}", reason)
+    return LabelCheck(table, tuple(small), f"{name}, pretrained on {weights.in_words}", reason)
 
 
 def _backbone(study: Study) -> tuple[str, backbones.Weights, str]:

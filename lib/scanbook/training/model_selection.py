@@ -45,7 +45,7 @@ def train_head(
     Raises:
         ModelError: The weights are random, or the training images do not show what is to be learnt.
     """
-    if weights == RANDOM:
+    if weights.random:
         raise ModelError(
             f"backbone {backbone} has random weights; a frozen backbone must be pretrained, so set weights to auto"
         )
@@ -82,7 +82,10 @@ def scratch_training(
 ) -> EndToEndTraining:
     """Return the training of a network from random weights, with the study's augmentation or another policy."""
     policy = study.augmentation if policy is None else policy
-    return EndToEndTraining("scratch", study, manifest, images, backbone, RANDOM, policy)
+    architecture = backbones.architectures(study.model_copy(update={"backbones": [backbone]}))
+    if backbone not in architecture:
+        raise ModelError(f"backbone {backbone} is not on this machine and cannot be downloaded; name another one")
+    return EndToEndTraining("scratch", study, manifest, images, backbone, architecture[backbone], policy)
 
 
 def train_from_scratch(
@@ -96,7 +99,7 @@ def end_to_end_training(
     study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights
 ) -> EndToEndTraining:
     """Return the training of all layers: fine-tuning if the weights are pretrained, else from scratch."""
-    if weights == RANDOM:
+    if weights.random:
         return scratch_training(study, manifest, images, backbone)
     frozen = train_head(study, manifest, images, backbone, weights)
     return EndToEndTraining("fine_tuning", study, manifest, images, backbone, weights, study.augmentation, frozen)
@@ -111,7 +114,9 @@ def select_base_model(study: Study, manifest: Manifest, images: np.ndarray) -> t
     weights, _ = backbones.resolve(study)
     candidates = {name: train_head(study, manifest, images, name, values) for name, values in weights.items()}
     if not candidates:
-        candidates = {name: train_from_scratch(study, manifest, images, name) for name in study.backbones}
+        candidates = {
+            name: train_from_scratch(study, manifest, images, name) for name in backbones.architectures(study)
+        }
     best = min(candidates, key=lambda name: validation_loss(manifest, candidates[name].logits(VALIDATION)))
     return candidates[best], best, weights.get(best, RANDOM)
 
@@ -119,7 +124,7 @@ def select_base_model(study: Study, manifest: Manifest, images: np.ndarray) -> t
 def train_base_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[TrainedModel]:
     """Return the base model trained with each of the study's seeds; it is selected with the first."""
     _, name, weights = select_base_model(study, manifest, images)
-    if weights == RANDOM:
+    if weights.random:
         return [train_from_scratch(seeded, manifest, images, name) for seeded in seeded_studies(study)]
     return [train_head(seeded, manifest, images, name, weights) for seeded in seeded_studies(study)]
 

@@ -1,5 +1,6 @@
 """Backbones: flat Keras models from uint8 images to logits, and their pretrained weights."""
 
+from scanbook.models.backbones.imagenet import SHIPPED, pretrained
 from scanbook.models.backbones.networks import (
     FEATURE_MAP,
     FEATURES,
@@ -11,4 +12,5 @@ from scanbook.models.backbones.networks import (
     set_weights,
     summary,
 )
-from scanbook.models.backbones.sources import RANDOM, SHIPPED, Weights, describe, pretrained, resolve
+from scanbook.models.backbones.sources import architectures, describe, resolve
+from scanbook.models.backbones.weights import RANDOM, Weights, identify, spec_of

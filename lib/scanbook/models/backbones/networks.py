@@ -19,7 +19,7 @@ from scanbook import runtime
 from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.models import heads
-from scanbook.models.backbones.sources import RANDOM, Weights, attribute, import_kerashub, spec_of
+from scanbook.models.backbones.weights import RANDOM, Weights, attribute, import_kerashub, spec_of
 from scanbook.registry import BackboneSpec
 
 keras = runtime.keras()
@@ -27,9 +27,6 @@ layers = keras.layers
 
 FEATURE_MAP, FEATURES, LOGITS = "feature_map", "features", heads.LOGITS
 """Names of the last feature map, of the pooled features and of the logits in every model."""
-
-_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
 def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM, head: Head = heads.SOFTMAX) -> Any:
@@ -54,18 +51,16 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
         ModelError: The backbone is unknown, the images are too small for it or do not divide into its patches, the
             weights cannot be read or are of another shape, or the head does not fit the number of classes.
     """
-    spec = spec_of(name)
+    spec = spec_of(name, weights)
     _check_size(spec, size)
     images = keras.Input((*size, 3), dtype="uint8", name="images")
-    body = _body(spec, images, _preprocess(images, spec))
-    if weights.path:
-        _load(body, weights, spec, size)
-    else:
+    body = _body(spec, images, size, weights)
+    if weights.random:
         for layer in body.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = 0.9
     logits = heads.attach(_features(spec, body.output, size), classes, head)
-    return keras.Model(images, logits, name=name.replace(".", "_"))
+    return keras.Model(images, logits, name=re.sub(r"[^\w-]", "_", name))
 
 
 def load(path: Path) -> Any:
@@ -101,7 +96,7 @@ def _reserve_names(model: Any) -> None:
 
 def body_weights(model: Any) -> list[np.ndarray]:
     """Return the weights of a network without its head, float32, in the order in which `build` loads them."""
-    return keras.Model(model.input, model.get_layer(FEATURE_MAP).output).get_weights()
+    return pooled(model).get_weights()
 
 
 def set_weights(model: Any, values: list[np.ndarray]) -> None:
@@ -144,51 +139,86 @@ def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
 
 def _preprocess(images: Any, spec: BackboneSpec) -> Any:
     """Normalise images with standard layers: an exported model needs no code of scanbook."""
-    if spec.scaling == "0..255":
-        return layers.Rescaling(1.0, name="preprocessing")(images)
-    if spec.scaling == "caffe":
-        bgr = keras.ops.flip(images, axis=-1)
-        return layers.Rescaling(1.0, offset=[-mean for mean in _CAFFE_MEAN], name="preprocessing")(bgr)
-    if spec.scaling == "imagenet":
-        scale = [1 / (255 * deviation) for deviation in _IMAGENET_DEVIATION]
-        offset = [-mean / deviation for mean, deviation in zip(_IMAGENET_MEAN, _IMAGENET_DEVIATION, strict=True)]
-        return layers.Rescaling(scale, offset=offset, name="preprocessing")(images)
-    return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(images)
+    scaling = spec.scaling
+    levels = keras.ops.flip(images, axis=-1) if scaling.bgr else images
+    scale, offset = (
+        list(values) if isinstance(values, tuple) else values for values in (scaling.scale, scaling.offset)
+    )
+    return layers.Rescaling(scale, offset=offset, name="preprocessing")(levels)
 
 
-def _body(spec: BackboneSpec, images: Any, preprocessed: Any) -> Any:
+def _body(spec: BackboneSpec, images: Any, size: tuple[int, int], weights: Weights) -> Any:
+    """Return the flat network from images to the last feature map, with its weights."""
+    preprocessed = _preprocess(images, spec)
+    if "config" in spec.arguments:
+        network = _from_config(spec, size)
+        if weights.path:
+            _load(network, weights, spec, size)
+        return keras.Model(images, _apply(spec, network, preprocessed))
     if not spec.builder:
         filters, bias = {"baseline_cnn": ((16, 32, 64, 128), False), "small_cnn": ((8, 16), True)}[spec.name]
-        return keras.Model(images, _convolutional_blocks(preprocessed, filters, bias))
-    if spec.builder.startswith("keras_hub"):
-        values = _RESNET18 if spec.name == "resnet18" else _VIT_B16 | {"image_shape": preprocessed.shape[1:]}
-        return keras.Model(images, attribute(spec.builder)(**values).call(preprocessed))
-    body = attribute(spec.builder)(include_top=False, weights=None, input_tensor=preprocessed, **spec.arguments)
+        body = keras.Model(images, _convolutional_blocks(preprocessed, filters, bias))
+    else:
+        body = attribute(spec.builder)(include_top=False, weights=None, input_tensor=preprocessed, **spec.arguments)
     if any(isinstance(layer, keras.Sequential) for layer in body.layers):  # ConvNeXt's stem and downsampling
         body = keras.models.clone_model(body, input_tensors=images, call_function=_call_flat)
+    if weights.path:
+        _load(body, weights, spec, size)
     return body
 
 
-_RESNET18 = {
-    "input_conv_filters": [64],
-    "input_conv_kernel_sizes": [7],
-    "stackwise_num_filters": [64, 128, 256, 512],
-    "stackwise_num_blocks": [2, 2, 2, 2],
-    "stackwise_num_strides": [1, 2, 2, 2],
-    "block_type": "basic_block",
-    "image_shape": (None, None, 3),
-}
-_VIT_B16 = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+def _from_config(spec: BackboneSpec, size: tuple[int, int]) -> Any:
+    """Build a network from its configuration, for images of a height and width."""
+    config = dict(spec.arguments["config"])
+    if "image_shape" in config:
+        config["image_shape"] = (*size, 3)
+    return attribute(spec.builder).from_config(config)
+
+
+def _apply(spec: BackboneSpec, network: Any, preprocessed: Any) -> Any:
+    """Apply a network's layers one after the other; nested networks, too."""
+    try:
+        flat = _flat(network)
+        if len(flat.output.shape) == 2:
+            flat = _name_last_map(spec, flat)
+        return flat.call(preprocessed)
+    except ValueError as error:
+        height, width = preprocessed.shape[1:3]
+        raise ModelError(
+            f"{spec.name} does not take images of {height}×{width} pixels ({str(error).splitlines()[0]}); set "
+            "image_size to its own"
+        ) from error
+
+
+def _flat(network: Any) -> Any:
+    """Return a functional network with the same layers, without networks among them."""
+    if not any(isinstance(layer, keras.Model) for layer in network.layers):
+        return network
+    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=_call_flat)
+
+
+def _name_last_map(spec: BackboneSpec, network: Any) -> Any:
+    """Return a flat network that ends in a vector with its last map, from which the vector is made, named."""
+    maps = [layer for layer in network.layers if len(getattr(layer.output, "shape", ())) == 4]
+    if len(maps) < 2:  # the input is the first
+        raise ModelError(
+            f"{spec.name} ends in a vector and has no feature map before it, which heat maps need; save a network that "
+            "has one"
+        )
+
+    def call(layer: Any, *inputs: Any, **options: Any) -> Any:
+        output = layer(*inputs, **options)
+        return layers.Activation("linear", name=FEATURE_MAP, dtype="float32")(output) if layer is maps[-1] else output
+
+    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
 
 
 def _call_flat(layer: Any, *inputs: Any, **options: Any) -> Any:
-    """Call a layer; call the layers of a nested chain one after the other, for a flat model."""
-    if not isinstance(layer, keras.Sequential):
+    """Call a layer; call the layers of a nested network one after the other, for a flat model."""
+    if not isinstance(layer, keras.Model):
         return layer(*inputs, **options)
     (x,) = inputs
-    for nested in layer.layers:
-        x = nested(x)
-    return x
+    return _flat(layer).call(x)
 
 
 def _convolutional_blocks(images: Any, filters: Sequence[int], bias: bool) -> Any:
@@ -205,7 +235,9 @@ def _convolutional_blocks(images: Any, filters: Sequence[int], bias: bool) -> An
 def _features(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
     """Name the feature map and pool it, in float32."""
     float32 = {"dtype": "float32"}
-    if spec.pooling == "token":  # the class token comes first, then the patches, row by row
+    if len(output.shape) == 2:  # the map before it has its name already
+        return layers.Activation("linear", name=FEATURES, **float32)(output)
+    if spec.pooling == "class token":  # the class token comes first, then the patches, row by row
         height, width, channels = size[0] // spec.patch, size[1] // spec.patch, output.shape[-1]
         tokens = layers.Activation("linear", name="tokens", **float32)(output)
         token = layers.Cropping1D((0, height * width), **float32)(tokens)
@@ -229,7 +261,7 @@ def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]
         raise ModelError(
             f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
         ) from error
-    if spec.pooling == "token":
+    if spec.pooling == "class token":
         index = next(i for i, weight in enumerate(body.weights) if "position_embedding" in weight.path)
         if index < len(values) and values[index].ndim == 2:
             values[index] = _interpolated(values[index], (size[0] // spec.patch, size[1] // spec.patch))
