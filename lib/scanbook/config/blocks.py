@@ -172,6 +172,16 @@ class Study(Block):
             )
         return self
 
+    @model_validator(mode="after")
+    def _adjusted_logits_are_possible(self) -> Study:
+        for key, values in (("scratch", self.scratch), ("fine_tuning", self.fine_tuning)):
+            if values.logit_adjustment and self.head.output == "ordinal":
+                raise ValueError(
+                    f"{key}.logit_adjustment is {values.logit_adjustment:g}, and an ordinal head has no logit of its "
+                    "own for each grade; set it to 0, or head.output to softmax"
+                )
+        return self
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images that every model takes, in pixels."""

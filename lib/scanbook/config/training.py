@@ -107,7 +107,23 @@ class Training(Schedule):
     label_smoothing: Fraction = 0.0
     """Share of the label that is distributed over all classes; of a finding, over present and absent."""
     weight_decay: Penalty = 0.0
-    """Weight decay of all layers; biases and normalisation have none."""
+    """Weight decay of all layers, apart from the gradient, as in AdamW; biases and normalisation have none."""
+    moving_average: OpenShare | None = None
+    """Share of the former average that a step keeps in the moving average of the weights, such as 0.99. Validation then
+    measures the average, and it is what is kept. null: the weights themselves."""
+    logit_adjustment: Fraction = 0.0
+    """Share of the logarithm of the classes' frequencies that is added to the logits in training, and not afterwards:
+    rare classes are then predicted more often. 1: as if all classes were equally frequent. Of findings, present and
+    absent."""
+
+    @model_validator(mode="after")
+    def _one_correction_for_rare_labels(self) -> Training:
+        if self.logit_adjustment and self.balance != "none":
+            raise ValueError(
+                f"logit_adjustment is {self.logit_adjustment:g} and balance is {self.balance}, which both correct for "
+                "rare labels; expected one of them"
+            )
+        return self
 
 
 class Sweep(Block):
@@ -146,5 +162,8 @@ class FineTuning(Training):
     """Epochs that train the top layers."""
     top: Share = 0.3
     """Share of the layers that are the top layers."""
+    image_sizes: Annotated[list[Share], Field(min_length=1)] = [1.0]
+    """Sizes of the images in the stage that trains all layers, as shares of `image_size`: each of them for the same
+    number of epochs, in this order, such as [0.7, 1.0]."""
     first_layer_rate: Share = 1.0
     """Learning rate of the first layer, as a share; those between it and the head follow on a geometric scale."""

@@ -79,6 +79,19 @@ def start_from(model: Any, logits: np.ndarray | None) -> None:
         head_layers(model)[-1].bias.assign(logits)
 
 
+def add_to_logits(model: Any, logits: np.ndarray) -> None:
+    """Add logits, float `(k,)`, to what a model's head gives, by its last bias.
+
+    Raises:
+        ModelError: The head is ordinal: its logits are no sums of the scores.
+    """
+    form = output_form(model)
+    if form == "ordinal":
+        raise ModelError("an ordinal head has no logit of its own for each grade; set logit_adjustment to 0")
+    bias = head_layers(model)[-1].bias
+    bias.assign_add(logits if form == "softmax" else logits[1:] - logits[:1])
+
+
 def head_layers(model: Any) -> list[Any]:
     """Return the Dense layers of a model's head, first to last; the last gives the scores."""
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from scanbook import augmentation, runtime
@@ -28,6 +29,7 @@ class Batches(keras.utils.PyDataset):
         strata: Stratum of each of these rows, int `(m,)`, if all strata are sampled equally often, with m images per
             epoch in all.
         shuffle: Whether the order is sampled anew for every epoch.
+        size: Height and width to which images are resized before they are augmented; None for their own.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Batches(keras.utils.PyDataset):
         *,
         strata: np.ndarray | None = None,
         shuffle: bool = True,
+        size: tuple[int, int] | None = None,
     ) -> None:
         # with one worker Keras takes tf.data's generator, which pauses for two seconds at the start of an epoch
         super().__init__(workers=2)
         self.images, self.rows, self.y = images, rows, y
         self.batch_size, self.augment, self.strata, self.shuffle = batch_size, augment, strata, shuffle
+        self.size = size or images.shape[1:3]
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -65,7 +69,7 @@ class Batches(keras.utils.PyDataset):
         slots = np.arange(index * self.batch_size, min((index + 1) * self.batch_size, len(self.rows)))
         own, weights = self._share(len(slots))
         if self.augment.mixes:
-            mixing = self.augment.mixing(len(slots), self.images.shape[1:3], self.epoch, index).iloc[own]
+            mixing = self.augment.mixing(len(slots), self.size, self.epoch, index).iloc[own]
             own, places = np.unique(
                 mixing[["place", "partner"]], return_inverse=True
             )  # partners of other processes, too
@@ -73,10 +77,17 @@ class Batches(keras.utils.PyDataset):
         places = self.order[slots[own]]
         # an image that balanced sampling takes twice is augmented differently each time
         positions = places if self.strata is None else slots[own]
-        images, y = self.augment(self.images[self.rows[places]], positions, self.epoch), self.y[places]
+        images, y = self.augment(self._read(places), positions, self.epoch), self.y[places]
         if self.augment.mixes:
             images, y = augmentation.mix(images, y, mixing)
         return (images, y) if weights is None else (images, y, weights)
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        """Return the images of some places, uint8 `(m, *size, 3)`."""
+        images = self.images[self.rows[places]]
+        if self.size == images.shape[1:3]:
+            return images
+        return np.stack([cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA) for image in images])
 
     def _share(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the places of this process in a batch of `count` images, int; and their weights, None for 1 each."""

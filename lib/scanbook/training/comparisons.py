@@ -14,6 +14,7 @@ from scanbook.training.study_models import SplitModels, StudyModels
 from scanbook.training.trained_model import validation_loss
 
 _STAGES = {"head": "head on augmented images", "top": "and its top layers", "all": "and all layers"}
+"""Names of the steps of fine-tuning in tables; what follows them there, such as ", 70 %", is the images' size."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def _stages_of_split(models: SplitModels) -> pd.DataFrame:
     study, manifest, networks, final = models.study, models.manifest, models.networks, models.final
     logits = {models.starts[0].name: [network.logits(VALIDATION) for network in models.starts]}
     for name in networks[0].stages:
-        logits[_STAGES[name]] = [network.logits(name) for network in networks]
+        layers, *size = name.split(", ")
+        title = f"{_STAGES[layers]}, images of {size[0]} of the size" if size else _STAGES[layers]
+        logits[title] = [network.logits(name) for network in networks]
     if final not in networks:
         logits[final.name] = [final.logits(VALIDATION)]
     names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))

@@ -17,6 +17,7 @@ from scanbook import registry, runtime, store
 from scanbook.augmentation import Augmenter
 from scanbook.config import FineTuning, Study, Training
 from scanbook.data.manifest import TRAIN, VALIDATION, Manifest
+from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import Weights
 from scanbook.runtime import distribution
@@ -41,7 +42,7 @@ class EndToEndTraining:
     Fine-tuning has three training stages: the head alone, the head and the top layers, all layers. It starts from the
     head that was trained on the frozen backbone. Pretrained batch normalisation stays frozen: if it is trained, its
     moving averages lag behind the weights and test accuracy collapses. The weights of the epoch with the lowest
-    validation loss in all training stages are kept.
+    validation loss in all training stages are kept; those of the start, if no epoch has a lower one.
 
     Attributes:
         kind: "scratch" or "fine_tuning", the name of the cached stage.
@@ -110,8 +111,8 @@ class EndToEndTraining:
         trained_model.save_training(folder, model, history, self.manifest, self.images, stage_logits=logits)
         trained_model.save_seconds(folder, started, history)
 
-    def _network(self) -> Any:
-        size = self.images.shape[1:3]
+    def _network(self, size: tuple[int, int] | None = None) -> Any:
+        size = size or self.images.shape[1:3]
         return backbones.build(self.backbone, size, len(self.manifest.names), self.weights, self.study.head)
 
     def _fit(self, checkpoints: Path) -> tuple[Any, pd.DataFrame, dict[str, np.ndarray]]:
@@ -127,40 +128,109 @@ class EndToEndTraining:
         return model, train_network(plan, model, self.images, self.manifest, checkpoints / "scratch.npz"), {}
 
     def _fine_tune(self, model: Any, checkpoints: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        """Fine-tune a network in stages.
+        """Fine-tune a network in stages; leave it as it was if no epoch had a lower validation loss.
 
         Returns:
             One row per epoch, with its `stage`; and the validation logits at the end of each stage, with the best
             weights so far. With several processes there are no logits yet: `run` computes them, in one process.
         """
         values: FineTuning = self.study.fine_tuning
-        epochs: dict[TrainableLayers, int] = {
-            "head": values.head_epochs,
-            "top": values.top_epochs,
-            "all": values.epochs,
-        }
+        shift = _shift(values, self.manifest)
+        if shift is not None:
+            heads.add_to_logits(model, -shift)
         histories: list[pd.DataFrame] = []
         logits: dict[str, np.ndarray] = {}
-        best_loss, best_weights = math.inf, model.get_weights()
-        for layers, count in epochs.items():
-            if not count:
-                continue
-            set_trainable(model, layers, values.top)
-            name = self.name if layers == "all" else f"{self.name}, {layers} alone"
-            plan = Plan(name, values.model_copy(update={"epochs": count}), self.policy, self.study.seed)
-            history = train_network(plan, model, self.images, self.manifest, checkpoints / f"{layers}.npz")
+        best_loss, best_weights = self._loss(self.frozen.logits(VALIDATION)), model.get_weights()
+        for step in steps_of(values):
+            plan = Plan(f"{self.name}{step.suffix}", step.values, self.policy, self.study.seed, step.span)
+            trained = model if step.share == 1 else self._resized(model, step.share)
+            set_trainable(trained, step.layers, values.top)
+            history = train_network(plan, trained, self.images, self.manifest, checkpoints / f"{step.name}.npz")
             if histories:
                 for column in ("epoch", "seconds"):
                     history[column] += histories[-1][column].iloc[-1]
-            histories.append(history.assign(stage=layers))
-            if history["validation_loss"].min() < best_loss:
+            histories.append(history.assign(stage=step.name))
+            if trained is not model:  # its losses are those of other images; the next step goes on from it
+                model.set_weights(trained.get_weights())
+            elif history["validation_loss"].min() < best_loss:
                 best_loss, best_weights = history["validation_loss"].min(), model.get_weights()
             else:
                 model.set_weights(best_weights)
             if distribution.share() is None:
                 rows = self.manifest.rows(VALIDATION)
-                logits[layers] = engines.predict_rows(engines.KerasEngine(model), self.images, rows)[0]
+                logits[step.name] = engines.predict_rows(engines.KerasEngine(model), self.images, rows)[0]
         return pd.concat(histories, ignore_index=True), logits
+
+    def _loss(self, logits: np.ndarray) -> float:
+        return trained_model.validation_loss(self.manifest, logits)
+
+    def _resized(self, model: Any, share: float) -> Any:
+        """Return a network with the same weights for smaller images.
+
+        Raises:
+            ModelError: Its weights depend on the size of the images.
+        """
+        spec = backbones.spec_of(self.backbone, self.weights)
+        height, width = (
+            max(spec.smallest, round(side * share / spec.patch) * spec.patch) for side in self.images.shape[1:3]
+        )
+        resized = build_in_training_precision(lambda: self._network((height, width)))
+        try:
+            resized.set_weights(model.get_weights())
+        except ValueError as error:
+            raise ModelError(
+                f"{self.backbone} has weights for each place of an image, so it cannot be trained at another size; "
+                "set fine_tuning.image_sizes to [1.0]"
+            ) from error
+        return resized
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of fine-tuning with one learning-rate schedule, or a part of one.
+
+    Attributes:
+        name: "head", "top" or "all"; "all, 70 %" where images have that share of their size.
+        layers: Layers that learn.
+        values: Hyper-parameters, with the number of epochs.
+        share: Size of the images, as a share of the study's.
+        span: Epochs of the schedule before this step, and all of its epochs.
+    """
+
+    name: str
+    layers: TrainableLayers
+    values: FineTuning
+    share: float = 1.0
+    span: tuple[int, int] | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What follows the network's name in progress lines."""
+        parts = [] if self.layers == "all" else [f", {self.layers} alone"]
+        return "".join([*parts, *([f", images of {self.share:.0%} of the size"] if self.share < 1 else [])])
+
+
+def steps_of(values: FineTuning) -> list[Step]:
+    """Return the steps of fine-tuning, in their order."""
+    steps = [
+        Step(layers, layers, values.model_copy(update={"epochs": count}))
+        for layers, count in (("head", values.head_epochs), ("top", values.top_epochs))
+        if count
+    ]
+    ends = [values.epochs * (index + 1) // len(values.image_sizes) for index in range(len(values.image_sizes))]
+    for share, start, end in zip(values.image_sizes, [0, *ends], ends, strict=False):
+        if end > start:
+            name = "all" if share == 1 else f"all, {share:.0%}"
+            part = values.model_copy(update={"epochs": end - start})
+            steps.append(Step(name, "all", part, share, (start, values.epochs)))
+    return steps
+
+
+def _shift(values: Training, manifest: Manifest) -> np.ndarray | None:
+    """Return what is added to the logits in training, float32 `(k,)`; None for nothing."""
+    if not values.logit_adjustment:
+        return None
+    return values.logit_adjustment * objectives.of(manifest.labels).shift(manifest.label_values(TRAIN))
 
 
 def check_labels(study: Study, manifest: Manifest) -> None:
@@ -178,12 +248,14 @@ class Plan:
         values: Epochs, learning rate, batch size, label smoothing and the rest.
         policy: Augmentation of the training images.
         seed: Seed of shuffling and augmentation.
+        span: Epochs of the learning rate's schedule before this training, and of all; None where it has all of them.
     """
 
     name: str
     values: Training
     policy: str
     seed: int
+    span: tuple[int, int] | None = None
 
 
 def train_network(
@@ -204,14 +276,18 @@ def train_network(
     values, rows, y = plan.values, manifest.rows(TRAIN), manifest.label_values(TRAIN)
     objective, augment = objectives.of(manifest.labels), Augmenter(plan.policy, len(rows), plan.seed)
     strata = objective.strata(y) if values.balance == "sampling" else None
-    batches = Batches(images, rows, y, values.batch_size, augment, strata=strata)
+    size = model.input_shape[1:3]
+    batches = Batches(images, rows, y, values.batch_size, augment, strata=strata, size=size)
     validation_rows = manifest.rows(VALIDATION)
     no_augmentation = Augmenter("none", len(validation_rows), plan.seed)
-    validation = Batches(images, validation_rows, manifest.label_values(VALIDATION), 64, no_augmentation, shuffle=False)
+    y_validation = manifest.label_values(VALIDATION)
+    validation = Batches(images, validation_rows, y_validation, 64, no_augmentation, shuffle=False, size=size)
     first = getattr(values, "first_layer_rate", 1.0)
     shares = depth_shares(model, first) if first < 1 else None
-    loss = objective.loss(values.label_smoothing, objective.weights(y) if values.balance == "class_weights" else None)
-    model.compile(optimizer(values, batches.num_batches, shares), loss, weighted_metrics=objective.metrics())
+    weights, shift = objective.weights(y) if values.balance == "class_weights" else None, _shift(values, manifest)
+    loss = objective.loss(values.label_smoothing, weights, shift)
+    steps = optimizer(values, batches.num_batches, shares, plan.span)
+    model.compile(steps, loss, weighted_metrics=objective.metrics(shift))
     return fit(plan.name, model, batches, validation, values, checkpoint=resume)
 
 

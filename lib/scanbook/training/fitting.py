@@ -153,8 +153,8 @@ class Checkpoint(keras.callbacks.Callback):
 
 _NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
 """Errors of Python, TensorFlow and PyTorch; JAX says RESOURCE_EXHAUSTED."""
-_PROGRESS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
-"""Attributes with the progress of Keras's EarlyStopping and ReduceLROnPlateau: all are numbers."""
+_PROGRESS = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter", "_ema_weights_in_model")
+"""Attributes with the progress of Keras's EarlyStopping, ReduceLROnPlateau and SwapEMAWeights: all are numbers."""
 
 
 class DepthAdam(keras.optimizers.Adam):
@@ -205,24 +205,51 @@ def depth_shares(model: Any, first: float) -> dict[str, float]:
     }
 
 
-def optimizer(values: Schedule, steps: int, shares: Mapping[str, float] | None = None) -> Any:
+class _Cosine(keras.optimizers.schedules.CosineDecay):
+    """The learning rate's warm-up and fall, from a step on.
+
+    Args:
+        start: Number of steps before the first.
+        options: Options of CosineDecay.
+    """
+
+    def __init__(self, *args: Any, start: int = 0, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.start = start
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of a step."""
+        return super().__call__(step + self.start)
+
+
+def optimizer(
+    values: Schedule, steps: int, shares: Mapping[str, float] | None = None, span: tuple[int, int] | None = None
+) -> Any:
     """Return Adam with clipped gradients, for end-to-end training.
+
+    Its weight decay is apart from the gradient (AdamW; Loshchilov and Hutter, ICLR 2019). The moving average of the
+    weights is that of Polyak and Juditsky (1992), with exponential weights.
 
     Args:
         values: Learning rate, epochs and schedule; by default the rate warms up over one epoch and falls on a cosine.
         steps: Number of batches per epoch.
         shares: Share of the learning rate by path of the variable.
+        span: Number of epochs of the schedule before this training, and of all; None where it has all of them.
     """
     rate: Any = values.learning_rate
     if getattr(values, "rate_schedule", "cosine") == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(
+        before, epochs = span or (0, values.epochs)
+        rate = _Cosine(
             0.0,
-            steps * max(values.epochs - 1, 1),
+            steps * max(epochs - 1, 1),
             warmup_target=values.learning_rate,
-            warmup_steps=steps if values.epochs > 1 else 1,
+            warmup_steps=steps if epochs > 1 else 1,
+            start=before * steps,
         )
     decay = getattr(values, "weight_decay", 0.0) or None
-    adam = DepthAdam(rate, shares=shares, weight_decay=decay, global_clipnorm=1.0)
+    average = getattr(values, "moving_average", None)
+    averaging = {"use_ema": True, "ema_momentum": average} if average else {}
+    adam = DepthAdam(rate, shares=shares, weight_decay=decay, global_clipnorm=1.0, **averaging)
     if decay:
         adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return adam
@@ -263,6 +290,9 @@ def fit(
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**lowest, factor=0.5, patience=values.plateau_patience))
     # TensorFlow traces a step that creates variables twice, and starts each of them behind a condition
     model.optimizer.build(model.trainable_variables)
+    if getattr(values, "moving_average", None):
+        # the first: at the end of an epoch the others then see the average
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     clock = Clock(name, batches, values.epochs)
     saved = Checkpoint(checkpoint, clock, callbacks)
     clock.step.done = clock.step.before = saved.epoch

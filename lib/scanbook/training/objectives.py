@@ -35,15 +35,19 @@ class CrossEntropy(keras.losses.Loss):
     Args:
         smoothing: Share of a label that is spread over all classes.
         weights: Weight of an image of each class, float `(k,)`; None for 1 each.
+        shift: Summand of the logits, float `(k,)`; None for none.
     """
 
-    def __init__(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> None:
+    def __init__(
+        self, smoothing: float = 0.0, weights: np.ndarray | None = None, shift: np.ndarray | None = None
+    ) -> None:
         # a mean over the images with weight 1: images that fill a batch up have weight 0
         super().__init__(name=MONITORED, reduction="mean_with_sample_weight")
-        self.smoothing, self.weights = smoothing, weights
+        self.smoothing, self.weights, self.shift = smoothing, weights, shift
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each image, `(n,)`."""
+        y_pred = _shifted(y_pred, self.shift)
         losses = keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True, label_smoothing=self.smoothing)
         if self.weights is None:
             return losses
@@ -59,20 +63,36 @@ class FindingCrossEntropy(keras.losses.Loss):
     Args:
         smoothing: Share of a label that is spread over present and absent.
         weights: Weights of an absent and of a present finding, float `(2, k)`; None for 1 each.
+        shift: Summand of the logits, float `(k,)`; None for none.
     """
 
-    def __init__(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> None:
+    def __init__(
+        self, smoothing: float = 0.0, weights: np.ndarray | None = None, shift: np.ndarray | None = None
+    ) -> None:
         super().__init__(name=MONITORED, reduction="mean_with_sample_weight")
-        self.smoothing, self.weights = smoothing, weights
+        self.smoothing, self.weights, self.shift = smoothing, weights, shift
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each image, `(n,)`."""
+        y_pred = _shifted(y_pred, self.shift)
         labelled, y = _without_missing(y_true)
         losses = _binary_cross_entropy(y * (1 - self.smoothing) + self.smoothing / 2, y_pred)
         if self.weights is not None:
             weights = keras.ops.cast(self.weights, y.dtype)
             losses = losses * (y * weights[1] + (1 - y) * weights[0])
         return keras.ops.mean(keras.ops.where(labelled, losses, 0.0), axis=-1)
+
+
+class _ShiftedCrossEntropy(keras.metrics.CategoricalCrossentropy):
+    """The cross-entropy of classes, whose logits have a summand in training, float `(k,)`."""
+
+    def __init__(self, shift: np.ndarray) -> None:
+        super().__init__(from_logits=True, name=MONITORED)
+        self.shift = shift
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add the images of a batch, each with its weight."""
+        super().update_state(y_true, _shifted(y_pred, self.shift), sample_weight)
 
 
 class _LabelledMean(keras.metrics.Mean):
@@ -94,6 +114,10 @@ class _LabelledMean(keras.metrics.Mean):
         if sample_weight is not None:
             weights = weights * keras.ops.reshape(keras.ops.cast(sample_weight, self.dtype), (-1, 1))
         super().update_state(self.compute(y, keras.ops.cast(y_pred, y.dtype)), sample_weight=weights)
+
+
+def _shifted(logits: Any, shift: np.ndarray | None) -> Any:
+    return logits if shift is None else logits + keras.ops.cast(shift, logits.dtype)
 
 
 def _without_missing(y_true: Any) -> tuple[Any, Any]:
@@ -129,12 +153,20 @@ class Objective(ABC):
         """Raise a `ModelError` if training images do not show what is to be learnt, or the head does not fit it."""
 
     @abstractmethod
-    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> Any:
-        """Return the loss; `weights` are those of the method of that name."""
+    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None, shift: np.ndarray | None = None) -> Any:
+        """Return the loss; `weights` and `shift` are those of the methods of that name."""
 
     @abstractmethod
-    def metrics(self) -> list[Any]:
+    def metrics(self, shift: np.ndarray | None = None) -> list[Any]:
         """Return cross-entropy without penalty or smoothing, and accuracy (of a mixed label: for its largest share)."""
+
+    @abstractmethod
+    def shift(self, y: np.ndarray) -> np.ndarray:
+        """Return the logits of the labels' frequencies, float32 `(k,)`.
+
+        A network that learns with them added to its logits gives those of equally frequent labels (logit adjustment;
+        Menon et al., ICLR 2021).
+        """
 
     @abstractmethod
     def weights(self, y: np.ndarray) -> np.ndarray:
@@ -180,14 +212,20 @@ class ClassObjective(Objective):
             problem = f"are all of class {self.names[present[0]]!r}" if len(present) else "are missing"
             raise ModelError(f"training images {problem}; expected at least two classes; raise limit or change splits")
 
-    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> Any:
+    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None, shift: np.ndarray | None = None) -> Any:
         """Return the cross-entropy of the classes."""
-        return CrossEntropy(smoothing, weights)
+        return CrossEntropy(smoothing, weights, shift)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self, shift: np.ndarray | None = None) -> list[Any]:
         """Return cross-entropy, and accuracy: the share of images."""
         cross_entropy = keras.metrics.CategoricalCrossentropy(from_logits=True, name=MONITORED)
+        if shift is not None:
+            cross_entropy = _ShiftedCrossEntropy(shift)
         return [cross_entropy, keras.metrics.CategoricalAccuracy(name="accuracy")]
+
+    def shift(self, y: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the frequency of each class; one without images counts as half an image."""
+        return np.log(np.maximum(y.sum(0), 0.5) / len(y)).astype(np.float32)
 
     def weights(self, y: np.ndarray) -> np.ndarray:
         """Return the inverse frequency of each class, float `(k,)`; 0 for a class without images."""
@@ -244,13 +282,21 @@ class FindingObjective(Objective):
                 "raise limit, change splits, or leave the finding out"
             )
 
-    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None) -> Any:
+    def loss(self, smoothing: float = 0.0, weights: np.ndarray | None = None, shift: np.ndarray | None = None) -> Any:
         """Return the binary cross-entropy of the findings."""
-        return FindingCrossEntropy(smoothing, weights)
+        return FindingCrossEntropy(smoothing, weights, shift)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self, shift: np.ndarray | None = None) -> list[Any]:
         """Return cross-entropy, and accuracy: the share of labels that are right at a probability of one half."""
-        return [_LabelledMean(_binary_cross_entropy, MONITORED), _LabelledMean(_is_right, "accuracy")]
+
+        def cross_entropy(y: Any, z: Any) -> Any:
+            return _binary_cross_entropy(y, _shifted(z, shift))
+
+        return [_LabelledMean(cross_entropy, MONITORED), _LabelledMean(_is_right, "accuracy")]
+
+    def shift(self, y: np.ndarray) -> np.ndarray:
+        """Return the log-odds of each finding among its labels."""
+        return self.prior(y)
 
     def weights(self, y: np.ndarray) -> np.ndarray:
         """Return the inverse frequency of absent and present, float `(2, k)`; 0 for a side without labels."""
