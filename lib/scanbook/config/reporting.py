@@ -74,7 +74,12 @@ class Evaluation(Block):
     test_time_views: Count = 0
     """Number of augmented views whose predictions are averaged with the image's; needs an augmentation."""
     ensemble: bool = False
-    """Whether the predictions of the seeds' networks are averaged."""
+    """Whether the predictions of the networks of all seeds and of all backbones that are fine-tuned are averaged."""
+    averages: Literal["always", "if_better"] = "always"
+    """Whether networks and views are averaged in any case, or only where that is better on validation by `metric`."""
+    metric: Literal["accuracy", "balanced_accuracy", "auroc", "auprc", "kappa"] | None = None
+    """Metric by which validation chooses the final model: fine-tuned or left frozen, and what is averaged. null: kappa
+    of grades, accuracy of other classes, auroc of findings."""
 
     def prevalence_of(self, names: Collection[str]) -> dict[str, float]:
         """Return the stated prevalences of some names; a dataset may lack images of the others."""

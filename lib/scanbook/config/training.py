@@ -156,6 +156,8 @@ class FineTuning(Training):
     It starts from the head of the frozen backbone, and batch normalisation stays as pretrained.
     """
 
+    backbones: Positive = 1
+    """Number of backbones that are fine-tuned: those whose frozen networks are best on validation. It selects one."""
     head_epochs: Count = 0
     """Epochs that train the head alone, on augmented images."""
     top_epochs: Count = 0

@@ -6,18 +6,16 @@
 from scanbook.training.batches import Batches
 from scanbook.training.end_to_end import Plan, set_trainable, train_network
 from scanbook.training.exported_model import ExportedModel, train_exported_model
+from scanbook.training.final_models import metric_of, score, train_final_model, train_final_models
 from scanbook.training.fitting import Clock, optimizer
 from scanbook.training.label_check import prepare
 from scanbook.training.learning_curve import SizedTraining, train_sized_heads, train_sized_networks
 from scanbook.training.model_selection import (
-    average_models,
+    average,
     end_to_end_training,
     scratch_training,
     seeded_studies,
     select_base_model,
-    train_base_models,
-    train_final_model,
-    train_final_models,
     train_from_scratch,
     train_head,
 )

@@ -14,7 +14,8 @@ from scanbook.data.manifest import Manifest
 from scanbook.errors import StudyError
 from scanbook.evaluation import Calibration
 from scanbook.models import engines
-from scanbook.training import model_selection, objectives
+from scanbook.training import objectives
+from scanbook.training.final_models import train_final_model
 from scanbook.training.study_models import StudyModels, calibrate, train_every_split
 from scanbook.training.trained_model import TrainedModel
 
@@ -135,5 +136,5 @@ def _train(
     study: Study, manifest: Manifest, models: StudyModels | None = None, *, keeps_test: bool = False
 ) -> ExportedModel:
     images = pixels.load(manifest, study.size)
-    network = model_selection.train_final_model(study, manifest, images)
+    network = train_final_model(study, manifest, images)
     return ExportedModel(study, manifest, images, [(network, calibrate(study, manifest, network))], models, keeps_test)

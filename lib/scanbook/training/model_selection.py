@@ -1,6 +1,6 @@
-"""The models of a study: heads on frozen backbones, the best of them trained end to end, and averages of several.
+"""The networks of a study: heads on frozen backbones, networks that are trained end to end, and averages of several.
 
-A network is selected on validation; its test logits are computed once, when training is over.
+The base model is selected on validation; test logits are computed once, when training is over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scanbook.config import Study
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
-from scanbook.models.backbones import RANDOM, Weights
+from scanbook.models.backbones import Weights
 from scanbook.store import atomic_write, stage
 from scanbook.training import objectives, trained_model
 from scanbook.training.end_to_end import EndToEndTraining, check_labels
@@ -105,39 +105,25 @@ def end_to_end_training(
     return EndToEndTraining("fine_tuning", study, manifest, images, backbone, weights, study.augmentation, frozen)
 
 
-def select_base_model(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[TrainedModel, str, Weights]:
-    """Return the network with the lowest validation loss, from which fine-tuning starts; its backbone and weights.
+def rank_base_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[tuple[TrainedModel, str, Weights]]:
+    """Return the networks from which fine-tuning can start, with their backbones and weights, the best first.
 
-    It is a frozen pretrained backbone with its head. If the study has no pretrained weights at all, it is a network
-    from scratch, which fine-tuning leaves as it is. `images` are of all rows, uint8 `(n, h, w, 3)`, here and below.
+    They are frozen pretrained backbones with their heads, by validation loss. If the study has no pretrained weights at
+    all, they are networks from scratch, which fine-tuning leaves as they are. `images` are of all rows, uint8
+    `(n, h, w, 3)`, here and below.
     """
     weights, _ = backbones.resolve(study)
     candidates = {name: train_head(study, manifest, images, name, values) for name, values in weights.items()}
     if not candidates:
-        candidates = {
-            name: train_from_scratch(study, manifest, images, name) for name in backbones.architectures(study)
-        }
-    best = min(candidates, key=lambda name: validation_loss(manifest, candidates[name].logits(VALIDATION)))
-    return candidates[best], best, weights.get(best, RANDOM)
+        weights = backbones.architectures(study)
+        candidates = {name: train_from_scratch(study, manifest, images, name) for name in weights}
+    losses = {name: validation_loss(manifest, network.logits(VALIDATION)) for name, network in candidates.items()}
+    return [(candidates[name], name, weights[name]) for name in sorted(losses, key=losses.__getitem__)]
 
 
-def train_base_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[TrainedModel]:
-    """Return the base model trained with each of the study's seeds; it is selected with the first."""
-    _, name, weights = select_base_model(study, manifest, images)
-    if weights.random:
-        return [train_from_scratch(seeded, manifest, images, name) for seeded in seeded_studies(study)]
-    return [train_head(seeded, manifest, images, name, weights) for seeded in seeded_studies(study)]
-
-
-def train_final_model(study: Study, manifest: Manifest, images: np.ndarray) -> TrainedModel:
-    """Return the study's model, of its first seed: the base model, fine-tuned if its weights are pretrained."""
-    return train_final_models(study.model_copy(update={"seeds": 1}), manifest, images)[0]
-
-
-def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[TrainedModel]:
-    """Return the study's model trained with each of its seeds; the base model is selected with the first."""
-    _, name, weights = select_base_model(study, manifest, images)
-    return [end_to_end_training(seeded, manifest, images, name, weights).run() for seeded in seeded_studies(study)]
+def select_base_model(study: Study, manifest: Manifest, images: np.ndarray) -> tuple[TrainedModel, str, Weights]:
+    """Return the network with the lowest validation loss, from which fine-tuning starts; its backbone and weights."""
+    return rank_base_models(study, manifest, images)[0]
 
 
 def seeded_studies(study: Study) -> list[Study]:
@@ -145,28 +131,28 @@ def seeded_studies(study: Study) -> list[Study]:
     return [study.model_copy(update={"seed": study.seed + offset}) for offset in range(study.seeds)]
 
 
-def average_models(
-    study: Study, manifest: Manifest, images: np.ndarray, networks: Sequence[TrainedModel]
+def average(
+    study: Study, manifest: Manifest, images: np.ndarray, members: Sequence[TrainedModel], views: int
 ) -> TrainedModel:
-    """Average the probabilities of networks of several seeds, and of augmented views of each image.
+    """Average the probabilities of networks, and of augmented views of each image.
 
     Args:
-        study: Study whose `evaluation.ensemble` and `evaluation.test_time_views` say what is averaged; with neither,
-            the first network is returned as it is.
+        study: The study.
         manifest: The dataset, split.
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
-        networks: The study's model with each of its seeds.
+        members: Networks of several seeds or backbones.
+        views: Number of augmented views beside the image itself.
 
     Returns:
-        The average as one network; its `load_model()` gives the first network alone.
+        The average as one network, whose `load_model()` gives the first network alone; a single network without views
+        as it is.
     """
-    options = study.evaluation
-    members = list(networks) if options.ensemble else [networks[0]]
-    if len(members) == 1 and not options.test_time_views:
-        return networks[0]
-    counts = {"seeds": len(members), "views": 1 + options.test_time_views}
-    averaged = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count > 1)
-    inputs = {"networks": [member.folder.name for member in members], "views": options.test_time_views}
+    if len(members) == 1 and not views:
+        return members[0]
+    seeds, names = {member.seed for member in members}, dict.fromkeys(member.name for member in members)
+    counts = {"backbones": len(names), "seeds": len(seeds), "views": 1 + views}
+    averaged = [f"{count} {kind}" for kind, count in counts.items() if count > 1]
+    inputs = {"networks": [member.folder.name for member in members], "views": views}
 
     def build(folder: Path) -> None:
         (folder / trained_model.MODEL).write_bytes((members[0].folder / trained_model.MODEL).read_bytes())
@@ -175,28 +161,25 @@ def average_models(
         for split in (VALIDATION, TEST):
             rows = manifest.rows(split)
             of_members = [member.logits(split) for member in members]
-            for member in members if options.test_time_views else ():
-                of_members += _predict_views(study, member, images, rows, f"views of {split} images")
+            for member in members if views else ():
+                of_members += _predict_views(study, member, images[rows], views)
             average = np.mean([objective.probabilities(values) for values in of_members], axis=0)
             logits[split] = objective.logits(average).astype(np.float32)
         np.savez(folder / trained_model.LOGITS, **logits)
         atomic_write(folder / trained_model.SECONDS, f"{sum(member.seconds for member in members):.3f}\n")
 
-    name, folder = f"{networks[0].name}, {averaged} averaged", stage("averaged", inputs, build, __name__)
+    name, folder = f"{' + '.join(names)}, {' and '.join(averaged)} averaged", stage("averaged", inputs, build, __name__)
     return trained_model.read_training(name, manifest, folder, members[0].policy, study.seed)
 
 
-def _predict_views(
-    study: Study, network: TrainedModel, images: np.ndarray, rows: np.ndarray, description: str
-) -> list[np.ndarray]:
-    """Return the logits of augmented views of the images of n rows, float32 `(n, k)` per view."""
+def _predict_views(study: Study, network: TrainedModel, images: np.ndarray, views: int) -> list[np.ndarray]:
+    """Return the logits of augmented views of n images, float32 `(n, k)` per view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.load_model()), "throughput")
-    augment = Augmenter(network.policy, len(rows), study.seed)
+    augment = Augmenter(network.policy, len(images), study.seed)
     of_views = []
-    for view in runtime.progress(range(study.evaluation.test_time_views), description):
+    for view in runtime.progress(range(views), "augmented views"):
         logits = [
-            engine.predict(augment(images[rows[chunk]], chunk, view))[0]
-            for chunk in engines.chunks(np.arange(len(rows)))
+            engine.predict(augment(images[chunk], chunk, view))[0] for chunk in engines.chunks(np.arange(len(images)))
         ]
         of_views.append(np.concatenate(logits))
     return of_views

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from scanbook.data import folds, pixels
 from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, ExamRule
-from scanbook.training import model_selection
+from scanbook.training.final_models import train_final_models
 from scanbook.training.trained_model import TrainedModel
 
 
@@ -30,8 +30,10 @@ class SplitModels:
         images: Pixels of all its rows, uint8 `(n, h, w, 3)`.
         backbone: The backbone that validation chose.
         starts: The frozen backbone with its head, from which fine-tuning started, with each of the study's seeds.
-        networks: The study's model with each of its seeds.
+        networks: The study's model with each of its seeds: fine-tuned, or left frozen.
         final: What is reported: the first network, or an average.
+        tuned: The networks with all steps of fine-tuning, whether they are the study's model or not.
+        averages: The first network and the averages from which the final model was chosen, by name.
     """
 
     fold: str
@@ -42,6 +44,8 @@ class SplitModels:
     starts: list[TrainedModel]
     networks: list[TrainedModel]
     final: TrainedModel
+    tuned: list[TrainedModel] = field(default_factory=list)
+    averages: Mapping[str, TrainedModel] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[TrainedModel]:
@@ -214,9 +218,18 @@ def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = Fal
         cross_validated: Whether its test split is one of several folds.
     """
     images = pixels.load(manifest, study.size)
-    starts = model_selection.train_base_models(study, manifest, images)
-    _, backbone, _ = model_selection.select_base_model(study, manifest, images)
-    networks = model_selection.train_final_models(study, manifest, images)
-    final = model_selection.average_models(study, manifest, images, networks)
+    models = train_final_models(study, manifest, images)
+    best = models.selected
     fold = manifest.facts["fold"] if cross_validated else ""
-    return SplitModels(fold, study, manifest, images, backbone, starts, networks, final)
+    return SplitModels(
+        fold,
+        study,
+        manifest,
+        images,
+        best.backbone,
+        best.starts,
+        models.networks,
+        models.final,
+        tuned=best.tuned,
+        averages=models.averages,
+    )

@@ -1,0 +1,140 @@
+"""The final model of a study, chosen on validation: which backbone, fine-tuned or as it was, and what is averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanbook import evaluation
+from scanbook.config import Study
+from scanbook.data.manifest import VALIDATION, Manifest
+from scanbook.training import model_selection
+from scanbook.training.trained_model import TrainedModel, validation_loss
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One backbone of a study, trained with each of its seeds.
+
+    Attributes:
+        backbone: Its name.
+        starts: The frozen backbone with its head, from which fine-tuning started.
+        tuned: The fine-tuned networks; where nothing is pretrained, the starts.
+    """
+
+    backbone: str
+    starts: list[TrainedModel]
+    tuned: list[TrainedModel]
+
+
+@dataclass(frozen=True, eq=False)
+class FinalModels:
+    """The networks of a study and the choice among them.
+
+    Attributes:
+        candidates: The backbones that were fine-tuned, the best base model first.
+        selected: The one with the best networks.
+        networks: These networks, one per seed: fine-tuned, or left frozen.
+        averages: Single network and averages from which the final model was chosen, by name.
+        final: What is reported: the first network, or an average.
+    """
+
+    candidates: list[Candidate]
+    selected: Candidate
+    networks: list[TrainedModel]
+    averages: dict[str, TrainedModel]
+    final: TrainedModel
+
+
+def train_final_model(study: Study, manifest: Manifest, images: np.ndarray) -> TrainedModel:
+    """Return the study's network of its first seed alone, which is exported."""
+    return train_networks(study.model_copy(update={"seeds": 1}), manifest, images)[-1][0]
+
+
+def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> FinalModels:
+    """Return the study's networks with each of its seeds, and the final model.
+
+    Args:
+        study: The study.
+        manifest: The dataset, split.
+        images: Images of all its rows, uint8 `(n, h, w, 3)`.
+    """
+    candidates, selected, networks = train_networks(study, manifest, images)
+    averages = average_models(study, manifest, images, candidates, networks)
+    if study.evaluation.averages == "always":
+        final = list(averages.values())[-1]
+    else:
+        final = max(averages.values(), key=lambda network: _rank(study, manifest, [network]))
+    return FinalModels(candidates, selected, networks, averages, final)
+
+
+def train_networks(
+    study: Study, manifest: Manifest, images: np.ndarray
+) -> tuple[list[Candidate], Candidate, list[TrainedModel]]:
+    """Return the study's candidates, the best of them and its networks, one per seed.
+
+    The study's own metric on validation images decides, the mean over the seeds; where it is equal, their loss.
+    """
+    studies, candidates = model_selection.seeded_studies(study), []
+    for _, name, weights in model_selection.rank_base_models(study, manifest, images)[: study.fine_tuning.backbones]:
+        trainings = [model_selection.end_to_end_training(seeded, manifest, images, name, weights) for seeded in studies]
+        tuned = [training.run() for training in trainings]
+        starts = [training.frozen or network for training, network in zip(trainings, tuned, strict=True)]
+        candidates.append(Candidate(name, starts, tuned))
+    selected = max(candidates, key=lambda candidate: _rank(study, manifest, _best(study, manifest, candidate)))
+    return candidates, selected, _best(study, manifest, selected)
+
+
+def _best(study: Study, manifest: Manifest, candidate: Candidate) -> list[TrainedModel]:
+    """Return the networks of a candidate, fine-tuned or frozen: fine-tuning may have learnt its images by heart."""
+    return max(candidate.tuned, candidate.starts, key=lambda networks: _rank(study, manifest, networks))
+
+
+def _rank(study: Study, manifest: Manifest, networks: Sequence[TrainedModel]) -> tuple[float, float]:
+    """Return the mean of the study's own metric and of the negative loss on validation images."""
+    logits = [network.logits(VALIDATION) for network in networks]
+    scores = [score(study, manifest, values) for values in logits]
+    return float(np.mean(scores)), -float(np.mean([validation_loss(manifest, values) for values in logits]))
+
+
+def score(study: Study, manifest: Manifest, logits: np.ndarray) -> float:
+    """Return the study's own metric of validation logits, float `(m, k)`; 0 where it is not defined."""
+    metric = evaluation.METRICS[metric_of(study, manifest)]
+    return float(np.nan_to_num(metric.point(manifest.predictions(VALIDATION, logits))))
+
+
+def metric_of(study: Study, manifest: Manifest) -> str:
+    """Return the name of the metric by which validation chooses the final model."""
+    if study.evaluation.metric:
+        return study.evaluation.metric
+    return "kappa" if study.ordered and not manifest.findings else evaluation.main_metric(manifest)
+
+
+def average_models(
+    study: Study,
+    manifest: Manifest,
+    images: np.ndarray,
+    candidates: Sequence[Candidate],
+    networks: Sequence[TrainedModel],
+) -> dict[str, TrainedModel]:
+    """Return the first network and the averages that the study allows, by name, from few to many networks and views.
+
+    Args:
+        study: Study whose `evaluation.ensemble` and `evaluation.test_time_views` say what is averaged.
+        manifest: The dataset, split.
+        images: Images of all its rows, uint8 `(n, h, w, 3)`.
+        candidates: The backbones that were fine-tuned.
+        networks: The networks of the best of them, one per seed.
+    """
+    groups = [list(networks[:1])]
+    if study.evaluation.ensemble:
+        groups += [list(networks)] if len(networks) > 1 else []
+        if len(candidates) > 1:
+            groups.append([network for candidate in candidates for network in _best(study, manifest, candidate)])
+    counts = dict.fromkeys((0, study.evaluation.test_time_views))
+    averages = [
+        model_selection.average(study, manifest, images, members, views) for members in groups for views in counts
+    ]
+    return {network.name: network for network in averages}
