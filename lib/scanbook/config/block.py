@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from scanbook import registry
+from scanbook.errors import StudyError
 from scanbook.registry import BACKBONES, POLICIES, SEGMENTATION_METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -37,13 +39,18 @@ def check_name(kind: str, name: str) -> str:
         name: The name; of policies, several may be joined by "+".
 
     Raises:
-        ValueError: The name, or one of those joined, is unknown.
+        ValueError: The name, or one of those joined, is unknown, or those joined exclude each other.
     """
     joined = kind == "policy"
     for single in name.split("+") if joined else [name]:
         if single not in _NAMES[kind]:
             more = ", or several joined by +" if joined else ""
             raise ValueError(f"unknown {kind} {single!r}; expected one of {', '.join(_NAMES[kind])}{more}")
+    if joined:
+        try:
+            registry.policy(name)
+        except StudyError as error:
+            raise ValueError(str(error)) from None
     return name
 
 

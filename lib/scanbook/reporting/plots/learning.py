@@ -16,6 +16,8 @@ from scanbook.evaluation import METRICS, LearningCurve
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
+_UPRIGHT_NAMES = 4
+"""Most names that fit below a panel's bars; more are written beside bars that lie."""
 _LEGEND = 44
 """Most characters of a name of which two fit side by side below a figure."""
 
@@ -160,20 +162,27 @@ def parameter_distributions(frame: pd.DataFrame, title: str = "Sampled augmentat
 
     Args:
         frame: One row per sample, one column per parameter (its name ends with its unit, "rotation_degrees"); numbers
-            are shown as histograms, yes-or-no and names as shares.
+            are shown as histograms, without samples that have none (NaN); yes-or-no and names as shares.
         title: Which policy.
     """
     figure, _, axes = style.panels(len(frame.columns), 3, 2.8, 2.1)
     for axis, column in zip(axes, frame.columns, strict=True):
-        values = frame[column]
+        values = frame[column].dropna()
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             weights = np.full(len(values), 100 / len(values))
             axis.hist(values, bins=24, weights=weights, **(style.bar(0) | {"edgecolor": "white"}))
             axis.locator_params(axis="x", nbins=5)
         else:
             shares = values.astype(str).value_counts(normalize=True).sort_index() * 100
+            if len(shares) > _UPRIGHT_NAMES:
+                axis.bar_label(axis.barh(shares.index[::-1], shares[::-1], **style.bar(0)), fmt="%.0f", fontsize=5.5)
+                axis.tick_params(axis="y", labelsize=5.5)
+                axis.margins(x=0.12, y=0.01)
+                axis.set(xlabel="samples, %", ylabel=style.readable(column))
+                continue
             axis.bar_label(axis.bar(shares.index, shares, **style.bar(0)), fmt="%.0f", fontsize=8)
             axis.margins(y=0.12)
-        axis.set(xlabel=style.readable(column), ylabel="samples, %")
+        of = "samples" if len(values) == len(frame) else f"of {style.count_of(len(values), 'sample')}"
+        axis.set(xlabel=style.readable(column), ylabel=f"{of}, %")
     style.headline(figure, f"{title} (n = {len(frame):,} samples)")
     return figure

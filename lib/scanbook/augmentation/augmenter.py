@@ -1,8 +1,4 @@
-"""Augmentation policies, applied after the split, to training images alone.
-
-Geometry is composed into one affine warp per image; colour is one look-up table; then images of a batch are mixed. The
-sampled values depend only on seed, epoch and the image's place, or the batch's number, not on the number of threads.
-"""
+"""Applies a policy to images: one affine warp per image, then colour; then images of a batch are mixed."""
 
 from __future__ import annotations
 
@@ -15,56 +11,17 @@ import numpy as np
 import pandas as pd
 
 from scanbook import registry, runtime
+from scanbook.augmentation import operations
+from scanbook.augmentation.sampling import mixing, parameters
 from scanbook.registry import Policy
 
 _BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "nearest": cv2.BORDER_REPLICATE}
-# Last number of the seeds of mixing, which never equal the shorter seeds of single images or of shuffling.
-_MIXING = 2
-_UNITS = {
-    "rotation": "rotation, degrees",
-    "shift_x": "horizontal shift, share of the width",
-    "shift_y": "vertical shift, share of the height",
-    "shear": "shear, degrees",
-    "zoom": "zoom, factor",
-    "flip_x": "mirrored left to right",
-    "flip_y": "mirrored top to bottom",
-    "brightness": "brightness, share of 255",
-    "contrast": "contrast, factor",
-    "red": "red, factor",
-    "green": "green, factor",
-    "blue": "blue, factor",
-    "method": "mixed by",
-    "share": "share of its own label",
-}
-
-
-def parameters(policy: Policy, count: int, seed: int, epoch: int) -> pd.DataFrame:
-    """Sample the augmentation of each of `count` images in an epoch.
-
-    Returns:
-        One row per image: `rotation` and `shear` in degrees; `shift_x`, `shift_y` as shares of the side; `zoom`, a
-        factor; `flip_x`, `flip_y`, 0 or 1; `brightness` as a share of 255; `contrast`, `red`, `green`, `blue`, factors.
-    """
-    unit = np.random.default_rng([seed, epoch]).uniform(-1, 1, (count, 12))
-    values = {
-        "rotation": policy.rotation * unit[:, 0],
-        "shift_x": policy.shift * unit[:, 1],
-        "shift_y": policy.shift * unit[:, 2],
-        "shear": policy.shear * unit[:, 3],
-        "zoom": 1 + policy.zoom * unit[:, 4],
-        "flip_x": (policy.flip_horizontal & (unit[:, 5] > 0)).astype(int),
-        "flip_y": (policy.flip_vertical & (unit[:, 6] > 0)).astype(int),
-        "brightness": policy.brightness * unit[:, 7],
-        "contrast": 1 + policy.contrast * unit[:, 8],
-        "red": 1 + policy.colour * unit[:, 9],
-        "green": 1 + policy.colour * unit[:, 10],
-        "blue": 1 + policy.colour * unit[:, 11],
-    }
-    return pd.DataFrame(values)
 
 
 def matrices(sampled: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
-    """Compose rotation, shear, zoom, mirror and shift about the centre.
+    """Compose the crop, then rotation, shear, zoom, mirror and shift about the centre, then geometric operations.
+
+    What a rotation or a shift shows beside the crop is the image, where there is one.
 
     Args:
         sampled: Values of `parameters`.
@@ -84,47 +41,15 @@ def matrices(sampled: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     shift = sampled[["shift_x", "shift_y"]].to_numpy() * [width, height]
     offset = centre + shift - np.einsum("nij,j->ni", linear, centre)
-    return np.concatenate([linear, offset[..., None]], -1)
-
-
-def mixing(policy: Policy, size: tuple[int, int], count: int, *, seed: int, epoch: int, batch: int) -> pd.DataFrame:
-    """Sample how the images of a batch are mixed.
-
-    Every image has its own share and partner: mixup is defined for a pair (Zhang et al., ICLR 2018, equation 1),
-    and one share for a whole batch, as in its authors' code, makes batches more alike. Of a policy that has both, every
-    batch takes mixup or cutmix, with probability one half each. The box of cutmix has the image's aspect ratio and a
-    uniform centre, and is clipped at the edges (Yun et al., ICCV 2019, equation 2).
-
-    Args:
-        policy: The policy.
-        size: Height and width of the images.
-        count: Number of images in the batch.
-        seed: Seed of the sampled values.
-        epoch: Epoch, from 1 in training.
-        batch: Number of the batch in its epoch, from 0.
-
-    Returns:
-        One row per image: `method`, "mixup", "cutmix" or "none"; `place` in the batch, from 0, and `partner`, the
-        place of the image mixed in; `share`, the weight of an image's own label, from 0 to 1; and the box with its
-        partner, in pixels, from `left` and `top` to before `right` and `bottom`, empty if there is none.
-    """
-    random = np.random.default_rng([seed, epoch, batch, _MIXING])
-    methods = [name for name in ("mixup", "cutmix") if getattr(policy, name)]
-    method = methods[random.integers(len(methods))] if methods else "none"
-    sampled = pd.DataFrame({"method": [method] * count, "place": range(count), "partner": range(count), "share": 1.0})
-    box = np.zeros((count, 4), int)
-    if method != "none":
-        strength = getattr(policy, method)
-        sampled["partner"] = random.permutation(count)
-        sampled["share"] = random.beta(strength, strength, count)
-    if method == "cutmix":
-        sides = np.array(size)
-        half = np.sqrt(1 - sampled["share"].to_numpy())[:, None] * sides / 2
-        centre = random.uniform(0, sides, (count, 2))
-        box[:, :2] = np.clip(np.rint(centre - half), 0, sides)
-        box[:, 2:] = np.clip(np.rint(centre + half), 0, sides)
-        sampled["share"] = 1 - (box[:, 2:] - box[:, :2]).prod(1) / sides.prod()
-    return sampled.join(pd.DataFrame(box, columns=["top", "left", "bottom", "right"]))
+    composed = np.concatenate([linear, offset[..., None]], -1)
+    if "operation_1" in sampled:
+        composed = composed @ operations.affine(sampled, size)
+    if "crop_width" in sampled:
+        share = sampled[["crop_width", "crop_height"]].to_numpy()
+        composed = share[..., None] * composed
+        # the first pixel's centre is half a pixel inside the crop
+        composed[..., 2] += sampled[["crop_left", "crop_top"]].to_numpy() * [width, height] + (share - 1) / 2
+    return composed
 
 
 def mix(images: np.ndarray, y: np.ndarray, sampled: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -152,29 +77,6 @@ def mix(images: np.ndarray, y: np.ndarray, sampled: pd.DataFrame) -> tuple[np.nd
     return mixed, (share * y[sampled["place"]] + (1 - share) * y[sampled["partner"]]).astype(np.float32)
 
 
-def first_epoch(name: str, size: tuple[int, int], count: int, batch_size: int, seed: int) -> pd.DataFrame:
-    """Return the sampled values of every training image in the first epoch.
-
-    Args:
-        name: Name of a policy, or several joined by "+".
-        size: Height and width of the images.
-        count: Number of training images.
-        batch_size: Images per batch, which are mixed with each other.
-        seed: Seed of the sampled values.
-
-    Returns:
-        One row per image; one column per parameter that differs between images, named with its unit.
-    """
-    policy = registry.policy(name)
-    sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
-    batches = [mixing(policy, size, images, seed=seed, epoch=1, batch=batch) for batch, images in enumerate(sizes)]
-    sampled = parameters(policy, count, seed, 1).join(pd.concat(batches, ignore_index=True))
-    for flip in ("flip_x", "flip_y"):
-        sampled[flip] = np.where(sampled[flip] == 1, "yes", "no")
-    varied = [column for column in _UNITS if sampled[column].nunique() > 1]
-    return sampled[varied].rename(columns=_UNITS)
-
-
 class Augmenter:
     """Applies a policy to images.
 
@@ -192,7 +94,7 @@ class Augmenter:
         self.mixes = bool(self.policy.mixup or self.policy.cutmix)
         self.count, self.seed = count, seed
         self._changes_images = replace(self.policy, mixup=0.0, cutmix=0.0) != Policy()
-        self._sample = lru_cache(maxsize=1)(self._sample)  # of the latest epoch, 68 bytes per image
+        self._sample = lru_cache(maxsize=1)(self._sample)  # of the latest epoch, 68 bytes per image, 16 per operation
 
     def __call__(self, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Augment images, each by itself.
@@ -207,7 +109,7 @@ class Augmenter:
         """
         if not self._changes_images:
             return np.asarray(images)
-        warps, colours = self._sample(epoch, images.shape[1:3])
+        warps, colours, names, strengths = self._sample(epoch, images.shape[1:3])
         # tables of these images alone: those of all training images would take more memory than all else
         tables = None if colours is None else _look_up_tables(colours[positions])
         output = np.empty_like(images)
@@ -218,8 +120,9 @@ class Augmenter:
                 image, place = images[index], positions[index]
                 size, flags = image.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
                 cv2.warpAffine(image, warps[place], size, dst=output[index], flags=flags, borderMode=border)
-                if tables is not None:
-                    cv2.LUT(output[index], tables[index][None], dst=output[index])
+                if tables is not None or names.size:
+                    table = None if tables is None else tables[index]
+                    operations.recolour(output[index], names[place], strengths[place], table)
 
         # one task per thread: one task per image would cost a third of its time
         with ThreadPoolExecutor(runtime.cores()) as pool:
@@ -246,10 +149,13 @@ class Augmenter:
         """Return the values of `mixing` for a batch of `count` images of a height and width."""
         return mixing(self.policy, size, count, seed=self.seed, epoch=epoch, batch=batch)
 
-    def _sample(self, epoch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the matrices and the colours, if any, of all training images in an epoch."""
+    def _sample(
+        self, epoch: int, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+        """Return matrices, colours, if any, and names and strengths of operations, of all training images."""
         sampled = parameters(self.policy, self.count, self.seed, epoch)
-        return matrices(sampled, size), _colours(sampled)
+        names, strengths = (sampled[columns].to_numpy() for columns in operations.columns_of(sampled))
+        return matrices(sampled, size), _colours(sampled), names, strengths
 
 
 def _colours(sampled: pd.DataFrame) -> np.ndarray | None:
