@@ -147,13 +147,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.randaugment and self.trivialaugment:
-            raise StudyError("augmentation has both randaugment and trivialaugment; expected one of them: remove one")
+            raise StudyError("randaugment and trivialaugment exclude each other; expected one of them: remove one")
         if not 0 < self.crop <= 1:
-            raise StudyError(
-                f"augmentation: smallest crop {self.crop}; expected a share of the area, above 0, at most 1"
-            )
+            raise StudyError(f"smallest crop {self.crop}; expected a share of the area, above 0, at most 1")
         if not 0 <= self.magnitude <= LARGEST_MAGNITUDE:
-            raise StudyError(f"augmentation: magnitude {self.magnitude}; expected 0 to {LARGEST_MAGNITUDE}")
+            raise StudyError(f"magnitude {self.magnitude}; expected 0 to {LARGEST_MAGNITUDE}")
 
 
 POLICIES: dict[str, Policy] = {

@@ -53,7 +53,7 @@ OPERATIONS: dict[str, Operation] = {
     "autocontrast": Operation(),
     "equalise": Operation(),
     "rotate": Operation("degrees", 0, 30, 135, signed=True),
-    "solarise": Operation("level from which levels are inverted", 255, -255, -255),
+    "solarise": Operation("threshold level", 255, -255, -255),
     "colour": _FACTOR,
     "posterise": Operation("bits kept", 8, -4, -6, whole=True),
     "contrast": _FACTOR,
