@@ -33,7 +33,7 @@ FLOW = (
     *("training", "segmentation", "inspection", "bundle", "serving", "export", "external", "benchmark", "reporting"),
     "runner",
 )
-FILES = {"errors", "registry", "augmentation", "cli"}
+FILES = {"errors", "registry", "cli"}
 """Modules at the top of the package; everything else is a folder."""
 QUICK = ("errors", "runtime", "registry", "store", "config", "runner.freshness", "cli")
 HEAVY = ("pandas", "keras", "tensorflow", "cv2", "matplotlib", "sklearn")

@@ -6,10 +6,11 @@ entries, and `augmentation` samples from their ranges.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from scanbook import runtime
+from scanbook.errors import StudyError
 
 Pooling = Literal["mean", "max", "class token", "mean of patches"]
 
@@ -152,6 +153,10 @@ def describe_backbone(spec: BackboneSpec) -> dict[str, Any]:
     return {"backbone": spec, "builder": runtime.versions_of([spec.builder.split(".")[0]] if spec.builder else [])}
 
 
+LARGEST_MAGNITUDE = 10
+"""RandAugment's magnitude of the largest strengths, as in its paper; torchvision counts to 30."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """Ranges from which the values of an augmentation are sampled, uniformly, for every training image.
@@ -171,6 +176,16 @@ class Policy:
             blends none (Zhang et al., ICLR 2018).
         cutmix: A box of one image replaces that of another, its area sampled from Beta(cutmix, cutmix), labels by area;
             0 cuts none (Yun et al., ICCV 2019).
+        crop: Smallest share of the area of a random crop, which is resized to the image's size, with aspect ratios from
+            3/4 to 4/3 (Szegedy et al., CVPR 2015); 1 crops nothing.
+        randaugment: Number of operations per image, sampled from fourteen, all of one magnitude; 0 for none (Cubuk et
+            al., 2020).
+        magnitude: Of these operations, from 0, which changes nothing, to 10.
+        trivialaugment: One operation per image, of these fourteen, with a random strength in wide ranges (Müller and
+            Hutter, ICCV 2021).
+
+    Raises:
+        StudyError: A policy has both RandAugment and TrivialAugment, or a range that cannot be.
     """
 
     rotation: float = 0.0
@@ -185,6 +200,18 @@ class Policy:
     fill: Literal["reflect", "nearest"] = "reflect"
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop: float = 1.0
+    randaugment: int = 0
+    magnitude: float = 0.0
+    trivialaugment: bool = False
+
+    def __post_init__(self) -> None:
+        if self.randaugment and self.trivialaugment:
+            raise StudyError("randaugment and trivialaugment exclude each other; expected one of them: remove one")
+        if not 0 < self.crop <= 1:
+            raise StudyError(f"smallest crop {self.crop}; expected a share of the area, above 0, at most 1")
+        if not 0 <= self.magnitude <= LARGEST_MAGNITUDE:
+            raise StudyError(f"magnitude {self.magnitude}; expected 0 to {LARGEST_MAGNITUDE}")
 
 
 POLICIES: dict[str, Policy] = {
@@ -207,6 +234,11 @@ POLICIES: dict[str, Policy] = {
     "xray": Policy(rotation=8, shift=0.05, zoom=0.1, brightness=0.08, contrast=0.15),
     "mixup": Policy(mixup=0.2),
     "cutmix": Policy(cutmix=1.0),
+    # torchvision's defaults, 2 operations of magnitude 9 of 30
+    "randaugment": Policy(randaugment=2, magnitude=3),
+    "trivialaugment": Policy(trivialaugment=True),
+    # not Inception's 0.08, which may leave a lesion out
+    "random_crop": Policy(crop=0.5),
 }
 
 
@@ -217,11 +249,17 @@ def policy(name: str) -> Policy:
 
     Raises:
         KeyError: There is no such policy.
+        StudyError: The combination has both RandAugment and TrivialAugment.
     """
     ranges: dict[str, Any] = {}
     for single in name.split("+"):
         ranges |= {key: value for key, value in asdict(POLICIES[single]).items() if value != getattr(Policy, key)}
     return Policy(**ranges)
+
+
+def view_policy(name: str) -> Policy:
+    """Return what a policy changes in views of one image that are averaged: neither sampled operations nor mixing."""
+    return replace(policy(name), randaugment=0, trivialaugment=False, mixup=0.0, cutmix=0.0)
 
 
 SEGMENTATION_METHODS: tuple[str, ...] = ("k-means RGB", "k-means Lab", "Otsu", "GrabCut", "U-Net")

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from helpers import figures, settings
 from scanbook import evaluation
+from scanbook.augmentation import first_epoch
 from scanbook.inspection import robustness
 from scanbook.reporting import plots
 from scanbook.reporting.plots import style, writing
@@ -180,6 +181,9 @@ FIGURES = {
         {"frozen": {"auroc": CURVE}, "fine-tuned": {"auroc": CURVE}}, "images"
     ),
     "parameter_distributions": lambda: plots.parameter_distributions(DRAWS),
+    "parameter_distributions_of_operations": lambda: plots.parameter_distributions(
+        first_epoch("dermoscopy+trivialaugment+random_crop", (24, 32), 400, 16, 0)
+    ),
     "confusion_matrix": lambda: plots.confusion_matrix(evaluation.confusion(predicted())),
     "confusion_matrix_many": lambda: plots.confusion_matrix(
         evaluation.confusion(predicted(classes=tuple(f"kind {i}" for i in range(13)), skill=4, n=400))
@@ -347,6 +351,15 @@ def test_shortcut_bars_say_which_are_above_chance():
     assert set(figures.legend(axis)) == {"above chance", "not above chance"}
     assert [len(container) for container in axis.containers[:2]] == [2, 2]
     assert {"0.58", "0.91", "chance"} <= {text.get_text() for text in axis.texts}
+
+
+def test_strengths_of_operations_are_those_of_images_that_have_them():
+    frame = pd.DataFrame({"operation": list("abcdef"), "operation a, degrees": [5.0, 7.0, *[np.nan] * 4]})
+    names, strengths = plots.parameter_distributions(frame).axes
+    assert [bar.get_width() for bar in names.patches] == pytest.approx([100 / 6] * 6)
+    assert [label.get_text() for label in names.get_yticklabels()] == list("fedcba")
+    assert sum(bar.get_height() for bar in strengths.patches) == pytest.approx(100)
+    assert strengths.get_ylabel() == "of 2 samples, %"
 
 
 def test_mixed_images_say_what_remains_of_each_class():

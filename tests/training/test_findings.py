@@ -224,8 +224,7 @@ def test_balanced_training_runs(balance):
 
 def test_averages_are_of_probabilities():
     networks = [fine_tuned(fine_tuning={"epochs": 1, "batch_size": 16}, seed=seed) for seed in (0, 1)]
-    plan = study(evaluation={"ensemble": True})
-    average = training.average_models(plan, planted.observed(), PIXELS, networks)
+    average = training.average(study(), planted.observed(), PIXELS, networks, 0)
     expected = np.mean([expit(network.logits(TEST)) for network in networks], axis=0)
     np.testing.assert_allclose(expit(average.logits(TEST)), expected, rtol=1e-4)
     assert np.ptp(networks[0].logits(TEST) - networks[1].logits(TEST)) > 0

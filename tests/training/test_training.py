@@ -429,20 +429,19 @@ def test_seeds_repeat_the_study_and_averages_and_steps_are_of_them(monkeypatch):
     monkeypatch.setattr(backbones, "resolve", lambda study: ({NETWORK: weights}, {}))
     options = {"seeds": 2, "augmentation": "photometric", "fine_tuning": {"epochs": 1, "head_epochs": 1}}
     plan = study(evaluation={"ensemble": True, "ordered": True}, **options)
-    networks = training.train_final_models(plan, planted.manifest(), PIXELS)
+    models = training.train_final_models(plan, planted.manifest(), PIXELS)
+    networks = models.selected.tuned
     assert [network.seed for network in networks] == [0, 1] and networks[0].folder != networks[1].folder
-    assert networks[0].folder == training.train_final_model(plan, planted.manifest(), PIXELS).folder
-    average = training.average_models(plan, planted.manifest(), PIXELS, networks)
+    assert models.networks[0].folder == training.train_final_model(plan, planted.manifest(), PIXELS).folder
+    average = training.average(plan, planted.manifest(), PIXELS, networks, 0)
     shares = [np.exp(network.logits(TEST)) / np.exp(network.logits(TEST)).sum(1, keepdims=True) for network in networks]
     np.testing.assert_allclose(np.exp(average.logits(TEST)), np.mean(shares, axis=0), rtol=1e-3, atol=1e-6)
     assert "2 seeds averaged" in average.name
-    viewed = study(evaluation={"test_time_views": 2}, augmentation="photometric")
-    views = training.average_models(viewed, planted.manifest(), PIXELS, networks[:1])
+    views = training.average(plan, planted.manifest(), PIXELS, networks[:1], 2)
     assert "3 views averaged" in views.name and engines.parity(networks[0].logits(TEST), views.logits(TEST)) > 0
-    plain = training.average_models(study(seeds=2), planted.manifest(), PIXELS, networks)
-    assert plain is networks[0]
+    assert training.average(plan, planted.manifest(), PIXELS, networks[:1], 0) is networks[0]
 
-    starts = training.train_base_models(plan, planted.manifest(), PIXELS)
+    starts = models.selected.starts
     split = training.SplitModels("", plan, planted.manifest(), PIXELS, NETWORK, starts, networks, average)
     table = comparisons.validation_by_stage(training.StudyModels([split]))
     assert list(table.columns) == ["accuracy", "auroc", "kappa", "log loss", "gain"]

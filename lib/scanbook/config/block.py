@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from scanbook import registry
+from scanbook.errors import StudyError
 from scanbook.registry import BACKBONES, FILE, POLICIES, PRESET, SEGMENTATION_METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -63,7 +65,7 @@ def check_name(kind: str, name: str) -> str:
         name: The name; of policies, several may be joined by "+"; of backbones also a preset or file.
 
     Raises:
-        ValueError: The name, or one of those joined, is unknown.
+        ValueError: The name, or one of those joined, is unknown, or those joined exclude each other.
     """
     if kind == "backbone" and name.startswith((PRESET, FILE)):
         if name in (PRESET, FILE):
@@ -73,6 +75,11 @@ def check_name(kind: str, name: str) -> str:
     for single in name.split("+") if joined else [name]:
         if single not in _NAMES[kind]:
             raise ValueError(f"unknown {kind} {single!r}; expected one of {', '.join(_NAMES[kind])}{_MORE[kind]}")
+    if joined:
+        try:
+            registry.policy(name)
+        except StudyError as error:
+            raise ValueError(str(error)) from None
     return name
 
 

@@ -16,7 +16,7 @@ from scanbook.config.pretraining import Pretraining
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
-from scanbook.registry import BACKBONES
+from scanbook.registry import BACKBONES, Policy, view_policy
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study can name its classes."""
@@ -166,9 +166,10 @@ class Study(Block):
 
     @model_validator(mode="after")
     def _views_differ(self) -> Study:
-        if self.evaluation.test_time_views and self.augmentation == "none":
+        if self.evaluation.test_time_views and view_policy(self.augmentation) == Policy():
             raise ValueError(
-                "evaluation.test_time_views need an augmentation policy; expected an augmentation other than none"
+                "evaluation.test_time_views need an augmentation policy that moves, mirrors or colours images, and "
+                f"{self.augmentation} does not; expected such as dihedral"
             )
         return self
 

@@ -103,14 +103,16 @@ def validation_by_stage(models: StudyModels) -> pd.DataFrame:
 
 
 def _stages_of_split(models: SplitModels) -> pd.DataFrame:
-    study, manifest, networks, final = models.study, models.manifest, models.networks, models.final
+    study, manifest = models.study, models.manifest
+    tuned, final = models.tuned or models.networks, models.final
     logits = {models.starts[0].name: [network.logits(VALIDATION) for network in models.starts]}
-    for name in networks[0].stages:
+    for name in tuned[0].stages:
         layers, *size = name.split(", ")
         title = f"{_STAGES[layers]}, images of {size[0]} of the size" if size else _STAGES[layers]
-        logits[title] = [network.logits(name) for network in networks]
-    if final not in networks:
-        logits[final.name] = [final.logits(VALIDATION)]
+        logits[title] = [network.logits(name) for network in tuned]
+    for name, network in {**models.averages, final.name: final}.items():
+        if network.folder not in [other.folder for other in (*tuned, *models.starts)]:
+            logits[name] = [network.logits(VALIDATION)]
     names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
     rows = {
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)

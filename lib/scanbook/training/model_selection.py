@@ -153,6 +153,8 @@ def average(
     counts = {"backbones": len(names), "seeds": len(seeds), "views": 1 + views}
     averaged = [f"{count} {kind}" for kind, count in counts.items() if count > 1]
     inputs = {"networks": [member.folder.name for member in members], "views": views}
+    if views:
+        inputs["policies"] = [registry.view_policy(member.policy) for member in members]
 
     def build(folder: Path) -> None:
         (folder / trained_model.MODEL).write_bytes((members[0].folder / trained_model.MODEL).read_bytes())
@@ -175,7 +177,7 @@ def average(
 def _predict_views(study: Study, network: TrainedModel, images: np.ndarray, views: int) -> list[np.ndarray]:
     """Return the logits of augmented views of n images, float32 `(n, k)` per view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.load_model()), "throughput")
-    augment = Augmenter(network.policy, len(images), study.seed)
+    augment = Augmenter(registry.view_policy(network.policy), len(images), study.seed)
     of_views = []
     for view in runtime.progress(range(views), "augmented views"):
         logits = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -16,6 +18,10 @@ from scanbook.evaluation import METRICS, LearningCurve
 from scanbook.reporting.plots import style
 from scanbook.reporting.plots.names import name_of
 
+_UPRIGHT_NAMES = 4
+"""Most names that fit below a panel's bars; more are written beside bars that lie."""
+_PANEL = 30
+"""Most characters on a line below a panel."""
 _LEGEND = 44
 """Most characters of a name of which two fit side by side below a figure."""
 
@@ -160,20 +166,33 @@ def parameter_distributions(frame: pd.DataFrame, title: str = "Sampled augmentat
 
     Args:
         frame: One row per sample, one column per parameter (its name ends with its unit, "rotation_degrees"); numbers
-            are shown as histograms, yes-or-no and names as shares.
+            are shown as histograms, without samples that have none (NaN); yes-or-no and names as shares.
         title: Which policy.
     """
     figure, _, axes = style.panels(len(frame.columns), 3, 2.8, 2.1)
     for axis, column in zip(axes, frame.columns, strict=True):
-        values = frame[column]
+        values, label = frame[column].dropna(), textwrap.fill(style.readable(column), _PANEL)
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             weights = np.full(len(values), 100 / len(values))
             axis.hist(values, bins=24, weights=weights, **(style.bar(0) | {"edgecolor": "white"}))
-            axis.locator_params(axis="x", nbins=5)
+            axis.locator_params(axis="x", nbins=4)
         else:
             shares = values.astype(str).value_counts(normalize=True).sort_index() * 100
+            if len(shares) > _UPRIGHT_NAMES:
+                _lying_bars(axis, shares, label)
+                continue
             axis.bar_label(axis.bar(shares.index, shares, **style.bar(0)), fmt="%.0f", fontsize=8)
             axis.margins(y=0.12)
-        axis.set(xlabel=style.readable(column), ylabel="samples, %")
+        of = "samples" if len(values) == len(frame) else f"of {style.count_of(len(values), 'sample')}"
+        axis.set(xlabel=label, ylabel=f"{of}, %")
     style.headline(figure, f"{title} (n = {len(frame):,} samples)")
     return figure
+
+
+def _lying_bars(axis: Axes, shares: pd.Series, label: str) -> None:
+    """Draw the share of each name, in percent, from top to bottom."""
+    bars = axis.barh(shares.index[::-1], shares[::-1], **style.bar(0))
+    axis.bar_label(bars, fmt="%.0f", fontsize=5.5, padding=1)
+    axis.tick_params(axis="y", labelsize=5.5)
+    axis.margins(x=0.12, y=0.01)
+    axis.set(xlabel="samples, %", ylabel=label)
