@@ -109,7 +109,10 @@ def compare_with_frozen(session: Session, models: StudyModels, raw: AnyPredictio
     """
     tuned, frozen = models.name, models.base_name
     if tuned == frozen:
-        session.say("The study has no pretrained weights, so nothing was fine-tuned.")
+        reason = "The study has no pretrained weights, so nothing was fine-tuned."
+        if models.kinds == "frozen":
+            reason = "Fine-tuning was not better on validation images, so the final model is the frozen network itself."
+        session.say(reason)
         return {}
     of_findings = isinstance(raw, FindingPredictions)
     metrics = ("auroc", "auprc", "brier") if of_findings else ("accuracy", "balanced_accuracy", "auroc")

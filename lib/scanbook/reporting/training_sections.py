@@ -31,6 +31,26 @@ def show_training(session: Session, models: StudyModels) -> None:
     session.measure("seconds", seconds)
 
 
+def show_choices(session: Session, models: StudyModels, gains: pd.DataFrame) -> None:
+    """Show what fine-tuning and each average gave on validation images, and which of them the final model has.
+
+    Args:
+        session: Shows and keeps the results.
+        models: The study's models.
+        gains: `comparisons.gains_on_validation`.
+    """
+    session.result("choices", gains)
+    if gains.empty:
+        return
+    session.table("choices", gains.round(4), "What fine-tuning and averages gave on validation images")
+    count, folds = len(models.splits), " folds" if models.cross_validated else ""
+    parts = []
+    for name, row in gains.iterrows():
+        times = f"in {row['chosen']:.0f} of {count}{folds}" if folds else "yes" if row["chosen"] else "no"
+        parts.append(f"{name}: {row['without']:.3f} without, {row['with']:.3f} with it; in the final model: {times}")
+    session.say(f"By {gains['metric'].iloc[0]} on validation images: {'. '.join(parts)}.")
+
+
 def load_first(session: Session, models: StudyModels) -> Any:
     """Load the one network that stands for the model where a section needs one, and say which it is."""
     network = models.first.networks[0]

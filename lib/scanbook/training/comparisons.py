@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
 from scanbook.evaluation import METRICS, AnyPredictions, Difference, main_metric, paired_difference
+from scanbook.training.final_models import metric_of, score
 from scanbook.training.study_models import SplitModels, StudyModels
-from scanbook.training.trained_model import validation_loss
+from scanbook.training.trained_model import TrainedModel, validation_loss
 
 _STAGES = {"head": "head on augmented images", "top": "and its top layers", "all": "and all layers"}
 """Names of the steps of fine-tuning in tables; what follows them there, such as ", 70 %", is the images' size."""
@@ -100,6 +102,44 @@ def validation_by_stage(models: StudyModels) -> pd.DataFrame:
         tables = [table.rename(index=names) for table in tables]
     table = pd.concat(tables).groupby(level=0, sort=False).mean()  # not every fold may have chosen pretrained weights
     return table.assign(gain=table["auroc"].diff())
+
+
+def gains_on_validation(models: StudyModels) -> pd.DataFrame:
+    """Return what each choice among trained networks gave on validation, by the study's own metric.
+
+    Args:
+        models: The study's models.
+
+    Returns:
+        Index `choice`: fine-tuning, and each average; columns `metric`, its value `without` and `with`, the `change`,
+        all means over the folds, and `chosen`, the number of folds whose final model has it.
+    """
+    rows: dict[str, list[tuple[float, float, bool]]] = {}
+    for split in models.splits:
+        study, manifest = split.study, split.manifest
+
+        def mean(networks: Sequence[TrainedModel], study: Study = study, manifest: Manifest = manifest) -> float:
+            return float(np.mean([score(study, manifest, network.logits(VALIDATION)) for network in networks]))
+
+        single, *averages = split.averages.values()
+        if split.tuned and split.tuned[0].folder != split.starts[0].folder:
+            kept = split.networks[0].folder == split.tuned[0].folder
+            rows.setdefault("fine-tuning", []).append((mean(split.starts), mean(split.tuned), kept))
+        for network in averages:
+            what = network.name.removeprefix(single.name).strip(", ")
+            rows.setdefault(what, []).append((mean([single]), mean([network]), network is split.final))
+    first = models.first
+    table = pd.DataFrame(
+        {
+            "metric": METRICS[metric_of(first.study, first.manifest)].title,
+            "without": {name: np.mean([row[0] for row in values]) for name, values in rows.items()},
+            "with": {name: np.mean([row[1] for row in values]) for name, values in rows.items()},
+            "chosen": {name: sum(row[2] for row in values) for name, values in rows.items()},
+        },
+        index=list(rows),
+    )
+    table.insert(3, "change", table["with"] - table["without"])
+    return table.rename_axis("choice")
 
 
 def _stages_of_split(models: SplitModels) -> pd.DataFrame:

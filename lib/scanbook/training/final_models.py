@@ -66,7 +66,8 @@ def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> 
     if study.evaluation.averages == "always":
         final = list(averages.values())[-1]
     else:
-        final = max(averages.values(), key=lambda network: _rank(study, manifest, [network]))
+        # of equals the first, which has the fewest networks and views
+        final = max(averages.values(), key=lambda network: score(study, manifest, network.logits(VALIDATION)))
     return FinalModels(candidates, selected, networks, averages, final)
 
 

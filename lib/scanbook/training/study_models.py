@@ -138,6 +138,12 @@ class StudyModels:
         return f"{name}, before fine-tuning" if tuned and name == self.name else name
 
     @property
+    def kinds(self) -> str:
+        """How the networks of the splits were trained: "fine-tuned", "frozen" or "from scratch", or several."""
+        kinds = [split.networks[0].name.rpartition(", ")[2] for split in self.splits]
+        return " or ".join(dict.fromkeys(kinds))
+
+    @property
     def backbone(self) -> str:
         """The backbone; "" where the folds chose different ones."""
         names = {split.backbone for split in self.splits}
