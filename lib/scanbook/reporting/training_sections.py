@@ -43,12 +43,13 @@ def show_choices(session: Session, models: StudyModels, gains: pd.DataFrame) -> 
     if gains.empty:
         return
     session.table("choices", gains.round(4), "What fine-tuning and averages gave on validation images")
-    count, folds = len(models.splits), " folds" if models.cross_validated else ""
-    parts = []
+    count, parts = len(models.splits), []
     for name, row in gains.iterrows():
-        times = f"in {row['chosen']:.0f} of {count}{folds}" if folds else "yes" if row["chosen"] else "no"
-        parts.append(f"{name}: {row['without']:.3f} without, {row['with']:.3f} with it; in the final model: {times}")
-    session.say(f"By {gains['metric'].iloc[0]} on validation images: {'. '.join(parts)}.")
+        kept = "in the final model" if row["chosen"] else "not in the final model"
+        if models.cross_validated:
+            kept = f"in the final models of {row['chosen']:.0f} of {count} folds"
+        parts.append(f"{name} {row['change']:+.3f} ({kept})")
+    session.say(f"Change of {gains['metric'].iloc[0]} on validation images: {'; '.join(parts)}.")
 
 
 def load_first(session: Session, models: StudyModels) -> Any:

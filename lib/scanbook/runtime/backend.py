@@ -109,6 +109,8 @@ def keras() -> ModuleType:
         if name == "tensorflow":
             import tensorflow as tf
 
+            # it advises to trace less, where each of several networks is traced once
+            tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
             # some gradients have no deterministic kernel on a GPU, and would stop training there
             if not tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.enable_op_determinism()

@@ -13,6 +13,9 @@ from scanbook.data.manifest import VALIDATION, Manifest
 from scanbook.training import model_selection
 from scanbook.training.trained_model import TrainedModel, validation_loss
 
+_DIGITS = 6
+"""Digits by which networks are compared: what was saved and loaded again differs in the next ones."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -89,15 +92,16 @@ def train_networks(
 
 
 def _best(study: Study, manifest: Manifest, candidate: Candidate) -> list[TrainedModel]:
-    """Return the networks of a candidate, fine-tuned or frozen: fine-tuning may have learnt its images by heart."""
-    return max(candidate.tuned, candidate.starts, key=lambda networks: _rank(study, manifest, networks))
+    """Return the networks of a candidate: the fine-tuned ones if they are better than the frozen ones."""
+    return max(candidate.starts, candidate.tuned, key=lambda networks: _rank(study, manifest, networks))
 
 
 def _rank(study: Study, manifest: Manifest, networks: Sequence[TrainedModel]) -> tuple[float, float]:
     """Return the mean of the study's own metric and of the negative loss on validation images."""
     logits = [network.logits(VALIDATION) for network in networks]
     scores = [score(study, manifest, values) for values in logits]
-    return float(np.mean(scores)), -float(np.mean([validation_loss(manifest, values) for values in logits]))
+    losses = [validation_loss(manifest, values) for values in logits]
+    return round(float(np.mean(scores)), _DIGITS), -round(float(np.mean(losses)), _DIGITS)
 
 
 def score(study: Study, manifest: Manifest, logits: np.ndarray) -> float:
