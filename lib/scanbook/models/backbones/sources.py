@@ -50,10 +50,13 @@ def architectures(study: Study) -> dict[str, Weights]:
 def _find(study: Study, name: str) -> Weights:
     """Return the weights of one backbone, with what the study tells of their origin."""
     stated = study.pretraining.get(name, Pretraining())
+    own = study.weights if isinstance(study.weights, dict) else {}
     if name.startswith(FILE):
         weights = files.read_network(name, stated)
+    elif name in own:
+        weights = files.read_weights(name, own[name], stated)
     else:
-        weights = pretrained(name, study.weights if isinstance(study.weights, str) else "auto")
+        weights = pretrained(name, "auto" if isinstance(study.weights, dict) else study.weights)
     known = weights.pretraining.model_dump() | {key: value for key, value in stated.model_dump().items() if value}
     spec = weights.spec
     if stated.stated_scaling:
