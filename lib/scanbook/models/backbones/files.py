@@ -13,6 +13,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.config import Pretraining
+from scanbook.config.pretraining import path_of
 from scanbook.errors import ModelError
 from scanbook.models.backbones import matching
 from scanbook.models.backbones.matching import check_finite, check_memory
@@ -58,7 +59,7 @@ def read_network(name: str, stated: Pretraining) -> Weights:
     folder = stage("network", {"file": digest, "packages": runtime.versions_of(["keras"])}, build, __name__)
     config = json.loads((folder / _NETWORK).read_text())
     spec = BackboneSpec(name, "keras:Model", scaling, {"config": config}, smallest=1)
-    return Weights("file", folder / ARRAYS, digest, spec, stated)
+    return Weights("file", folder / ARRAYS, digest, spec, _origin(path, stated))
 
 
 def read_weights(name: str, text: str, stated: Pretraining) -> Weights:
@@ -80,11 +81,16 @@ def read_weights(name: str, text: str, stated: Pretraining) -> Weights:
         np.savez(folder / ARRAYS, *matching.read(spec, path))
 
     folder = stage("weights", {"file": digest, **describe_backbone(spec)}, build, __name__)
-    return Weights("file", folder / ARRAYS, digest, pretraining=stated)
+    return Weights("file", folder / ARRAYS, digest, pretraining=_origin(path, stated))
+
+
+def _origin(path: Path, stated: Pretraining) -> Pretraining:
+    """Return what a study tells of a file's origin; its name where it tells no source."""
+    return stated if stated.source else stated.model_copy(update={"source": f"file {path.name}"})
 
 
 def _existing(name: str, text: str) -> Path:
-    path = runtime.project_root() / Path(text).expanduser()
+    path = path_of(text)
     if not path.is_file():
         raise ModelError(f"backbone {name}: there is no file {path}; expected one that Keras saved; correct the path")
     return path
