@@ -26,8 +26,8 @@ _patience = [downloads.SILENCE]
 """Seconds that the next download waits for an answer: fewer after one that got none, since others hardly will."""
 _LITTLE = 5.0
 _CORPUS = "ImageNet-1k"
-# Keras states the licences of these weights by architecture, https://keras.io/2.16/api/applications (section License of
-# each); of EfficientNet and ConvNeXt, and of KerasHub's two presets, it states none.
+# Keras stated the licences of these weights by architecture in the documentation of Keras 2, keras-team/keras,
+# docs/templates/applications.md, under "License"; of EfficientNet, ConvNeXt and KerasHub's presets no licence is stated.
 _LICENCES = {
     "Xception": "MIT",
     "VGG": "CC BY 4.0",
