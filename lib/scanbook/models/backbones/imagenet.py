@@ -27,7 +27,7 @@ _patience = [downloads.SILENCE]
 _LITTLE = 5.0
 _CORPUS = "ImageNet-1k"
 # Keras stated the licences of these weights by architecture in the documentation of Keras 2, keras-team/keras,
-# docs/templates/applications.md, under "License"; of EfficientNet, ConvNeXt and KerasHub's presets no licence is stated.
+# docs/templates/applications.md, under "License"; it has none of EfficientNet, ConvNeXt and KerasHub's presets.
 _LICENCES = {
     "Xception": "MIT",
     "VGG": "CC BY 4.0",
