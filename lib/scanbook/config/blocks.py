@@ -233,8 +233,9 @@ class Study(Block):
     @property
     def pretrained_paths(self) -> dict[str, Path]:
         """Files and folders of networks and weights that the study names, by what names them; they need not exist."""
-        named = {name: name.removeprefix(FILE) for name in self.backbones if name.startswith(FILE)}
-        named |= {name: name.removeprefix(PRESET) for name in self.backbones if name.startswith(PRESET)}
+        names = [*self.backbones, *self.sweep.backbones]
+        named = {name: name.removeprefix(FILE) for name in names if name.startswith(FILE)}
+        named |= {name: name.removeprefix(PRESET) for name in names if name.startswith(PRESET)}
         return {name: path_of(text) for name, text in (named | self.weight_files).items()}
 
     def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

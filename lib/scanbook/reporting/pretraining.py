@@ -22,7 +22,7 @@ from scanbook.reporting.plots.style import count_of
 if TYPE_CHECKING:
     from scanbook.training import StudyModels
 
-_DIGITS = 12
+_DIGITS = 8
 """Digits of a SHA-256 that a table shows; `results.json` has all."""
 
 
@@ -113,7 +113,7 @@ def _show_without(
     rows = {
         f"{evaluation.METRICS[name].title}, {label}": part.loc[name]
         for name in chosen
-        for label, part in (("all", summary), ("without", without))
+        for label, part in (("all", summary), ("not listed", without))
     }
     drawn = pd.DataFrame(rows).T.rename_axis("metric")
     title = f"{total}, and {len(others):,} without those of the pretraining"

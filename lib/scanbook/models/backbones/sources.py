@@ -66,21 +66,21 @@ def _find(study: Study, name: str) -> Weights:
 
 
 def origins(weights: dict[str, Weights]) -> pd.DataFrame:
-    """Return what is known of pretrained weights: `pretrained_on`, `source`, `licence`, `scaling` and `sha256`.
+    """Return what is known of pretrained weights: `pretrained_on`, `licence`, `scaling`, `sha256` and `source`.
 
-    Index `backbone`. What nobody stated is "not stated"; `scaling` is "stated" or that of the backbone.
+    Index `backbone`. What nobody stated is "not stated"; `scaling` is "stated" in the study, or "of the backbone".
     """
     rows = {}
     for name, found in weights.items():
         known = found.pretraining
         rows[name] = {
             "pretrained_on": known.corpus or "not stated",
-            "source": known.source or "not stated",
             "licence": known.licence or "not stated",
-            "scaling": "stated in the study" if known.stated_scaling else "of the backbone",
+            "scaling": "stated" if known.stated_scaling else "of the backbone",
             "sha256": found.digest,
+            "source": known.source or "not stated",
         }
-    columns = ["pretrained_on", "source", "licence", "scaling", "sha256"]
+    columns = ["pretrained_on", "licence", "scaling", "sha256", "source"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("backbone")
 
 

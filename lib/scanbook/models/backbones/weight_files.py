@@ -23,7 +23,7 @@ import psutil
 
 from scanbook.errors import ModelError
 
-SUFFIXES = (".h5", ".keras", ".npz")
+SUFFIXES = (".h5", ".hdf5", ".keras", ".npz")
 _ARCHIVED = "model.weights.h5"
 _KERAS_3 = ("layers", "vars", "_layer_checkpoint_dependencies")
 """Names in the root of an HDF5 file of Keras 3."""
@@ -81,9 +81,7 @@ class WeightFile:
         source = self.values[stored.path]
         array = np.asarray(source[()])
         if getattr(source, "attrs", {}).get("dtype") == "bfloat16":
-            import ml_dtypes
-
-            array = array.view(ml_dtypes.bfloat16).astype(np.float32)
+            array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)  # the upper half of a float32
         if array.dtype.kind == "f":
             return array.astype(np.float32)
         if array.dtype.kind in "iu" and array.ndim == 0:
@@ -105,20 +103,21 @@ def opened(path: Path) -> Iterator[WeightFile]:
     Raises:
         ModelError: It is none, cannot be read, or refers to other files.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ModelError(f"{path} is {path.suffix or 'a file'}; expected .h5, .weights.h5, .keras or .npz")
     try:
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             if not zipfile.is_zipfile(path):
                 raise ModelError(f"{path} is no archive; expected one by np.savez(path, *network.get_weights())")
             with np.load(path, allow_pickle=False) as archive:
                 yield _of_archive(path, archive)
             return
-        with h5py.File(_unpacked(path) if path.suffix == ".keras" else path, "r") as file:
+        with h5py.File(_unpacked(path) if suffix == ".keras" else path, "r") as file:
             yield _of_hdf5(path, file)
     except (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} cannot be read ({reason}); it is damaged, or no {path.suffix} file") from error
+        raise ModelError(f"{path} cannot be read ({reason}); it is damaged, or no {suffix} file") from error
 
 
 def _unpacked(path: Path) -> io.BytesIO:
@@ -207,7 +206,10 @@ def _member(path: Path, group: h5py.Group, name: str) -> Any:
     """Return a member of a group that is in the file itself: HDF5 can refer to other files, even devices."""
     parent = group
     for part in name.split("/"):
-        if not isinstance(parent.get(part, getlink=True), h5py.HardLink):
+        link = parent.get(part, getlink=True)
+        if link is None:
+            raise ModelError(f"{path} lacks {name}, which it lists; it is damaged: use another one")
+        if not isinstance(link, h5py.HardLink):
             raise ModelError(f"{path} refers to something else in {name}; expected the weights themselves")
         parent = parent[part]
     if isinstance(parent, h5py.Dataset) and (parent.external or parent.is_virtual):
