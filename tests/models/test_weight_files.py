@@ -215,6 +215,15 @@ def test_what_is_wrong_with_a_file_is_one_line(kind, words, tmp_path):
     assert re.search(words, refusal("mobilenet_0.25", _broken(kind, tmp_path)))
 
 
+@pytest.mark.parametrize("layout", ["whole.h5", "whole.keras", "alone.weights.h5", "arrays.npz"])
+def test_a_file_that_was_cut_off_is_one_line(layout, tmp_path):
+    path = save(planted.network("small_cnn"), tmp_path, layout)
+    content = path.read_bytes()
+    for share in (0, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(content[: int(share * len(content))])
+        assert re.search("cannot be read|is no archive", refusal("small_cnn", path))
+
+
 def test_other_suffixes_and_missing_files_are_one_line(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"")
     assert "is .pt; expected .h5, .weights.h5, .keras or .npz" in refusal("vgg16", tmp_path / "weights.pt")

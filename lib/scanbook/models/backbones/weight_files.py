@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ SUFFIXES = (".h5", ".hdf5", ".keras", ".npz")
 _ARCHIVED = "model.weights.h5"
 _KERAS_3 = ("layers", "vars", "_layer_checkpoint_dependencies")
 """Names in the root of an HDF5 file of Keras 3."""
+_DAMAGED = (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, SyntaxError, MemoryError)
+_DAMAGED += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+"""What h5py, zipfile and NumPy raise for damaged files."""
 _NOT_WEIGHTS = ("seed_generator", "optimizer")
 _NUMBERED = re.compile(r"(?P<base>.*?)(?:_(?P<number>\d+))?")
 
@@ -115,7 +119,7 @@ def opened(path: Path) -> Iterator[WeightFile]:
             return
         with h5py.File(_unpacked(path) if suffix == ".keras" else path, "r") as file:
             yield _of_hdf5(path, file)
-    except (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} cannot be read ({reason}); it is damaged, or no {suffix} file") from error
 
