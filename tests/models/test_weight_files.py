@@ -11,7 +11,7 @@ from helpers import planted
 from scanbook.config import Pretraining
 from scanbook.errors import ModelError
 from scanbook.models import backbones
-from scanbook.models.backbones import files, matching, networks, weight_files
+from scanbook.models.backbones import files, imagenet, matching, networks, weight_files
 from scanbook.models.backbones.weights import attribute
 from scanbook.registry import BACKBONES, SCALINGS
 
@@ -74,7 +74,7 @@ def test_a_head_is_not_read(layout, tmp_path):
 @pytest.mark.parametrize(
     ("name", "layout"),
     [
-        *(("inception_v3", layout) for layout in ("part.h5", "whole.keras")),
+        ("inception_v3", "part.h5"),
         ("efficientnet_b0", "part.h5"),
         ("convnext_tiny", "part.keras"),
     ],
@@ -146,7 +146,7 @@ def test_a_file_of_another_backbone_is_named(layout, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["whole.keras", "arrays.npz"])
+@pytest.mark.parametrize("layout", ["whole.keras"])
 def test_a_deeper_network_with_the_same_names_is_refused(layout, tmp_path):
     text = refusal("vgg16", save(donor("vgg19"), tmp_path, layout))
     assert ("block3_conv4" in text or "arr_14" in text) and text.endswith("it fits vgg19")
@@ -183,6 +183,11 @@ def _broken(kind, folder):
         with h5py.File(path, "a") as file:
             del file["model_weights/conv1/conv1/kernel"]
             file["model_weights/conv1/conv1/kernel"] = h5py.ExternalLink("/etc/hostname", "/x")
+    elif kind == "refers to itself":
+        path = folder / "own.weights.h5"
+        network.save_weights(path)
+        with h5py.File(path, "a") as file:
+            file["layers/conv2d/again"] = file["layers"]
     elif kind == "without weights":
         images = keras.Input((8, 8, 3))
         keras.Model(images, layers.ReLU()(images)).save(path)
@@ -205,6 +210,7 @@ def _broken(kind, folder):
         ("no HDF5", r"cannot be read \(.*signature not found"),
         ("other content", r"no weights of a Keras network \(it holds images\)"),
         ("refers elsewhere", "refers to something else in conv1/kernel"),
+        ("refers to itself", "refers to itself in layers"),
         ("without weights", "has no weights; expected those of mobilenet_0.25"),
         ("archive of objects", "objects in arr_0"),
         ("archive of one", "is no archive; expected one by np.savez"),
@@ -290,6 +296,17 @@ def test_a_stated_scaling_replaces_the_backbone_s_own(tmp_path):
         else:
             assert found.bgr and found.scale == pytest.approx([1 / 255] * 3)
             assert found.offset == pytest.approx([-103.939 / 255, -116.779 / 255, -123.68 / 255])
+
+
+def test_what_keras_states_of_its_weights_is_shown():
+    origins = {name: imagenet._origin(BACKBONES[name]) for name in BACKBONES if BACKBONES[name].pretrained}
+    assert {known.corpus for known in origins.values()} == {"ImageNet-1k"}
+    licences = {"resnet50": "MIT", "resnet50_v2": "BSD", "vgg19": "CC BY 4.0", "mobilenet_v2_0.35": "Apache-2.0"}
+    licences |= {"densenet121": "BSD-3-Clause", "xception": "MIT", "inception_resnet_v2": "Apache-2.0"}
+    licences |= dict.fromkeys(("efficientnet_b0", "convnext_tiny", "resnet18", "vit_b16"), "")
+    assert {name: origins[name].licence for name in licences} == licences
+    assert origins["resnet18"].source == "KerasHub, preset resnet_18_imagenet"
+    assert origins["resnet50"].source == "keras.applications.ResNet50"
 
 
 def test_convolutions_are_those_of_the_networks():

@@ -271,7 +271,7 @@ def _difference(wanted: Sequence[Wanted], file: WeightFile) -> str:
             if stored is None:
                 return f"it has no {weight.title} {_shown(weight.shape)}"
             if not _same(stored, weight):
-                return f"its {stored.title} is {_shown(stored.shape)}, expected {_shown(weight.shape)}"
+                return f"its {stored.layer}/{weight.weight} is {_shown(stored.shape)}, expected {_shown(weight.shape)}"
         used = {stored.path for stored in named if stored}
         more = next((stored for stored in file.arrays if stored.path not in used), None)
         return f"it has {more.title} {_shown(more.shape)} besides" if more else "its layers are in another order"

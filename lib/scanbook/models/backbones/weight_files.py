@@ -57,7 +57,9 @@ class Stored:
     @property
     def title(self) -> str:
         """Its name in messages."""
-        return f"{self.layer}/{self.weight}" if self.layer else self.path
+        if not self.layer:
+            return self.path
+        return self.layer if self.weight.isdecimal() else f"{self.layer}/{self.weight}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _of_older(path: Path, root: h5py.Group) -> WeightFile:
 
 
 def _of_keras_3(path: Path, root: h5py.Group) -> WeightFile:
-    stored, layers, waiting = [], [], [("", root)]
+    stored, layers, waiting, seen = [], [], [("", root)], set()
     while waiting:
         place, group = waiting.pop()
         for name in group:
@@ -186,6 +188,10 @@ def _of_keras_3(path: Path, root: h5py.Group) -> WeightFile:
             inner, where = _member(path, group, name), f"{place}/{name}".lstrip("/")
             if not isinstance(inner, h5py.Group):
                 continue
+            address = h5py.h5o.get_info(inner.id).addr
+            if address in seen:
+                raise ModelError(f"{path} refers to itself in {where}; expected the weights themselves")
+            seen.add(address)
             if name != "vars":
                 waiting.append((where, inner))
                 continue
