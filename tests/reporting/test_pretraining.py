@@ -1,6 +1,7 @@
 """Origin of pretrained weights, and the results without the images of the pretraining."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_listed_images_are_counted_and_left_out(manifest, tmp_path, monkeypatch,
     session = made(tmp_path, monkeypatch, corpus_list=path)
     test, _, results, printed = show(session, manifest, capsys)
     assert results["pretraining_overlap"] == {"listed": 4, "test_images": 3, "test_groups": 3}
-    assert f"3 test images of {len(names)}, of 3 groups" in printed and "are among the 4 listed images" in printed
+    assert f"3 test images of {len(names)} are among the 4 listed images of the pretraining" in printed
     rest = test.subset(~np.isin(test.image_id, chosen))
     [*metrics] = results["without_pretraining_images"]
     expected = evaluation.summary(rest, metrics, rounds=40)
@@ -72,7 +73,10 @@ def test_images_are_found_by_the_digest_of_their_file(tmp_path, monkeypatch, cap
     paths = manifest.frame["path"].iloc[manifest.rows(TEST)].map(pretraining.path_of).tolist()
     session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, file_digest(paths[2])))
     _, _, results, printed = show(session, manifest, capsys)
-    assert results["pretraining_overlap"]["test_images"] == 1 and "1 test image of 12" in printed
+    assert (
+        results["pretraining_overlap"]["test_images"] == 1
+        and "1 test image of 12 is among the 1 listed image" in printed
+    )
 
 
 def test_none_of_the_test_images_is_listed(tmp_path, monkeypatch, capsys):
@@ -95,7 +99,19 @@ def test_a_class_that_is_lost_is_said(tmp_path, monkeypatch, capsys):
     test = manifest.frame.iloc[manifest.rows(TEST)]
     session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, *test["image_id"][test["label"] != "sky"]))
     _, _, _, printed = show(session, manifest, capsys)
-    assert "which lack leaf, brick: no metric is defined on them" in printed
+    assert "Not defined on the 4 other test images, which lack leaf, brick: accuracy, " in printed
+
+
+def test_patients_are_counted_where_the_source_names_them(tmp_path, monkeypatch, capsys):
+    manifest = planted.manifest()
+    frame = manifest.frame.assign(group=np.where(manifest.frame["label"] == "sky", "p1", manifest.frame["group"]))
+    manifest = replace(manifest.with_frame(frame), facts={"names_groups": True})
+    test = frame.iloc[manifest.rows(TEST)]
+    listed = [*test["image_id"][test["group"] == "p1"].iloc[:2], *test["image_id"][test["label"] == "leaf"].iloc[:1]]
+    session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, *listed))
+    _, _, results, printed = show(session, manifest, capsys)
+    assert "3 test images of 12 (2 patients) are among the 3 listed images" in printed
+    assert results["pretraining_overlap"]["test_groups"] == 2
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "there is no list"), ("", "is empty")])

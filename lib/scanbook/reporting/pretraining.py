@@ -65,13 +65,19 @@ def show_overlap(session: Session, models: StudyModels, test: AnyPredictions, su
         try:
             found = corpus.read(path_of(known[name].corpus_list))
         except DataError as error:
-            session.warning(f"Whether {name} was pretrained on test images is not known: {error}.")
+            _warn(session, f"Whether {name} was pretrained on test images is not known: {error}.")
             continue
         images += len(found)
         listed |= found.contains(_rows(models.manifest, test))
     if not images:
         return
-    _show_without(session, test, summary, listed, images)
+    _show_without(session, models.manifest, test, summary, listed=listed, images=images)
+
+
+def _warn(session: Session, sentence: str) -> None:
+    """Show a sentence in its section and, since a page lists warnings below its answer, as a warning."""
+    session.say(sentence)
+    session.warning(sentence)
 
 
 def _rows(manifest: Manifest, test: AnyPredictions) -> pd.DataFrame:
@@ -80,19 +86,26 @@ def _rows(manifest: Manifest, test: AnyPredictions) -> pd.DataFrame:
 
 
 def _show_without(
-    session: Session, test: AnyPredictions, summary: pd.DataFrame, listed: np.ndarray, images: int
+    session: Session,
+    manifest: Manifest,
+    test: AnyPredictions,
+    summary: pd.DataFrame,
+    *,
+    listed: np.ndarray,
+    images: int,
 ) -> None:
-    inside, groups = count_of(int(listed.sum()), "test image"), pd.unique(np.asarray(test.group)[listed])
-    counts = {"listed": images, "test_images": int(listed.sum()), "test_groups": len(groups)}
-    session.result("pretraining_overlap", counts)
-    total = f"{len(test):,} test images"
-    if not listed.any():
-        session.say(f"None of the {total} is among the {count_of(images, 'listed image')} of the pretraining.")
+    total, inside = (len(np.unique(names)) for names in (test.image_id, test.image_id[listed]))
+    groups = len(np.unique(test.group[listed]))
+    session.result("pretraining_overlap", {"listed": images, "test_images": inside, "test_groups": groups})
+    corpus_text = f"the {count_of(images, 'listed image')} of the pretraining"
+    if not inside:
+        session.say(f"None of the {total:,} test images is among {corpus_text}.")
         return
-    session.warning(
-        f"{inside} of {len(test):,}, of {count_of(len(groups), 'group')} (patients, or lesions where the source names "
-        f"these), {'is' if listed.sum() == 1 else 'are'} among the {count_of(images, 'listed image')} of the "
-        "pretraining. The results of these images may be too good."
+    patients = f" ({count_of(groups, 'patient')})" if manifest.facts.get("names_groups") else ""
+    _warn(
+        session,
+        f"{count_of(inside, 'test image')} of {total:,}{patients} {'is' if inside == 1 else 'are'} among "
+        f"{corpus_text}. Their results may be too good.",
     )
     if listed.all():
         session.say("No test image is left without them, so there are no other results.")
@@ -100,26 +113,24 @@ def _show_without(
     others = test.subset(~listed)
     chosen = [name for name in ("accuracy", "balanced_accuracy", "auroc", "auprc", "kappa") if name in summary.index]
     without = evaluation.summary(others, chosen, **session.study.resamples)
-    if without["value"].isna().all():
-        session.say(
-            f"Without them {len(others):,} test images are left, which lack {', '.join(others.absent) or 'labels'}: no "
-            "metric is defined on them."
-        )
+    undefined = without.index[without["value"].isna()]
+    if len(undefined):
+        titles = ", ".join(evaluation.METRICS[name].title for name in undefined)
+        lacking = f", which lack {', '.join(others.absent)}" if others.absent else ""
+        session.say(f"Not defined on the {total - inside:,} other test images{lacking}: {titles}.")
+    without = without.drop(undefined)
+    if without.empty:
         return
-    every, rest = f"all {len(test):,} test images", f"without those listed ({len(others):,})"
-    table = pd.concat({every: summary.loc[chosen], rest: without}, axis=1)
+    every, rest = f"all {total:,} test images", f"without those listed ({total - inside:,})"
+    table = pd.concat({every: summary.loc[without.index], rest: without}, axis=1)
     table.columns = [f"{name}.{column}" for name, column in table.columns]
     session.table("pretraining_overlap", table.round(4), "Test results with and without the images of the pretraining")
     rows = {
         f"{evaluation.METRICS[name].title}, {label}": part.loc[name]
-        for name in chosen
+        for name in without.index
         for label, part in (("all", summary), ("not listed", without))
     }
     drawn = pd.DataFrame(rows).T.rename_axis("metric")
-    title = f"{total}, and {len(others):,} without those of the pretraining"
+    title = f"{total:,} test images, and {total - inside:,} without those of the pretraining"
     session.figure("pretraining_overlap", plots.metric_bars(drawn, title), f"Metrics on {every}, and {rest}")
     session.result("without_pretraining_images", without)
-    undefined = [evaluation.METRICS[name].title for name in without.index[without["value"].isna()]]
-    if undefined:
-        absent = ", ".join(others.absent)
-        session.say(f"Not defined without them, since {absent or 'a label'} is missing: {', '.join(undefined)}.")
