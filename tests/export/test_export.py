@@ -1,6 +1,7 @@
 """Export: the bundle says what it holds, and tells a wrong answer from a right one."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scanbook import bundle, cli, config, export, runtime
 from scanbook.bundle.description import FORMAT
 from scanbook.data.manifest import TEST, VALIDATION
 from scanbook.errors import BundleError
-from scanbook.export import formats
+from scanbook.export import bundles, formats
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines
 from scanbook.models.engines import OpenVinoEngine
@@ -236,4 +237,33 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     assert np.allclose(*answers, atol=1e-6) and set(plain.models) == {"openvino", "keras"}
     same = ("name", "classes", "temperature", "abstain_below", "operating_points", "metrics")
     assert all(getattr(made, name) == getattr(plain, name) for name in same)
-    assert made.about == plain.about
+    assert made.about == plain.about and made.about["weights"] == "none: trained from random weights"
+
+
+def _named(*names):
+    return SimpleNamespace(members=[(SimpleNamespace(name=name), 1.0) for name in names])
+
+
+def test_the_card_says_where_the_weights_come_from(tmp_path):
+    planted.network().save(tmp_path / "own.keras")
+    study = planted.study(
+        backbones=["mobilenet_v2_0.35", "mobilenet_v2_0.5", "baseline_cnn"],
+        weights={"baseline_cnn": str(tmp_path / "own.keras")},
+        pretraining={"baseline_cnn": {"corpus": "planted colours", "licence": "CC0"}},
+    )
+    told = bundles._describe_weights(study, _named("baseline_cnn, fine-tuned"))
+    assert told["weights"] == "file own.keras" and told["pretrained on"] == "planted colours"
+    assert told["licence of the weights"] == "CC0" and len(told["SHA-256 of the weights"]) == 64
+    shipped = bundles._describe_weights(
+        study.model_copy(update={"weights": "scanbook"}), _named("mobilenet_v2_0.35, frozen")
+    )
+    assert shipped["weights"] == "scanbook" and shipped["pretrained on"] == "synthetic images"
+    assert shipped["licence of the weights"] == "Apache-2.0"
+    both = bundles._describe_weights(
+        study.model_copy(update={"weights": "scanbook", "backbones": ["mobilenet_v2_0.35"]}),
+        _named("mobilenet_v2_0.35, fine-tuned", "baseline_cnn, from scratch"),
+    )
+    assert both["weights"] == "scanbook"
+    assert bundles._describe_weights(study, _named("baseline_cnn, from scratch")) == {
+        "weights": "none: trained from random weights"
+    }

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import math
 import re
 import zipfile
 from dataclasses import replace
@@ -17,7 +18,7 @@ from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines, heads
-from scanbook.models.backbones import RANDOM, Weights, imagenet, networks
+from scanbook.models.backbones import RANDOM, Weights, imagenet, matching, networks
 from scanbook.models.backbones.weights import attribute
 from scanbook.registry import BACKBONES
 from scanbook.training import fitting
@@ -537,6 +538,9 @@ def test_backbone_does_all_that_is_asked_of_one(name, monkeypatch, tmp_path):
     model = backbones.build(name, size, 3, weights)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     assert body_parameters(model) == PARAMETERS.get(name, body_parameters(model))
+    kernels = [math.prod(weight.shape) for weight in model.weights if len(weight.shape) == 4]
+    convolutions = len(kernels), sum(kernels)
+    assert matching.CONVOLUTIONS.get(name, convolutions) == convolutions
     counted = backbones.summary(model)
     not_trained = counted["parameters"] - counted["trainable"]
     assert not_trained == NOT_TRAINED.get(name, not_trained)

@@ -59,7 +59,7 @@ class Bundle:
         metrics: Test metrics by printed name: a number, or a mapping with `value`, `low` and `high` (95 % interval).
         about: Text for the model card by topic. `title`, `question`, `intended_use` and `limits` have their own
             sections, and `evidence` says on what the metrics were measured; the others (`data`, `licence`, `backbone`,
-            `weights`, `profile`, ...) are listed in a table.
+            `weights`, `pretrained on`, `SHA-256 of the weights`, `profile`, ...) are listed in a table.
         names: Names of the classes or findings in other languages by language code ("pt", "ko"), in their order.
         operating_points: Operating point of each target: `classes`, whose probabilities are added; `threshold`, chosen
             on validation images; `sensitivity` and `specificity` on test images, in the form of `metrics`. Of findings

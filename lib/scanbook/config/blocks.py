@@ -12,11 +12,11 @@ from scanbook import runtime
 from scanbook.config.block import Augmentation, Backbone, Block, Count, Listed, Positive, Seed, word_or_keys
 from scanbook.config.data import Data, StandIn
 from scanbook.config.external import External
-from scanbook.config.pretraining import Pretraining
+from scanbook.config.pretraining import Pretraining, path_of
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
-from scanbook.registry import BACKBONES, Policy, view_policy
+from scanbook.registry import BACKBONES, FILE, PRESET, Policy, view_policy
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study can name its classes."""
@@ -228,9 +228,26 @@ class Study(Block):
         return {"rounds": self.bootstrap_rounds, "seed": self.seed}
 
     @property
+    def weight_files(self) -> dict[str, str]:
+        """Files of weights that the study names, by listed backbone."""
+        return self.weights if isinstance(self.weights, dict) else {}
+
+    @property
     def pretrained_backbones(self) -> list[str]:
         """Backbones of the study for which pretrained weights exist, in its order."""
-        return [name for name in self.backbones if name not in BACKBONES or BACKBONES[name].pretrained]
+        return [
+            name
+            for name in self.backbones
+            if name not in BACKBONES or BACKBONES[name].pretrained or name in self.weight_files
+        ]
+
+    @property
+    def pretrained_paths(self) -> dict[str, Path]:
+        """Files and folders of networks and weights that the study names, by what names them; they need not exist."""
+        names = [*self.backbones, *self.sweep.backbones]
+        named = {name: name.removeprefix(FILE) for name in names if name.startswith(FILE)}
+        named |= {name: name.removeprefix(PRESET) for name in names if name.startswith(PRESET)}
+        return {name: path_of(text) for name, text in (named | self.weight_files).items()}
 
     def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the names of classes by language, in their order; the English name where a class has no other.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from scanbook import runtime
 from scanbook.config.block import Block, word_or_keys
 from scanbook.registry import SCALINGS, Scaling
 
@@ -24,6 +26,11 @@ def _check_divisors(values: list[float]) -> list[float]:
     if min(values) <= 0:
         raise ValueError("expected numbers above 0, by which levels are divided")
     return values
+
+
+def path_of(text: str) -> Path:
+    """Return the path of a file that a study names; a relative one starts at the project."""
+    return runtime.project_root() / Path(text).expanduser()
 
 
 Levels = Annotated[list[float], BeforeValidator(_check_channels)]
@@ -64,8 +71,9 @@ class Pretraining(Block):
     licence: str = ""
     """Licence of the weights."""
     corpus_list: str = ""
-    """Text file with one image of that corpus per line: its file name, or the SHA-256 of the file. Notebook 05 counts
-    the test images that are among them, and evaluates without them. Relative paths start at the project."""
+    """Text file with one image of that corpus per line: its name, or the SHA-256 of its file. Notebook 05 counts the
+    test images that are among them, and evaluates without them. Names are compared without folder and ending, and
+    without regard to case. Relative paths start at the project."""
 
     @property
     def stated_scaling(self) -> Scaling | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from scanbook.evaluation import AnyPredictions, Calibration
 from scanbook.export import answers, formats
 from scanbook.export.formats import Saved
 from scanbook.inspection import grad_cam
-from scanbook.models import engines
+from scanbook.models import backbones, engines
 from scanbook.training import label_check
 
 DICOM_PACKAGES = ("pydicom", "python-gdcm")
@@ -164,7 +165,7 @@ def _prepare(study: Study, on_test: OnTest) -> _Trained:
         validation, test = _predict_folds(model.models, on_test)
         chosen = answers.describe_answers(study, validation, test, None if model.averaged else own)
         exam = answers.describe_exams_of_folds(study, model)
-    about = {"backbone": model.name}
+    about = {"backbone": model.name, **_describe_weights(study, model)}
     if model.evidence:
         about["evidence"] = model.evidence
     if model.keeps_test:
@@ -175,6 +176,31 @@ def _prepare(study: Study, on_test: OnTest) -> _Trained:
     metrics = evaluation.summary(test, **study.resamples)
     description = {"calibration": calibration, "metrics": metrics, "about": about, "exam": exam, **chosen}
     return _Trained(model, logits, description)
+
+
+def _describe_weights(study: Study, model: training.ExportedModel) -> dict[str, str]:
+    """Return, for the card, where the pretrained weights of an exported model come from."""
+    names = [network.name for network, _ in model.members]
+    used = [
+        backbone
+        for backbone in study.backbones
+        if any(re.search(rf"(?<![\w.]){re.escape(backbone)}(?![\w.])", name) for name in names)
+    ]
+    if all("from scratch" in name for name in names) or not used:
+        return {"weights": "none: trained from random weights"}
+    weights = backbones.resolve(study.model_copy(update={"backbones": used}))[0]
+    table = backbones.origins(weights)
+    titles = {
+        "weights": "source",
+        "pretrained on": "pretrained_on",
+        "licence of the weights": "licence",
+        "SHA-256 of the weights": "sha256",
+    }
+    if len(table) == 1:
+        return {title: str(table[column].iloc[0]) for title, column in titles.items()}
+    return {
+        title: "; ".join(f"{name}: {text}" for name, text in table[column].items()) for title, column in titles.items()
+    }
 
 
 def _predict_folds(models: training.StudyModels, on_test: OnTest) -> tuple[AnyPredictions, AnyPredictions]:

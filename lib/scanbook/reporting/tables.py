@@ -18,7 +18,7 @@ NAMES = {
     **{"memory": "peak memory (MiB)", "size": "size (MiB)", "mib": "size (MiB)", "memory_gb": "memory (GB)"},
     **{"vcpus": "vCPUs", "gpu": "GPU", "gpus": "GPUs", "isa": "instruction set", "usd_per_hour": "USD per hour"},
     **{"usd_per_million": "USD per million predictions", "images_per_second": "images per second"},
-    **{"image_id": "image", "iou": "intersection over union", "dice": "Dice"},
+    **{"sha256": "SHA-256", "image_id": "image", "iou": "intersection over union", "dice": "Dice"},
 }
 """Names that are not their own words with spaces in place of underscores."""
 _OF_ONE = {"class": {"auroc": "AUROC", "auprc": "AUPRC"}}

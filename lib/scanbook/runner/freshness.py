@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from scanbook import registry, runtime, store
 from scanbook.config import KAGGLE, Study, load
+from scanbook.config.pretraining import path_of
 from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
 from scanbook.reporting import suite
@@ -52,18 +53,19 @@ def notebook_fingerprint(name: str) -> str:
 
 
 def study_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's values, and of the registry's backbones and policies that they name.
+    """Return the fingerprint of a study's values, and of the backbones, policies and files that they name.
 
     Another source that it names concerns notebook 08 alone.
     """
     values = {key: value for key, value in study.resolved().items() if key != "external"}
+    files = {name: store.tree_fingerprint(path) for name, path in study.pretrained_paths.items() if path.exists()}
     words = set(_strings(values))
     backbones = {
         name: registry.describe_backbone(registry.BACKBONES[name]) for name in sorted(words & registry.BACKBONES.keys())
     }
     combined = {word for word in words if {*word.split("+")} <= registry.POLICIES.keys()}
     policies = {name: registry.policy(name) for name in sorted(combined | registry.POLICIES.keys())}
-    return store.fingerprint(values, backbones, policies)
+    return store.fingerprint(values, backbones, policies, *([files] if files else []))
 
 
 def _strings(values: Any) -> Iterator[str]:
@@ -202,12 +204,14 @@ class Batch:
     def fingerprints(self, name: str) -> dict[str, str]:
         """Return the fingerprints of what the report of a notebook depends on."""
         prices = {"prices": _prices_fingerprint()} if name == suite.BENCHMARK else {}
+        lists = _lists_fingerprint(self.study) if name == suite.FINE_TUNING else {}
         external = {"external": _external_fingerprint(self.study, self.bundle)} if name == suite.EXTERNAL else {}
         return {
             "notebook": notebook_fingerprint(name),
             **self.shared,
             **self.code.of_script(suite.script(name)),
             **prices,
+            **lists,
             **external,
             PAGE: self.code.page,
         }
@@ -267,6 +271,12 @@ def _external_fingerprint(study: Study, bundle: str) -> str:
         return store.fingerprint(labels, checksums.read_bytes() if checksums.is_file() else bundle)
     other = load_source(study)
     return store.fingerprint(labels, [study_fingerprint(other), data_fingerprint(other)] if other else "")
+
+
+def _lists_fingerprint(study: Study) -> dict[str, str]:
+    """Return the fingerprint of the lists of images on which weights were pretrained; nothing where there are none."""
+    paths = [path_of(known.corpus_list) for known in study.pretraining.values() if known.corpus_list]
+    return {"corpus lists": store.fingerprint([store.tree_fingerprint(path) for path in paths])} if paths else {}
 
 
 def _prices_fingerprint() -> str:

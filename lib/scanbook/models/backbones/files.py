@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from scanbook import runtime
 from scanbook.config import Pretraining
+from scanbook.config.pretraining import path_of
 from scanbook.errors import ModelError
-from scanbook.models.backbones.weights import ARRAYS, Weights, import_kerashub
-from scanbook.registry import FILE, SCALINGS, BackboneSpec
+from scanbook.models.backbones import matching
+from scanbook.models.backbones.matching import check_finite, check_memory
+from scanbook.models.backbones.weights import ARRAYS, Weights, import_kerashub, spec_of
+from scanbook.registry import FILE, SCALINGS, BackboneSpec, describe_backbone
 from scanbook.store import atomic_write, file_digest, stage
 
 keras = runtime.keras()
 
 _NETWORK = "network.json"
-_COPIES = 4
-"""Copies of its weights that a network in training holds: the weights, their gradients and Adam's two moments."""
 
 
 def read_network(name: str, stated: Pretraining) -> Weights:
@@ -50,19 +50,47 @@ def read_network(name: str, stated: Pretraining) -> Weights:
 
     def build(folder: Path) -> None:
         network = _load_network(name, path)
-        values = network.get_weights()
-        check_finite(name, network.weights, values)
-        atomic_write(folder / _NETWORK, json.dumps(network.get_config()))
+        values = [value.astype(np.float32) if value.ndim else value for value in network.get_weights()]
+        check_finite(name, [weight.path for weight in network.weights], values)
+        config = json.loads(json.dumps(network.get_config()))
+        atomic_write(folder / _NETWORK, json.dumps(_without_precision(config)))
         np.savez(folder / ARRAYS, *values)
 
     folder = stage("network", {"file": digest, "packages": runtime.versions_of(["keras"])}, build, __name__)
     config = json.loads((folder / _NETWORK).read_text())
     spec = BackboneSpec(name, "keras:Model", scaling, {"config": config}, smallest=1)
-    return Weights("file", folder / ARRAYS, digest, spec, stated)
+    return Weights("file", folder / ARRAYS, digest, spec, _origin(path, stated))
+
+
+def read_weights(name: str, text: str, stated: Pretraining) -> Weights:
+    """Return the weights of a listed backbone from a file.
+
+    Args:
+        name: Name of the backbone.
+        text: Path of the file: `.h5`, `.weights.h5`, `.keras` or `.npz`, with or without a head behind the backbone.
+        stated: What the study tells of their origin.
+
+    Raises:
+        ModelError: The file is missing, cannot be read, or does not fit the backbone; its weights are not finite.
+    """
+    path, spec = _existing(f"{name} (weights)", text), spec_of(name)
+    check_memory(name, path.stat().st_size)
+    digest = file_digest(path)
+
+    def build(folder: Path) -> None:
+        np.savez(folder / ARRAYS, *matching.read(spec, path))
+
+    folder = stage("weights", {"file": digest, **describe_backbone(spec)}, build, __name__)
+    return Weights("file", folder / ARRAYS, digest, pretraining=_origin(path, stated))
+
+
+def _origin(path: Path, stated: Pretraining) -> Pretraining:
+    """Return what a study tells of a file's origin; its name where it tells no source."""
+    return stated if stated.source else stated.model_copy(update={"source": f"file {path.name}"})
 
 
 def _existing(name: str, text: str) -> Path:
-    path = runtime.project_root() / Path(text).expanduser()
+    path = path_of(text)
     if not path.is_file():
         raise ModelError(f"backbone {name}: there is no file {path}; expected one that Keras saved; correct the path")
     return path
@@ -74,18 +102,18 @@ def _load_network(name: str, path: Path) -> Any:
         raise ModelError(f"backbone {name} is {path.suffix or 'a file'}; expected .keras: save it with model.save()")
     try:
         with zipfile.ZipFile(path) as archive:
-            text = archive.read("config.json")
-        if b'"keras_hub' in text:
-            import_kerashub()
+            config = json.loads(archive.read("config.json"))
+        if not isinstance(config, dict) or "class_name" not in config:
+            raise ValueError("its config.json describes no network")
+        _check_objects(name, config)
         network = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        if b'"Lambda"' in locals().get("text", b""):
-            raise ModelError(_LAMBDA.format(name=name)) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
         raise ModelError(f"backbone {name} cannot be loaded ({reason}); save it again with model.save()") from error
     if any(isinstance(layer, keras.layers.Lambda) for layer in network._flatten_layers()):
         raise ModelError(_LAMBDA.format(name=name))
-    if not getattr(network, "inputs", None) or not hasattr(network, "operations"):
+    whole = hasattr(network, "operations") or isinstance(network, keras.Sequential)
+    if not whole or not getattr(network, "inputs", None):
         raise ModelError(f"backbone {name} is not a functional network; expected keras.Model(inputs, outputs)")
     shapes = [tuple(tensor.shape) for tensor in network.inputs], [tuple(tensor.shape) for tensor in network.outputs]
     inputs, outputs = shapes
@@ -96,7 +124,48 @@ def _load_network(name: str, path: Path) -> Any:
             f"backbone {name} gives {_shown(outputs)}; expected one output, a map (height, width, channels) or a "
             "vector (channels): save the part of the network before its head"
         )
-    return network
+    return keras.Model(network.inputs[0], network.outputs[0])  # of one class, whatever it was saved as
+
+
+def _check_objects(name: str, config: Any) -> None:
+    """Raise a `ModelError` if a network needs code other than that of Keras and KerasHub, before anything is imported.
+
+    Keras imports the module that a file names; a Lambda layer holds code itself.
+    """
+    for entry in _objects(config):
+        kind, module = str(entry["class_name"]), entry.get("module")
+        if kind in ("Lambda", "__lambda__"):
+            raise ModelError(_LAMBDA.format(name=name))
+        package = str(module or "").split(".")[0]
+        if package == "keras_hub":
+            import_kerashub()
+        if package not in ("keras", "keras_hub", "builtins") and not (module is None and kind.startswith("__")):
+            raise ModelError(
+                f"backbone {name} has an object {kind!r} of {module or 'its own'}; expected those of Keras and "
+                "KerasHub alone, since no code of others is run: build the network with these, and save it again"
+            )
+        if "Quantized" in kind:
+            raise ModelError(f"backbone {name} is quantised; save the network before quantising it")
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield the description of every object of a saved network."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from _objects(value)
+
+
+def _without_precision(config: Any) -> Any:
+    """Return a network's configuration with the precision of the session, as all other networks have."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return None
+        return {key: _without_precision(value) for key, value in config.items()}
+    return [_without_precision(value) for value in config] if isinstance(config, list | tuple) else config
 
 
 _LAMBDA = (
@@ -109,29 +178,3 @@ def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
     """Return shapes of single images in words, such as "(any, any, 3)"."""
     texts = [", ".join("any" if side is None else str(side) for side in shape[1:]) for shape in shapes]
     return " and ".join(f"({text})" for text in texts)
-
-
-def check_finite(name: str, variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
-    """Raise a `ModelError` if weights are not finite, with the first of them."""
-    for variable, array in zip(variables, values, strict=True):
-        wrong = int((~np.isfinite(array)).sum()) if np.issubdtype(array.dtype, np.floating) else 0
-        if wrong:
-            raise ModelError(
-                f"backbone {name}: {wrong} of {array.size} weights of {variable.path} are not numbers; its file is "
-                "damaged, or its training failed: use another one"
-            )
-
-
-def check_memory(name: str, size: int) -> None:
-    """Raise a `ModelError` if a network in training would not fit into the memory that is free.
-
-    Args:
-        name: The backbone.
-        size: Bytes of its weights.
-    """
-    free = psutil.virtual_memory().available
-    if _COPIES * size > free:
-        raise ModelError(
-            f"backbone {name} has {size / 2**30:.1f} GiB of weights; its training needs {_COPIES * size / 2**30:.1f} "
-            f"GiB and {free / 2**30:.1f} are free: name a smaller one, or use a machine with more memory"
-        )

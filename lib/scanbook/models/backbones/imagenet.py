@@ -25,6 +25,19 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 _patience = [downloads.SILENCE]
 """Seconds that the next download waits for an answer: fewer after one that got none, since others hardly will."""
 _LITTLE = 5.0
+_CORPUS = "ImageNet-1k"
+# Keras stated the licences of these weights by architecture in the documentation of Keras 2, keras-team/keras,
+# docs/templates/applications.md, under "License"; it has none of EfficientNet, ConvNeXt and KerasHub's presets.
+_LICENCES = {
+    "Xception": "MIT",
+    "VGG": "CC BY 4.0",
+    "ResNet50": "MIT",
+    "ResNet50V2": "BSD",
+    "ResNet152V2": "BSD",
+    "Inception": "Apache-2.0",
+    "MobileNet": "Apache-2.0",
+    "DenseNet": "BSD-3-Clause",
+}
 POLICIES = ("auto", "imagenet", "scanbook", "none")
 """Words that a study's `weights` can be."""
 
@@ -58,7 +71,7 @@ def pretrained(name: str, policy: str) -> Weights:
                 raise
         else:
             path = folder / ARRAYS
-            return Weights("imagenet", path, file_digest(path), pretraining=Pretraining(corpus="ImageNet"))
+            return Weights("imagenet", path, file_digest(path), pretraining=_origin(spec))
     if not spec.shipped:
         shipped = ", ".join(other.name for other in BACKBONES.values() if other.shipped)
         raise UnavailableError(
@@ -67,7 +80,18 @@ def pretrained(name: str, policy: str) -> Weights:
     path = SHIPPED / spec.shipped
     if not path.is_file():
         raise UnavailableError(f"the shipped weights {path} are missing; run make pretrain, or install scanbook again")
-    return Weights("scanbook", path, file_digest(path))
+    origin = Pretraining(corpus="synthetic images", source="scanbook", licence="Apache-2.0")
+    return Weights("scanbook", path, file_digest(path), pretraining=origin)
+
+
+def _origin(spec: BackboneSpec) -> Pretraining:
+    """Return what is known of a backbone's ImageNet weights."""
+    package, builder = spec.builder.split(":")
+    if "preset" in spec.arguments:
+        return Pretraining(corpus=_CORPUS, source=f"KerasHub, preset {spec.arguments['preset']}")
+    fitting = [family for family in _LICENCES if builder.startswith(family)]
+    licence = _LICENCES[max(fitting, key=len)] if fitting else ""
+    return Pretraining(corpus=_CORPUS, source=f"{package}.{builder}", licence=licence)
 
 
 def _fetch_imagenet(spec: BackboneSpec, folder: Path) -> None:

@@ -184,9 +184,11 @@ def _apply(spec: BackboneSpec, network: Any, preprocessed: Any) -> Any:
         return flat.call(preprocessed)
     except ValueError as error:
         height, width = preprocessed.shape[1:3]
+        own = [side for side in network.inputs[0].shape[1:3] if side]
+        remedy = f"its own, {'×'.join(map(str, own))}" if own else "another one"
         raise ModelError(
             f"{spec.name} does not take images of {height}×{width} pixels ({str(error).splitlines()[0]}); set "
-            "image_size to its own"
+            f"image_size to {remedy}"
         ) from error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
+
 from scanbook.config import Pretraining, Study
 from scanbook.errors import UnavailableError
 from scanbook.models.backbones import files
@@ -52,8 +54,10 @@ def _find(study: Study, name: str) -> Weights:
     stated = study.pretraining.get(name, Pretraining())
     if name.startswith(FILE):
         weights = files.read_network(name, stated)
+    elif name in study.weight_files:
+        weights = files.read_weights(name, study.weight_files[name], stated)
     else:
-        weights = pretrained(name, study.weights if isinstance(study.weights, str) else "auto")
+        weights = pretrained(name, "auto" if isinstance(study.weights, dict) else study.weights)
     known = weights.pretraining.model_dump() | {key: value for key, value in stated.model_dump().items() if value}
     spec = weights.spec
     if stated.stated_scaling:
@@ -61,9 +65,40 @@ def _find(study: Study, name: str) -> Weights:
     return replace(weights, spec=spec, pretraining=Pretraining.model_validate(known))
 
 
+def origins(weights: dict[str, Weights]) -> pd.DataFrame:
+    """Return what is known of pretrained weights: `pretrained_on`, `licence`, `scaling`, `sha256` and `source`.
+
+    Index `backbone`. What nobody stated is "not stated"; `scaling` is "stated" in the study, or "of the backbone".
+    """
+    rows = {}
+    for name, found in weights.items():
+        known = found.pretraining
+        rows[name] = {
+            "pretrained_on": known.corpus or "not stated",
+            "licence": known.licence or "not stated",
+            "scaling": "stated" if known.stated_scaling else "of the backbone",
+            "sha256": found.digest,
+            "source": known.source or "not stated",
+        }
+    columns = ["pretrained_on", "licence", "scaling", "sha256", "source"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("backbone")
+
+
 def describe(weights: dict[str, Weights], missing: dict[str, str]) -> str:
     """Return one sentence with the source of each backbone's pretrained weights, and why some have none."""
-    shipped = {"scanbook": " (shipped with scanbook)"}
-    available = ", ".join(f"{name}: {it.in_words}{shipped.get(it.source, '')}" for name, it in weights.items())
+    available = ", ".join(f"{name}: {it.in_words}{_remark(it)}" for name, it in weights.items())
     not_run = " ".join(f"Not run: {reason}." for reason in missing.values())
-    return f"Pretrained weights: {available or 'none'}. {not_run}".strip()
+    unstated = [name for name, it in weights.items() if it.source == "file" and not it.pretraining.stated_scaling]
+    scaled = (
+        f"The study states no scaling for {', '.join(unstated)}: images are scaled as ImageNet's weights expect them."
+        if unstated
+        else ""
+    )
+    return " ".join(filter(None, (f"Pretrained weights: {available or 'none'}.", scaled, not_run)))
+
+
+def _remark(weights: Weights) -> str:
+    """Return where weights come from, in brackets, unless that is where everybody's come from."""
+    if weights.source == "scanbook":
+        return " (shipped with scanbook)"
+    return f" ({weights.pretraining.source})" if weights.source == "file" else ""

@@ -43,7 +43,7 @@ class Weights:
     def in_words(self) -> str:
         """On what the weights were pretrained."""
         words = {"scanbook": "synthetic images", "none": "none"}
-        return self.pretraining.corpus or words.get(self.source, "not stated")
+        return self.pretraining.corpus or words.get(self.source, "a corpus that is not stated")
 
 
 RANDOM = Weights("none")
