@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,8 @@ def to_litert(model: Any, path: Path) -> None:
     _interpreter_class()
 
     def write(work: Path) -> None:
-        with runtime.without_native_messages():
-            work.write_bytes(_convert(_converter(model)))
+        with runtime.without_native_messages(), _naming_operations():
+            work.write_bytes(_converter(model).convert())
 
     write_whole(path, write, "LiteRT", alternative="OpenVINO")
 
@@ -139,7 +141,7 @@ def to_litert_int8(model: Any, path: Path, images: np.ndarray) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([images[index : index + 1]] for index in range(len(images)))
         debugging = tf.lite.experimental
-        with runtime.without_native_messages():
+        with runtime.without_native_messages(), _naming_operations():
             # TensorFlow's way to quantise a part of a network: the converter alone has no such option
             debugger = debugging.QuantizationDebugger(converter=converter)
             head = _names_of_head(debugger.calibrated_model)
@@ -165,10 +167,12 @@ def _converter(model: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen_function(model)], tf.Module())
 
 
-def _convert(converter: Any) -> bytes:
+@contextmanager
+def _naming_operations() -> Iterator[None]:
+    """Say in a line which operations LiteRT lacks, where the converter fails for them."""
     try:
-        return converter.convert()
-    except Exception as error:
+        yield
+    except Exception as error:  # the converter's own class, or the debugger's
         lacking = _LACKING.findall(str(error))
         if lacking:
             raise ValueError(f"LiteRT lacks the operations {', '.join(lacking)}") from error
