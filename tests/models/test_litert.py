@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import planted
+from helpers import documents, planted
 from scanbook import runtime
 from scanbook.errors import ModelError
 from scanbook.evaluation import Calibration
@@ -89,6 +89,24 @@ def test_threads_with_batches_of_other_sizes_get_their_own_answers(quantised: Pa
         together = list(pool.map(lambda share: engine.predict(share)[0], shares * 4))
     for result, expected in zip(together, alone * 4, strict=True):
         np.testing.assert_array_equal(result, expected)
+
+
+def test_the_example_of_the_documentation_runs(exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines.to_litert(exported, tmp_path / "model.tflite")
+    [block] = documents.blocks("docs/how-to/deploy.md", "python")
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {"pictures": PHOTOS[:5]}
+    exec(block, made)
+    for name, expected in zip(("probabilities", "heat_maps"), KerasEngine(exported).predict(PHOTOS[:5]), strict=True):
+        np.testing.assert_allclose(made[name], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_images_of_another_size_or_type_are_not_computed(quantised: Path) -> None:
+    engine = LiteRtEngine(quantised)
+    for wrong in (PHOTOS[:2, :32, :32], PHOTOS[:2].astype(np.float32)):
+        with pytest.raises((ValueError, RuntimeError)):
+            engine.predict(wrong)
+    assert len(engine.predict(PHOTOS[:2])[0]) == 2
 
 
 def test_a_damaged_file_is_refused_in_a_line(quantised: Path, tmp_path: Path) -> None:

@@ -313,8 +313,9 @@ def list_files(written: Bundle) -> pd.DataFrame:
 
 
 def summarise_formats(written: Bundle) -> str:
-    """Return the formats of a bundle and the reason why one is missing, one sentence each."""
-    names = [name for style, name in bundle.FORMAT_NAMES.items() if style in written.models]
+    """Return the formats of a bundle with their sizes, and the reason why one is missing, one sentence each."""
+    sizes = {style: engines.size_on_disk(written.folder / path) / 2**20 for style, path in written.models.items()}
+    names = [f"{name} ({sizes[style]:.3g} MiB)" for style, name in bundle.FORMAT_NAMES.items() if style in sizes]
     sentences = [f"Formats: {', '.join(names)}."]
     for style, figures in written.losses.items():
         state = "kept" if style in written.models else "excluded"

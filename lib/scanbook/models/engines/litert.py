@@ -1,4 +1,4 @@
-"""LiteRT (formerly TensorFlow Lite), an optional extra: phones, small boards and browsers run its `.tflite` files."""
+"""LiteRT (formerly TensorFlow Lite), an optional extra: phones and small boards run its `.tflite` files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class _Request:
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the outputs for one batch, uint8 RGB `(n, h, w, 3)`."""
         if images.shape != self._shape:
-            self._interpreter.resize_tensor_input(self._input, images.shape)
+            # strict: only the number of images may change; LiteRT would compute with another size, too
+            self._interpreter.resize_tensor_input(self._input, images.shape, strict=True)
             self._interpreter.allocate_tensors()
             self._shape = images.shape
         self._interpreter.set_tensor(self._input, images)
