@@ -119,6 +119,17 @@ def test_a_damaged_file_is_refused_in_a_line(quantised: Path, tmp_path: Path) ->
         assert "\n" not in str(refused.value)
 
 
+def test_values_that_overflow_in_calibration_are_named_in_a_line(tmp_path: Path) -> None:
+    """TensorFlow's quantiser ends the process for them."""
+    keras = runtime.keras()
+    entry = keras.Input((8, 8, 3), dtype="uint8")
+    values = keras.ops.exp(keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(entry)))
+    network = keras.Model(entry, keras.layers.Dense(2)(values))
+    with pytest.raises(ModelError, match=r"calibration images give values that are not finite in \S*Exp") as refused:
+        engines.to_litert_int8(network, tmp_path / "model.tflite", np.full((2, 8, 8, 3), 200, np.uint8))
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
 def test_without_its_package_it_says_what_to_install(
     exported: Any, quantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

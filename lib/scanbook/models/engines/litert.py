@@ -141,7 +141,15 @@ def to_litert_int8(model: Any, path: Path, images: np.ndarray) -> None:
         converter = _converter(model)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([images[index : index + 1]] for index in range(len(images)))
-        debugging = tf.lite.experimental
+        convert, debugging = converter.convert, tf.lite.experimental
+
+        def calibrated() -> bytes:
+            """Return what the quantiser starts from; values that are not finite would end the process."""
+            measured = convert()
+            _check_ranges(measured)
+            return measured
+
+        converter.convert = calibrated
         with runtime.without_native_messages(), _naming_operations():
             # TensorFlow's way to quantise a part of a network: the converter alone has no such option
             debugger = debugging.QuantizationDebugger(converter=converter)
@@ -178,6 +186,24 @@ def _naming_operations() -> Iterator[None]:
         if lacking:
             raise ValueError(f"LiteRT lacks the operations {', '.join(lacking)}") from error
         raise
+
+
+def _check_ranges(model: bytes) -> None:
+    """Raise an error for a calibrated model that gives values that are not finite.
+
+    Raises:
+        ValueError: The message names the operations.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(model, 0).Subgraphs(0)
+    names = []
+    for index in range(graph.TensorsLength()):
+        ranges = graph.Tensors(index).Quantization()
+        if ranges and not all(np.isfinite(ends).all() for ends in (ranges.MinAsNumpy(), ranges.MaxAsNumpy())):
+            names.append(graph.Tensors(index).Name().decode())
+    if names:
+        raise ValueError(f"calibration images give values that are not finite in {', '.join(names)}")
 
 
 def _names_of_head(model: bytes) -> list[str]:
