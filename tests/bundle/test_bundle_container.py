@@ -103,7 +103,7 @@ def test_the_image_holds_all_that_the_service_runs_and_no_more(exported: bundle.
     """As the image is built: what is ignored stays out, the code is compiled, and nothing can be written."""
     ignored = (exported.folder / ".dockerignore").read_text().split()
     top = [name for name in ignored if "/" not in name]
-    assert {"model.keras", "saved_model", "model.onnx"} == set(top)
+    assert {"model.keras", "saved_model", "model.onnx", "model.tflite", "model_int8.tflite"} == set(top)
     image = tmp_path / "image"
     shutil.copytree(
         exported.folder, image, ignore=lambda _, names: [n for n in names if any(fnmatch.fnmatch(n, i) for i in top)]

@@ -11,7 +11,7 @@ from helpers import planted, stored
 from scanbook import bundle, cli, config, export, runtime
 from scanbook.bundle.description import FORMAT
 from scanbook.data.manifest import TEST, VALIDATION
-from scanbook.errors import BundleError
+from scanbook.errors import BundleError, ModelError
 from scanbook.export import bundles, formats
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines
@@ -113,8 +113,8 @@ def test_every_format_answers_as_the_trained_network(whole):
     manifest, model = planted.manifest(), grad_cam.add_heat_maps(planted.network(), 1.7)
     shown = planted.pixels()[export.select_fixed(manifest)]
     reference = engines.KerasEngine(model).predict(shown)[0]
-    exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model", "onnx")]
-    assert set(whole.models) >= {"keras", "openvino", "saved_model", "onnx"}
+    exact = [bundle.FORMAT_NAMES[style] for style in bundle.FILES if style not in bundle.INT8]
+    assert set(whole.models) >= {"keras", "openvino", "saved_model", "onnx", "litert"}
     assert all(whole.parity[place]["agrees"] for place in exact)
     answers = {
         bundle.FORMAT_NAMES[style]: engines.open_saved(whole.folder / name).predict(shown)[0]
@@ -127,13 +127,16 @@ def test_every_format_answers_as_the_trained_network(whole):
 
 
 def test_int8_is_kept_with_its_loss_or_excluded_with_the_reason(whole):
-    assert whole.int8["images"] == 11 and whole.int8["change"] == whole.int8["accuracy"] - whole.int8["reference"]
-    assert ("openvino_int8" in whole.models) != ("openvino_int8" in whole.excluded)
-    if "openvino_int8" in whole.models:
-        assert OpenVinoEngine(whole.model_path("int8")).precision == "int8"
-    assert ("OpenVINO int8" in export.summarise_formats(whole)) and "validation images" in export.summarise_formats(
-        whole
-    )
+    summary = export.summarise_formats(whole)
+    for name in ("model.onnx", "model.tflite"):
+        assert f"{(whole.folder / name).stat().st_size / 2**20:.3g} MiB" in summary
+    assert tuple(whole.losses) == bundle.INT8
+    for style, loss in whole.losses.items():
+        assert loss["images"] == 11 and loss["change"] == loss["accuracy"] - loss["reference"]
+        assert (style in whole.models) != (style in whole.excluded)
+        if style in whole.models:
+            assert engines.open_saved(whole.folder / whole.models[style]).precision == "int8"
+        assert f"{bundle.FORMAT_NAMES[style]} classifies" in summary and "validation images" in summary
 
 
 def test_bundle_carries_what_the_cards_and_the_page_need(whole):
@@ -147,7 +150,7 @@ def test_bundle_carries_what_the_cards_and_the_page_need(whole):
     }
     assert (whole.folder / "DATASET_CARD.md").read_text() == "# Card\n"
     listed = export.list_files(whole)["MiB"]
-    assert {"saved_model/", "scanbook/", "model.xml", "Dockerfile"} <= set(listed.index)
+    assert {"saved_model/", "scanbook/", "model.xml", "model.tflite", "Dockerfile"} <= set(listed.index)
     total = sum(path.stat().st_size for path in whole.folder.rglob("*") if path.is_file())
     assert listed.sum() == pytest.approx(total / 2**20)
 
@@ -162,7 +165,7 @@ def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(w
     other = grad_cam.add_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
     monkeypatch.setattr(engines, "to_saved_model", lambda _, path: other.export(path, verbose=False))
     monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    monkeypatch.setattr(formats, "_write_extras", lambda *_: {})
     with pytest.raises(
         BundleError, match=r"SavedModel does not agree with the trained network: .* on 23 images"
     ) as caught:
@@ -173,6 +176,7 @@ def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(w
 
 def test_formats_that_are_not_available_or_lose_too_much_are_excluded_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    monkeypatch.setattr(engines, "to_litert", cannot_write)
     monkeypatch.setattr(engines, "to_saved_model", lambda *_: None)
     monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
     monkeypatch.setattr(engines, "rejection_reason", lambda *_: "int8: right on 1 of 11 images")
@@ -180,8 +184,26 @@ def test_formats_that_are_not_available_or_lose_too_much_are_excluded_with_the_r
     summary = export.summarise_formats(written)
     assert "onnx" not in written.models and not (written.folder / "model.onnx").exists()
     assert 'ONNX is not available: ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]".' in summary
-    assert written.excluded["openvino_int8"] == "int8: right on 1 of 11 images" and written.precisions == ("fp32",)
-    assert not (written.folder / "model_int8.xml").exists() and "excluded" in summary
+    assert "LiteRT is not available: model.tflite cannot be written as LiteRT (it lacks Foo)." in summary
+    assert {written.excluded[style] for style in bundle.INT8} == {"int8: right on 1 of 11 images"}
+    assert written.precisions == ("fp32",) and set(written.models) == {"openvino", "keras"}
+    assert not list(written.folder.glob("model_int8.*")) and summary.count("It was excluded.") == 2
+    assert "OpenVINO int8 and LiteRT int8 are not available: int8: right on 1 of 11 images." in summary
+
+
+def cannot_write(_, path):
+    raise ModelError(f"{path} cannot be written as LiteRT (it lacks Foo)")
+
+
+def test_without_litert_one_line_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    paths = {style: tmp_path / name for style, name in bundle.FILES.items()}
+    excluded = formats._write_extras(planted.network("small_cnn"), paths, planted.pixels()[:2])
+    assert set(excluded) == {"litert", "litert_int8"} and [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    lines = bundle.excluded_sentences(SimpleNamespace(excluded=excluded))
+    assert lines == [
+        'LiteRT and LiteRT int8 are not available: LiteRT needs ai-edge-litert: pip install "scanbook[litert]".'
+    ]
 
 
 @pytest.mark.parametrize(("right", "allowed"), [(30, True), (29, True), (28, False)])
@@ -224,11 +246,11 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     assert cli.main(command) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
     made = bundle.load(folder)
-    assert last.startswith(f"synthetic/smoke: exported to {folder}. Formats: Keras, saved, OpenVINO")
+    assert last.startswith(f"synthetic/smoke: exported to {folder}. Formats: Keras, saved (")
     assert set(made.models) | set(made.excluded) == set(bundle.FILES) and made.label(0, "ko") == "멜라닌세포모반"
     assert {"nevus", "malignant"} <= set(made.operating_points) and made.metrics["accuracy"]["low"] is not None
     assert "# Dataset card for Synthetic dermoscopy" in (folder / "DATASET_CARD.md").read_text()
-    assert all(row["agrees"] for place, row in made.parity.items() if place != "OpenVINO int8")
+    assert all(row["agrees"] for place, row in made.parity.items() if "int8" not in place)
 
     # notebook 08 validates a bundle that is written in seconds: its answers are the same
     plain = export.export_plain(config.load("synthetic", "smoke", overrides=SMALL), tmp_path / "plain")

@@ -75,7 +75,9 @@ def test_the_bundle_describes_what_was_trained(written, ward) -> None:
     point = again.operating_points["Effusion"]
     assert 0 <= point["threshold"] <= 1 and point["margin"] > 0 and point["sensitivity"]["value"] is not None
     assert again.exam["rule"] in ("mean", "maximum") and again.exam["metrics"]["exams"] > 1
-    assert set(again.int8) >= {"auroc", "right", "images"} and "macro AUROC" in export.summarise_formats(again)
+    assert tuple(again.losses) == bundle.INT8
+    assert all(set(loss) >= {"auroc", "right", "images"} for loss in again.losses.values())
+    assert "LiteRT int8 has a macro AUROC" in export.summarise_formats(again)
     card = (written.folder / "MODEL_CARD.md").read_text()
     assert "## Findings" in card and "## Exams" in card and "Nodule" in card
     assert "answers each finding" in export.summarise_answers(again, 0.9)
@@ -83,7 +85,7 @@ def test_the_bundle_describes_what_was_trained(written, ward) -> None:
 
 
 def test_every_format_answers_as_the_trained_network(written) -> None:
-    exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model")]
+    exact = [bundle.FORMAT_NAMES[style] for style in ("keras", "openvino", "saved_model", "litert")]
     assert all(written.parity[place]["agrees"] for place in exact)
     assert {row["same answers"].rsplit(" ", 1)[1] for row in written.parity.values()} == {str(3 * fixed(written))}
 

@@ -105,7 +105,7 @@ def write_all_formats(folder: Path, **int8) -> dict[str, Path]:
     (saved_model / "variables").mkdir(parents=True)
     (saved_model / "saved_model.pb").write_bytes(b"graph")
     (saved_model / "variables" / "variables.index").write_bytes(b"index")
-    for name in ("a.keras", "a.onnx"):
+    for name in ("a.keras", "a.onnx", "a.tflite", "b.tflite"):
         (folder / name).write_bytes(name.encode())
     return {
         "openvino": colour_graph(folder / "a.xml"),
@@ -113,4 +113,6 @@ def write_all_formats(folder: Path, **int8) -> dict[str, Path]:
         "keras": folder / "a.keras",
         "saved_model": saved_model,
         "onnx": folder / "a.onnx",
+        "litert": folder / "a.tflite",
+        "litert_int8": folder / "b.tflite",
     }

@@ -23,7 +23,7 @@ from scanbook.data import images
 from scanbook.errors import ModelError, RunError
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines
-from scanbook.models.engines import KerasEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
+from scanbook.models.engines import KerasEngine, LiteRtEngine, OnnxEngine, OpenVinoEngine, SavedModelEngine
 
 TEMPERATURE = 1.7
 FLOAT32 = 2e-4
@@ -72,12 +72,16 @@ def saved(model, converted, tmp_path_factory):
     engines.save_openvino(converted, folder / "model.xml")
     engines.to_onnx(model, folder / "model.onnx")
     engines.to_saved_model(model, folder / "model")
-    names = {"model.keras", "model.xml", "model.bin", "model.onnx", "model"}
+    engines.to_litert(model, folder / "model.tflite")
+    names = {"model.keras", "model.xml", "model.bin", "model.onnx", "model", "model.tflite"}
     assert {path.name for path in folder.iterdir()} == names
     return {path.suffix: path for path in folder.iterdir()}
 
 
-ENGINES = ("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput", "SavedModel")
+ENGINES = (
+    *("Keras", "OpenVINO latency", "OpenVINO throughput", "ONNX latency", "ONNX throughput", "SavedModel"),
+    *("LiteRT latency", "LiteRT throughput"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,8 @@ def every(model, converted, saved):
         "ONNX latency": OnnxEngine(saved[".onnx"], "latency"),
         "ONNX throughput": OnnxEngine(saved[".onnx"], "throughput"),
         "SavedModel": SavedModelEngine(saved[""]),
+        "LiteRT latency": LiteRtEngine(saved[".tflite"], "latency"),
+        "LiteRT throughput": LiteRtEngine(saved[".tflite"], "throughput"),
     }
 
 
@@ -133,7 +139,8 @@ def test_depthwise_convolutions_keep_their_logits_in_both_modes(tmp_path, photos
     assert logits.std(axis=0).min() > 1e-2 * np.abs(logits).max()
     engines.save_openvino(engines.to_openvino(model), tmp_path / "model.xml")
     engines.to_onnx(model, tmp_path / "model.onnx")
-    for name in ("model.xml", "model.onnx"):
+    engines.to_litert(model, tmp_path / "model.tflite")
+    for name in ("model.xml", "model.onnx", "model.tflite"):
         for mode in ("latency", "throughput"):
             engine = engines.open_saved(tmp_path / name, mode)
             assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
@@ -214,10 +221,10 @@ def test_openvino_computes_in_float32(converted, logits, photos, mode):
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
-@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx", ""])
+@pytest.mark.parametrize("suffix", [".keras", ".xml", ".onnx", ".tflite", ""])
 def test_saved_model_is_opened_by_its_suffix_and_keeps_float32(saved, logits, photos, suffix, mode):
     engine = engines.open_saved(saved[suffix], mode, threads=1)
-    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime", "": "SavedModel"}
+    expected = {".keras": "Keras", ".xml": "OpenVINO", ".onnx": "ONNX Runtime", ".tflite": "LiteRT", "": "SavedModel"}
     assert (engine.name, engine.precision) == (expected[suffix], "fp32") and engine.requests >= 1
     assert engines.parity(logits, engine.predict(photos)[0]) < FLOAT32
 
@@ -228,15 +235,21 @@ def test_size_on_disk_counts_weights_that_lie_apart(saved):
     files = [path for path in saved[""].rglob("*") if path.is_file()]
     assert engines.size_on_disk(saved[""]) == sum(path.stat().st_size for path in files)
     weights = 4 * planted.network().count_params()
-    for suffix in (".keras", ".xml", ".onnx", ""):
+    for suffix in (".keras", ".xml", ".onnx", ".tflite", ""):
         assert 0.9 * weights < engines.size_on_disk(saved[suffix]) < 1.6 * weights
 
 
 @pytest.mark.parametrize(
-    "name", ["model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx", "missing", "broken"]
+    "name",
+    [
+        *("model.h5", "missing.keras", "missing.xml", "missing.onnx", "broken.onnx", "missing", "broken"),
+        *("missing.tflite", "broken.tflite", "empty.tflite"),
+    ],
 )
 def test_what_is_no_saved_model_is_refused_in_a_line(tmp_path, name):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
+    (tmp_path / "broken.tflite").write_bytes(b"no model")
+    (tmp_path / "empty.tflite").touch()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ModelError, match=name) as refused:
@@ -266,7 +279,10 @@ def test_an_activation_with_a_gradient_of_its_own_is_no_output(photos):
         np.testing.assert_allclose(output, np.asarray(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize(("write", "name"), [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model")])
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(engines.to_onnx, "model.onnx"), (engines.to_saved_model, "model"), (engines.to_litert, "model.tflite")],
+)
 def test_the_order_of_two_outputs_is_kept_and_nothing_is_said(photos, tmp_path, capfd, write, name):
     exported = grad_cam.add_heat_maps(planted.network("small_cnn"), TEMPERATURE)
     capfd.readouterr()

@@ -13,6 +13,7 @@ import pytest
 
 from helpers import pages
 from helpers.studies import check_all_classes, keras_home, results, run, unpack_images
+from scanbook import bundle
 from scanbook.reporting.suite import BENCHMARK, NOTEBOOKS, notebooks
 from scanbook.store import PACKAGE
 
@@ -50,8 +51,8 @@ def test_the_default_study_shows_what_it_is_for(tmp_path: Path) -> None:
     assert all(mistakes[name]["low"] > 0 for name in worth), mistakes
     assert mistakes["copies_unpenalised"]["published"] > 0.95, "a copy is recognised"
     parity = by_notebook["07_export_flask"]["parity"]
-    assert set(parity) == {"Keras, saved", "OpenVINO", "OpenVINO int8", "SavedModel", "ONNX", "stored logits", "HTTP"}
-    assert all(agrees for place, agrees in parity.items() if place != "OpenVINO int8"), parity
+    assert set(parity) == {*bundle.FORMAT_NAMES.values(), "stored logits", "HTTP"}
+    assert all(agrees for place, agrees in parity.items() if "int8" not in place), parity
     evaluations = {name: by_notebook[name].get("test_evaluations", {}) for name in NOTEBOOKS}
     assert all(evaluations[name] for name in NOTEBOOKS if name not in ("01_eda", BENCHMARK))
     counts = {count for networks in evaluations.values() for count in networks.values()}

@@ -8,7 +8,7 @@ Each model takes uint8 RGB `(n, h, w, 3)`. It gives calibrated probabilities, fl
 map per class, float32 `(n, h', w', k)`, not normalised.
 """
 
-from scanbook.bundle.card import FORMAT_NAMES, LANGUAGES, int8_sentence
+from scanbook.bundle.card import FORMAT_NAMES, LANGUAGES, excluded_sentences, int8_sentence
 from scanbook.bundle.container import PACKAGES
-from scanbook.bundle.description import FILES, SUBFOLDER, Bundle, load, read, study_folder
+from scanbook.bundle.description import FILES, INT8, SUBFOLDER, Bundle, load, read, study_folder
 from scanbook.bundle.writing import check_target, write

@@ -28,6 +28,8 @@ FORMAT_NAMES = {
     "openvino_int8": "OpenVINO int8",
     "saved_model": "SavedModel",
     "onnx": "ONNX",
+    "litert": "LiteRT",
+    "litert_int8": "LiteRT int8",
 }
 """Name of each format in tables and cards."""
 # names in https://huggingface.co/metrics of the metrics that scanbook names otherwise
@@ -312,11 +314,8 @@ def _targets(bundle: Bundle) -> list[Section]:
 
 def _formats(bundle: Bundle) -> Section:
     sentences = [f"{name}: `{bundle.models[style]}`." for style, name in FORMAT_NAMES.items() if style in bundle.models]
-    if bundle.int8:
-        sentences.append(int8_sentence(bundle.int8))
-    sentences += [
-        f"{FORMAT_NAMES[style]} is not available: {why.rstrip('.')}." for style, why in bundle.excluded.items()
-    ]
+    sentences += [int8_sentence(figures, FORMAT_NAMES[style]) for style, figures in bundle.losses.items()]
+    sentences += excluded_sentences(bundle)
     same = "same answers" if bundle.findings else "same class"
     rows = [("Format", "Difference", same.capitalize(), "Agrees")]
     for name, row in bundle.parity.items():
@@ -330,16 +329,24 @@ def _formats(bundle: Bundle) -> Section:
     return Section("Formats", tuple(sentences), tuple(rows) if bundle.parity else ())
 
 
-def int8_sentence(figures: Mapping[str, Any]) -> str:
-    """Return the loss by int8 as a sentence, from `Bundle.int8`."""
+def excluded_sentences(bundle: Bundle) -> list[str]:
+    """Return why formats are not available, one sentence for each reason."""
+    names: dict[str, list[str]] = {}
+    for style, why in bundle.excluded.items():
+        names.setdefault(why.rstrip("."), []).append(FORMAT_NAMES[style])
+    return [f"{' and '.join(of)} {'is' if len(of) == 1 else 'are'} not available: {why}." for why, of in names.items()]
+
+
+def int8_sentence(figures: Mapping[str, Any], name: str = FORMAT_NAMES["openvino_int8"]) -> str:
+    """Return the loss by a format in int8 as a sentence, from `Bundle.losses`."""
     if "auroc" in figures:
         change, low, high = (figures[key] for key in ("change", "low", "high"))
         defined = None not in (change, low, high) and not any(map(isnan, (change, low, high)))
         area = (
-            f"int8 has a macro AUROC of {figures['auroc']:.3f} on {figures['images']} validation images, the trained "
+            f"{name} has a macro AUROC of {figures['auroc']:.3f} on {figures['images']} validation images, the trained "
             f"model {figures['reference']:.3f}: a change of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
             if defined
-            else f"The change of the macro AUROC by int8 is not defined on {figures['images']} validation images."
+            else f"The change of the macro AUROC by {name} is not defined on {figures['images']} validation images."
         )
         return (
             f"{area} At the thresholds it is right on {figures['right']:.1%} of the labels, the trained model on "
@@ -347,7 +354,7 @@ def int8_sentence(figures: Mapping[str, Any]) -> str:
         )
     change, low, high = (100 * figures[key] for key in ("change", "low", "high"))
     return (
-        f"int8 classifies {figures['accuracy']:.1%} of {figures['images']} validation images correctly, the trained "
+        f"{name} classifies {figures['accuracy']:.1%} of {figures['images']} validation images correctly, the trained "
         f"model {figures['reference']:.1%}: a change of {change:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})."
     )
 

@@ -16,11 +16,11 @@ from scanbook.bundle import answering
 from scanbook.errors import BundleError
 from scanbook.store import file_digest
 
-FORMAT = 4
+FORMAT = 5
 """Version of the bundles that are written: a change of their files or keys raises it, as CONTRIBUTING.md says."""
-READ = (2, 3, FORMAT)
+READ = (2, 3, 4, FORMAT)
 """Versions of the bundles that are read. Version 2 has neither a test table nor cards in HTML; findings and exams came
-with version 4."""
+with version 4, LiteRT with version 5."""
 DESCRIPTION, CHECKSUMS, REQUIREMENTS = "bundle.json", "checksums.json", "requirements.txt"
 CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
 HTML = {CARD: "MODEL_CARD.html", DATASET_CARD: "DATASET_CARD.html"}
@@ -32,8 +32,12 @@ FILES = {
     "keras": "model.keras",
     "saved_model": "saved_model",
     "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "litert_int8": "model_int8.tflite",
 }
 """Path of the model in each format: a file or a folder. An `.xml` file has a `.bin` file of the same name beside it."""
+INT8 = ("openvino_int8", "litert_int8")
+"""Formats in int8: they need not agree with the trained model, and are excluded where they lose too much."""
 SERVED = {"fp32": "openvino", "int8": "openvino_int8"}
 """Format that the service runs, by precision. A copy of a bundle may lack the other formats, each as a whole."""
 UNWANTED = ("__pycache__", ".DS_Store", "._*")
@@ -70,6 +74,7 @@ class Bundle:
         int8: Loss by int8 on the validation `images`: `accuracy`, that of the trained model as `reference`, and their
             `change` with `low` and `high`, as shares; of findings their macro `auroc` in its place, and the shares of
             correct answers, `right` and `right_reference`. Empty where int8 was not tried.
+        litert_int8: The same by int8 in LiteRT's format; `int8` is that of the service.
         excluded: Why a format is not available, by format, one sentence each.
         hub: Metadata of the model card for Hugging Face's hub: `license`, `tags`, `datasets`.
         findings: Names of findings in the order of the probabilities, in English, each of which is present or absent;
@@ -100,12 +105,18 @@ class Bundle:
     findings: tuple[str, ...] = ()
     calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
     exam: dict[str, Any] = field(default_factory=dict)
+    litert_int8: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes or findings, in the order of the probabilities."""
         return self.findings or self.classes
+
+    @property
+    def losses(self) -> dict[str, dict[str, Any]]:
+        """Loss of each format in `INT8` that was tried, whether the bundle has it or not."""
+        return {style: values for style, values in zip(INT8, (self.int8, self.litert_int8), strict=True) if values}
 
     @property
     def precisions(self) -> tuple[str, ...]:

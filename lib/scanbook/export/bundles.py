@@ -297,7 +297,8 @@ def _write(
             image_size=study.size,
             names=study.names_of(manifest.names),
             parity=saved.parity.to_dict(orient="index"),
-            int8=saved.int8,
+            int8=saved.int8.get("openvino_int8", {}),
+            litert_int8=saved.int8.get("litert_int8", {}),
             excluded=saved.excluded,
             hub={**cards.licence(study), "tags": cards.tags(study), "datasets": [study.study]},
             metrics=metrics.to_dict(orient="index"),
@@ -338,14 +339,12 @@ def list_files(written: Bundle) -> pd.DataFrame:
 
 
 def summarise_formats(written: Bundle) -> str:
-    """Return the formats of a bundle and the reason why one is missing, one sentence each."""
-    names = [name for style, name in bundle.FORMAT_NAMES.items() if style in written.models]
+    """Return the formats of a bundle with their sizes, and the reason why one is missing, one sentence each."""
+    sizes = {style: engines.size_on_disk(written.folder / path) / 2**20 for style, path in written.models.items()}
+    names = [f"{name} ({sizes[style]:.3g} MiB)" for style, name in bundle.FORMAT_NAMES.items() if style in sizes]
     sentences = [f"Formats: {', '.join(names)}."]
-    if written.int8:
-        state = "kept" if "openvino_int8" in written.models else "excluded"
-        sentences.append(f"{bundle.int8_sentence(written.int8)} It was {state}.")
-    sentences += [
-        f"{bundle.FORMAT_NAMES[style]} is not available: {reason.rstrip('.')}."
-        for style, reason in written.excluded.items()
-    ]
+    for style, figures in written.losses.items():
+        state = "kept" if style in written.models else "excluded"
+        sentences.append(f"{bundle.int8_sentence(figures, bundle.FORMAT_NAMES[style])} It was {state}.")
+    sentences += bundle.excluded_sentences(written)
     return " ".join(sentences)

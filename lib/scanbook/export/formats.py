@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ class Saved:
         reference: The network's own probabilities for the fixed images, float32 `(m, k)`.
         parity: `parity_table` of every format.
         control: The same for images with red and blue swapped; no row for images without colour.
-        int8: See `Bundle`.
+        int8: Loss of each format in int8, as `Bundle.losses` has it.
         excluded: Reason why a format may not be used or is missing.
         thresholds: Of findings that of each, float64 `(k,)`; None of classes.
     """
@@ -40,7 +43,7 @@ class Saved:
     reference: np.ndarray
     parity: pd.DataFrame
     control: pd.DataFrame
-    int8: dict[str, Any]
+    int8: dict[str, dict[str, Any]]
     excluded: dict[str, str]
     thresholds: np.ndarray | None = None
 
@@ -96,37 +99,52 @@ def save(
         BundleError: A float32 format does not agree, or the comparison does not notice swapped red and blue.
     """
     paths = {style: folder / name for style, name in bundle.FILES.items()}
-    excluded: dict[str, str] = {}
     converted = save_plain(exported, folder)
     engines.to_saved_model(exported, paths["saved_model"])
-    try:
-        engines.to_onnx(exported, paths["onnx"])
-    except ModelError as error:  # an extra, which most installations lack
-        excluded["onnx"] = str(error)
     engines.save_openvino(quantise(study, manifest, images, converted, name), paths["openvino_int8"])
+    excluded = _write_extras(exported, paths, calibration_images(study, manifest, images))
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
-    if thresholds is None:
-        int8, reason = _measure_int8(study, manifest, images, logits, opened["openvino_int8"])
-    else:
-        expected = manifest.predictions(VALIDATION, logits, calibration)
-        int8, reason = _measure_int8_findings(
-            study, manifest, images, expected, engine=opened["openvino_int8"], thresholds=thresholds
-        )
     rows = select_fixed(manifest)
     fixed = np.ascontiguousarray(images[rows])
     reference = engines.KerasEngine(exported).predict(fixed)[0]
     outputs = {bundle.FORMAT_NAMES[style]: engine.predict(fixed)[0] for style, engine in opened.items()}
-    table, int8_name = parity_table(reference, outputs, thresholds), bundle.FORMAT_NAMES["openvino_int8"]
+    table = parity_table(reference, outputs, thresholds)
     y_true = manifest.y[rows] if thresholds is None else manifest.labels.values[rows]
-    reason_on_fixed = _check_int8(reference, outputs[int8_name], y_true, thresholds)
-    table.loc[int8_name, "agrees"] = not reason_on_fixed
-    if reason or reason_on_fixed:
-        excluded["openvino_int8"] = reason or reason_on_fixed
-    exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style != "openvino_int8"}
+    int8: dict[str, dict[str, Any]] = {}
+    for style in filter(opened.__contains__, bundle.INT8):
+        if thresholds is None:
+            int8[style], reason = _measure_int8(study, manifest, images, logits, opened[style])
+        else:
+            expected = manifest.predictions(VALIDATION, logits, calibration)
+            int8[style], reason = _measure_int8_findings(
+                study, manifest, images, expected, engine=opened[style], thresholds=thresholds
+            )
+        place = bundle.FORMAT_NAMES[style]
+        reason_on_fixed = _check_int8(reference, outputs[place], y_true, thresholds)
+        table.loc[place, "agrees"] = not reason_on_fixed
+        if reason or reason_on_fixed:
+            excluded[style] = reason or reason_on_fixed
+    exact = {bundle.FORMAT_NAMES[style]: engine for style, engine in opened.items() if style not in bundle.INT8}
     _check_parity(table.loc[list(exact)], len(rows))
     control = _check_swapped(fixed, reference, exact, thresholds)
     usable = {style: paths[style] for style in opened if style not in excluded}
     return Saved(usable, reference, table, control, int8, excluded, thresholds)
+
+
+def _write_extras(exported: Any, paths: dict[str, Path], images: np.ndarray) -> dict[str, str]:
+    """Write the formats whose packages are extras; return the reason for each that cannot be written."""
+    writers: dict[str, Callable[[Path], None]] = {
+        "onnx": partial(engines.to_onnx, exported),
+        "litert": partial(engines.to_litert, exported),
+        "litert_int8": partial(engines.to_litert_int8, exported, images=images),
+    }
+    excluded = {}
+    for style, write in writers.items():
+        try:
+            write(paths[style])
+        except ModelError as error:
+            excluded[style] = str(error).replace(f"{paths[style].parent}{os.sep}", "")  # a temporary folder
+    return excluded
 
 
 def _check_parity(table: pd.DataFrame, count: int) -> None:
@@ -167,9 +185,14 @@ def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: An
         converted: The network as an `openvino.Model`.
         name: Name of the trained `keras.Model`, which starts with that of its backbone.
     """
-    rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
     transformer = any(spec.pooling == "class token" and name.startswith(spec.name) for spec in BACKBONES.values())
-    return engines.quantise(converted, np.asarray(images[np.sort(rows)]), transformer)
+    return engines.quantise(converted, calibration_images(study, manifest, images), transformer)
+
+
+def calibration_images(study: Study, manifest: Manifest, images: np.ndarray) -> np.ndarray:
+    """Return the training images, uint8 `(m, h, w, 3)`, that int8 is calibrated on: sampled by the study's seed."""
+    rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
+    return np.asarray(images[np.sort(rows)])
 
 
 def _measure_int8(

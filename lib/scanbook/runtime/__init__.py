@@ -13,6 +13,7 @@ from scanbook.runtime.backend import (
     single_threaded,
     training_precision,
     without_garbage_collection,
+    without_native_messages,
 )
 from scanbook.runtime.folders import NOTEBOOK, data_dir, project_root, reports_dir, store_dir, store_limit
 from scanbook.runtime.iteration import in_threads, interactive, progress

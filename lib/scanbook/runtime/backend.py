@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
@@ -23,6 +24,7 @@ from scanbook.errors import ScanbookError
 # cannot be imported it does neither
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
+_SILENCE = threading.RLock()
 _chosen = ["tensorflow"]
 """Backend of Keras in this process, whatever `KERAS_BACKEND` and the user's `keras.json` say."""
 
@@ -100,7 +102,7 @@ def keras() -> ModuleType:
     # TensorFlow imports JAX, where it is installed, for a converter that is not used here
     with (
         without_garbage_collection(),
-        _without_native_messages(),
+        without_native_messages(),
         _without("jax") if name == "tensorflow" else nullcontext(),
     ):
         _import_without_user_file()
@@ -188,16 +190,17 @@ def _without(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _without_native_messages() -> Iterator[None]:
-    """Drop what TensorFlow's native code writes to the error stream as it starts: a page, at any log level."""
-    stream = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stream, 2)
-        os.close(stream)
+def without_native_messages() -> Iterator[None]:
+    """Drop what native code writes to the error stream in the block, at any log level: TensorFlow's start is a page."""
+    with _SILENCE:  # a second thread would take the first one's silence for the stream, and keep it
+        stream = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)
 
 
 def gpus() -> int:

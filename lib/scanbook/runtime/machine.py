@@ -14,7 +14,7 @@ PACKAGES = (
     *("simplejpeg", "keras", "keras-hub", "tensorflow", "openvino"),
 )
 """Packages whose versions can change what a stage holds; they are part of its name where its code imports them."""
-MEASURED_PACKAGES = ("nncf", "onnxruntime")
+MEASURED_PACKAGES = ("nncf", "onnxruntime", "ai-edge-litert")
 """Packages that only measurements use: reports name them, stages do not depend on them."""
 _DISTRIBUTIONS = {
     **{"bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "gdcm": "python-gdcm", "PIL": "pillow"},

@@ -116,6 +116,27 @@ def serving_function(model: Any) -> tuple[Any, Any]:
     return tf.function(partial(model, training=False), input_signature=[spec], autograph=False), spec
 
 
+def frozen_function(model: Any) -> Any:
+    """Return a Keras model of one input as a concrete TensorFlow function whose weights are constants.
+
+    A converter that is given variables looks for them: OpenVINO's compares each with all the others, and LiteRT's takes
+    them for state.
+    """
+    import keras
+    import tensorflow as tf
+
+    weights = [(variable, np.asarray(variable)) for variable in model.variables]
+
+    def traced(images: Any) -> Any:
+        constants = [(variable, tf.constant(values)) for variable, values in weights]
+        with keras.StatelessScope(state_mapping=constants):
+            return model(images, training=False)
+
+    [entry] = model.inputs
+    signature = tf.TensorSpec(entry.shape, entry.dtype, "images")
+    return tf.function(traced, autograph=False).get_concrete_function(signature)
+
+
 def write_whole(path: Path, write: Callable[[Path], None], name: str, *, alternative: str) -> None:
     """Write a file or folder of a Keras model by TensorFlow, whole or not at all.
 

@@ -15,6 +15,7 @@ import numpy as np
 from scanbook import runtime
 from scanbook.errors import ModelError
 from scanbook.models.engines.base import Mode, Precision, batches, join
+from scanbook.models.engines.keras import frozen_function
 
 _FIRST_USE = threading.Lock()
 
@@ -168,20 +169,9 @@ def to_openvino(model: Any) -> Any:
     Its weights go in as constants: of variables OpenVINO's converter compares each with all the others (MobileNetV2
     0.35: 1.6 s, not 0.5; ResNet50: 3.8 s, not 2.9).
     """
-    import keras
     import openvino as ov
-    import tensorflow as tf
 
-    weights = [(variable, np.asarray(variable)) for variable in model.variables]
-
-    def traced(images: Any) -> Any:
-        constants = [(variable, tf.constant(values)) for variable, values in weights]
-        with keras.StatelessScope(state_mapping=constants):
-            return model(images, training=False)
-
-    [entry] = model.inputs
-    signature = tf.TensorSpec(entry.shape, entry.dtype, "images")
-    function = tf.function(traced, autograph=False).get_concrete_function(signature)
+    function = frozen_function(model)
     converted = ov.convert_model(function)
     # activations with a gradient of their own, such as swish, come out as outputs too
     outputs = [converted.output(tensor.name).get_node() for tensor in function.outputs]
