@@ -89,8 +89,12 @@ def check_data(study: Study) -> None:
     """Check that a study's data are available before anything runs; download them for DATA=kaggle.
 
     Raises:
-        DataError: They are not, and cannot be downloaded or synthesised.
+        DataError: They are not, and cannot be downloaded or synthesised; or their vectors are not.
     """
+    if study.embeddings:
+        from scanbook.data import embeddings  # here: it imports SciPy
+
+        embeddings.check_file(study)
     if study.data == KAGGLE and not study.location.exists():
         from scanbook.data.adapters import kaggle
 
@@ -106,11 +110,12 @@ def check_data(study: Study) -> None:
 
 
 def data_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's images; "" where the study defines them."""
+    """Return the fingerprint of a study's images, and of their vectors; "" where the study defines them."""
+    vectors = [store.tree_fingerprint(study.embeddings)] if study.embeddings else []
     # one of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
     if not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist")):
-        return ""
-    return store.fingerprint([store.tree_fingerprint(path) for path in study.sources])
+        return store.fingerprint(vectors) if vectors else ""
+    return store.fingerprint([store.tree_fingerprint(path) for path in study.sources] + vectors)
 
 
 def load_source(study: Study) -> Study | None:

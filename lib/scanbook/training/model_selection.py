@@ -18,6 +18,7 @@ from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import RANDOM, Weights
+from scanbook.registry import EMBEDDINGS
 from scanbook.store import atomic_write, stage
 from scanbook.training import objectives, trained_model
 from scanbook.training.end_to_end import EndToEndTraining, check_labels
@@ -74,7 +75,8 @@ def train_head(
         trained_model.save_seconds(folder, started)
 
     folder = stage("transfer", inputs, build, __name__)
-    return trained_model.read_training(f"{backbone}, frozen", manifest, folder, policy, study.seed)
+    name = f"{backbone}, head" if backbone == EMBEDDINGS else f"{backbone}, frozen"
+    return trained_model.read_training(name, manifest, folder, policy, study.seed)
 
 
 def scratch_training(
@@ -86,6 +88,16 @@ def scratch_training(
     if backbone not in architecture:
         raise ModelError(f"backbone {backbone} is not on this machine and cannot be downloaded; name another one")
     return EndToEndTraining("scratch", study, manifest, images, backbone, architecture[backbone], policy)
+
+
+def scratch_backbones(study: Study) -> list[str]:
+    """Return the networks that a study trains from scratch: those never pretrained, and the first of the others.
+
+    They are none where the models take vectors, which have no network.
+    """
+    names = [name for name in backbones.architectures(study) if name != EMBEDDINGS]
+    pretrained = [name for name in names if name in study.pretrained_backbones]
+    return [name for name in names if name not in study.pretrained_backbones] + pretrained[:1]
 
 
 def train_from_scratch(
@@ -137,6 +149,8 @@ def train_final_model(study: Study, manifest: Manifest, images: np.ndarray) -> T
 def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[TrainedModel]:
     """Return the study's model trained with each of its seeds; the base model is selected with the first."""
     _, name, weights = select_base_model(study, manifest, images)
+    if name == EMBEDDINGS:  # the model is the head on the vectors
+        return train_base_models(study, manifest, images)
     return [end_to_end_training(seeded, manifest, images, name, weights).run() for seeded in seeded_studies(study)]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from scanbook import evaluation
 from scanbook.config import Study
-from scanbook.data import folds, pixels
+from scanbook.data import folds, inputs
 from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, ExamRule
@@ -213,7 +213,7 @@ def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = Fal
         manifest: The dataset, split.
         cross_validated: Whether its test split is one of several folds.
     """
-    images = pixels.load(manifest, study.size)
+    images = inputs.load(study, manifest)
     starts = model_selection.train_base_models(study, manifest, images)
     _, backbone, _ = model_selection.select_base_model(study, manifest, images)
     networks = model_selection.train_final_models(study, manifest, images)

@@ -1,0 +1,59 @@
+"""Ends a notebook before its last cell, where the study cannot answer its question: it says why, and is whole."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from scanbook.errors import StudyError
+from scanbook.reporting import suite, vectors
+
+if TYPE_CHECKING:
+    from scanbook.reporting.notebook import Session
+
+MARK = "stopped"
+"""Class of the element after which a page shows nothing."""
+_REST = "The other sections are not run."
+_USES_SESSION = re.compile(r"\bsession\.")
+_STARTS = re.compile(r"\bnotebook\.start\(")
+
+
+def begin(session: Session) -> None:
+    """Let every cell run again, and end the notebook where the study's models take vectors and it needs images."""
+    _resume()
+    reason = "" if session.name == suite.EXTERNAL else vectors.why_not(session.study, session.name)
+    if reason:  # notebook 08 may have a bundle, whose images are pixels
+        stop(session, reason)
+
+
+def stop(session: Session, reason: str) -> None:
+    """Answer the notebook's question with a reason; later cells that use the session do nothing.
+
+    Raises:
+        StudyError: No notebook runs whose cells could be passed over.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+
+    shell = get_ipython()
+    if shell is None:
+        raise StudyError(f"study {session.study.study}: {reason[0].lower()}{reason[1:]}")
+    session.answer([reason])
+    session.result("headline", reason.partition(":")[0].rstrip(".").lower())
+    session.finish()
+    display({"text/html": f'<p class="{MARK}">{_REST}</p>', "text/plain": _REST}, raw=True)
+    shell.input_transformers_cleanup.append(_pass_over)
+
+
+def _pass_over(lines: list[str]) -> list[str]:
+    """Return the lines of a cell, none of one that uses a session which ended; a new session may start."""
+    text = "".join(lines)
+    return [] if _USES_SESSION.search(text) and not _STARTS.search(text) else lines
+
+
+def _resume() -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None and _pass_over in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_pass_over)

@@ -1,0 +1,75 @@
+"""What reports of a study show whose models take vectors (embeddings) in place of images, and say of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from scanbook import evaluation
+from scanbook.config import Study
+from scanbook.data import images
+from scanbook.data.manifest import TEST, Manifest
+from scanbook.evaluation import AnyPredictions, FindingPredictions
+from scanbook.reporting import finding_sections, plots, suite
+
+if TYPE_CHECKING:
+    from scanbook.reporting.notebook import Session
+
+NOT_FINE_TUNED = (
+    "The model is the head on the embeddings; nothing is fine-tuned, since there is no image network in the study."
+)
+NO_SCRATCH = (
+    "No network is trained from scratch, and none is compared with the head: the study has vectors in place of images."
+)
+NO_ROBUSTNESS = (
+    "Robustness is not measured: corrupted images need the network that computes their vectors, which is not in the "
+    "study."
+)
+_NO_HEAT_MAPS = "Grad-CAM is not shown: a heat map needs the network's feature map, and the study has vectors alone."
+_NO_BUNDLE = (
+    "No bundle is exported: it needs the network that computes the vectors of new images, and the study has their "
+    "vectors alone (`dataset.embeddings`). To export a model, name that network in `backbones` and leave "
+    "`dataset.embeddings` out."
+)
+_WHY_NOT = {
+    suite.BENCHMARK: (
+        "Nothing is measured: training and inference of an image network need that network, and the study has vectors "
+        "alone (`dataset.embeddings`). A head on vectors takes seconds; notebook 04 states how many."
+    ),
+    suite.EXPORT: _NO_BUNDLE,
+    suite.EXTERNAL: (
+        "The model is not validated on the other source: its images need the network that computes their vectors, and "
+        "the study has vectors alone (`dataset.embeddings`)."
+    ),
+}
+_FAILURES = 18
+
+
+def why_not(study: Study, name: str) -> str:
+    """Return why a notebook is not run for a study; "" where it is."""
+    return _WHY_NOT.get(name, "") if study.embeddings else ""
+
+
+def show_failures(session: Session, manifest: Manifest, test: AnyPredictions, points: pd.DataFrame) -> None:
+    """Show the most confident wrong answers, and say why there are no heat maps.
+
+    Args:
+        session: Shows and keeps the results.
+        manifest: The dataset, split.
+        test: Predictions for its test images.
+        points: Operating points of findings, whose answers are right or wrong at a threshold.
+    """
+    session.say(_NO_HEAT_MAPS)
+    paths = manifest.frame["path"].to_numpy()[manifest.rows(TEST)]
+    if isinstance(test, FindingPredictions):
+        places, captions = finding_sections.wrong_answers(test, points)
+    else:
+        wrong = evaluation.failures(test, _FAILURES)
+        places, captions = wrong.tolist(), test.captions(wrong)
+    shown = [images.load(Path(paths[place]), session.study.size) for place in places]
+    figure = plots.montage(shown, captions, title="Most confident wrong answers")
+    session.figure("failures", figure, "Test images with the most confident wrong answers")
+    name = test.image_id[0]
+    session.say(f"The prediction for one image ({name}) as an example. {test.single(name)}.")
