@@ -26,7 +26,7 @@ from scanbook.evaluation.sources import (
 )
 from scanbook.external import Validation, feature_distance, find_shifts, fully_labelled, property_differences, validate
 from scanbook.external.shift import PREVALENCE
-from scanbook.reporting import plots, stopping, suite, vectors
+from scanbook.reporting import plots, stopping, suite
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.plots.style import count_of
 
@@ -45,7 +45,7 @@ def start(session: Session, bundle: str = "") -> Validation | None:
         session: Shows and keeps the results.
         bundle: Folder of the bundle; "" for the model of the session's study.
     """
-    if not bundle and (reason := vectors.why_not(session.study, suite.EXTERNAL)):
+    if not bundle and (reason := stopping.why_not(session.study, suite.EXTERNAL)):
         stopping.stop(session, reason)
         return None
     found = validate(session.study, bundle, **({} if bundle else {"on_test": session.on_test}))

@@ -5,23 +5,45 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from scanbook.config import Study
 from scanbook.errors import StudyError
-from scanbook.reporting import suite, vectors
+from scanbook.reporting import suite
 
 if TYPE_CHECKING:
     from scanbook.reporting.notebook import Session
 
 MARK = "stopped"
 """Class of the element after which a page shows nothing."""
+_NO_BUNDLE = (
+    "No bundle is exported: it needs the network that computes the vectors of new images, and the study has their "
+    "vectors alone (`dataset.embeddings`). To export a model, name that network in `backbones` and leave "
+    "`dataset.embeddings` out."
+)
+_WHY_NOT = {
+    suite.BENCHMARK: (
+        "Nothing is measured: training and inference of an image network need that network, and the study has vectors "
+        "alone (`dataset.embeddings`). A head on vectors takes seconds; notebook 04 states how many."
+    ),
+    suite.EXPORT: _NO_BUNDLE,
+    suite.EXTERNAL: (
+        "The model is not validated on the other source: its images need the network that computes their vectors, and "
+        "the study has vectors alone (`dataset.embeddings`)."
+    ),
+}
 _REST = "The other sections are not run."
 _USES_SESSION = re.compile(r"\bsession\.")
 _STARTS = re.compile(r"\bnotebook\.start\(")
 
 
+def why_not(study: Study, name: str) -> str:
+    """Return why a notebook is not run for a study; "" where it is."""
+    return _WHY_NOT.get(name, "") if study.embeddings else ""
+
+
 def begin(session: Session) -> None:
     """Let every cell run again, and end the notebook where the study's models take vectors and it needs images."""
     _resume()
-    reason = "" if session.name == suite.EXTERNAL else vectors.why_not(session.study, session.name)
+    reason = "" if session.name == suite.EXTERNAL else why_not(session.study, session.name)
     if reason:  # notebook 08 may have a bundle, whose images are pixels
         stop(session, reason)
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from scanbook import evaluation
-from scanbook.config import Study
 from scanbook.data import images
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.evaluation import AnyPredictions, FindingPredictions
-from scanbook.reporting import finding_sections, plots, suite
+from scanbook.reporting import finding_sections, plots
 
 if TYPE_CHECKING:
     from scanbook.reporting.notebook import Session
@@ -28,28 +27,8 @@ NO_ROBUSTNESS = (
     "study."
 )
 _NO_HEAT_MAPS = "Grad-CAM is not shown: a heat map needs the network's feature map, and the study has vectors alone."
-_NO_BUNDLE = (
-    "No bundle is exported: it needs the network that computes the vectors of new images, and the study has their "
-    "vectors alone (`dataset.embeddings`). To export a model, name that network in `backbones` and leave "
-    "`dataset.embeddings` out."
-)
-_WHY_NOT = {
-    suite.BENCHMARK: (
-        "Nothing is measured: training and inference of an image network need that network, and the study has vectors "
-        "alone (`dataset.embeddings`). A head on vectors takes seconds; notebook 04 states how many."
-    ),
-    suite.EXPORT: _NO_BUNDLE,
-    suite.EXTERNAL: (
-        "The model is not validated on the other source: its images need the network that computes their vectors, and "
-        "the study has vectors alone (`dataset.embeddings`)."
-    ),
-}
 _FAILURES = 18
-
-
-def why_not(study: Study, name: str) -> str:
-    """Return why a notebook is not run for a study; "" where it is."""
-    return _WHY_NOT.get(name, "") if study.embeddings else ""
+"""Wrong answers that are shown."""
 
 
 def show_failures(session: Session, manifest: Manifest, test: AnyPredictions, points: pd.DataFrame) -> None:
