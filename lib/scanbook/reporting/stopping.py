@@ -31,7 +31,7 @@ _WHY_NOT = {
     ),
 }
 _REST = "The other sections are not run."
-_USES_SESSION = re.compile(r"\bsession\.")
+_USES_SESSION = re.compile(r"\bsession\b")
 _STARTS = re.compile(r"\bnotebook\.start\(")
 
 

@@ -14,11 +14,13 @@ from scanbook.evaluation import AnyPredictions, FindingPredictions
 from scanbook.reporting import finding_sections, plots
 
 if TYPE_CHECKING:
+    from scanbook.models.backbones import Weights
     from scanbook.reporting.notebook import Session
 
 NOT_FINE_TUNED = (
     "The model is the head on the embeddings; nothing is fine-tuned, since there is no image network in the study."
 )
+NO_EXTRACTION = "The study's vectors are the features: no network extracts any, and the head is all that is trained."
 NO_SCRATCH = (
     "No network is trained from scratch, and none is compared with the head: the study has vectors in place of images."
 )
@@ -29,6 +31,18 @@ NO_ROBUSTNESS = (
 _NO_HEAT_MAPS = "Grad-CAM is not shown: a heat map needs the network's feature map, and the study has vectors alone."
 _FAILURES = 18
 """Wrong answers that are shown."""
+
+
+def show_weights(session: Session) -> tuple[dict[str, Weights], dict[str, str]]:
+    """Show which backbones have pretrained weights for steps that change images; `backbones.resolve_for_images`."""
+    from scanbook.models import backbones  # here, since it imports Keras
+
+    weights, missing = backbones.resolve_for_images(session.study)
+    if session.study.embeddings:
+        session.say(" ".join(f"Not run: {reason}." for reason in missing.values()))
+    else:
+        session.warning(backbones.describe(weights, missing))
+    return weights, missing
 
 
 def show_failures(session: Session, manifest: Manifest, test: AnyPredictions, points: pd.DataFrame) -> None:
