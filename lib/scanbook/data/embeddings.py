@@ -62,7 +62,8 @@ class Embeddings:
         """What a report says of the file."""
         count, channels = self.vectors.shape
         computed = f"computed by {self.origin}" if self.origin else "of which the file does not tell the network"
-        return f"{count:,} vectors of {channels:,} channels, {computed}; file {self.path.name}, SHA-256 {self.digest[:16]}…"
+        of = f"{count:,} vectors of {channels:,} channels, {computed}"
+        return f"{of}; file {self.path.name}, SHA-256 {self.digest[:16]}…"
 
 
 def check_file(study: Study) -> None:
