@@ -111,6 +111,8 @@ def end_to_end_training(
     study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights
 ) -> EndToEndTraining:
     """Return the training of all layers: fine-tuning if the weights are pretrained, else from scratch."""
+    if backbone == EMBEDDINGS:
+        raise ModelError("the models take vectors; there is no network to fine-tune: leave dataset.embeddings out")
     if weights.random:
         return scratch_training(study, manifest, images, backbone)
     frozen = train_head(study, manifest, images, backbone, weights)
