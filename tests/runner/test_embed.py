@@ -183,10 +183,8 @@ def test_a_killed_process_is_continued(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".vectors*"))
 
 
-RUNS = {
-    "synthetic": ("04_transfer_learning", "07_export_flask"),
-    "chexpert": ("04_transfer_learning", "05_fine_tuning"),
-}
+FIRST = "04_transfer_learning"
+RUNS = {"synthetic": (FIRST, "07_export_flask"), "chexpert": ("05_fine_tuning",)}
 
 
 @pytest.mark.slow
@@ -206,12 +204,12 @@ def test_reports_of_a_study_of_vectors(name: str, tmp_path: Path, monkeypatch: p
         )
         assert done.returncode == 0, done.stderr
     recorded = results(tmp_path, name, "smoke", RUNS[name])
-    assert recorded[FIRST]["best"] == "embeddings, head"
-    assert recorded[FIRST]["learning_curve"]["embeddings, head"]["auroc"]["mean"]
     folder = tmp_path / "reports" / name / "smoke"
-    page = BeautifulSoup((folder / RUNS[name][1] / "report.html").read_text(encoding="utf-8"), "html.parser")
+    page = BeautifulSoup((folder / RUNS[name][-1] / "report.html").read_text(encoding="utf-8"), "html.parser")
     headings, text = [heading.get_text() for heading in page.find_all("h2")], " ".join(page.get_text().split())
     if name == "synthetic":
+        assert recorded[FIRST]["best"] == "embeddings, head"
+        assert recorded[FIRST]["learning_curve"]["embeddings, head"]["auroc"]["mean"]
         assert headings == ["Answer", "This run"], "no section is empty"
         assert "No bundle is exported: it needs the network that computes the vectors" in text
     else:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from scanbook.config import Study
 from scanbook.errors import StudyError
 from scanbook.reporting import suite
-
-if TYPE_CHECKING:
-    from scanbook.reporting.notebook import Session
 
 MARK = "stopped"
 """Class of the element after which a page shows nothing."""
@@ -40,16 +37,24 @@ def why_not(study: Study, name: str) -> str:
     return _WHY_NOT.get(name, "") if study.embeddings else ""
 
 
-def begin(session: Session) -> None:
-    """Let every cell run again, and end the notebook where the study's models take vectors and it needs images."""
+def begin(session: Any) -> None:
+    """Let every cell run again, and end the notebook where it needs a network and the study has vectors alone.
+
+    Args:
+        session: The notebook's `Session`, which has just started.
+    """
     _resume()
     reason = "" if session.name == suite.EXTERNAL else why_not(session.study, session.name)
     if reason:  # notebook 08 may have a bundle, whose images are pixels
         stop(session, reason)
 
 
-def stop(session: Session, reason: str) -> None:
+def stop(session: Any, reason: str) -> None:
     """Answer the notebook's question with a reason; later cells that use the session do nothing.
+
+    Args:
+        session: The notebook's `Session`.
+        reason: Why the question has no other answer.
 
     Raises:
         StudyError: No notebook runs whose cells could be passed over.
