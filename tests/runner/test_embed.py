@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bs4 import BeautifulSoup
 from helpers.studies import ROOT, environment, results
 from scanbook import cli, config, segmentation, training
 from scanbook.data import embeddings, inputs, pixels
+from scanbook.data.manifest import Manifest
 from scanbook.errors import RunError, StudyError
 from scanbook.models import backbones, engines, features
 from scanbook.registry import EMBEDDINGS
@@ -113,6 +115,26 @@ def test_pieces_of_another_size_are_not_used(tmp_path: Path, network: Colours) -
     about = embeddings.read(load(task.path)).about
     assert about["image_size"] == [96, 96] and about["backbone"] == NETWORK and about["weights"]
     assert list(tmp_path.iterdir()) == [task.path]
+
+
+def test_cut_out_images_are_embedded_for_the_study_they_are_of(
+    tmp_path: Path, network: Colours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derived = {"input": "cutout", "method": "Otsu", "data": "a folder of the store"}
+    cut: list[int] = []
+
+    def cut_out(_: config.Study, manifest: Manifest) -> Manifest:
+        cut.append(int((manifest.frame["split"] != "").sum()))
+        return replace(manifest, facts=manifest.facts | derived)
+
+    monkeypatch.setattr(segmentation, "cut", cut_out)
+    task = embed.Task(load().model_copy(update={"input": "cutout"}), NETWORK, tmp_path / "vectors.npz")
+    embed.run(task)
+    assert cut == [sum(network.pieces)] == [70], "all that can be read, not those of the splits alone"
+    study = load(task.path)
+    assert "at 64 × 64 pixels, cut out by a mask, pretrained on" in embeddings.read(study).in_words
+    manifest = segmentation.prepare(study.model_copy(update={"input": "cutout"}))
+    assert inputs.load(study, manifest).shape == (72, 3), "nothing is cut out again"
 
 
 @pytest.mark.parametrize(

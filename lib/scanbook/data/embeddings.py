@@ -51,9 +51,10 @@ class Embeddings:
         if "backbone" not in about:
             return ""
         height, width = about.get("image_size", (0, 0))
+        form = {"cutout": ", cut out by a mask,", "crop": ", cropped to a mask's box,"}.get(about.get("input", ""), "")
         version = f" (scanbook {about['scanbook']})" if "scanbook" in about else ""
         return (
-            f"{about['backbone']} at {height} × {width} pixels, pretrained on: "
+            f"{about['backbone']} at {height} × {width} pixels{form or ','} pretrained on: "
             f"{about.get('pretrained on', 'not stated')}{version}"
         )
 

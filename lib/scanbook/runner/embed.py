@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,8 @@ def _readable(study: Study) -> tuple[Manifest, np.ndarray]:
     if study.input != "original":
         from scanbook import segmentation
 
-        whole = segmentation.cut(study, whole)
+        cut = segmentation.cut(study, whole)
+        whole = replace(cut, facts={**cut.facts, "data": manifest.facts.get("data", "")})  # which a study reads
     return whole, np.flatnonzero(readable)
 
 
