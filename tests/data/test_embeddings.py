@@ -72,7 +72,8 @@ def test_a_written_file_is_read_with_its_origin(tmp_path):
     found = embeddings.read(study_of(path))
     np.testing.assert_array_equal(found.vectors, VECTORS.astype(np.float16).astype(np.float32))
     assert list(found.ids) == IDS and found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert "60 vectors of 7 channels, computed by resnet50 at 96 × 80 pixels" in found.in_words
+    assert found.in_words.startswith(f"60 vectors of 7 channels (file vectors.npz, SHA-256 {found.digest[:16]}…), com")
+    assert found.in_words.endswith("computed by resnet50 at 96 × 80 pixels, pretrained on: ImageNet")
 
 
 def test_a_file_of_another_program_does_not_tell_its_network(write):
@@ -183,11 +184,13 @@ def test_a_report_depends_on_the_content_of_the_file(tmp_path):
     study = synthetic(path)
     with pytest.raises(DataError, match="no file of embeddings at"):
         freshness.check_data(study)
-    prints = {freshness.data_fingerprint(synthetic())}
+    prints = []
     for content in (b"1", b"22"):
         path.write_bytes(content)
-        prints.add(freshness.data_fingerprint(study))
-    assert len(prints) == 3
+        prints.append(freshness.Batch(study).shared)
+    changed = {key for key in prints[0] if prints[0][key] != prints[1][key]}
+    assert changed == {"embeddings"}, "the images are the same, as a comparison of reports must know"
+    assert freshness.Batch(synthetic()).shared.keys() == {"study", "data"}
     freshness.check_data(study)
 
 

@@ -63,8 +63,8 @@ class Embeddings:
         """What a report says of the file."""
         count, channels = self.vectors.shape
         computed = f"computed by {self.origin}" if self.origin else "of which the file does not tell the network"
-        of = f"{count:,} vectors of {channels:,} channels, {computed}"
-        return f"{of}; file {self.path.name}, SHA-256 {self.digest[:16]}…"
+        of = f"{count:,} vectors of {channels:,} channels"
+        return f"{of} (file {self.path.name}, SHA-256 {self.digest[:16]}…), {computed}"
 
 
 def check_file(study: Study) -> None:

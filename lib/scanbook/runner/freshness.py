@@ -110,12 +110,16 @@ def check_data(study: Study) -> None:
 
 
 def data_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's images, and of their vectors; "" where the study defines them."""
-    vectors = [store.tree_fingerprint(study.embeddings)] if study.embeddings else []
+    """Return the fingerprint of a study's images; "" where the study defines them."""
     # one of synthetic images defines all of them, and one of MedMNIST names an archive that the library knows
     if not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist")):
-        return store.fingerprint(vectors) if vectors else ""
-    return store.fingerprint([store.tree_fingerprint(path) for path in study.sources] + vectors)
+        return ""
+    return store.fingerprint([store.tree_fingerprint(path) for path in study.sources])
+
+
+def vectors_fingerprint(study: Study) -> dict[str, str]:
+    """Return the fingerprint of the file of a study's vectors, by its name; nothing where the models take images."""
+    return {"embeddings": store.tree_fingerprint(study.embeddings)} if study.embeddings else {}
 
 
 def load_source(study: Study) -> Study | None:
@@ -178,7 +182,7 @@ class Batch:
         overrides: The `key=value` pairs that it was resolved with.
         bundle: Folder of the bundle that is validated on the study's images; "" for none.
         folder: Folder of its reports.
-        shared: Fingerprints of what all its reports depend on: study and data.
+        shared: Fingerprints of what all its reports depend on: study, data and, in place of images, vectors.
         code: The code of scanbook, as it was when the batch was made.
     """
 
@@ -189,6 +193,7 @@ class Batch:
         self.folder = runtime.reports_dir() / study.study / study.profile
         self.code = code or CodeState()
         self.shared = {"study": study_fingerprint(study), "data": data_fingerprint(study)}
+        self.shared |= vectors_fingerprint(study)
 
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""
