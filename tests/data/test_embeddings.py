@@ -158,6 +158,16 @@ def test_vectors_of_files_that_changed_since_are_told(write):
     assert re.search("changed since vectors.npz was computed", note)
 
 
+def test_vectors_of_real_images_are_not_those_of_a_stand_in(write):
+    manifest: Manifest = dataclasses.replace(planted.manifest(), facts={"data": "synthetic"})
+    study = write(about=np.array(json.dumps({"data": "real"}))).model_copy(update={"on_stand_in": True})
+    with pytest.raises(DataError, match="from other images: this study runs on synthetic ones, since"):
+        embeddings.notes(study, manifest)
+    study = write([f"x{place}" for place in range(60)]).model_copy(update={"on_stand_in": True})
+    with pytest.raises(DataError, match="such as 'i0', synthetic ones, since there are none at"):
+        embeddings.notes(study, manifest)
+
+
 def synthetic(path="", **more):
     overrides = " ".join(f"{key}={value}" for key, value in more.items())
     return config.load("synthetic", "smoke", overrides=f"{f'dataset.embeddings={path}' if path else ''} {overrides}")
@@ -203,5 +213,5 @@ def test_vectors_are_checked_before_a_notebook_starts(tmp_path):
         checking.check_images(synthetic(path), "synthetic/smoke")
     about = np.array(json.dumps({"data": "of another profile"}))
     np.savez(path, image_id=np.array(ids), vector=np.ones((len(ids), 3), np.float32), about=about)
-    with pytest.raises(DataError, match="was computed from other synthetic images, of another profile"):
+    with pytest.raises(DataError, match="was computed from other images: synthetic ones of another profile"):
         checking.check_images(synthetic(path), "synthetic/smoke")

@@ -111,10 +111,14 @@ def notes(study: Study, manifest: Manifest) -> list[str]:
     found = read(study)
     computed_of = found.about.get("data", "")
     other = bool(computed_of) and computed_of != manifest.facts.get("data", "")
+    stand_in = f"synthetic ones, since there are none at {study.location}" if study.on_stand_in else ""
     if other and (study.on_stand_in or study.dataset.adapter == "synthetic"):
+        cause = (
+            f"this study runs on {stand_in}" if stand_in else "synthetic ones of another profile, setting or version"
+        )
         raise DataError(
-            f"study {study.study}: {found.path} was computed from other synthetic images, of another profile, setting "
-            f"or version; write it again with scanbook embed {study.study}"
+            f"study {study.study}: {found.path} was computed from other images: {cause}; name their place with --data, "
+            f"or write the file again with scanbook embed {study.study}"
         )
     changed = f"The files of the dataset have changed since {found.path.name} was computed from them."
     noted = [changed] if other else []
@@ -123,7 +127,7 @@ def notes(study: Study, manifest: Manifest) -> list[str]:
         return noted
     count, text = int(foreign.sum()), f"{foreign.sum():,} of {len(foreign):,} ids of {found.path.name}"
     if count == len(foreign):
-        own = f", synthetic ones, since there are none at {study.location}" if study.on_stand_in else ""
+        own = f", {stand_in}" if stand_in else ""
         raise DataError(
             f"study {study.study}: {text} are of no image of this study: they are such as {found.ids[0]!r}, its images "
             f"such as {manifest.frame['image_id'].iloc[0]!r}{own}; name the file of these images in dataset.embeddings"
