@@ -37,9 +37,9 @@ from helpers.latencies import fine, serving
 from helpers.projects import shipped, write_notebook
 from helpers.services import Service, free_port
 from scanbook import cli, config, evaluation, runtime
-from scanbook.data import images
+from scanbook.data import embeddings, images
 from scanbook.reporting import suite
-from scanbook.runner import index, planning, sweeps, train
+from scanbook.runner import embed, index, planning, sweeps, train
 from scanbook.runner.authoring import notebooks
 from scanbook.runtime import distribution
 from scanbook.serving import settings
@@ -66,6 +66,7 @@ HOW = (
     (r"make (reports.*|sweep.*|bench.*)", "test_make_gives_the_command_what_it_asks_for"),
     (r"sbatch .*", "test_jobs_ask_make_for_what_it_makes"),
     (r"(srun .* )?\.venv/bin/scanbook train .*", "test_one_network_is_trained_by_several"),
+    (r"\.venv/bin/scanbook embed .*", "test_images_are_embedded"),
     (r"\.venv/bin/scanbook export .*", "test_a_model_is_exported_and_packed"),
     (r"docker .*scanbook", "test_a_model_is_exported_and_packed"),
     (r"(export AWS|REGISTRY=|ENDPOINT=|aws |docker ).*", "test_a_model_goes_to_aws"),
@@ -326,6 +327,25 @@ def test_one_network_is_trained_by_several(command: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(distribution, "gpus", lambda: 0)
     together = bool(launcher or addresses)
     assert train.choose_distribution(options.distribute, addresses) == ("data-parallel" if together else "none")
+
+
+@pytest.mark.parametrize("command", commands("test_images_are_embedded"))
+def test_images_are_embedded(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real images are in tests/runner/test_embed.py."""
+    written: list[embed.Task] = []
+    monkeypatch.setattr(embed, "run", lambda task: str(written.append(task)))
+    assert cli.main(shlex.split(command)[1:]) == 0
+    assert written[0].backbone in config.load(written[0].study.study).backbones and written[0].path.suffix == ".npz"
+
+
+def test_vectors_of_another_program_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [block] = documents.blocks("docs/how-to/embeddings.md", "python")
+    exec(block, {})
+    [keys] = documents.blocks("docs/how-to/embeddings.md", "yaml")
+    assert yaml.safe_load(keys)["dataset"].keys() == {"embeddings"}
+    study = config.load("ham10000", overrides=f"dataset.embeddings={tmp_path / 'vectors.npz'}")
+    assert list(embeddings.read(study).ids) == ["ISIC_0027419", "ISIC_0025030"]
 
 
 # --- a clone

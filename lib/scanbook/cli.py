@@ -24,7 +24,7 @@ from scanbook.reporting.records import METRICS
 from scanbook.runner import freshness, planning
 from scanbook.runner.checking import check_images
 from scanbook.runner.freshness import Batch, check_data, data_available
-from scanbook.runner.options import BUNDLE, DATA, JOBS, LAUNCH, ONE, PROFILE, SET, SEVERAL, STUDY, flag, option
+from scanbook.runner.options import BUNDLE, DATA, EMBED, JOBS, LAUNCH, ONE, PROFILE, SET, SEVERAL, STUDY, flag, option
 from scanbook.runtime import environment
 from scanbook.runtime.processes import restart_with_malloc
 from scanbook.serving import settings
@@ -184,6 +184,12 @@ def _train(options: argparse.Namespace) -> None:
     train.train_together(study, command, request, addresses=addresses, process=options.process if addresses else None)
 
 
+def _embed(options: argparse.Namespace) -> None:
+    from scanbook.runner import embed
+
+    print(embed.run(embed.Task(_load(options), options.backbone, _path(options.to), options.dtype)))
+
+
 def _sweep(options: argparse.Namespace) -> int:
     from scanbook.runner import sweeps
 
@@ -244,7 +250,7 @@ def _latency(options: argparse.Namespace) -> None:
     latency.run(target, plan, Path(options.output) if options.output else None)
 
 
-_COMPUTE = (_reports, _run, _validate, _export, _train, _sweep)
+_COMPUTE = (_reports, _run, _validate, _export, _train, _embed, _sweep)
 """Subcommands that need Keras."""
 _COMMANDS = {
     "reports": (_reports, "run every notebook whose report is stale", *SEVERAL, LAUNCH, JOBS),
@@ -303,6 +309,7 @@ _COMMANDS = {
         option("--process", "number of this process among them, from 0", -1, type=int),
         flag("--prepare", "stop before training starts: no GPU is needed so far"),
     ),
+    "embed": (_embed, "write vectors of a study's images by a network, which models can take", *EMBED),
     "sweep": (_sweep, "train a study's grid of networks, each in its own run", *ONE, LAUNCH, JOBS),
     "compare": (
         *(_compare, "compare runs on one page: settings, figures, differences and curves"),

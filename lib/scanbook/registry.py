@@ -16,6 +16,8 @@ Pooling = Literal["mean", "max", "class token", "mean of patches"]
 
 PRESET, FILE = "hub:", "file:"
 """Starts of the names of networks that are not listed here: a preset of KerasHub, and a network saved by Keras."""
+EMBEDDINGS = "embeddings"
+"""Name of the one backbone of a study whose models take vectors in place of images."""
 
 
 @dataclass(frozen=True)

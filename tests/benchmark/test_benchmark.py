@@ -62,6 +62,7 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
     np.save(tmp_path / "images.npy", planted.pixels()[rows])
     shown = planted.manifest().with_frame(planted.manifest().frame.iloc[rows])
     pd.to_pickle(shown, tmp_path / "manifest.pickle")
+    pd.to_pickle(RANDOM, tmp_path / "weights.pickle")
     monkeypatch.setattr(training_times.runtime, "configure", lambda seed, threads: None)
     seen, epochs = [], training_times._epochs
 
@@ -70,7 +71,7 @@ def test_weak_arm_trains_on_fewer_images_in_the_same_process(monkeypatch, tmp_pa
         return epochs(model, batches, number)
 
     monkeypatch.setattr(training_times, "_epochs", count)
-    task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "head": {}, "weights": ["none", "", ""]}
+    task = SEQUENTIAL | {"data": str(tmp_path), "backbone": "baseline_cnn", "head": {}}
     times = training_times._train_arm(task | {"epochs": 2, "batch_size": 8, "seed": 0, "weak_images": 8})
     assert seen == [(16, 2, 3), (8, 1, 3)]
     assert (times["strong"]["images"], times["weak"]["images"]) == (16, 8)

@@ -166,7 +166,7 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     assert prices() == {}
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
-    batch.shared, batch.code = {}, CodeState()
+    batch.study, batch.shared, batch.code = config.load("synthetic"), {}, CodeState()
     monkeypatch.setattr("scanbook.reporting.suite.script", lambda name: "")
     fingerprints = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):

@@ -185,6 +185,15 @@ def test_a_comparison_of_unlike_runs_says_why_it_is_not_paired(run: reading.Comp
     assert comparison.why.startswith("Not paired: ") and why in comparison.why and comparison.why.count(".") <= 2
 
 
+def test_a_head_on_embeddings_is_paired_with_a_network_on_the_images(home: Path, tmp_path: Path) -> None:
+    report(home, predicted(0.9, 1))
+    report(tmp_path / "other" / "reports", predicted(0.8, 2), overrides="dataset.embeddings=vectors.npz")
+    path = page.compare(["synthetic/smoke", str(tmp_path / "other" / "reports" / "synthetic" / "smoke")], "mine")
+    content = json.loads(path.with_name("results.json").read_text())
+    [differences] = content["differences"].values()
+    assert differences["paired"]
+
+
 def test_other_images_of_one_study_differ_without_pairs(home: Path) -> None:
     whole = predicted(0.8, count=400)
     halves = whole.subset(np.arange(200)), whole.subset(np.arange(200, 400))

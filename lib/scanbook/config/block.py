@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from scanbook import registry
 from scanbook.errors import StudyError
-from scanbook.registry import BACKBONES, FILE, POLICIES, PRESET, SEGMENTATION_METHODS
+from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, POLICIES, PRESET, SEGMENTATION_METHODS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -89,7 +89,13 @@ def _name(kind: str) -> tuple[AfterValidator, Any]:
     return AfterValidator(partial(check_name, kind)), Field(json_schema_extra=schema)
 
 
+def _check_described(name: str) -> str:
+    return name if name == EMBEDDINGS else check_name("backbone", name)
+
+
 Backbone = Annotated[str, *_name("backbone")]
+Described = Annotated[str, AfterValidator(_check_described), _name("backbone")[1]]
+"""Name of a backbone, or `embeddings`."""
 Listed = Annotated[str, *_name("listed backbone")]
 """Name of a backbone of the registry: neither a preset nor a file."""
 Method = Annotated[str, *_name("method")]

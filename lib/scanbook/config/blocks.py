@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scanbook import runtime
-from scanbook.config.block import Augmentation, Backbone, Block, Count, Listed, Positive, Seed, word_or_keys
+from scanbook.config.block import Augmentation, Block, Count, Described, Listed, Positive, Seed, word_or_keys
 from scanbook.config.data import Data, StandIn
 from scanbook.config.external import External
 from scanbook.config.pretraining import Pretraining, path_of
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
-from scanbook.registry import BACKBONES, FILE, PRESET, Policy, view_policy
+from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, PRESET, Policy, view_policy
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study can name its classes."""
@@ -119,7 +119,7 @@ class Study(Block):
     """Input of the classifiers: images as they are, cut out by a mask, or cropped to the mask's bounding box."""
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96
     """Side of the images that every model takes, in pixels."""
-    backbones: Annotated[list[Backbone], Field(min_length=1)]
+    backbones: Annotated[list[Described], Field(min_length=1)]
     """Networks that notebook 04 compares; 05 fine-tunes the one with the best validation result. Beside the names,
     `hub:` and a preset of KerasHub (`hub:dinov2_small`, `hub:hf://timm/resnet18.a1_in1k`, `hub:folder`), or `file:` and
     a network that Keras saved (`file:network.keras`); relative paths start at the project."""
@@ -127,8 +127,9 @@ class Study(Block):
     """Pretrained weights; auto: ImageNet's where they are cached or can be downloaded, else those of scanbook. Or files
     by backbone, such as `{resnet50: RadImageNet-ResNet50_notop.h5}` (.h5, .weights.h5, .keras or .npz; relative paths
     start at the project); backbones without one are auto."""
-    pretraining: dict[Backbone, Pretraining] = {}
-    """What is known of pretrained weights, by backbone; `file:` networks need their `scaling`."""
+    pretraining: dict[Described, Pretraining] = {}
+    """What is known of pretrained weights, by backbone; `file:` networks need their `scaling`. Of `dataset.embeddings`,
+    by the name `embeddings`."""
     augmentation: Augmentation = "none"
     """Augmentation policy of the training images."""
     head: Head = Head()
@@ -183,6 +184,15 @@ class Study(Block):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _vectors_have_a_file(self) -> Study:
+        if EMBEDDINGS in self.backbones and not self.dataset.embeddings:
+            raise ValueError(
+                f"backbones names {EMBEDDINGS}, which are vectors in place of images; expected their file in "
+                "dataset.embeddings, or another backbone"
+            )
+        return self
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images that every model takes, in pixels."""
@@ -202,6 +212,12 @@ class Study(Block):
         paths = dict.fromkeys((self.location / folder).resolve() for folder in folders if folder)
         inside = self.location.resolve()
         return [self.location, *(path for path in paths if path.exists() and not path.is_relative_to(inside))]
+
+    @property
+    def embeddings(self) -> Path | None:
+        """File of the vectors that the models take in place of images; None where they take images."""
+        named = self.dataset.embeddings
+        return runtime.project_root() / runtime.path_from_text(named).expanduser() if named else None
 
     @property
     def licence(self) -> str:

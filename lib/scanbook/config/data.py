@@ -34,6 +34,10 @@ class Source(Block):
     """Number of images of each class that the source states; notebook 01 compares the count with it."""
     claimed_splits: dict[str, int] = {}
     """Number of images of each split that the source states."""
+    embeddings: str = ""
+    """File of vectors that the models take in place of images, `.npz` with the arrays `image_id` (names, as reports
+    show them) and `vector` (float, `(n, channels)`), as `scanbook embed` writes it; relative paths start at the
+    project. Networks that `backbones` names are then not used. Empty: the models take images."""
     kaggle: str = ""
     """Dataset that `DATA=kaggle` downloads: `owner/dataset`, or `competitions/name`."""
 

@@ -17,6 +17,7 @@ from scanbook.config.block import TAG
 from scanbook.config.blocks import KAGGLE, Study
 from scanbook.config.data import ADAPTERS
 from scanbook.errors import StudyError
+from scanbook.registry import EMBEDDINGS
 
 PROFILES = ("smoke", "quick", "full")
 
@@ -104,11 +105,24 @@ def load(name: str, profile: str = "", data: str = "", overrides: str = "") -> S
         raise StudyError(f"study {name}: {explain(error, Study)}") from None
     if study.study != name:
         raise StudyError(f"study {name}: its key study is {study.study!r}; expected {name!r}, the name of its file")
+    if study.embeddings:
+        study = _with_vectors(study)
     if study.stand_in and not data and not study.location.exists():
         # a stand-in has its own number of images; the file's limit is of the real ones
         limit = study.limit if "limit" in changes else None
         return study.model_copy(update={"on_stand_in": True, "limit": limit})
     return study
+
+
+def _with_vectors(study: Study) -> Study:
+    """Return a study whose models take vectors: they are its one backbone, and nothing is made from changed images."""
+    changes = {
+        "head": {"augmentation": "none"},
+        "learning_curve": {"fine_tuning": False},
+        "evaluation": {"test_time_views": 0},
+    }
+    blocks = {key: getattr(study, key).model_copy(update=values) for key, values in changes.items()}
+    return study.model_copy(update={"backbones": [EMBEDDINGS], **blocks})
 
 
 def _read_study(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from scanbook.store import seconds, stage
 
 
 def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights) -> tuple[np.ndarray, float]:
-    """Extract the pooled features of every image, or read them from the store.
+    """Extract the pooled features of every image, or read them from the store; vectors are features themselves.
 
     Args:
         manifest: The dataset, split.
@@ -29,6 +29,8 @@ def extract(manifest: Manifest, images: np.ndarray, backbone: str, weights: Weig
         Features, a read-only memory map, float32 `(n, channels)`, zeros for rows without a split; and the seconds of
         their extraction, now or when they were stored.
     """
+    if backbone == registry.EMBEDDINGS:
+        return images, 0.0
     rows = np.flatnonzero((manifest.frame["split"] != "").to_numpy())
 
     def build(folder: Path) -> None:
@@ -106,16 +108,31 @@ def _engine(work: Path, backbone: str, weights: Weights, size: tuple[int, ...]) 
 
     The seconds that the store saved are written to `work`, since durations of extraction are compared.
     """
+    started = time.perf_counter()
+    folder = _converted(backbone, weights, size)
+    np.save(work / "saved_seconds.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
+    return engines.OpenVinoEngine(folder / "model.xml", "throughput")
+
+
+def open_backbone(backbone: str, weights: Weights, size: tuple[int, int]) -> engines.OpenVinoEngine:
+    """Return the engine that extracts features, from uint8 `(n, h, w, 3)` to float32 `(n, channels)`.
+
+    Args:
+        backbone: Name of the backbone.
+        weights: Its weights.
+        size: Height and width of the images.
+    """
+    return engines.OpenVinoEngine(_converted(backbone, weights, size) / "model.xml", "throughput")
+
+
+def _converted(backbone: str, weights: Weights, size: tuple[int, ...]) -> Path:
+    """Return the folder with the backbone for OpenVINO."""
 
     def build(folder: Path) -> None:
         model = backbones.pooled(backbones.build(backbone, (size[0], size[1]), 1, weights))
         engines.save_openvino(engines.to_openvino(model), folder / "model.xml")
 
-    started = time.perf_counter()
-    needed = {"size": size, **backbones.identify(backbone, weights)}
-    folder = stage("openvino", needed, build, __name__)
-    np.save(work / "saved_seconds.npy", max(0.0, seconds(folder) - (time.perf_counter() - started)))
-    return engines.OpenVinoEngine(folder / "model.xml", "throughput")
+    return stage("openvino", {"size": size, **backbones.identify(backbone, weights)}, build, __name__)
 
 
 def _seconds(folder: Path) -> float:

@@ -26,7 +26,7 @@ from scanbook.evaluation.sources import (
 )
 from scanbook.external import Validation, feature_distance, find_shifts, fully_labelled, property_differences, validate
 from scanbook.external.shift import PREVALENCE
-from scanbook.reporting import plots
+from scanbook.reporting import plots, stopping, suite
 from scanbook.reporting.notebook import Session
 from scanbook.reporting.plots.style import count_of
 
@@ -36,13 +36,18 @@ _COARSE = 0.75
 """Share of the bundle's side in pixels below which external images are said to measure resolution, too."""
 
 
-def start(session: Session, bundle: str = "") -> Validation:
+def start(session: Session, bundle: str = "") -> Validation | None:
     """Run the bundle on both sources, and show what is compared and what was excluded.
+
+    The notebook ends here for the model of a study of vectors.
 
     Args:
         session: Shows and keeps the results.
         bundle: Folder of the bundle; "" for the model of the session's study.
     """
+    if not bundle and (reason := stopping.why_not(session.study, suite.EXTERNAL)):
+        stopping.stop(session, reason)
+        return None
     found = validate(session.study, bundle, **({} if bundle else {"on_test": session.on_test}))
     other, exported = found.other, found.bundle
     groups, unit = len(np.unique(found.external.group)), found.unit()

@@ -210,12 +210,17 @@ def show_explanations(
         check = grad_cam.randomisation_check(model, images[rows[np.unique(places)]], session.study.seed)
         caption = "Rank correlation of heat maps, after layers were randomised, with those of the trained network"
         session.table("randomisation", check.round(3), caption)
-    wrong = _most_confident_wrong(test, points)
-    captions = [_caption(test, *pair) for pair in wrong]
-    figure = plots.montage([images[rows[row]] for row, _ in wrong], captions, title="Most confident wrong answers")
+    wrong, captions = wrong_answers(test, points)
+    figure = plots.montage([images[rows[row]] for row in wrong], captions, title="Most confident wrong answers")
     session.figure("failures", figure, "Test images with the most confident wrong answers, over all findings")
     name = test.image_id[0]
     session.say(f"The labels and the predictions of one image ({name}) as an example: {test.single(name)}.")
+
+
+def wrong_answers(test: FindingPredictions, points: pd.DataFrame) -> tuple[list[int], list[str]]:
+    """Return the places of the most confident wrong answers, and a caption of each."""
+    wrong = _most_confident_wrong(test, points)
+    return [row for row, _ in wrong], [_caption(test, *pair) for pair in wrong]
 
 
 def _most_confident_wrong(test: FindingPredictions, points: pd.DataFrame) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from scanbook.data import presence
 from scanbook.data.manifest import TEST, Manifest
 from scanbook.errors import NotebookError
 from scanbook.evaluation import AnyPredictions, Calibration, pseudonymous
-from scanbook.reporting import tables
+from scanbook.reporting import stopping, tables
 from scanbook.reporting.plots import writing
 from scanbook.reporting.records import HISTORY, PREDICTIONS, TRAINED_ON, join_histories
 from scanbook.store import atomic_write, fingerprint, visited, write_json
@@ -316,6 +316,7 @@ def start(name: str, study_name: str, profile: str = "", data: str = "", overrid
     session.warning(_of_images(resolved))
     if resolved.profile == "smoke":
         session.warning("The profile `smoke` only checks that the programs run: its figures say nothing.")
+    stopping.begin(session)
     return session
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from scanbook.evaluation import with_interval
-from scanbook.inspection.pitfalls import Row
+from scanbook.inspection.pitfalls import Row, negative_control
 from scanbook.inspection.pitfalls.negative_control import CONTROL
+from scanbook.inspection.pitfalls.subject import Subject
+from scanbook.reporting import plots
 from scanbook.reporting.answers import MOST_SENTENCES
 from scanbook.reporting.notebook import Session
 
@@ -24,6 +26,13 @@ def show(session: Session, rows: Sequence[Row]) -> list[Row]:
         if row.measured:
             session.count_test_evaluation(row.mistake)
     return list(rows)
+
+
+def show_painted_out(session: Session, subject: Subject) -> None:
+    """Show the images of the negative control, which a study of vectors has not."""
+    if not subject.of_vectors:
+        figure = plots.painted_out(*negative_control.examples(subject))
+        session.figure("painted_out", figure, "Test images with the object painted out")
 
 
 def sentence(row: Row) -> str:

@@ -185,7 +185,7 @@ class Run:
     @property
     def mixed(self) -> bool:
         """Whether the reports are of more than one study, dataset, library or set of packages."""
-        shared = ("study", "data", "library", "packages")
+        shared = ("study", "data", "embeddings", "library", "packages")
         return len({tuple(report.facts["fingerprints"].get(key) for key in shared) for report in self.done}) > 1
 
     def command(self, goal: str) -> str:

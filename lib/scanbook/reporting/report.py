@@ -17,6 +17,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from scanbook import runtime
+from scanbook.reporting import stopping
 from scanbook.reporting.failure import Failure, is_expected
 from scanbook.reporting.records import UNDEFINED
 
@@ -126,7 +127,7 @@ def _for_reading(html: str) -> tuple[str, list[dict[str, str]]]:
         figure.img.wrap(_scrolling(soup, {"aria-label": figure.figcaption.contents[0]}))
     for table in soup.select("table"):
         _prepare(soup, table)
-    sections = _sections(soup)
+    sections = _until_stopped(_sections(soup))
     _open_with_answer(soup, sections[0])
     for section in sections:
         _fold_code(soup, section)
@@ -148,6 +149,15 @@ def _sections(soup: BeautifulSoup) -> list[Tag]:
         sections[-1].append(node)
     soup.extend(sections)
     return sections
+
+
+def _until_stopped(sections: list[Tag]) -> list[Tag]:
+    """Return the sections up to the one in which the notebook ended; the others are removed."""
+    ended = [place for place, section in enumerate(sections) if section.select_one(f"p.{stopping.MARK}")]
+    last = ended[0] + 1 if ended else len(sections)
+    for section in sections[last:]:
+        section.decompose()
+    return sections[:last]
 
 
 def _open_with_answer(soup: BeautifulSoup, section: Tag) -> None:

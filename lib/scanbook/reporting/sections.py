@@ -13,7 +13,7 @@ from scanbook.data.manifest import TEST, VALIDATION, Manifest, metadata_name
 from scanbook.evaluation import AnyPredictions, Calibration, FindingPredictions, Predictions
 from scanbook.inspection import robustness
 from scanbook.models import engines
-from scanbook.reporting import answers, finding_sections, plots
+from scanbook.reporting import answers, finding_sections, plots, vectors
 from scanbook.reporting.notebook import Session
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def compare_with_frozen(session: Session, models: StudyModels, raw: AnyPredictio
         reason = "The study has no pretrained weights, so nothing was fine-tuned."
         if models.kinds == "frozen":
             reason = "Fine-tuning was not better on validation images, so the final model is the frozen network itself."
-        session.say(reason)
+        session.say(vectors.NOT_FINE_TUNED if session.study.embeddings else reason)
         return {}
     of_findings = isinstance(raw, FindingPredictions)
     metrics = ("auroc", "auprc", "brier") if of_findings else ("accuracy", "balanced_accuracy", "auroc")
@@ -268,8 +268,11 @@ def show_robustness(session: Session, models: SplitModels, model: Any) -> pd.Dat
         model: One of their networks.
 
     Returns:
-        `robustness.test_image_curves`.
+        `robustness.test_image_curves`; empty for a study of vectors, with the reason in its place.
     """
+    if session.study.embeddings:
+        session.say(vectors.NO_ROBUSTNESS)
+        return pd.DataFrame(columns=["kind", "severity", evaluation.main_metric(models.manifest)])
     engine = engines.OpenVinoEngine(engines.to_openvino(model), "throughput")
     manifest, images = models.manifest, models.images
     curves = robustness.test_image_curves(session.study, manifest, images, engine)
@@ -303,6 +306,9 @@ def show_explanations(
     """
     test = test.subset(test.fold == models.fold) if test.fold is not None else test
     manifest, images = models.manifest, models.images
+    if session.study.embeddings:
+        vectors.show_failures(session, manifest, test, points)
+        return
     if isinstance(test, FindingPredictions):
         finding_sections.show_explanations(session, manifest, images, model, test, points=points)
         return

@@ -35,7 +35,8 @@ FINE_TUNING = "05_fine_tuning"
 
 BENCHMARK = "06_hardware_benchmark"
 """The notebook that measures the machine, which it never shares, and that reads the price table."""
-
+EXPORT = "07_export_flask"
+"""The notebook that exports the study's model."""
 
 EXTERNAL = "08_external_validation"
 """The notebook that is run only where the study, or the command, names another source of images."""

@@ -109,7 +109,7 @@ def _data(run: Run) -> KeyResult:
 def _model(run: Run) -> KeyResult:
     tuned, transfer = run.reports[TUNING], run.reports[TRANSFER]
     final, frozen = tuned.results.get("model", ""), transfer.results.get("best", "")
-    details = [f"started from {frozen}, the best on validation"] if frozen else []
+    details = [f"started from {frozen}, the best on validation"] if frozen not in ("", final) else []
     differences = tuned.results.get("differences", {})
     main = "accuracy" if "accuracy" in differences else "auroc"  # of findings there is no accuracy
     gain = differences.get(main)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,11 +12,11 @@ from scanbook.config import Study
 from scanbook.data import folds
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions
-from scanbook.reporting import plots
+from scanbook.reporting import plots, vectors
 from scanbook.reporting.notebook import Session
 
 if TYPE_CHECKING:
-    from scanbook.training import SplitModels, StudyModels  # which imports Keras
+    from scanbook.training import SplitModels, StudyModels, TrainedModel  # which imports Keras
 
 
 def show_training(session: Session, models: StudyModels) -> None:
@@ -52,8 +52,42 @@ def show_choices(session: Session, models: StudyModels, gains: pd.DataFrame) -> 
     session.say(f"Change of {gains['metric'].iloc[0]} on validation images: {'; '.join(parts)}.")
 
 
+def compare_with_scratch(
+    session: Session, best: TrainedModel, scratch: Sequence[TrainedModel], test: Mapping[str, AnyPredictions]
+) -> dict[str, evaluation.Difference]:
+    """Compare the best frozen backbone with each network from scratch, on the same test images.
+
+    Args:
+        session: Shows and keeps the results.
+        best: The frozen backbone with its head.
+        scratch: The networks; none in a study of vectors.
+        test: Predictions for test, by the name of the network.
+
+    Returns:
+        The frozen one minus each other, by the name of the other.
+    """
+    differences = {}
+    for trained in scratch:
+        difference = evaluation.paired_difference(test[best.name], test[trained.name], **session.study.resamples)
+        differences[trained.name] = difference
+        ratio = trained.seconds / best.seconds
+        session.say(f"{difference.sentence(best.name, trained.name)}. {trained.name} took {ratio:.1f} × the time.")
+        session.measure(f"time of {trained.name} over {best.name}", ratio)
+    if not scratch:
+        session.say(vectors.NO_SCRATCH)
+        return differences
+    figure = plots.difference_plot(differences, f"{best.name} minus others, {len(test[best.name])} test images")
+    session.figure("difference", figure, "Differences in the main metric with intervals")
+    return differences
+
+
 def load_first(session: Session, models: StudyModels) -> Any:
-    """Load the one network that stands for the model where a section needs one, and say which it is."""
+    """Load the one network that stands for the model where a section needs one, and say which it is.
+
+    A study of vectors has none.
+    """
+    if session.study.embeddings:
+        return None
     network = models.first.networks[0]
     if models.cross_validated:
         session.say(f"Robustness and heat maps are those of the network and the test images of {models.first.fold}.")

@@ -91,8 +91,12 @@ def check_data(study: Study) -> None:
     """Check that a study's data are available before anything runs; download them for DATA=kaggle.
 
     Raises:
-        DataError: They are not, and cannot be downloaded or synthesised.
+        DataError: They are not, and cannot be downloaded or synthesised; or their vectors are not.
     """
+    if study.embeddings:
+        from scanbook.data import embeddings  # here: it imports SciPy
+
+        embeddings.check_file(study)
     if study.data == KAGGLE and not study.location.exists():
         from scanbook.data.adapters import kaggle
 
@@ -113,6 +117,11 @@ def data_fingerprint(study: Study) -> str:
     if not study.data and (study.on_stand_in or study.dataset.adapter in ("synthetic", "medmnist")):
         return ""
     return store.fingerprint([store.tree_fingerprint(path) for path in study.sources])
+
+
+def vectors_fingerprint(study: Study) -> dict[str, str]:
+    """Return the fingerprint of the file of a study's vectors, by its name; nothing where the models take images."""
+    return {"embeddings": store.tree_fingerprint(study.embeddings)} if study.embeddings else {}
 
 
 def load_source(study: Study) -> Study | None:
@@ -175,7 +184,7 @@ class Batch:
         overrides: The `key=value` pairs that it was resolved with.
         bundle: Folder of the bundle that is validated on the study's images; "" for none.
         folder: Folder of its reports.
-        shared: Fingerprints of what all its reports depend on: study and data.
+        shared: Fingerprints of what all its reports depend on: study, data and, in place of images, vectors.
         code: The code of scanbook, as it was when the batch was made.
     """
 
@@ -186,6 +195,7 @@ class Batch:
         self.folder = runtime.reports_dir() / study.study / study.profile
         self.code = code or CodeState()
         self.shared = {"study": study_fingerprint(study), "data": data_fingerprint(study)}
+        self.shared |= vectors_fingerprint(study)
 
     def refreshed(self) -> Batch:
         """Return the same batch with the fingerprints of now."""

@@ -34,4 +34,11 @@ LAUNCH = option(
 )
 JOBS = option("--jobs", "runs side by side (default: one per processor)", runtime.cores(), type=int)
 BUNDLE = option("bundle", "folder of the bundle (default: that of the study and profile)", nargs="?")
+EMBED = (
+    *(PROFILE, DATA, SET),
+    option("study", "a file of notebooks/studies, without .yaml"),
+    option("--backbone", "pretrained network: a name, hub:PRESET or file:PATH", required=True),
+    option("--to", "file of the vectors; where a process was killed, the same command continues", required=True),
+    option("--dtype", "of the vectors (default: float32)", "float32", choices=("float32", "float16")),
+)
 ONE, SEVERAL = (PROFILE, STUDY, DATA, SET), (PROFILE, STUDIES, DATA, SET)

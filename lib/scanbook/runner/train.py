@@ -88,12 +88,17 @@ def prepare_networks(study: Study, request: Request) -> list[EndToEndTraining]:
     """Return the networks to train, one for each seed; compute what they start from if it is missing.
 
     Raises:
-        StudyError: There are no pretrained weights for the backbone.
+        StudyError: There are no pretrained weights for the backbone, or no network, since the models take vectors.
     """
     from scanbook import segmentation, training
     from scanbook.data import pixels
     from scanbook.models import backbones
 
+    if study.embeddings:
+        raise StudyError(
+            f"study {study.study}: the models take vectors, and there is no network to train; notebook 04 trains the "
+            "head, or leave dataset.embeddings out"
+        )
     manifest = segmentation.prepare(study)
     images = pixels.load(manifest, study.size)
     if request.policy:

@@ -26,7 +26,8 @@ def prepare(study: Study) -> Manifest:
         `training.prepare`'s manifest, or one whose paths lie in the store, with `input` and `method` among its facts.
     """
     manifest = label_check.prepare(study)
-    return manifest if study.input == "original" else cut(study, manifest)
+    # of a study of vectors, these are of whatever images they were computed from
+    return manifest if study.input == "original" or study.embeddings else cut(study, manifest)
 
 
 def cut(study: Study, manifest: Manifest) -> Manifest:

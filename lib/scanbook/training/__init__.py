@@ -13,6 +13,7 @@ from scanbook.training.learning_curve import SizedTraining, train_sized_heads, t
 from scanbook.training.model_selection import (
     average,
     end_to_end_training,
+    scratch_backbones,
     scratch_training,
     seeded_studies,
     select_base_model,

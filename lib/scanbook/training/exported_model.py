@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from scanbook.config import Study
-from scanbook.data import adapters, folds, pixels
+from scanbook.data import adapters, folds, inputs
 from scanbook.data.manifest import Manifest
 from scanbook.errors import StudyError
 from scanbook.evaluation import Calibration
-from scanbook.models import engines
+from scanbook.models import backbones, engines
 from scanbook.training import objectives
 from scanbook.training.final_models import train_final_model
 from scanbook.training.study_models import StudyModels, calibrate, train_every_split
@@ -110,8 +110,14 @@ def train_exported_model(study: Study, prepare: Callable[[Study], Manifest]) -> 
         prepare: Returns the dataset of a study, split: `segmentation.prepare`.
 
     Raises:
-        StudyError: The average of the folds' networks is to be exported, and the study names exams.
+        StudyError: The average of the folds' networks is to be exported, and the study names exams; or the models take
+            vectors, and the network that computes them is not there.
     """
+    if study.embeddings:
+        raise StudyError(
+            f"study {study.study}: the models take vectors, and {backbones.NO_NETWORK}; a bundle needs it: name it in "
+            "backbones and leave dataset.embeddings out"
+        )
     splits = study.splits
     if not splits.cross_validated or splits.fold is not None:
         return _train(study, prepare(study))
@@ -129,12 +135,12 @@ def train_exported_model(study: Study, prepare: Callable[[Study], Manifest]) -> 
         (split.networks[0], calibrate(split.study, split.manifest, split.networks[0])) for split in models.splits
     ]
     manifest = prepare(study) if kept else models.first.manifest
-    return ExportedModel(study, manifest, pixels.load(manifest, study.size), members, models, kept)
+    return ExportedModel(study, manifest, inputs.load(study, manifest), members, models, kept)
 
 
 def _train(
     study: Study, manifest: Manifest, models: StudyModels | None = None, *, keeps_test: bool = False
 ) -> ExportedModel:
-    images = pixels.load(manifest, study.size)
+    images = inputs.load(study, manifest)
     network = train_final_model(study, manifest, images)
     return ExportedModel(study, manifest, images, [(network, calibrate(study, manifest, network))], models, keeps_test)

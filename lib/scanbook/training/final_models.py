@@ -10,6 +10,7 @@ import numpy as np
 from scanbook import evaluation
 from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
+from scanbook.registry import EMBEDDINGS
 from scanbook.training import model_selection
 from scanbook.training.trained_model import TrainedModel, validation_loss
 
@@ -83,6 +84,10 @@ def train_networks(
     """
     studies, candidates = model_selection.seeded_studies(study), []
     for _, name, weights in model_selection.rank_base_models(study, manifest, images)[: study.fine_tuning.backbones]:
+        if name == EMBEDDINGS:  # the model is the head on the vectors
+            starts = [model_selection.train_head(seeded, manifest, images, name, weights) for seeded in studies]
+            candidates.append(Candidate(name, starts, starts))
+            continue
         trainings = [model_selection.end_to_end_training(seeded, manifest, images, name, weights) for seeded in studies]
         tuned = [training.run() for training in trainings]
         starts = [training.frozen or network for training, network in zip(trainings, tuned, strict=True)]

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from scanbook.config import Study
-from scanbook.data import pixels, presence, quality, splits, spreading
+from scanbook.data import inputs, presence, quality, splits, spreading
 from scanbook.data.manifest import TRAIN, Manifest
 from scanbook.data.splits import SplitDataset
 from scanbook.errors import DataError, StudyError
 from scanbook.evaluation.resampling import correct_ends, interval, resample
 from scanbook.models import backbones
+from scanbook.registry import EMBEDDINGS
 from scanbook.training import out_of_fold
 from scanbook.training.out_of_fold import FOLDS
 
@@ -152,12 +153,13 @@ def check_labels(study: Study, dataset: SplitDataset, split: str = "") -> LabelC
         return LabelCheck(_table(manifest, rows[:0], np.empty((0, len(manifest.names)))), reason=reason)
     copies = quality.copy_groups(manifest.frame, quality.exact_copies(dataset.quality)).fillna(-1).to_numpy(np.int64)
     unit = spreading.units(manifest.frame["group"].to_numpy()[rows], copies[rows])
-    images = pixels.load(manifest, study.size)
+    images = inputs.load(study, manifest)
     probabilities = out_of_fold.predict(manifest, images, (name, weights), rows=rows, unit=unit, seed=study.seed)
     small = np.array(manifest.names, object)[np.isnan(probabilities).all(axis=0)]
     table = _table(manifest, rows, probabilities)
     reason = "" if len(table) else f"too few patients have each label (fewer than {FOLDS})"
-    return LabelCheck(table, tuple(small), f"{name}, pretrained on {weights.in_words}", reason)
+    of = "the study's vectors (embeddings)" if name == EMBEDDINGS else f"{name}, pretrained on {weights.in_words}"
+    return LabelCheck(table, tuple(small), of, reason)
 
 
 def _backbone(study: Study) -> tuple[str, backbones.Weights, str]:

@@ -12,13 +12,14 @@ from scanbook import registry, runtime
 from scanbook.config import Study
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.models import features
-from scanbook.models.backbones import RANDOM
 from scanbook.store import stage
 from scanbook.training import model_selection
 from scanbook.training.head import Rows, fit_head
 from scanbook.training.linear_head import fit_linear_head, to_logits
 from scanbook.training.trained_model import TrainedModel
 
+_IN_MEMORY = 2**28
+"""Bytes of training features, of all threads together, up to which several heads are trained at the same time."""
 SMALLEST = 10
 """The smallest draw has this part of the patients, about."""
 _FILE = "curve.npz"
@@ -92,7 +93,7 @@ def train_sized_heads(study: Study, manifest: Manifest, images: np.ndarray) -> S
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
     """
     base, backbone, weights = model_selection.select_base_model(study, manifest, images)
-    if weights == RANDOM:
+    if weights.random:
         return None
     plan, options = study.head, study.learning_curve
     policy = {} if plan.augmentation == "none" else {"policy": registry.policy(plan.augmentation)}
@@ -128,7 +129,9 @@ def train_sized_heads(study: Study, manifest: Manifest, images: np.ndarray) -> S
         runtime.configure(study.seed)
         values, _ = features.extract(manifest, images, backbone, weights)
         with runtime.single_threaded():
-            _save(folder, study, manifest, base, fit(values))
+            of_thread = values[:1].nbytes * len(manifest.rows(TRAIN)) * (1 + plan.views * bool(policy))
+            side_by_side = not plan.units and of_thread * runtime.cores() <= _IN_MEMORY  # Keras trains hidden layers
+            _save(folder, study, manifest, base, fit(values), side_by_side=side_by_side)
 
     return _read(base.name, stage("learning_curve", inputs | {"full": base.folder.name}, build, __name__))
 
@@ -139,7 +142,7 @@ def train_sized_networks(study: Study, manifest: Manifest, images: np.ndarray) -
     Arguments as for `train_sized_heads`. Each network is a stage of its own, so that an interrupted run continues.
     """
     _, backbone, weights = model_selection.select_base_model(study, manifest, images)
-    if weights == RANDOM:
+    if weights.random:
         return None
     tuned = model_selection.end_to_end_training(study, manifest, images, backbone, weights).run()
 
@@ -164,6 +167,8 @@ def _save(
     manifest: Manifest,
     full: TrainedModel,
     logits: Callable[[np.ndarray], np.ndarray],
+    *,
+    side_by_side: bool = False,
 ) -> None:
     """Save the test logits of networks trained with fewer patients, and of `full`, trained with all of them.
 
@@ -173,14 +178,18 @@ def _save(
         manifest: The dataset, split.
         full: The study's own network.
         logits: Trains a network on some rows and returns its logits of the test images.
+        side_by_side: Whether threads train several at the same time.
     """
     options, whole = study.learning_curve, full.logits(TEST)
     sizes, drawn = draw_patients(manifest, options.sizes, options.repeats, study.seed)
     values = np.empty((len(drawn), len(sizes), *whole.shape), np.float32)
     values[:, -1] = whole
     jobs = [(repeat, size) for size in range(len(sizes) - 1) for repeat in range(len(drawn))]
-    for repeat, size in runtime.progress(jobs, f"{full.name}, with fewer patients"):
-        values[repeat, size] = logits(drawn[repeat][size])
+    draws = [drawn[repeat][size] for repeat, size in jobs]
+    trained = runtime.in_threads(logits, draws) if side_by_side else map(logits, draws)
+    progress = runtime.progress(trained, f"{full.name}, with fewer patients", len(jobs))
+    for (repeat, size), of_draw in zip(jobs, progress, strict=True):
+        values[repeat, size] = of_draw
     images = np.array([[len(rows) for rows in of_repeat] for of_repeat in drawn], np.int64)
     np.savez(folder / _FILE, patients=sizes, images=images, logits=values)
 

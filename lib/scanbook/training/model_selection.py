@@ -18,6 +18,7 @@ from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import ModelError
 from scanbook.models import backbones, engines, features, heads
 from scanbook.models.backbones import Weights
+from scanbook.registry import EMBEDDINGS
 from scanbook.store import atomic_write, stage
 from scanbook.training import objectives, trained_model
 from scanbook.training.end_to_end import EndToEndTraining, check_labels
@@ -74,7 +75,8 @@ def train_head(
         trained_model.save_seconds(folder, started)
 
     folder = stage("transfer", inputs, build, __name__)
-    return trained_model.read_training(f"{backbone}, frozen", manifest, folder, policy, study.seed)
+    name = f"{backbone}, head" if backbone == EMBEDDINGS else f"{backbone}, frozen"
+    return trained_model.read_training(name, manifest, folder, policy, study.seed)
 
 
 def scratch_training(
@@ -88,6 +90,16 @@ def scratch_training(
     return EndToEndTraining("scratch", study, manifest, images, backbone, architecture[backbone], policy)
 
 
+def scratch_backbones(study: Study) -> list[str]:
+    """Return the networks that a study trains from scratch: those never pretrained, and the first of the others.
+
+    They are none where the models take vectors, which have no network.
+    """
+    names = [name for name in backbones.architectures(study) if name != EMBEDDINGS]
+    pretrained = [name for name in names if name in study.pretrained_backbones]
+    return [name for name in names if name not in study.pretrained_backbones] + pretrained[:1]
+
+
 def train_from_scratch(
     study: Study, manifest: Manifest, images: np.ndarray, backbone: str, policy: str | None = None
 ) -> TrainedModel:
@@ -99,6 +111,8 @@ def end_to_end_training(
     study: Study, manifest: Manifest, images: np.ndarray, backbone: str, weights: Weights
 ) -> EndToEndTraining:
     """Return the training of all layers: fine-tuning if the weights are pretrained, else from scratch."""
+    if backbone == EMBEDDINGS:
+        raise ModelError("the models take vectors; there is no network to fine-tune: leave dataset.embeddings out")
     if weights.random:
         return scratch_training(study, manifest, images, backbone)
     frozen = train_head(study, manifest, images, backbone, weights)

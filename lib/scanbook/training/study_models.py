@@ -11,7 +11,7 @@ import pandas as pd
 
 from scanbook import evaluation
 from scanbook.config import Study
-from scanbook.data import folds, pixels
+from scanbook.data import folds, inputs
 from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, ExamRule
@@ -141,7 +141,8 @@ class StudyModels:
     def kinds(self) -> str:
         """How the networks of the splits were trained: "fine-tuned", "frozen" or "from scratch", or several."""
         kinds = [split.networks[0].name.rpartition(", ")[2] for split in self.splits]
-        return " or ".join(dict.fromkeys(kinds))
+        # a head on vectors is one on a frozen network, wherever that is
+        return " or ".join(dict.fromkeys(kinds)).replace("head", "frozen")
 
     @property
     def backbone(self) -> str:
@@ -223,7 +224,7 @@ def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = Fal
         manifest: The dataset, split.
         cross_validated: Whether its test split is one of several folds.
     """
-    images = pixels.load(manifest, study.size)
+    images = inputs.load(study, manifest)
     models = train_final_models(study, manifest, images)
     best = models.selected
     fold = manifest.facts["fold"] if cross_validated else ""

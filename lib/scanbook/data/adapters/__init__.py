@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scanbook.config import KAGGLE, Study
+from scanbook.data import embeddings
 from scanbook.data.adapters import files, findings, folder, kaggle, medmnist, stand_in, table
 from scanbook.data.adapters.synthetic import dataset as synthetic
 from scanbook.data.manifest import Manifest
@@ -47,6 +48,8 @@ def load(study: Study, fewest_classes: int = 2) -> Manifest:
             f"dataset {study.study}: only the class {', '.join(manifest.classes)} in {study.location}; "
             f"expected at least two classes{lower}"
         )
+    if study.embeddings and (noted := embeddings.notes(study, manifest)):
+        manifest = replace(manifest, facts={**manifest.facts, "notes": [*manifest.facts.get("notes", ()), *noted]})
     if not study.limit or study.limit >= len(manifest.frame):
         return manifest
     sample = _sample(manifest, study)

@@ -60,7 +60,11 @@ def load(study: Study, read: Callable[[Study], Manifest]) -> Manifest:
         StudyError: The study has no stand-in, or names a kind of image that the library cannot synthesise.
     """
     block, layout = stand_in_blocks(study)
-    inputs = {"study": study.study, "dataset": layout.model_dump(mode="json"), "stand_in": block.model_dump()}
+    inputs = {
+        "study": study.study,
+        "dataset": layout.model_dump(mode="json", exclude={"embeddings"}),
+        "stand_in": block.model_dump(),
+    }
     folder = stage("stand_in", inputs, lambda work: write(work, study), __name__)
     root = folder / "dataset"
     if block.findings:

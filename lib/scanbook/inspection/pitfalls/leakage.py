@@ -18,7 +18,7 @@ from scanbook.evaluation import with_interval
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.heads import Head
 from scanbook.inspection.pitfalls.measuring import Pair, Row, measure
-from scanbook.inspection.pitfalls.subject import Subject
+from scanbook.inspection.pitfalls.subject import WITHOUT_NETWORK, Subject
 from scanbook.models import features
 
 WEAK = 1e-4
@@ -118,6 +118,8 @@ def _both(subject: Subject, row: Row, pairs: Sequence[Pair], weak_pairs: Sequenc
 
 def mirrored(subject: Subject) -> list[Row]:
     """Return what the test images' mirrored copies among the training images are worth, against others' copies."""
+    if subject.of_vectors:
+        return [MIRRORED.because(WITHOUT_NETWORK)]
     folds = list(_one_of_each(subject, 30))
     if not folds:
         return [MIRRORED.because("too few training images to replace")]
@@ -134,6 +136,8 @@ def mirrored(subject: Subject) -> list[Row]:
 
 def augmented(subject: Subject) -> list[Row]:
     """Return what the test images' augmented views among the training images are worth, against others' views."""
+    if subject.of_vectors:
+        return [AUGMENTED.because(WITHOUT_NETWORK)]
     policy = "+".join(name for name in subject.study.augmentation.split("+") if not _mixes(name))
     if policy in ("", "none"):
         return [AUGMENTED.because("the study's augmentation changes no single image")]

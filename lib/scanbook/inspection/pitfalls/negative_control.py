@@ -10,7 +10,7 @@ from scanbook import segmentation
 from scanbook.evaluation import METRICS
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.measuring import Row, measure
-from scanbook.inspection.pitfalls.subject import Subject, predictions
+from scanbook.inspection.pitfalls.subject import WITHOUT_NETWORK, Subject, predictions
 from scanbook.segmentation.derived import bounding_box
 
 _MARGIN = 0.1
@@ -32,6 +32,8 @@ def painted_out(subject: Subject) -> Row:
     Its box is painted over in the mean colour of the rest, in training and in test images. What is still recognised
     comes from the surroundings, or from the box itself.
     """
+    if subject.of_vectors:
+        return CONTROL.because(WITHOUT_NETWORK)
     masks, source = _masks(subject)
     train, test = (part[[bool(masks[row].any()) for row in part]] for part in (subject.train, subject.test))
     if not len(train) or not len(test):

@@ -13,7 +13,7 @@ from scanbook.evaluation import AnyPredictions, FindingPredictions
 from scanbook.evaluation.metrics import ratio
 from scanbook.evaluation.targets import choose_threshold, predictive_values
 from scanbook.inspection.pitfalls.measuring import Row, measure, measure_values
-from scanbook.inspection.pitfalls.subject import Subject
+from scanbook.inspection.pitfalls.subject import WITHOUT_NETWORK, Subject
 
 BGR = Row("bgr", "BGR served as RGB", "dermnet")
 NAMES = Row("names", "class names shifted by one place", "dermnet")
@@ -28,6 +28,8 @@ def rows(subject: Subject) -> list[Row]:
 
 def bgr(subject: Subject) -> Row:
     """Return what is lost where the service gives the network BGR images, and the notebook evaluated RGB ones."""
+    if subject.of_vectors:
+        return BGR.because(WITHOUT_NETWORK)
     x = subject.changed(lambda images, _: images[..., ::-1], subject.test)
     published = subject.predict(subject.head, subject.test)
     served = subject.predict(subject.head, subject.test, x)

@@ -15,7 +15,8 @@ from scanbook.evaluation import AnyPredictions
 from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.heads import Arm, Head
 from scanbook.models import backbones, features
-from scanbook.models.backbones import Weights
+from scanbook.models.backbones import NO_NETWORK, Weights
+from scanbook.registry import EMBEDDINGS
 from scanbook.training import validation_loss
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -24,6 +25,8 @@ _MOST = {TRAIN: 8000, VALIDATION: 4000, TEST: 4000}
 """Most images of a split on which mistakes are measured."""
 _THUMBNAIL = 16
 """Side of the images that are the features where no backbone has pretrained weights, in pixels."""
+WITHOUT_NETWORK = NO_NETWORK
+"""Why mistakes that change images are not measured on vectors."""
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Function of images, uint8 `(m, h, w, 3)`, and of their rows that returns other images."""
 
@@ -49,7 +52,7 @@ class Subject:
     Attributes:
         study: Its seed and number of resamples.
         manifest: The dataset, split.
-        images: Images of all its rows, uint8 `(n, h, w, 3)`.
+        images: What the models take, of all its rows: images, uint8 `(n, h, w, 3)`, or vectors.
         backbone: The frozen backbone, "" for thumbnails.
         weights: Its weights, None for thumbnails.
         x: Features of all rows, float32 `(n, channels)`.
@@ -74,12 +77,18 @@ class Subject:
     def description(self) -> str:
         """What all heads learn from, in a sentence."""
         source = f"features of {self.backbone}, frozen" if self.backbone else f"thumbnails of {_THUMBNAIL} pixels"
+        source = "the study's vectors (embeddings)" if self.of_vectors else source
         count = len(self.manifest.rows(TRAIN))
         of = f" of {count:,}" if len(self.train) < count else ""
         return (
             f"Every comparison trains linear heads on {source}, from {len(self.train):,}{of} training images, with the "
             f"penalty that validation chose ({self.penalty:g})."
         )
+
+    @property
+    def of_vectors(self) -> bool:
+        """Whether the study has vectors in place of images, and no network that gives those of changed images."""
+        return self.backbone == EMBEDDINGS
 
     @property
     def labels(self) -> np.ndarray:

@@ -12,5 +12,12 @@ from scanbook.models.backbones.networks import (
     set_weights,
     summary,
 )
-from scanbook.models.backbones.sources import architectures, describe, origins, resolve
+from scanbook.models.backbones.sources import (
+    NO_NETWORK,
+    architectures,
+    describe,
+    origins,
+    resolve,
+    resolve_for_images,
+)
 from scanbook.models.backbones.weights import RANDOM, Weights, identify, spec_of

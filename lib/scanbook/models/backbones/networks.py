@@ -20,7 +20,7 @@ from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.models import heads
 from scanbook.models.backbones.weights import RANDOM, Weights, attribute, import_kerashub, spec_of
-from scanbook.registry import BackboneSpec
+from scanbook.registry import EMBEDDINGS, BackboneSpec
 
 keras = runtime.keras()
 layers = keras.layers
@@ -44,7 +44,8 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
 
     Returns:
         A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named
-        `feature_map`, `features` and `logits`. The feature map is float32 `(n, h', w', channels)`; of a vision
+        `feature_map`, `features` and `logits`; of a study of vectors, from these, float32 `(n, channels)`, without a
+        feature map, and `size` does not count. The feature map is float32 `(n, h', w', channels)`; of a vision
         transformer it is the patch tokens, and the features are the class token.
 
     Raises:
@@ -52,6 +53,9 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
             weights cannot be read or are of another shape, or the head does not fit the number of classes.
     """
     spec = spec_of(name, weights)
+    if spec.name == EMBEDDINGS:
+        vectors = keras.Input((spec.arguments["channels"],), dtype="float32", name="vectors")
+        return keras.Model(vectors, heads.attach(_features(spec, vectors, size), classes, head), name=EMBEDDINGS)
     _check_size(spec, size)
     images = keras.Input((*size, 3), dtype="uint8", name="images")
     body = _body(spec, images, size, weights)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pandas as pd
 
 from scanbook.config import Pretraining, Study
+from scanbook.data import embeddings
 from scanbook.errors import UnavailableError
 from scanbook.models.backbones import files
 from scanbook.models.backbones.imagenet import pretrained
 from scanbook.models.backbones.weights import RANDOM, Weights, spec_of
-from scanbook.registry import BACKBONES, FILE
+from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, SCALINGS, BackboneSpec
 
 
 def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -22,10 +23,11 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
 
     Raises:
         ModelError: A file that the study names is missing, or is not what it should be.
+        DataError: Likewise a file of vectors, which then are the study's one backbone.
     """
     weights, missing = {}, {}
     for name in study.pretrained_backbones:
-        if study.weights == "none":
+        if study.weights == "none" and name != EMBEDDINGS:
             missing[name] = f"no pretrained weights for {name}: the study sets weights to none"
             continue
         try:
@@ -33,6 +35,17 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
         except UnavailableError as error:
             missing[name] = str(error)
     return weights, missing
+
+
+def resolve_for_images(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
+    """Return what `resolve` does, for steps that change images: of a study of vectors none, with the reason."""
+    if not study.embeddings:
+        return resolve(study)
+    return {}, {EMBEDDINGS: f"the models take vectors in place of images, and {NO_NETWORK}"}
+
+
+NO_NETWORK = "the network that computes vectors of changed or new images is not in the study"
+"""Why a step is not run in a study of vectors."""
 
 
 def architectures(study: Study) -> dict[str, Weights]:
@@ -52,6 +65,8 @@ def architectures(study: Study) -> dict[str, Weights]:
 def _find(study: Study, name: str) -> Weights:
     """Return the weights of one backbone, with what the study tells of their origin."""
     stated = study.pretraining.get(name, Pretraining())
+    if name == EMBEDDINGS:
+        return _of_vectors(study, stated)
     if name.startswith(FILE):
         weights = files.read_network(name, stated)
     elif name in study.weight_files:
@@ -84,8 +99,26 @@ def origins(weights: dict[str, Weights]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("backbone")
 
 
+def _of_vectors(study: Study, stated: Pretraining) -> Weights:
+    """Return vectors in place of a network, with what the study and their file tell of their origin."""
+    found = embeddings.read(study)
+    spec = BackboneSpec(EMBEDDINGS, "", SCALINGS["0..255"], {"channels": found.vectors.shape[1]}, smallest=1)
+    told = " ".join(
+        f"{key[0].upper()}{key[1:]}: {value}." for key, value in stated.model_dump(exclude_unset=True).items() if value
+    )
+    note = (
+        f"The models take vectors (embeddings) in place of images: {found.in_words}. {told} A network that `backbones` "
+        "names is not used, and no image is augmented."
+    )
+    corpus = stated.corpus or str(found.about.get("pretrained on", ""))
+    origin = stated.model_copy(update={"corpus": corpus})
+    return Weights(EMBEDDINGS, found.path, found.digest, spec, origin, " ".join(note.split()))
+
+
 def describe(weights: dict[str, Weights], missing: dict[str, str]) -> str:
     """Return one sentence with the source of each backbone's pretrained weights, and why some have none."""
+    if EMBEDDINGS in weights:
+        return weights[EMBEDDINGS].note
     available = ", ".join(f"{name}: {it.in_words}{_remark(it)}" for name, it in weights.items())
     not_run = " ".join(f"Not run: {reason}." for reason in missing.values())
     unstated = [name for name, it in weights.items() if it.source == "file" and not it.pretraining.stated_scaling]

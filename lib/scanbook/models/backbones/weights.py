@@ -21,11 +21,13 @@ class Weights:
     """Pretrained weights of a backbone.
 
     Attributes:
-        source: "imagenet", "scanbook" (synthetic images), "preset" of KerasHub, "file", or "none": random.
+        source: "imagenet", "scanbook" (synthetic images), "preset" of KerasHub, "file", or "none": random; "embeddings"
+            where the file is of vectors, and there is no network.
         path: File of the arrays, in the order of the backbone's `get_weights`; None for random weights.
         digest: SHA-256 of that file, or of the user's that it was made from; "" for random weights.
         spec: The backbone, where the registry has none of its name or the weights expect other values; else None.
         pretraining: What is known of their origin.
+        note: What a report says of vectors in place of weights.
     """
 
     source: str
@@ -33,6 +35,7 @@ class Weights:
     digest: str = ""
     spec: BackboneSpec | None = None
     pretraining: Pretraining = field(default_factory=Pretraining)
+    note: str = ""
 
     @property
     def random(self) -> bool:

@@ -76,7 +76,7 @@ class Compared:
         """What the images are of, beside their names: images of two synthetic datasets may have the same names."""
         if other := self.facts.get("results", {}).get("external_study"):
             return "external", other
-        dataset = self.study.get("dataset", {})
+        dataset = {key: value for key, value in self.study.get("dataset", {}).items() if key != "embeddings"}
         if self.study.get("on_stand_in"):
             return "synthetic", self.study.get("stand_in")
         return ("synthetic", dataset) if dataset.get("adapter") == "synthetic" else ("real", dataset.get("flag"))

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 
 from scanbook import runtime
 from scanbook.config import Study
+from scanbook.errors import StudyError
 from scanbook.runner import index, locks, planning, schedule
 from scanbook.runner.freshness import Batch
 from scanbook.runner.sweeps import page
@@ -31,9 +32,14 @@ def run(batch: Batch, jobs: int, launch: str = "") -> bool:
 
     Raises:
         RunError: As `schedule.run_all`.
-        StudyError: As `planning.launcher`.
+        StudyError: As `planning.launcher`; or there is no network, since the models take vectors.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP.
     """
+    if batch.study.embeddings:
+        raise StudyError(
+            f"study {batch.study.study}: the models take vectors, and there is no network to train in a sweep; leave "
+            "dataset.embeddings out"
+        )
     grid = Grid(batch)
     with locks.hold(grid.folder / ".lock", on_wait=lambda: print("waiting for another sweep", file=sys.stderr)):
         return _run(grid, jobs, launch)
