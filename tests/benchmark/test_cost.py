@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,7 @@ def test_prices_count_for_the_notebook_that_reads_them(table: Path, monkeypatch:
     assert prices() == {}
     monkeypatch.setattr("scanbook.runner.freshness.notebook_fingerprint", lambda name: name)
     batch = Batch.__new__(Batch)
-    batch.study, batch.shared, batch.code = config.load("synthetic"), {}, CodeState()
+    batch.study, batch.shared, batch.code = SimpleNamespace(weight_files={}, pretraining={}), {}, CodeState()
     monkeypatch.setattr("scanbook.reporting.suite.script", lambda name: "")
     fingerprints = []
     for text in (GOOD, f"# a remark\n{GOOD}", GOOD.replace("usd_per_hour: 1", "usd_per_hour: 2")):

@@ -10,7 +10,6 @@ from scanbook.errors import ModelError, StudyError
 from scanbook.models import backbones, engines, features
 from scanbook.registry import EMBEDDINGS
 from scanbook.training import (
-    average_models,
     end_to_end_training,
     learning_curve,
     model_selection,
@@ -18,6 +17,7 @@ from scanbook.training import (
     scratch_backbones,
     seeded_studies,
     train_exported_model,
+    train_final_models,
     train_head,
     trained_model,
 )
@@ -64,11 +64,11 @@ def test_the_head_is_that_of_the_frozen_backbone(manifest, vectors):
 
 def test_the_models_are_heads_of_each_seed_and_their_average(manifest, vectors):
     images = inputs.load(vectors, manifest)
-    heads = model_selection.train_final_models(vectors, manifest, images)
+    options = vectors.evaluation.model_copy(update={"ensemble": True})
+    models = train_final_models(vectors.model_copy(update={"evaluation": options}), manifest, images)
+    heads, averaged = models.networks, models.final
     assert [head.seed for head in heads] == [study.seed for study in seeded_studies(vectors)]
     assert not heads[0].stages, "nothing was fine-tuned"
-    options = vectors.evaluation.model_copy(update={"ensemble": True})
-    averaged = average_models(vectors.model_copy(update={"evaluation": options}), manifest, images, heads)
     assert averaged.name == "embeddings, head, 2 seeds averaged"
     assert np.isfinite(averaged.logits(TEST)).all()
     assert scratch_backbones(vectors) == [], "there is no network"
