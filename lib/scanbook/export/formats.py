@@ -16,7 +16,6 @@ from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import BundleError, ModelError
 from scanbook.evaluation import Calibration
 from scanbook.models import engines
-from scanbook.registry import BACKBONES
 
 FIXED = 32
 """Number of images on which every format has to agree with the trained network."""
@@ -73,7 +72,6 @@ def save(
     images: np.ndarray,
     exported: Any,
     *,
-    name: str,
     logits: np.ndarray,
     folder: Path,
     calibration: float | Calibration = 1.0,
@@ -86,7 +84,6 @@ def save(
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         exported: A network of `grad_cam.add_heat_maps`.
-        name: Name of the trained `keras.Model`, which starts with that of its backbone.
         logits: Logits of the trained network for the validation images, by Keras, float32 `(v, k)`.
         folder: Folder of the files, which have the names of `bundle.FILES`.
         calibration: That of the network; of findings it changes which answers are correct.
@@ -103,7 +100,7 @@ def save(
         engines.to_onnx(exported, paths["onnx"])
     except ModelError as error:  # an extra, which most installations lack
         excluded["onnx"] = str(error)
-    engines.save_openvino(quantise(study, manifest, images, converted, name), paths["openvino_int8"])
+    engines.save_openvino(quantise(study, manifest, images, converted), paths["openvino_int8"])
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
     if thresholds is None:
         int8, reason = _measure_int8(study, manifest, images, logits, opened["openvino_int8"])
@@ -157,7 +154,7 @@ def _check_swapped(
     return table
 
 
-def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: Any, name: str) -> Any:
+def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: Any) -> Any:
     """Return a network in int8, calibrated on training images sampled by the study's seed.
 
     Args:
@@ -165,11 +162,9 @@ def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: An
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         converted: The network as an `openvino.Model`.
-        name: Name of the trained `keras.Model`, which starts with that of its backbone.
     """
     rows = np.random.default_rng(study.seed).permutation(manifest.rows(TRAIN))[: study.benchmark.calibration_images]
-    transformer = any(spec.pooling == "class token" and name.startswith(spec.name) for spec in BACKBONES.values())
-    return engines.quantise(converted, np.asarray(images[np.sort(rows)]), transformer)
+    return engines.quantise(converted, np.asarray(images[np.sort(rows)]))
 
 
 def _measure_int8(

@@ -52,7 +52,7 @@ def notebook_fingerprint(name: str) -> str:
 
 
 def study_fingerprint(study: Study) -> str:
-    """Return the fingerprint of a study's values, and of the registry's backbones and policies that they name.
+    """Return the fingerprint of a study's values, of the registry's entries and of folders of presets that they name.
 
     Another source that it names concerns notebook 08 alone.
     """
@@ -63,7 +63,9 @@ def study_fingerprint(study: Study) -> str:
     }
     combined = {word for word in words if {*word.split("+")} <= registry.POLICIES.keys()}
     policies = {name: registry.policy(name) for name in sorted(combined | registry.POLICIES.keys())}
-    return store.fingerprint(values, backbones, policies)
+    folders = {word: registry.preset_folder(word) for word in sorted(words)}
+    presets = {word: store.tree_fingerprint(folder) for word, folder in folders.items() if folder}
+    return store.fingerprint(values, backbones, policies, *([presets] if presets else []))
 
 
 def _strings(values: Any) -> Iterator[str]:

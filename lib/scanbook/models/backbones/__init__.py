@@ -12,5 +12,5 @@ from scanbook.models.backbones.networks import (
     set_weights,
     summary,
 )
-from scanbook.models.backbones.sources import architectures, describe, resolve
+from scanbook.models.backbones.sources import architectures, describe, resolve, tabulate
 from scanbook.models.backbones.weights import RANDOM, Weights, identify, spec_of

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+
+import pandas as pd
 
 from scanbook.config import Pretraining, Study
 from scanbook.errors import UnavailableError
-from scanbook.models.backbones import files
+from scanbook.models.backbones import files, presets
 from scanbook.models.backbones.imagenet import pretrained
 from scanbook.models.backbones.weights import RANDOM, Weights, spec_of
-from scanbook.registry import BACKBONES, FILE
+from scanbook.registry import BACKBONES, FILE, PRESET
 
 
 def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -52,6 +55,8 @@ def _find(study: Study, name: str) -> Weights:
     stated = study.pretraining.get(name, Pretraining())
     if name.startswith(FILE):
         weights = files.read_network(name, stated)
+    elif name.startswith(PRESET):
+        weights = presets.read(name, stated)
     else:
         weights = pretrained(name, study.weights if isinstance(study.weights, str) else "auto")
     known = weights.pretraining.model_dump() | {key: value for key, value in stated.model_dump().items() if value}
@@ -59,6 +64,17 @@ def _find(study: Study, name: str) -> Weights:
     if stated.stated_scaling:
         spec = replace(spec_of(name, weights), scaling=stated.stated_scaling)
     return replace(weights, spec=spec, pretraining=Pretraining.model_validate(known))
+
+
+def tabulate(summaries: Mapping[str, Mapping[str, float]], weights: Mapping[str, Weights]) -> pd.DataFrame:
+    """Return the table of networks: the summary of each, and how its features are made.
+
+    Args:
+        summaries: `networks.summary` by backbone.
+        weights: What each was built from.
+    """
+    table = pd.DataFrame.from_dict(summaries, orient="index")
+    return table.assign(pooling=[spec_of(name, weights[name]).pooling_in_words for name in table.index])
 
 
 def describe(weights: dict[str, Weights], missing: dict[str, str]) -> str:
