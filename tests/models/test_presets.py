@@ -184,7 +184,7 @@ def test_what_cannot_be_downloaded_is_asked_for_once(monkeypatch):
 
 def test_sizes_are_checked_before_anything_runs():
     spec = BackboneSpec("hub:dino", "", SCALINGS["0..1"], smallest=28, patch=14, square=True)
-    networks._check_size(spec, (56, 56))
+    networks.check_size(spec, (56, 56))
     for size, message in (
         ((56, 28), "not square"),
         ((60, 60), "the nearest sizes that do are 56×56 and 70×70: set image_size to one of them"),
@@ -192,7 +192,7 @@ def test_sizes_are_checked_before_anything_runs():
         ((29, 29), "the nearest sizes that do are 28×28 and 42×42"),
     ):
         with pytest.raises(ModelError, match=message):
-            networks._check_size(spec, size)
+            networks.check_size(spec, size)
     swin = {"patch_size": 4, "depths": (2, 2, 6, 2), "window_size": 7}
     assert families.FAMILIES["SwinTransformerBackbone"].sizes(swin) == families.Sizes(32, 224)
     mit = {"layerwise_strides": [4, 2, 2, 2]}

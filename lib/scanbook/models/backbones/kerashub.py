@@ -7,6 +7,7 @@ version lacks is passed over.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -221,6 +222,8 @@ def _swin_mask() -> None:
     """Swin writes its mask of shifted windows by `slice_update`, XlaDynamicUpdateSlice, which OpenVINO lacks."""
     if _class(f"{_SWIN}:SwinTransformerStage") is not None:
         importlib.import_module(_MODELS + _SWIN).ops = _Operations()
+        # Keras takes the shifted windows' mask for one of a sequence, and says once per block that it is lost
+        warnings.filterwarnings("ignore", message=r".*of type WindowAttention\) was passed an input with a mask")
 
 
 class _Operations:

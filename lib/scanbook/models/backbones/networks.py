@@ -54,7 +54,7 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
             weights cannot be read or are of another shape, or the head does not fit the number of classes.
     """
     spec = spec_of(name, weights)
-    _check_size(spec, size)
+    check_size(spec, size)
     images = keras.Input((*size, 3), dtype="uint8", name="images")
     body = _body(spec, images, size, weights)
     if weights.random:
@@ -121,7 +121,8 @@ def summary(model: Any) -> dict[str, float]:
     return {"parameters": total, "trainable": trainable, "head": head, "size (MiB)": round(total * 4 / 2**20, 2)}
 
 
-def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
+def check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
+    """Raise a `ModelError` if a backbone does not take images of a height and width, with sizes that it takes."""
     requested = f"{size[0]}×{size[1]}"
     if min(size) < spec.smallest:
         raise ModelError(

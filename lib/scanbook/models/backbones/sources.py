@@ -9,7 +9,7 @@ import pandas as pd
 
 from scanbook.config import Pretraining, Study
 from scanbook.errors import UnavailableError
-from scanbook.models.backbones import files, presets
+from scanbook.models.backbones import files, networks, presets
 from scanbook.models.backbones.imagenet import pretrained
 from scanbook.models.backbones.weights import RANDOM, Weights, spec_of
 from scanbook.registry import BACKBONES, FILE, PRESET
@@ -22,7 +22,8 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
         The weights by backbone, in the study's order; and the reason by backbone without weights.
 
     Raises:
-        ModelError: A file that the study names is missing, or is not what it should be.
+        ModelError: A file or preset that the study names is missing, is not what it should be, or does not take images
+            of the study's size.
     """
     weights, missing = {}, {}
     for name in study.pretrained_backbones:
@@ -57,6 +58,7 @@ def _find(study: Study, name: str) -> Weights:
         weights = files.read_network(name, stated)
     elif name.startswith(PRESET):
         weights = presets.read(name, stated)
+        networks.check_size(spec_of(name, weights), study.size)
     else:
         weights = pretrained(name, study.weights if isinstance(study.weights, str) else "auto")
     known = weights.pretraining.model_dump() | {key: value for key, value in stated.model_dump().items() if value}
