@@ -7,6 +7,7 @@ entries, and `augmentation` samples from their ranges.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from scanbook import runtime
@@ -64,7 +65,9 @@ class BackboneSpec:
         pooling: How features are made of the last feature map: its mean or maximum; of a transformer's tokens, the
             class token or the mean of the patches'.
         smallest: Smallest side of an image, in pixels.
-        patch: Side of a patch, in pixels; both sides of an image are multiples of it.
+        patch: Side of a patch, in pixels, as the last layer sees it; both sides of an image are multiples of it.
+        square: Whether both sides must be equal.
+        prefix: Number of a transformer's tokens before those of the patches; the class token is the first of them.
     """
 
     name: str
@@ -76,6 +79,14 @@ class BackboneSpec:
     pooling: Pooling = "mean"
     smallest: int = 32
     patch: int = 1
+    square: bool = False
+    prefix: int = 0
+
+    @property
+    def pooling_in_words(self) -> str:
+        """How features are made, for reports."""
+        words = {"mean": "mean of the feature map", "max": "maximum of the feature map"}
+        return words.get(self.pooling, self.pooling)
 
 
 def _application(
@@ -145,6 +156,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             pooling="class token",
             smallest=16,
             patch=16,
+            prefix=1,
         ),
     )
 }
@@ -153,6 +165,15 @@ BACKBONES: dict[str, BackboneSpec] = {
 def describe_backbone(spec: BackboneSpec) -> dict[str, Any]:
     """Return a backbone and the version of its builder's package, for the keys of stages and reports."""
     return {"backbone": spec, "builder": runtime.versions_of([spec.builder.split(".")[0]] if spec.builder else [])}
+
+
+def preset_folder(name: str) -> Path | None:
+    """Return the folder of a preset that is on this machine; None for one of a server, or another name."""
+    text = name.removeprefix(PRESET)
+    if text == name or not text or "://" in text:
+        return None
+    path = runtime.project_root() / Path(text).expanduser()
+    return path if path.is_dir() else None
 
 
 LARGEST_MAGNITUDE = 10

@@ -164,7 +164,7 @@ def test_a_format_that_answers_otherwise_is_refused_and_the_older_bundle_stays(w
     before = bundle.load(whole.folder)
     other = grad_cam.add_heat_maps(backbones.build("baseline_cnn", planted.SIZE, 3), 1.7)
     monkeypatch.setattr(engines, "to_saved_model", lambda _, path: other.export(path, verbose=False))
-    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
+    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted: converted)
     monkeypatch.setattr(formats, "_write_extras", lambda *_: {})
     with pytest.raises(
         BundleError, match=r"SavedModel does not agree with the trained network: .* on 23 images"
@@ -178,7 +178,7 @@ def test_formats_that_are_not_available_or_lose_too_much_are_excluded_with_the_r
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.setattr(engines, "to_litert", cannot_write)
     monkeypatch.setattr(engines, "to_saved_model", lambda *_: None)
-    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted, name: converted)
+    monkeypatch.setattr(formats, "quantise", lambda study, manifest, images, converted: converted)
     monkeypatch.setattr(engines, "rejection_reason", lambda *_: "int8: right on 1 of 11 images")
     written = write(tmp_path / "bundle")
     summary = export.summarise_formats(written)

@@ -518,3 +518,29 @@ def test_several_networks_are_not_taken_for_one_that_is_traced_again(caplog, mon
         outputs = keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(pixel)))
         KerasEngine(keras.Model(pixel, outputs)).predict(np.zeros((2, 1, 1, 3), np.uint8))
     assert "retracing" not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def attending():
+    """A network with an exact GELU, a grouped convolution and attention between the pixels."""
+    layers = backbones.networks.layers
+    images = backbones.networks.keras.Input((8, 8, 3), dtype="uint8")
+    x = layers.Conv2D(8, 3, use_bias=False)(layers.Rescaling(1 / 255)(images))
+    x = layers.Conv2D(8, 3, groups=4)(x)
+    x = layers.Activation(lambda values: backbones.networks.keras.ops.gelu(values, approximate=False))(x)
+    tokens = layers.Reshape((16, 8))(x)
+    tokens = layers.MultiHeadAttention(2, 4)(tokens, tokens)
+    logits = layers.Dense(3)(layers.GlobalAveragePooling1D()(tokens))
+    return backbones.networks.keras.Model(images, logits)
+
+
+def test_onnx_has_exact_gelu_and_grouped_convolutions(attending, tmp_path):
+    photos = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    engines.to_onnx(attending, tmp_path / "model.onnx")
+    expected = np.asarray(attending(photos))
+    assert engines.parity(expected, OnnxEngine(tmp_path / "model.onnx").predict(photos)[0]) < engines.PARITY
+
+
+def test_attention_is_told_from_a_softmax_over_classes(attending, converted):
+    assert engines.quantising._has_attention(engines.to_openvino(attending).get_ordered_ops())
+    assert not engines.quantising._has_attention(converted.get_ordered_ops())

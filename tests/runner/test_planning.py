@@ -19,7 +19,7 @@ from scanbook.reporting import suite
 from scanbook.reporting.failure import Failure
 from scanbook.reporting.records import FAILURE, METRICS, NOTEBOOK, REPORT
 from scanbook.runner import memory, planning, progress
-from scanbook.runner.freshness import Batch
+from scanbook.runner.freshness import Batch, study_fingerprint
 from scanbook.runtime import machine
 from scanbook.store import stages
 
@@ -52,6 +52,15 @@ def test_after_a_touch_nothing_is_stale_and_after_a_sentence_one_notebook_is(pro
     assert synthetic().stale() == [] and planning.plan([synthetic()]) == {}
     edit(project, ONE, "A question?", "Another one?")
     assert synthetic().stale() == [ONE]
+
+
+def test_a_changed_file_of_a_preset_s_folder_makes_a_study_stale(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    study = config.load("synthetic", overrides=f"backbones=[hub:{tmp_path}]")
+    before = study_fingerprint(study)
+    assert study_fingerprint(study) == before
+    (tmp_path / "config.json").write_text("[]")
+    assert study_fingerprint(study) != before
 
 
 def test_status_says_in_a_line_how_each_report_stands(

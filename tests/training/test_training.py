@@ -585,6 +585,36 @@ class Encoder(keras.layers.Layer):
         return x
 
 
+class Block(keras.layers.Layer):
+    """A layer with batch normalisation in a layer of its own, as MobileNetV3's blocks have it."""
+
+    def __init__(self, depth=1):
+        super().__init__()
+        self.dense = keras.layers.Dense(8)
+        self.inner = Block(depth - 1) if depth else keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.inner.build(shape)
+
+    def call(self, x, training=None):
+        return self.inner(self.dense(x), training=training)
+
+
+def test_batch_normalisation_inside_blocks_stays_frozen():
+    entry = keras.Input((8,))
+    block = Block()
+    model = keras.Model(entry, heads.attach(block(entry), 3))
+    norm = block.inner.inner
+    for which in ("head", "top", "all"):
+        training.set_trainable(model, which, 0.5)
+        assert not norm.trainable and not norm.trainable_weights
+    assert block.dense.trainable and block.inner.dense.trainable
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    model.train_on_batch(np.full((4, 8), 3.0, np.float32), np.arange(4) % 3)
+    assert not np.asarray(norm.moving_mean).any()
+
+
 def test_a_transformer_s_top_is_its_last_blocks():
     entry = keras.Input((8,))
     encoder = Encoder()

@@ -108,7 +108,7 @@ def prepare(study: Study, manifest: Manifest, images: np.ndarray, model: Any) ->
     model.save(paths[KERAS, "fp32"])
     converted = engines.to_openvino(model)
     engines.save_openvino(converted, paths[OPENVINO, "fp32"])
-    engines.save_openvino(export.quantise(study, manifest, images, converted, model.name), paths[OPENVINO, "int8"])
+    engines.save_openvino(export.quantise(study, manifest, images, converted), paths[OPENVINO, "int8"])
     missing = []
     try:
         engines.to_onnx(model, paths[ONNX, "fp32"])

@@ -94,13 +94,12 @@ def export_study(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     trained = _prepare(study, on_test)
     model, manifest, images = trained.model, trained.model.manifest, trained.model.images
     described = study if model.models is None else folds.study_of_all_images(study)
-    exported, name = _build(model)
+    exported = _build(model)
     written, saved = _write(
         folder,
         study,
         manifest,
         exported,
-        name=name,
         images=images,
         logits=trained.logits,
         dataset_card=cards.of_study(described, label_check.exclude(described, splits.split_study(described))),
@@ -131,9 +130,9 @@ def export_plain(study: Study, folder: Path, *, on_test: OnTest = _predict_test)
     """
     bundle.check_target(folder)
     trained = _prepare(study, on_test)
-    exported, name = _build(trained.model)
+    exported = _build(trained.model)
     written, _ = _write(
-        folder, study, trained.model.manifest, exported, name=name, images=None, logits=None, **trained.description
+        folder, study, trained.model.manifest, exported, images=None, logits=None, **trained.description
     )
     return written
 
@@ -214,13 +213,13 @@ def _predict_folds(models: training.StudyModels, on_test: OnTest) -> tuple[AnyPr
     return models.pool(validation), models.pool(test)
 
 
-def _build(model: training.ExportedModel) -> tuple[Any, str]:
-    """Return the network that is exported, with calibrated probabilities and heat maps, and its trained name."""
+def _build(model: training.ExportedModel) -> Any:
+    """Return the network that is exported, with calibrated probabilities and heat maps."""
     networks = [network.load_model() for network, _ in model.members]
     calibrated = [
         grad_cam.add_heat_maps(network, fitted) for network, (_, fitted) in zip(networks, model.members, strict=True)
     ]
-    return grad_cam.average(calibrated) if model.averaged else calibrated[0], networks[0].name
+    return grad_cam.average(calibrated) if model.averaged else calibrated[0]
 
 
 def write_bundle(
@@ -256,7 +255,7 @@ def write_bundle(
     logits = None
     if images is not None:
         logits = engines.predict_rows(engines.KerasEngine(model), images, manifest.rows(VALIDATION))[0]
-    more |= {"calibration": temperature, "metrics": metrics, "about": about, "name": model.name}
+    more |= {"calibration": temperature, "metrics": metrics, "about": about}
     exported = grad_cam.add_heat_maps(model, temperature)
     return _write(folder, study, manifest, exported, images=images, logits=logits, **more)[0]
 
@@ -267,7 +266,6 @@ def _write(
     manifest: Manifest,
     exported: Any,
     *,
-    name: str,
     images: np.ndarray | None,
     logits: np.ndarray | None,
     calibration: float | Calibration,
@@ -286,7 +284,7 @@ def _write(
             paths = {style: work / bundle.FILES[style] for style in ("openvino", "keras")}
             saved = Saved(paths, np.empty((0, len(manifest.names))), pd.DataFrame(), pd.DataFrame(), {}, {})
         else:
-            options = {"name": name, "logits": logits, "folder": work, "calibration": calibration}
+            options = {"logits": logits, "folder": work, "calibration": calibration}
             thresholds = answering.find_thresholds(more["operating_points"]) if manifest.findings else None
             saved = formats.save(study, manifest, images, exported, **options, thresholds=thresholds)
         description = Bundle(

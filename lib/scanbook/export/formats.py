@@ -19,7 +19,6 @@ from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.errors import BundleError, ModelError
 from scanbook.evaluation import Calibration
 from scanbook.models import engines
-from scanbook.registry import BACKBONES
 
 FIXED = 32
 """Number of images on which every format has to agree with the trained network."""
@@ -76,7 +75,6 @@ def save(
     images: np.ndarray,
     exported: Any,
     *,
-    name: str,
     logits: np.ndarray,
     folder: Path,
     calibration: float | Calibration = 1.0,
@@ -89,7 +87,6 @@ def save(
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         exported: A network of `grad_cam.add_heat_maps`.
-        name: Name of the trained `keras.Model`, which starts with that of its backbone.
         logits: Logits of the trained network for the validation images, by Keras, float32 `(v, k)`.
         folder: Folder of the files, which have the names of `bundle.FILES`.
         calibration: That of the network; of findings it changes which answers are correct.
@@ -101,7 +98,7 @@ def save(
     paths = {style: folder / name for style, name in bundle.FILES.items()}
     converted = save_plain(exported, folder)
     engines.to_saved_model(exported, paths["saved_model"])
-    engines.save_openvino(quantise(study, manifest, images, converted, name), paths["openvino_int8"])
+    engines.save_openvino(quantise(study, manifest, images, converted), paths["openvino_int8"])
     excluded = _write_extras(exported, paths, calibration_images(study, manifest, images))
     opened = {style: engines.open_saved(path) for style, path in paths.items() if path.exists()}
     rows = select_fixed(manifest)
@@ -175,7 +172,7 @@ def _check_swapped(
     return table
 
 
-def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: Any, name: str) -> Any:
+def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: Any) -> Any:
     """Return a network in int8, calibrated on training images sampled by the study's seed.
 
     Args:
@@ -183,10 +180,8 @@ def quantise(study: Study, manifest: Manifest, images: np.ndarray, converted: An
         manifest: The dataset, split.
         images: Its pixels, uint8 `(n, h, w, 3)`.
         converted: The network as an `openvino.Model`.
-        name: Name of the trained `keras.Model`, which starts with that of its backbone.
     """
-    transformer = any(spec.pooling == "class token" and name.startswith(spec.name) for spec in BACKBONES.values())
-    return engines.quantise(converted, calibration_images(study, manifest, images), transformer)
+    return engines.quantise(converted, calibration_images(study, manifest, images))
 
 
 def calibration_images(study: Study, manifest: Manifest, images: np.ndarray) -> np.ndarray:

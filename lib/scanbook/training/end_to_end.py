@@ -303,8 +303,10 @@ def set_trainable(model: Any, trainable: TrainableLayers = "all", top: float = 1
     layers = [layer for layer in weighted_layers(model) if layer not in head]
     count = {"head": 0, "top": math.ceil(top * len(layers)), "all": len(layers)}[trainable]
     for index, layer in enumerate(layers):
-        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = index >= len(layers) - count and not batch_norm
+        layer.trainable = index >= len(layers) - count
+    for layer in model._flatten_layers():  # also those inside other layers
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def build_in_training_precision(build: Callable[[], Any]) -> Any:

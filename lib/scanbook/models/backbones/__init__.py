@@ -19,5 +19,6 @@ from scanbook.models.backbones.sources import (
     origins,
     resolve,
     resolve_for_images,
+    tabulate,
 )
 from scanbook.models.backbones.weights import RANDOM, Weights, identify, spec_of

@@ -19,7 +19,9 @@ from scanbook import runtime
 from scanbook.config import Head
 from scanbook.errors import ModelError
 from scanbook.models import heads
-from scanbook.models.backbones.weights import RANDOM, Weights, attribute, import_kerashub, spec_of
+from scanbook.models.backbones import families
+from scanbook.models.backbones.kerashub import import_kerashub
+from scanbook.models.backbones.weights import RANDOM, Weights, attribute, spec_of
 from scanbook.registry import EMBEDDINGS, BackboneSpec
 
 keras = runtime.keras()
@@ -46,7 +48,7 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
         A `keras.Model` from uint8 RGB `(n, h, w, 3)` to logits, float32 `(n, classes)`, with layers named
         `feature_map`, `features` and `logits`; of a study of vectors, from these, float32 `(n, channels)`, without a
         feature map, and `size` does not count. The feature map is float32 `(n, h', w', channels)`; of a vision
-        transformer it is the patch tokens, and the features are the class token.
+        transformer it is the patch tokens, and the features are the class token or the patches' mean.
 
     Raises:
         ModelError: The backbone is unknown, the images are too small for it or do not divide into its patches, the
@@ -56,11 +58,11 @@ def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RAN
     if spec.name == EMBEDDINGS:
         vectors = keras.Input((spec.arguments["channels"],), dtype="float32", name="vectors")
         return keras.Model(vectors, heads.attach(_features(spec, vectors, size), classes, head), name=EMBEDDINGS)
-    _check_size(spec, size)
+    check_size(spec, size)
     images = keras.Input((*size, 3), dtype="uint8", name="images")
     body = _body(spec, images, size, weights)
     if weights.random:
-        for layer in body.layers:
+        for layer in body._flatten_layers():  # also those inside other layers
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = 0.9
     logits = heads.attach(_features(spec, body.output, size), classes, head)
@@ -123,21 +125,26 @@ def summary(model: Any) -> dict[str, float]:
     return {"parameters": total, "trainable": trainable, "head": head, "size (MiB)": round(total * 4 / 2**20, 2)}
 
 
-def _check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
+def check_size(spec: BackboneSpec, size: tuple[int, int]) -> None:
+    """Raise a `ModelError` if a backbone does not take images of a height and width, with sizes that it takes."""
     requested = f"{size[0]}×{size[1]}"
     if min(size) < spec.smallest:
         raise ModelError(
             f"images of {requested} pixels are too small for {spec.name}: its smallest side is {spec.smallest}; "
             "raise image_size or name another backbone"
         )
+    if spec.square and size[0] != size[1]:
+        raise ModelError(f"images of {requested} pixels are not square, as {spec.name} needs them: set image_size")
     if any(side % spec.patch for side in size):
-        down, up = (
-            "×".join(str(spec.patch * rounded(side / spec.patch)) for side in size)
-            for rounded in (math.floor, math.ceil)
-        )
+        nearest = [[spec.patch * rounded(side / spec.patch) for side in size] for rounded in (math.floor, math.ceil)]
+        sizes = ["×".join(map(str, sides)) for sides in nearest if min(sides) >= spec.smallest]
+        if len(sizes) > 1:
+            expected = f"sizes that do are {sizes[0]} and {sizes[1]}: set image_size to one of them"
+        else:
+            expected = f"size that does is {sizes[0]}: set image_size to it"
         raise ModelError(
             f"images of {requested} pixels do not divide into the {spec.patch}-pixel patches of {spec.name}; "
-            f"the nearest sizes that do are {down} and {up}: set image_size to one of them"
+            f"the nearest {expected}"
         )
 
 
@@ -174,9 +181,11 @@ def _body(spec: BackboneSpec, images: Any, size: tuple[int, int], weights: Weigh
 def _from_config(spec: BackboneSpec, size: tuple[int, int]) -> Any:
     """Build a network from its configuration, for images of a height and width."""
     config = dict(spec.arguments["config"])
-    if "image_shape" in config:
-        config["image_shape"] = (*size, 3)
-    return attribute(spec.builder).from_config(config)
+    for key in ("image_shape", "position_embedding_shape"):  # of DINOv2 the latter is that of its pretraining
+        if key in config:
+            config[key] = (*size, 3)
+    network = attribute(spec.builder).from_config(config)
+    return families.trunk(network) if spec.builder.startswith("keras_hub") else network
 
 
 def _apply(spec: BackboneSpec, network: Any, preprocessed: Any) -> Any:
@@ -185,7 +194,7 @@ def _apply(spec: BackboneSpec, network: Any, preprocessed: Any) -> Any:
         flat = _flat(network)
         if len(flat.output.shape) == 2:
             flat = _name_last_map(spec, flat)
-        return flat.call(preprocessed)
+        return flat.call({key: preprocessed for key in flat.input} if isinstance(flat.input, dict) else preprocessed)
     except ValueError as error:
         height, width = preprocessed.shape[1:3]
         own = [side for side in network.inputs[0].shape[1:3] if side]
@@ -243,20 +252,30 @@ def _features(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
     float32 = {"dtype": "float32"}
     if len(output.shape) == 2:  # the map before it has its name already
         return layers.Activation("linear", name=FEATURES, **float32)(output)
-    if spec.pooling == "class token":  # the class token comes first, then the patches, row by row
-        height, width, channels = size[0] // spec.patch, size[1] // spec.patch, output.shape[-1]
-        tokens = layers.Activation("linear", name="tokens", **float32)(output)
-        token = layers.Cropping1D((0, height * width), **float32)(tokens)
-        patches = layers.Cropping1D((1, 0), **float32)(tokens)
-        feature_map = layers.Reshape((height, width, channels), name=FEATURE_MAP, **float32)(patches)
-        # joined again and cut: a saved network keeps the map only if the logits depend on it
-        rows = layers.Reshape((height * width, channels), **float32)(feature_map)
-        joined = layers.Concatenate(axis=1, **float32)([token, rows])
-        cut = layers.Cropping1D((0, height * width), **float32)(joined)
-        return layers.Reshape((channels,), name=FEATURES, **float32)(cut)
+    if len(output.shape) == 3:
+        return _features_of_tokens(spec, output, size)
     feature_map = layers.Activation("linear", name=FEATURE_MAP, **float32)(output)
     pooling = layers.GlobalMaxPooling2D if spec.pooling == "max" else layers.GlobalAveragePooling2D
     return pooling(name=FEATURES, **float32)(feature_map)
+
+
+def _features_of_tokens(spec: BackboneSpec, output: Any, size: tuple[int, int]) -> Any:
+    """Name the patches' tokens, which come last, row by row, and pool them, or take the first token, the class's."""
+    float32 = {"dtype": "float32"}
+    height, width, channels = size[0] // spec.patch, size[1] // spec.patch, output.shape[-1]
+    tokens = layers.Activation("linear", name="tokens", **float32)(output)
+    patches = layers.Cropping1D((spec.prefix, 0), **float32)(tokens) if spec.prefix else tokens
+    others = spec.prefix - 1 + height * width
+    if spec.pooling == "class token":
+        token = layers.Cropping1D((0, others), **float32)(tokens)
+    feature_map = layers.Reshape((height, width, channels), name=FEATURE_MAP, **float32)(patches)
+    if spec.pooling != "class token":
+        return layers.GlobalAveragePooling2D(name=FEATURES, **float32)(feature_map)
+    # joined again and cut: a saved network keeps the map only if the logits depend on it
+    rows = layers.Reshape((height * width, channels), **float32)(feature_map)
+    joined = layers.Concatenate(axis=1, **float32)([token, rows])
+    cut = layers.Cropping1D((0, height * width), **float32)(joined)
+    return layers.Reshape((channels,), name=FEATURES, **float32)(cut)
 
 
 def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]) -> None:
@@ -267,10 +286,7 @@ def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]
         raise ModelError(
             f"weights {weights.path} cannot be read as an .npz archive; remove the file, so that it is fetched again"
         ) from error
-    if spec.pooling == "class token":
-        index = next(i for i, weight in enumerate(body.weights) if "position_embedding" in weight.path)
-        if index < len(values) and values[index].ndim == 2:
-            values[index] = _interpolated(values[index], (size[0] // spec.patch, size[1] // spec.patch))
+    _fit_positions(values, body, spec, (size[0] // spec.patch, size[1] // spec.patch))
     expected = [tuple(weight.shape) for weight in body.weights]
     shapes = [value.shape for value in values]
     if expected != shapes:
@@ -285,22 +301,41 @@ def _load(body: Any, weights: Weights, spec: BackboneSpec, size: tuple[int, int]
     set_weights(body, values)
 
 
-def _interpolated(embeddings: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def _fit_positions(values: list[np.ndarray], body: Any, spec: BackboneSpec, grid: tuple[int, int]) -> None:
+    """Interpolate position embeddings, `(rows, channels)` or `(1, rows, channels)`, for another number of patches."""
+    antialias = spec.arguments.get("config", {}).get("antialias_in_interpolation", True)
+    for index, (weight, value) in enumerate(zip(body.weights, values, strict=False)):
+        if weight.path.endswith("position_ids"):  # a constant, which CLIP and SigLIP keep among their weights
+            values[index] = np.asarray(weight)
+        elif "position_embedding" in weight.path and len(weight.shape) == value.ndim and value.shape != weight.shape:
+            rows = _interpolated(
+                value.reshape(-1, value.shape[-1]), grid, weight.shape[-2] - math.prod(grid), antialias
+            )
+            values[index] = rows.reshape(*value.shape[:-2], *rows.shape)
+
+
+def _interpolated(embeddings: np.ndarray, grid: tuple[int, int], prefix: int = 1, antialias: bool = True) -> np.ndarray:
     """Interpolate position embeddings to another number of patches, by their place in the image.
 
     As in section 3.2 of the vision transformer's paper (Dosovitskiy et al., ICLR 2021); bicubic, with antialiasing
     where they become fewer.
 
     Args:
-        embeddings: float32 `(1 + s², channels)`: the class token's, then those of a square image's patches, row by row.
+        embeddings: float32 `(prefix + s², channels)`: those of other tokens, such as the class's, then those of a
+            square image's patches, row by row.
         grid: Patches along height and width.
+        prefix: Number of the other tokens' embeddings.
+        antialias: Whether fewer ones are antialiased; DINOv2 was not pretrained so.
 
     Returns:
-        float32 `(1 + height · width, channels)`; the embeddings themselves if their patches are not another square.
+        float32 `(prefix + height · width, channels)`; the embeddings themselves if their patches are not another
+        square.
     """
-    side = math.isqrt(max(len(embeddings) - 1, 0))
-    if side * side != len(embeddings) - 1 or side == 0 or grid == (side, side):
+    count = len(embeddings) - prefix
+    side = math.isqrt(max(count, 0))
+    if side * side != count or side == 0 or grid == (side, side):
         return embeddings
-    square = embeddings[1:].reshape(1, side, side, -1)
-    resized = keras.ops.image.resize(square, grid, interpolation="bicubic", antialias=True)
-    return np.concatenate([embeddings[:1], keras.ops.convert_to_numpy(resized).reshape(grid[0] * grid[1], -1)])
+    square = embeddings[prefix:].reshape(1, side, side, -1)
+    resized = keras.ops.image.resize(square, grid, interpolation="bicubic", antialias=antialias)
+    rows = keras.ops.convert_to_numpy(resized).reshape(grid[0] * grid[1], -1)
+    return np.concatenate([embeddings[:prefix], rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -9,10 +10,10 @@ import pandas as pd
 from scanbook.config import Pretraining, Study
 from scanbook.data import embeddings
 from scanbook.errors import UnavailableError
-from scanbook.models.backbones import files
+from scanbook.models.backbones import files, networks, presets
 from scanbook.models.backbones.imagenet import pretrained
 from scanbook.models.backbones.weights import RANDOM, Weights, spec_of
-from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, SCALINGS, BackboneSpec
+from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, PRESET, SCALINGS, BackboneSpec
 
 
 def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -22,7 +23,8 @@ def resolve(study: Study) -> tuple[dict[str, Weights], dict[str, str]]:
         The weights by backbone, in the study's order; and the reason by backbone without weights.
 
     Raises:
-        ModelError: A file that the study names is missing, or is not what it should be.
+        ModelError: A file or preset that the study names is missing, is not what it should be, or does not take images
+            of the study's size.
         DataError: Likewise a file of vectors, which then are the study's one backbone.
     """
     weights, missing = {}, {}
@@ -71,6 +73,9 @@ def _find(study: Study, name: str) -> Weights:
         weights = files.read_network(name, stated)
     elif name in study.weight_files:
         weights = files.read_weights(name, study.weight_files[name], stated)
+    elif name.startswith(PRESET):
+        weights = presets.read(name, stated)
+        networks.check_size(spec_of(name, weights), study.size)
     else:
         weights = pretrained(name, "auto" if isinstance(study.weights, dict) else study.weights)
     known = weights.pretraining.model_dump() | {key: value for key, value in stated.model_dump().items() if value}
@@ -113,6 +118,17 @@ def _of_vectors(study: Study, stated: Pretraining) -> Weights:
     corpus = stated.corpus or str(found.about.get("pretrained on", ""))
     origin = stated.model_copy(update={"corpus": corpus})
     return Weights(EMBEDDINGS, found.path, found.digest, spec, origin, " ".join(note.split()))
+
+
+def tabulate(summaries: Mapping[str, Mapping[str, float]], weights: Mapping[str, Weights]) -> pd.DataFrame:
+    """Return the table of networks: the summary of each, and how its features are made.
+
+    Args:
+        summaries: `networks.summary` by backbone.
+        weights: What each was built from.
+    """
+    table = pd.DataFrame.from_dict(summaries, orient="index")
+    return table.assign(pooling=[spec_of(name, weights[name]).pooling_in_words for name in table.index])
 
 
 def describe(weights: dict[str, Weights], missing: dict[str, str]) -> str:

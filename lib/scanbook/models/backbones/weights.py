@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scanbook.config import Pretraining
 from scanbook.errors import ModelError
+from scanbook.models.backbones.kerashub import import_kerashub
 from scanbook.registry import BACKBONES, BackboneSpec, describe_backbone
 
 ARRAYS = "weights.npz"
@@ -72,18 +72,3 @@ def attribute(path: str) -> Any:
     if module.startswith("keras_hub"):
         import_kerashub()
     return getattr(importlib.import_module(module), name)
-
-
-@cache
-def import_kerashub() -> None:
-    """Import KerasHub, which registers its layers, and correct a fault that prevents loading a vision transformer.
-
-    Its embedding writes two numbers into its config that its own constructor refuses (seen in KerasHub 0.32).
-    """
-    embedding = importlib.import_module("keras_hub.src.models.vit.vit_layers").ViTPatchingAndEmbedding
-    original = embedding.get_config
-
-    def get_config(self: Any) -> dict[str, Any]:
-        return {key: value for key, value in original(self).items() if key not in ("num_patches", "num_positions")}
-
-    embedding.get_config = get_config

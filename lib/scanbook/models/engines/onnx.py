@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,39 @@ def to_onnx(model: Any, path: Path) -> None:
 
     def write(work: Path) -> None:
         function, spec = serving_function(model)
-        tf2onnx.convert.from_function(function, [spec], output_path=str(work))
+        with _inlined():
+            tf2onnx.convert.from_function(
+                function, [spec], custom_op_handlers={"Erfc": (_erfc, [])}, output_path=str(work)
+            )
 
     write_whole(path, write, "ONNX", alternative="OpenVINO")
+
+
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write the complementary error function of TensorFlow's exact GELU as 1 - erf(x).
+
+    tf2onnx 1.17 does not know it, and writes a file without an error that ONNX Runtime cannot open.
+    """
+    output, source = node.output[0], node.input[0]
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [source], shapes=[shape], dtypes=[dtype])
+    one = context.make_const(f"{node.name}_one", np.array(1, np.float32))
+    context.make_node("Sub", [one.output[0], erf.output[0]], outputs=[output], shapes=[shape], dtypes=[dtype])
+
+
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace functions inside a model as part of it.
+
+    Keras 3.15 compiles a grouped convolution as a function of its own, StatefulPartitionedCall, which tf2onnx 1.17
+    does not convert.
+    """
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

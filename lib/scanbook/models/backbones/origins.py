@@ -1,0 +1,55 @@
+"""Where presets were pretrained, as far as their names, descriptions and files tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from scanbook.config import Pretraining
+
+_CORPORA = (
+    ("medsiglip", "medical images with texts"),
+    ("metaclip_2", "29 billion images with texts of the web"),
+    ("lvd1689m", "LVD-1689M"),
+    ("sat493m", "SAT-493M, satellite images"),
+    ("dinov2", "LVD-142M"),
+    ("laion2b|laion_2b", "LAION-2B"),
+    ("siglip", "WebLI"),
+    ("clip", "400 million images with texts of the web"),
+    ("ade20k", "ADE20K"),
+    ("cityscapes", "Cityscapes"),
+    ("in22k_ft_in1k|in22k_in1k|in21k_ft_in1k", "ImageNet-21k, then ImageNet"),
+    ("in12k_ft_in1k|sw_ft_imagenet", "ImageNet-12k, then ImageNet"),
+    ("in21k|in22k|imagenet_?21k", "ImageNet-21k"),
+    ("in12k|b5_sw_imagenet", "ImageNet-12k"),
+    ("in1k|imagenet|swin_.*_224|swin_.*_384", "ImageNet"),
+)
+"""Patterns of names, the first that fits; those of KerasHub's presets and of timm's tags."""
+_LICENCES = (
+    ("medsiglip", "Health AI Developer Foundations terms"),
+    ("dinov3", "DINOv3 License"),
+    ("dinov2|siglip|deit|^vit_", "Apache-2.0"),
+    ("swin|^clip_vit_(base|large)", "MIT"),
+)
+"""Licences of the weights by their publishers, as model cards state them; others are not stated by the presets."""
+
+
+def of_preset(text: str, handle: str, config: Mapping[str, Any]) -> Pretraining:
+    """Return what is known of the pretraining of a preset.
+
+    Args:
+        text: The preset as KerasHub names it; a local folder only says where it is.
+        handle: Where its files come from; "" for a local folder.
+        config: Its `config.json`, which of timm's networks has tag and licence.
+    """
+    details = config.get("pretrained_cfg") or {}
+    tag = f"{config.get('architecture', '')}_{details.get('tag', '')}" if details else ""
+    name = (text.rsplit("/", maxsplit=1)[-1] if handle else tag).lower()
+    return Pretraining(
+        corpus=_first(_CORPORA, name), source=handle, licence=details.get("license") or _first(_LICENCES, name)
+    )
+
+
+def _first(table: tuple[tuple[str, str], ...], name: str) -> str:
+    return next((words for pattern, words in table if name and re.search(pattern, name)), "")
