@@ -125,7 +125,7 @@ def test_a_changed_folder_is_read_again_and_its_scaling_may_be_stated(vit, tmp_p
     folder = shutil.copytree(vit, tmp_path / "vit")
     first = read(folder)
     assert first.source == "preset" and first.spec.scaling == Scaling(1 / 127.5, -1.0) and first.spec.patch == 16
-    assert first.spec.pooling_in_words == "class token" and first.in_words == "not stated"
+    assert first.spec.pooling_in_words == "class token" and first.in_words == "a corpus that is not stated"
     with h5py.File(folder / "model.weights.h5", "r+") as file:
         places = []
         file.visititems(lambda _, item: places.append(item) if isinstance(item, h5py.Dataset) else None)

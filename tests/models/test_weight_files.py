@@ -248,7 +248,7 @@ def test_a_network_without_imagenet_weights_takes_a_file(tmp_path):
     assert list(weights) == ["baseline_cnn"] and not missing
     again = backbones.build("baseline_cnn", planted.SIZE, 3, weights["baseline_cnn"])
     assert_same(backbones.body_weights(again), backbones.body_weights(model))
-    row = backbones.origins(weights).loc["baseline_cnn"]
+    row = backbones.tabulate_origins(weights).loc["baseline_cnn"]
     assert row["source"] == "file trained.keras" and row["pretrained_on"] == row["licence"] == "not stated"
     assert "The study states no scaling for baseline_cnn" in backbones.describe(weights, missing)
 

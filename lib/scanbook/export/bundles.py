@@ -188,7 +188,7 @@ def _describe_weights(study: Study, model: training.ExportedModel) -> dict[str, 
     if all("from scratch" in name for name in names) or not used:
         return {"weights": "none: trained from random weights"}
     weights = backbones.resolve(study.model_copy(update={"backbones": used}))[0]
-    table = backbones.origins(weights)
+    table = backbones.tabulate_origins(weights)
     titles = {
         "weights": "source",
         "pretrained on": "pretrained_on",

@@ -35,7 +35,7 @@ def show_origins(session: Session, weights: Mapping[str, Any], missing: Mapping[
         missing: reasons by backbone without weights, both of `backbones.resolve`.
     """
     session.warning(backbones.describe(dict(weights), dict(missing)))
-    table = backbones.origins(dict(weights))
+    table = backbones.tabulate_origins(dict(weights))
     if len(table):
         shown = table.assign(sha256=table["sha256"].str[:_DIGITS])
         session.table("pretraining", shown, "Origin of the pretrained weights, with the start of their SHA-256")

@@ -16,9 +16,9 @@ from scanbook.models.backbones.sources import (
     NO_NETWORK,
     architectures,
     describe,
-    origins,
     resolve,
     resolve_for_images,
     tabulate,
+    tabulate_origins,
 )
 from scanbook.models.backbones.weights import RANDOM, Weights, identify, spec_of

@@ -85,7 +85,7 @@ def _find(study: Study, name: str) -> Weights:
     return replace(weights, spec=spec, pretraining=Pretraining.model_validate(known))
 
 
-def origins(weights: dict[str, Weights]) -> pd.DataFrame:
+def tabulate_origins(weights: dict[str, Weights]) -> pd.DataFrame:
     """Return what is known of pretrained weights: `pretrained_on`, `licence`, `scaling`, `sha256` and `source`.
 
     Index `backbone`. What nobody stated is "not stated"; `scaling` is "stated" in the study, or "of the backbone".
