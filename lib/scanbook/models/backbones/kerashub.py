@@ -7,6 +7,7 @@ version lacks is passed over.
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -35,7 +36,13 @@ def import_kerashub() -> Any:
         raise ModelError(f"KerasHub cannot be imported ({reason}); install it: pip install keras-hub") from error
     for correct in (_configurations, _unbuilt_layers, _kept_tensors, _token_counts, _positions_of_dinov2, _swin_mask):
         correct()
+    logging.getLogger("tensorflow").addFilter(_is_no_retracing)
     return package
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    """Return whether a message is not that on grouped convolutions: Keras traces each anew where no graph is traced."""
+    return "_conv_xla" not in record.getMessage()
 
 
 def _class(path: str) -> Any:
