@@ -16,9 +16,10 @@ import numpy as np
 from scanbook import runtime
 from scanbook.config import Pretraining
 from scanbook.errors import ModelError, UnavailableError
-from scanbook.models.backbones import families, files, origins
+from scanbook.models.backbones import families, origins
 from scanbook.models.backbones.families import FAMILIES, Family
 from scanbook.models.backbones.kerashub import import_kerashub
+from scanbook.models.backbones.matching import check_finite, check_memory
 from scanbook.models.backbones.weights import ARRAYS, Weights
 from scanbook.registry import PRESET, SCALINGS, BackboneSpec, Scaling, preset_folder
 from scanbook.runtime import downloads
@@ -57,7 +58,7 @@ def read(name: str, stated: Pretraining) -> Weights:
     inputs = {**source, "packages": runtime.versions_of(["keras", "keras_hub"])}
     folder = stage("preset", inputs, lambda work: _fetch(name, str(local or text), work, bool(local)), __name__)
     found = json.loads((folder / _FILE).read_text())
-    files.check_memory(name, (folder / ARRAYS).stat().st_size)
+    check_memory(name, (folder / ARRAYS).stat().st_size)
     scaling = stated.stated_scaling or (found["scaling"] and _scaling(**found["scaling"]))
     if scaling is None:
         raise ModelError(
@@ -96,7 +97,7 @@ def _fetch(name: str, text: str, folder: Path, local: bool) -> None:
         for listed, presets in utilities.BUILTIN_PRESETS_FOR_BACKBONE.items():
             if text in presets:
                 _check_images(name, listed.__name__)
-    files.check_memory(name, _bytes(text, local, utilities))
+    check_memory(name, _bytes(text, local, utilities))
     with _reached(name, text, local):
         config = _asked(name, text, local, lambda: utilities.load_json(text))
     family, backbone = _class_of(name, text, local, config, utilities)
@@ -131,7 +132,7 @@ def _values(name: str, trunk: Any) -> list[np.ndarray]:
     """Return the arrays of a network in the order of the one that is built from its configuration, checked."""
     weights = [weight for weight in trunk.weights if not weight.path.endswith("mask_token")]
     arrays = [np.asarray(weight) for weight in weights]
-    files.check_finite(name, weights, arrays)
+    check_finite(name, [weight.path for weight in weights], arrays)
     # DINOv2's are those of its pretraining, and those of its images' size, which it uses: all sizes come from one
     places = {weight.path.split("/")[-1]: place for place, weight in enumerate(weights)}
     used = places.get("interpolated_position_embeddings")
