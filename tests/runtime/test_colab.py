@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what the runtime of January 2026 has of scanbook's packages (github.com/googlecolab/backend-info, commit bd8aaa45)
 RUNTIME = """
 beautifulsoup4==4.13.5 charset-normalizer==3.4.4 filelock==3.20.3 flask==3.1.2 huggingface-hub==0.36.0 ipykernel==6.17.1
-ipython==7.34.0
+h5py==3.15.1 ipython==7.34.0
 jinja2==3.1.6 jupyter-client==7.4.9 keras==3.10.0 keras-hub==0.21.1 markdown-it-py==4.0.0 matplotlib==3.10.0
 nbclient==0.10.4 nbconvert==7.16.6 nbformat==5.10.4 numpy==2.0.2 opencv-python-headless==4.12.0.88 pandas==2.2.2
 pillow==11.3.0 pooch==1.8.2 prometheus-client==0.24.1 psutil==5.9.5 pydantic==2.12.3 pygments==2.19.2 pyyaml==6.0.3
