@@ -1,6 +1,7 @@
 """Heat maps: the exact decomposition of a logit, and where the evidence lies."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from scanbook.evaluation import Calibration
 from scanbook.inspection import grad_cam
 from scanbook.models import backbones, engines, heads
 from scanbook.models.backbones import networks
+from scanbook.registry import BACKBONES
 
 PIXELS = planted.pixels()[:, ::2, ::2].copy()
 
@@ -280,7 +282,9 @@ def test_every_head_is_checked(output):
 @pytest.mark.parametrize("name", ["vit_b16", "efficientnet_b0", "convnext_tiny"])
 def test_networks_with_layers_of_their_own_are_checked(name, monkeypatch):
     tiny = {"patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
-    monkeypatch.setattr(networks, "_VIT_B16", tiny)
+    spec = BACKBONES["vit_b16"]
+    config = spec.arguments["config"] | tiny
+    monkeypatch.setitem(BACKBONES, "vit_b16", replace(spec, arguments=spec.arguments | {"config": config}))
     networks.keras.utils.set_random_seed(0)
     model = backbones.build(name, planted.SIZE, 3)
     table = grad_cam.randomisation_check(model, planted.pixels()[::20], 0)

@@ -103,7 +103,7 @@ def check_what_changes_of_the_library_cost(folder: Path, words: list[str]) -> No
     assert re.search(rf"{tuning} +stale +changed since: library$", states, re.MULTILINE), states
     scanbook = [sys.executable, "-m", "scanbook.cli", "run", tuning, "--if-stale", "--profile", "quick"]
     done = run(*scanbook, "--set", SHORTER, folder=folder, PYTHONPATH=str(lib))
-    assert done.returncode == 0 and "13. Results" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "14. Results" in done.stdout, done.stdout + done.stderr
     assert {path.name for path in (folder / "store").glob("*/*")} == stages, "no network is trained again"
 
 
