@@ -106,8 +106,8 @@ def test_what_cannot_be_used_is_one_line(write, changes, says):
     ("content", "says"),
     [
         (None, "no file of embeddings at .*; write it with scanbook embed planted --backbone NAME --to .*vectors.npz"),
-        (b"image_id,vector\n", "the file is no .npz archive, or only a part of one"),
-        (b"", "the file is no .npz archive"),
+        (b"image_id,vector\n", "the file is not an .npz archive, or only a part of one"),
+        (b"", "the file is not an .npz archive"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(tmp_path, content, says):
@@ -122,7 +122,7 @@ def test_a_truncated_or_altered_file_is_one_line(write, tmp_path):
     study, path = write(), tmp_path / "vectors.npz"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"no \.npz archive, or only a part"):
+    with pytest.raises(DataError, match=r"not an \.npz archive, or only a part"):
         embeddings.load(study, planted.manifest())
     path.write_bytes(whole[:900] + b"\xff\xff\xff\xff" + whole[904:])
     with pytest.raises(DataError, match="cannot be read: Bad CRC-32"):

@@ -219,7 +219,7 @@ def _read(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
     """Return the checked names, vectors, float32, and origin of a file."""
     expected = f"expected an .npz file with {IDS}, texts (n,), and {VECTORS}, float (n, channels), without pickles"
     if not zipfile.is_zipfile(path):  # NumPy would take it for pickled objects
-        raise DataError(f"embeddings {path}: the file is no .npz archive, or only a part of one; {expected}")
+        raise DataError(f"embeddings {path}: the file is not an .npz archive, or only a part of one; {expected}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in (IDS, VECTORS) if name not in archive.files]
@@ -262,7 +262,7 @@ def _check_shapes(path: Path, ids: np.ndarray, vectors: np.ndarray) -> None:
 def _parse(about: np.ndarray) -> dict[str, Any]:
     """Return what a file tells of its origin; nothing where another program wrote something else there."""
     try:
-        told = json.loads(str(about[()]))
+        origin = json.loads(str(about[()]))
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return origin if isinstance(origin, dict) else {}

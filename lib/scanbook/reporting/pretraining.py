@@ -130,7 +130,7 @@ def _show_without(
         for name in without.index
         for label, part in (("all", summary), ("not listed", without))
     }
-    drawn = pd.DataFrame(rows).T.rename_axis("metric")
+    bars = pd.DataFrame(rows).T.rename_axis("metric")
     title = f"{total:,} test images, and {total - inside:,} without those of the pretraining"
-    session.figure("pretraining_overlap", plots.metric_bars(drawn, title), f"Metrics on {every}, and {rest}")
+    session.figure("pretraining_overlap", plots.metric_bars(bars, title), f"Metrics on {every}, and {rest}")
     session.result("without_pretraining_images", without)

@@ -116,7 +116,7 @@ def _fetch(name: str, text: str, folder: Path, local: bool) -> None:
         settings["use_mask_token"] = False  # it stands for patches that pretraining hid
     entry = utilities.BUILTIN_PRESETS.get(text, {})
     handle = "" if local else entry.get("kaggle_handle", text)
-    found = {
+    description = {
         "builder": f"keras_hub.models:{type(body).__name__}",
         "config": settings,
         "scaling": scaling and {"scale": scaling.scale, "offset": scaling.offset},
@@ -125,7 +125,7 @@ def _fetch(name: str, text: str, folder: Path, local: bool) -> None:
         "pretraining": origins.of_preset(text, handle, config).model_dump(),
         "digest": file_digest(folder / ARRAYS),
     }
-    atomic_write(folder / _FILE, json.dumps(found))
+    atomic_write(folder / _FILE, json.dumps(description))
 
 
 def _values(name: str, trunk: Any) -> list[np.ndarray]:

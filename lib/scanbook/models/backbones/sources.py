@@ -52,16 +52,16 @@ NO_NETWORK = "the network that computes vectors of changed or new images is not 
 
 def architectures(study: Study) -> dict[str, Weights]:
     """Return what each of the study's backbones is built from with random weights, but for presets that are missing."""
-    found = {}
+    weights = {}
     for name in study.backbones:
         if name in BACKBONES:
-            found[name] = RANDOM
+            weights[name] = RANDOM
             continue
         try:
-            found[name] = replace(_find(study, name), source=RANDOM.source, path=None, digest="")
+            weights[name] = replace(_find(study, name), source=RANDOM.source, path=None, digest="")
         except UnavailableError:
             continue
-    return found
+    return weights
 
 
 def _find(study: Study, name: str) -> Weights:
@@ -108,12 +108,12 @@ def _of_vectors(study: Study, stated: Pretraining) -> Weights:
     """Return vectors in place of a network, with what the study and their file tell of their origin."""
     found = embeddings.read(study)
     spec = BackboneSpec(EMBEDDINGS, "", SCALINGS["0..255"], {"channels": found.vectors.shape[1]}, smallest=1)
-    told = " ".join(
+    stated_in_words = " ".join(
         f"{key[0].upper()}{key[1:]}: {value}." for key, value in stated.model_dump(exclude_unset=True).items() if value
     )
     note = (
-        f"The models take vectors (embeddings) in place of images: {found.in_words}. {told} A network that `backbones` "
-        "names is not used, and no image is augmented."
+        f"The models take vectors (embeddings) in place of images: {found.in_words}. {stated_in_words} A network "
+        "that `backbones` names is not used, and no image is augmented."
     )
     corpus = stated.corpus or str(found.about.get("pretrained on", ""))
     origin = stated.model_copy(update={"corpus": corpus})
