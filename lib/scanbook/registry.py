@@ -172,7 +172,7 @@ def preset_folder(name: str) -> Path | None:
     text = name.removeprefix(PRESET)
     if text == name or not text or "://" in text:
         return None
-    path = runtime.project_root() / Path(text).expanduser()
+    path = runtime.path_in_project(text)
     return path if path.is_dir() else None
 
 

@@ -273,9 +273,9 @@ def test_the_card_says_where_the_weights_come_from(tmp_path):
         weights={"baseline_cnn": str(tmp_path / "own.keras")},
         pretraining={"baseline_cnn": {"corpus": "planted colours", "licence": "CC0"}},
     )
-    told = bundles._describe_weights(study, _named("baseline_cnn, fine-tuned"))
-    assert told["weights"] == "file own.keras" and told["pretrained on"] == "planted colours"
-    assert told["licence of the weights"] == "CC0" and len(told["SHA-256 of the weights"]) == 64
+    described = bundles._describe_weights(study, _named("baseline_cnn, fine-tuned"))
+    assert described["weights"] == "file own.keras" and described["pretrained on"] == "planted colours"
+    assert described["licence of the weights"] == "CC0" and len(described["SHA-256 of the weights"]) == 64
     shipped = bundles._describe_weights(
         study.model_copy(update={"weights": "scanbook"}), _named("mobilenet_v2_0.35, frozen")
     )

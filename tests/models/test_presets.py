@@ -234,5 +234,5 @@ def test_features_by_openvino_that_are_not_keras_s_are_refused(vit, monkeypatch)
     ],
 )
 def test_the_origin_is_what_the_preset_tells(text, corpus, licence):
-    told = origins.of_preset(text, f"kaggle://keras/x/keras/{text}/1", {})
-    assert (told.corpus, told.licence) == (corpus, licence) and told.source.startswith("kaggle://")
+    stated = origins.of_preset(text, f"kaggle://keras/x/keras/{text}/1", {})
+    assert (stated.corpus, stated.licence) == (corpus, licence) and stated.source.startswith("kaggle://")

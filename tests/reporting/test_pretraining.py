@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers import planted
-from scanbook import evaluation
+from scanbook import evaluation, runtime
 from scanbook.data.manifest import TEST
 from scanbook.reporting import notebook, pretraining
 
@@ -70,7 +70,7 @@ def test_images_are_found_by_the_digest_of_their_file(tmp_path, monkeypatch, cap
     from scanbook.store import file_digest
 
     manifest = planted.manifest()
-    paths = manifest.frame["path"].iloc[manifest.rows(TEST)].map(pretraining.path_of).tolist()
+    paths = manifest.frame["path"].iloc[manifest.rows(TEST)].map(runtime.path_in_project).tolist()
     session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, file_digest(paths[2])))
     _, _, results, printed = show(session, manifest, capsys)
     assert (

@@ -67,9 +67,9 @@ def test_heads_on_embedded_images_are_those_on_the_images(tmp_path: Path, capsys
     path = tmp_path / "vectors.npz"
     words = ["embed", "synthetic", "--profile", "smoke", "--backbone", NETWORK, "--to", str(path)]
     assert cli.main(words) == 0
-    told = capsys.readouterr().out
-    assert "70 vectors of 1,280 channels, float32, by mobilenet_v2_0.35 at 64 × 64 pixels, pretrained on: " in told
-    assert "2 images cannot be read" in told, "the planted ones"
+    output = capsys.readouterr().out
+    assert "70 vectors of 1,280 channels, float32, by mobilenet_v2_0.35 at 64 × 64 pixels, pretrained on: " in output
+    assert "2 images cannot be read" in output, "the planted ones"
     manifest = segmentation.prepare(load())
     images, weights = pixels.load(manifest, load().size), backbones.resolve(load())[0][NETWORK]
     expected, _ = features.extract(manifest, images, NETWORK, weights)

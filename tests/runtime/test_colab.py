@@ -23,7 +23,8 @@ from scanbook.runner.authoring import notebooks
 from scanbook.runtime import colab
 
 ROOT = Path(__file__).resolve().parents[2]
-# what the runtime of January 2026 has of scanbook's packages (github.com/googlecolab/backend-info, commit bd8aaa45)
+# what the runtime of January 2026 has of scanbook's packages (github.com/googlecolab/backend-info, commit bd8aaa45);
+# h5py's version was not looked up there
 RUNTIME = """
 beautifulsoup4==4.13.5 charset-normalizer==3.4.4 filelock==3.20.3 flask==3.1.2 huggingface-hub==0.36.0 ipykernel==6.17.1
 h5py==3.15.1 ipython==7.34.0

@@ -166,11 +166,11 @@ def test_fine_tuned_or_frozen_is_chosen_by_the_study_s_metric():
     good[0] = np.roll(good[0], 1)
     start, tuned = planted_network("x, frozen", good, "a"), planted_network("x, fine-tuned", better, "b")
     for networks, expected in (((start, tuned), "b"), ((tuned, start), "b")):
-        candidate = final_models.Candidate("x", [networks[0]], [networks[1]])
-        assert final_models._best(study(), manifest, candidate)[0].folder == expected
+        first, second = ([network] for network in networks)
+        assert final_models._best(study(), manifest, first, second)[0].folder == expected
     unsure = planted_network("x, fine-tuned", 0.1 * truth, "c")  # as right as the other, and less sure
     sure = planted_network("x, frozen", 3 * truth, "d")
-    assert final_models._best(study(), manifest, final_models.Candidate("x", [sure], [unsure]))[0] is sure
+    assert final_models._best(study(), manifest, [sure], [unsure])[0] is sure
 
 
 def test_the_metric_is_that_of_the_labels_or_the_study_s_own():

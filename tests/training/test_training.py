@@ -432,7 +432,7 @@ def test_seeds_repeat_the_study_and_averages_and_steps_are_of_them(monkeypatch):
     models = training.train_final_models(plan, planted.manifest(), PIXELS)
     networks = models.selected.tuned
     assert [network.seed for network in networks] == [0, 1] and networks[0].folder != networks[1].folder
-    assert models.networks[0].folder == training.train_final_model(plan, planted.manifest(), PIXELS).folder
+    assert models.selected.networks[0].folder == training.train_final_model(plan, planted.manifest(), PIXELS).folder
     average = training.average(plan, planted.manifest(), PIXELS, networks, 0)
     shares = [np.exp(network.logits(TEST)) / np.exp(network.logits(TEST)).sum(1, keepdims=True) for network in networks]
     np.testing.assert_allclose(np.exp(average.logits(TEST)), np.mean(shares, axis=0), rtol=1e-3, atol=1e-6)

@@ -66,7 +66,7 @@ def test_the_models_are_heads_of_each_seed_and_their_average(manifest, vectors):
     images = inputs.load(vectors, manifest)
     options = vectors.evaluation.model_copy(update={"ensemble": True})
     models = train_final_models(vectors.model_copy(update={"evaluation": options}), manifest, images)
-    heads, averaged = models.networks, models.final
+    heads, averaged = models.selected.networks, models.final
     assert [head.seed for head in heads] == [study.seed for study in seeded_studies(vectors)]
     assert not heads[0].stages, "nothing was fine-tuned"
     assert averaged.name == "embeddings, head, 2 seeds averaged"
@@ -115,9 +115,9 @@ def test_what_needs_the_network_says_so(vectors):
 
 
 def test_the_study_tells_where_vectors_come_from(vectors):
-    told = vectors.model_copy(update={"pretraining": {EMBEDDINGS: {"corpus": "CheXpert", "licence": "CC BY 4.0"}}})
-    told = type(vectors).model_validate(told.model_dump() | {"data": ""})
-    weights = backbones.resolve(told)[0][EMBEDDINGS]
+    stated = vectors.model_copy(update={"pretraining": {EMBEDDINGS: {"corpus": "CheXpert", "licence": "CC BY 4.0"}}})
+    stated = type(vectors).model_validate(stated.model_dump() | {"data": ""})
+    weights = backbones.resolve(stated)[0][EMBEDDINGS]
     assert "Corpus: CheXpert. Licence: CC BY 4.0." in backbones.describe({EMBEDDINGS: weights}, {})
     assert weights.in_words == "CheXpert" and len(weights.digest) == 64
 

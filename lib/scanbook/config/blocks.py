@@ -12,7 +12,7 @@ from scanbook import runtime
 from scanbook.config.block import Augmentation, Block, Count, Described, Listed, Positive, Seed, word_or_keys
 from scanbook.config.data import Data, StandIn
 from scanbook.config.external import External
-from scanbook.config.pretraining import Pretraining, path_of
+from scanbook.config.pretraining import Pretraining
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
@@ -217,7 +217,7 @@ class Study(Block):
     def embeddings(self) -> Path | None:
         """File of the vectors that the models take in place of images; None where they take images."""
         named = self.dataset.embeddings
-        return runtime.project_root() / runtime.path_from_text(named).expanduser() if named else None
+        return runtime.path_in_project(named) if named else None
 
     @property
     def licence(self) -> str:
@@ -263,7 +263,7 @@ class Study(Block):
         names = [*self.backbones, *self.sweep.backbones]
         named = {name: name.removeprefix(FILE) for name in names if name.startswith(FILE)}
         named |= {name: name.removeprefix(PRESET) for name in names if name.startswith(PRESET)}
-        return {name: path_of(text) for name, text in (named | self.weight_files).items()}
+        return {name: runtime.path_in_project(text) for name, text in (named | self.weight_files).items()}
 
     def names_of(self, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the names of classes by language, in their order; the English name where a class has no other.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from scanbook import runtime
 from scanbook.config.block import Block, word_or_keys
 from scanbook.registry import SCALINGS, Scaling
 
@@ -26,11 +24,6 @@ def _check_divisors(values: list[float]) -> list[float]:
     if min(values) <= 0:
         raise ValueError("expected numbers above 0, by which levels are divided")
     return values
-
-
-def path_of(text: str) -> Path:
-    """Return the path of a file that a study names; a relative one starts at the project."""
-    return runtime.project_root() / Path(text).expanduser()
 
 
 Levels = Annotated[list[float], BeforeValidator(_check_channels)]

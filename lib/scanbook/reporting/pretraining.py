@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scanbook import evaluation
-from scanbook.config.pretraining import path_of
+from scanbook import evaluation, runtime
 from scanbook.data import corpus
 from scanbook.data.manifest import Manifest
 from scanbook.errors import DataError
@@ -63,7 +62,7 @@ def show_overlap(session: Session, models: StudyModels, test: AnyPredictions, su
     listed, images = np.zeros(len(test), bool), 0
     for name in named:
         try:
-            found = corpus.read(path_of(known[name].corpus_list))
+            found = corpus.read(runtime.path_in_project(known[name].corpus_list))
         except DataError as error:
             _warn(session, f"Whether {name} was pretrained on test images is not known: {error}.")
             continue

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from scanbook import registry, runtime, store
 from scanbook.config import KAGGLE, Study, load
-from scanbook.config.pretraining import path_of
 from scanbook.config.prices import prices, prices_file
 from scanbook.errors import DataError, StudyError
 from scanbook.reporting import suite
@@ -285,7 +284,7 @@ def _external_fingerprint(study: Study, bundle: str) -> str:
 
 def _lists_fingerprint(study: Study) -> dict[str, str]:
     """Return the fingerprint of the lists of images on which weights were pretrained; nothing where there are none."""
-    paths = [path_of(known.corpus_list) for known in study.pretraining.values() if known.corpus_list]
+    paths = [runtime.path_in_project(known.corpus_list) for known in study.pretraining.values() if known.corpus_list]
     return {"corpus lists": store.fingerprint([store.tree_fingerprint(path) for path in paths])} if paths else {}
 
 

@@ -15,7 +15,15 @@ from scanbook.runtime.backend import (
     without_garbage_collection,
     without_native_messages,
 )
-from scanbook.runtime.folders import NOTEBOOK, data_dir, project_root, reports_dir, store_dir, store_limit
+from scanbook.runtime.folders import (
+    NOTEBOOK,
+    data_dir,
+    path_in_project,
+    project_root,
+    reports_dir,
+    store_dir,
+    store_limit,
+)
 from scanbook.runtime.iteration import in_threads, interactive, progress
 from scanbook.runtime.machine import (
     cores,

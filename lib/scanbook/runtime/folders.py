@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from scanbook.errors import ScanbookError
-from scanbook.runtime.text import legible
+from scanbook.runtime.text import legible, path_from_text
 
 NOTEBOOK = "SCANBOOK_NOTEBOOK"
 """Variable in which the runner tells a kernel which notebook it runs."""
@@ -30,6 +30,11 @@ def project_root() -> Path:
     raise ScanbookError(
         f"no notebooks/studies folder above {Path.cwd()}; run inside a clone of scanbook or set SCANBOOK_HOME to one"
     )
+
+
+def path_in_project(text: str) -> Path:
+    """Return the path of a file or folder that a study names; a relative one starts at the project."""
+    return project_root() / path_from_text(text).expanduser()
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -26,11 +26,13 @@ class Candidate:
         backbone: Its name.
         starts: The frozen backbone with its head, from which fine-tuning started.
         tuned: The fine-tuned networks; where nothing is pretrained, the starts.
+        networks: Of these two, the better ones on validation.
     """
 
     backbone: str
     starts: list[TrainedModel]
     tuned: list[TrainedModel]
+    networks: list[TrainedModel]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +40,19 @@ class FinalModels:
     """The networks of a study and the choice among them.
 
     Attributes:
-        candidates: The backbones that were fine-tuned, the best base model first.
-        selected: The one with the best networks.
-        networks: These networks, one per seed: fine-tuned, or left frozen.
+        selected: The backbone with the best networks.
         averages: Single network and averages from which the final model was chosen, by name.
         final: What is reported: the first network, or an average.
     """
 
-    candidates: list[Candidate]
     selected: Candidate
-    networks: list[TrainedModel]
     averages: dict[str, TrainedModel]
     final: TrainedModel
 
 
 def train_final_model(study: Study, manifest: Manifest, images: np.ndarray) -> TrainedModel:
     """Return the study's network of its first seed alone, which is exported."""
-    return train_networks(study.model_copy(update={"seeds": 1}), manifest, images)[-1][0]
+    return train_candidates(study.model_copy(update={"seeds": 1}), manifest, images)[0].networks[0]
 
 
 def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> FinalModels:
@@ -65,40 +63,38 @@ def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> 
         manifest: The dataset, split.
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
     """
-    candidates, selected, networks = train_networks(study, manifest, images)
-    averages = average_models(study, manifest, images, candidates, networks)
+    candidates = train_candidates(study, manifest, images)
+    averages = average_models(study, manifest, images, candidates)
     if study.evaluation.averages == "always":
         final = list(averages.values())[-1]
     else:
         # of equals the first, which has the fewest networks and views
         final = max(averages.values(), key=lambda network: score(study, manifest, network.logits(VALIDATION)))
-    return FinalModels(candidates, selected, networks, averages, final)
+    return FinalModels(candidates[0], averages, final)
 
 
-def train_networks(
-    study: Study, manifest: Manifest, images: np.ndarray
-) -> tuple[list[Candidate], Candidate, list[TrainedModel]]:
-    """Return the study's candidates, the best of them and its networks, one per seed.
+def train_candidates(study: Study, manifest: Manifest, images: np.ndarray) -> list[Candidate]:
+    """Return the backbones that are fine-tuned, each trained with every seed; the best one comes first.
 
     The study's own metric on validation images decides, the mean over the seeds; where it is equal, their loss.
     """
     studies, candidates = model_selection.seeded_studies(study), []
     for _, name, weights in model_selection.rank_base_models(study, manifest, images)[: study.fine_tuning.backbones]:
         if name == EMBEDDINGS:  # the model is the head on the vectors
-            starts = [model_selection.train_head(seeded, manifest, images, name, weights) for seeded in studies]
-            candidates.append(Candidate(name, starts, starts))
-            continue
-        trainings = [model_selection.end_to_end_training(seeded, manifest, images, name, weights) for seeded in studies]
-        tuned = [training.run() for training in trainings]
-        starts = [training.frozen or network for training, network in zip(trainings, tuned, strict=True)]
-        candidates.append(Candidate(name, starts, tuned))
-    selected = max(candidates, key=lambda candidate: _rank(study, manifest, _best(study, manifest, candidate)))
-    return candidates, selected, _best(study, manifest, selected)
+            starts = tuned = [model_selection.train_head(each, manifest, images, name, weights) for each in studies]
+        else:
+            trainings = [model_selection.end_to_end_training(each, manifest, images, name, weights) for each in studies]
+            tuned = [training.run() for training in trainings]
+            starts = [training.frozen or network for training, network in zip(trainings, tuned, strict=True)]
+        candidates.append(Candidate(name, starts, tuned, _best(study, manifest, starts, tuned)))
+    return sorted(candidates, key=lambda candidate: _rank(study, manifest, candidate.networks), reverse=True)
 
 
-def _best(study: Study, manifest: Manifest, candidate: Candidate) -> list[TrainedModel]:
-    """Return the networks of a candidate: the fine-tuned ones if they are better than the frozen ones."""
-    return max(candidate.starts, candidate.tuned, key=lambda networks: _rank(study, manifest, networks))
+def _best(
+    study: Study, manifest: Manifest, starts: list[TrainedModel], tuned: list[TrainedModel]
+) -> list[TrainedModel]:
+    """Return the fine-tuned networks if they are better than the frozen ones, else these."""
+    return max(starts, tuned, key=lambda networks: _rank(study, manifest, networks))
 
 
 def _rank(study: Study, manifest: Manifest, networks: Sequence[TrainedModel]) -> tuple[float, float]:
@@ -123,11 +119,7 @@ def metric_of(study: Study, manifest: Manifest) -> str:
 
 
 def average_models(
-    study: Study,
-    manifest: Manifest,
-    images: np.ndarray,
-    candidates: Sequence[Candidate],
-    networks: Sequence[TrainedModel],
+    study: Study, manifest: Manifest, images: np.ndarray, candidates: Sequence[Candidate]
 ) -> dict[str, TrainedModel]:
     """Return the first network and the averages that the study allows, by name, from few to many networks and views.
 
@@ -135,16 +127,17 @@ def average_models(
         study: Study whose `evaluation.ensemble` and `evaluation.test_time_views` say what is averaged.
         manifest: The dataset, split.
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
-        candidates: The backbones that were fine-tuned.
-        networks: The networks of the best of them, one per seed.
+        candidates: The backbones that were fine-tuned, the best first.
     """
-    groups = [list(networks[:1])]
+    networks = candidates[0].networks
+    groups = [networks[:1]]
     if study.evaluation.ensemble:
-        groups += [list(networks)] if len(networks) > 1 else []
+        groups += [networks] if len(networks) > 1 else []
         if len(candidates) > 1:
-            groups.append([network for candidate in candidates for network in _best(study, manifest, candidate)])
-    counts = dict.fromkeys((0, study.evaluation.test_time_views))
+            groups.append([network for candidate in candidates for network in candidate.networks])
     averages = [
-        model_selection.average(study, manifest, images, members, views) for members in groups for views in counts
+        model_selection.average(study, manifest, images, members, views)
+        for members in groups
+        for views in dict.fromkeys((0, study.evaluation.test_time_views))
     ]
     return {network.name: network for network in averages}

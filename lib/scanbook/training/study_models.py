@@ -235,7 +235,7 @@ def train_split(study: Study, manifest: Manifest, *, cross_validated: bool = Fal
         images,
         best.backbone,
         best.starts,
-        models.networks,
+        best.networks,
         models.final,
         tuned=best.tuned,
         averages=models.averages,

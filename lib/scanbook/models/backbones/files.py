@@ -13,11 +13,11 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.config import Pretraining
-from scanbook.config.pretraining import path_of
 from scanbook.errors import ModelError
 from scanbook.models.backbones import matching
+from scanbook.models.backbones.kerashub import import_kerashub
 from scanbook.models.backbones.matching import check_finite, check_memory
-from scanbook.models.backbones.weights import ARRAYS, Weights, import_kerashub, spec_of
+from scanbook.models.backbones.weights import ARRAYS, Weights, spec_of
 from scanbook.registry import FILE, SCALINGS, BackboneSpec, describe_backbone
 from scanbook.store import atomic_write, file_digest, stage
 
@@ -90,7 +90,7 @@ def _origin(path: Path, stated: Pretraining) -> Pretraining:
 
 
 def _existing(name: str, text: str) -> Path:
-    path = path_of(text)
+    path = runtime.path_in_project(text)
     if not path.is_file():
         raise ModelError(f"backbone {name}: there is no file {path}; expected one that Keras saved; correct the path")
     return path

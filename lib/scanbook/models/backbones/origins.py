@@ -32,7 +32,7 @@ _LICENCES = (
     ("dinov2|siglip|deit|^vit_", "Apache-2.0"),
     ("swin|^clip_vit_(base|large)", "MIT"),
 )
-"""Licences of the weights by their publishers, as model cards state them; others are not stated by the presets."""
+"""Licences of the weights that their publishers state; presets have no such field, so that these are written down."""
 
 
 def of_preset(text: str, handle: str, config: Mapping[str, Any]) -> Pretraining:

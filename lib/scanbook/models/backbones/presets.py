@@ -51,7 +51,7 @@ def read(name: str, stated: Pretraining) -> Weights:
     local = preset_folder(name)
     if not local and _SERVER not in text and re.search(r"[/\\.~]", text):
         raise ModelError(
-            f"backbone {name}: there is no folder {runtime.project_root() / Path(text).expanduser()}; expected one "
+            f"backbone {name}: there is no folder {runtime.path_in_project(text)}; expected one "
             "that save_to_preset wrote, the name of a preset, or such as hub:hf://timm/resnet18.a1_in1k"
         )
     source = {"files": tree_fingerprint(local)} if local else {"preset": text}

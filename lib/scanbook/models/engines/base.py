@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -49,6 +50,24 @@ def batches(images: np.ndarray, size: int) -> list[np.ndarray]:
 def join(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     """Join the outputs of consecutive batches, each `(batch, …)`, to those of all images, `(n, …)`."""
     return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+
+
+def predict_batches(
+    run: Callable[[np.ndarray], tuple[np.ndarray, ...]], images: np.ndarray, size: int, requests: int = 1
+) -> tuple[np.ndarray, ...]:
+    """Return the outputs of a function for consecutive batches of images, joined.
+
+    Args:
+        run: Returns the outputs for one batch, uint8 `(batch, h, w, 3)`.
+        images: uint8 `(n, h, w, 3)`.
+        size: Images per batch.
+        requests: Batches that are computed at the same time.
+    """
+    parts = batches(images, size)
+    if requests > 1 and len(parts) > 1:
+        with ThreadPoolExecutor(requests) as pool:
+            return join(list(pool.map(run, parts)))
+    return join([run(batch) for batch in parts])
 
 
 def chunks(rows: np.ndarray) -> list[np.ndarray]:

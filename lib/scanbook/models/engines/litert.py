@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.errors import ModelError
-from scanbook.models.engines.base import Mode, Precision, batches, join
+from scanbook.models.engines.base import Mode, Precision, predict_batches
 from scanbook.models.engines.keras import first_line, frozen_function, write_whole
 
 _MISSING = 'LiteRT needs ai-edge-litert: pip install "scanbook[litert]"'
@@ -63,11 +62,7 @@ class LiteRtEngine:
 
     def predict(self, images: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, ...]:
         """Return the outputs for uint8 RGB `(n, h, w, 3)`: one float32 array of n rows per output."""
-        parts = batches(images, batch_size)
-        if self.requests > 1 and len(parts) > 1:
-            with ThreadPoolExecutor(self.requests) as pool:
-                return join(list(pool.map(self._run, parts)))
-        return join([self._run(batch) for batch in parts])
+        return predict_batches(self._run, images, batch_size, self.requests)
 
 
 class _Request:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from scanbook import runtime
 from scanbook.errors import ModelError
-from scanbook.models.engines.base import Mode, Precision, batches, join
+from scanbook.models.engines.base import Mode, Precision, predict_batches
 from scanbook.models.engines.keras import first_line, serving_function, write_whole
 
 _MISSING = 'ONNX needs onnx, onnxruntime and tf2onnx: pip install "scanbook[onnx]"'
@@ -58,11 +57,7 @@ class OnnxEngine:
 
     def predict(self, images: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
         """Return the outputs for uint8 RGB `(n, h, w, 3)`: one float32 array of n rows per output."""
-        parts = batches(images, batch_size)
-        if self.requests > 1 and len(parts) > 1:
-            with ThreadPoolExecutor(self.requests) as pool:
-                return join(list(pool.map(self._run, parts)))
-        return join([self._run(batch) for batch in parts])
+        return predict_batches(self._run, images, batch_size, self.requests)
 
 
 @runtime.step("converting to ONNX")
