@@ -176,6 +176,13 @@ def preset_folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
+def short_name(backbone: str) -> str:
+    """Return the name of a backbone in reports: of a file or a folder, without the folders above it."""
+    prefix = next((kind for kind in (FILE, PRESET) if backbone.startswith(kind)), "")
+    text = backbone.removeprefix(prefix)
+    return backbone if not prefix or "://" in text else prefix + Path(text).name
+
+
 LARGEST_MAGNITUDE = 10
 """RandAugment's magnitude of the largest strengths, as in its paper; torchvision counts to 30."""
 

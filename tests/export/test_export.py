@@ -262,8 +262,8 @@ def test_the_command_exports_a_study_and_names_the_folder(tmp_path, monkeypatch,
     assert made.about == plain.about and made.about["weights"] == "none: trained from random weights"
 
 
-def _named(*names):
-    return SimpleNamespace(members=[(SimpleNamespace(name=name), 1.0) for name in names])
+def _members(*networks):
+    return SimpleNamespace(members=[(SimpleNamespace(backbone=name, kind=kind), 1.0) for name, kind in networks])
 
 
 def test_the_card_says_where_the_weights_come_from(tmp_path):
@@ -273,19 +273,19 @@ def test_the_card_says_where_the_weights_come_from(tmp_path):
         weights={"baseline_cnn": str(tmp_path / "own.keras")},
         pretraining={"baseline_cnn": {"corpus": "planted colours", "licence": "CC0"}},
     )
-    described = bundles._describe_weights(study, _named("baseline_cnn, fine-tuned"))
+    described = bundles._describe_weights(study, _members(("baseline_cnn", "fine-tuned")))
     assert described["weights"] == "file own.keras" and described["pretrained on"] == "planted colours"
     assert described["licence of the weights"] == "CC0" and len(described["SHA-256 of the weights"]) == 64
     shipped = bundles._describe_weights(
-        study.model_copy(update={"weights": "scanbook"}), _named("mobilenet_v2_0.35, frozen")
+        study.model_copy(update={"weights": "scanbook"}), _members(("mobilenet_v2_0.35", "frozen"))
     )
     assert shipped["weights"] == "scanbook" and shipped["pretrained on"] == "synthetic images"
     assert shipped["licence of the weights"] == "Apache-2.0"
     both = bundles._describe_weights(
         study.model_copy(update={"weights": "scanbook", "backbones": ["mobilenet_v2_0.35"]}),
-        _named("mobilenet_v2_0.35, fine-tuned", "baseline_cnn, from scratch"),
+        _members(("mobilenet_v2_0.35", "fine-tuned"), ("baseline_cnn", "from scratch")),
     )
     assert both["weights"] == "scanbook"
-    assert bundles._describe_weights(study, _named("baseline_cnn, from scratch")) == {
+    assert bundles._describe_weights(study, _members(("baseline_cnn", "from scratch"))) == {
         "weights": "none: trained from random weights"
     }

@@ -51,7 +51,8 @@ def network(manifest, seed=0):
         return (3 * values - 2 + random.normal(size=values.shape)).astype(np.float32)
 
     kept = {split: logits(split) for split in ("validation", "test")}
-    return SimpleNamespace(name=f"small {seed}, fine-tuned", label=f"small {seed}", logits=kept.__getitem__)
+    backbone, name = f"small {seed}", f"small {seed}, fine-tuned"
+    return SimpleNamespace(name=name, backbone=backbone, kind="fine-tuned", label=backbone, logits=kept.__getitem__)
 
 
 def models(manifest, tuned, base=None):
@@ -231,7 +232,7 @@ def test_exams_of_classes_are_compared_with_images(session, capsys):
         split: 2 * labelled.label_values(split) + random.normal(size=labelled.label_values(split).shape)
         for split in ("validation", "test")
     }
-    tuned = SimpleNamespace(name="small", label="small", logits=kept.__getitem__)
+    tuned = SimpleNamespace(name="small", backbone="small", kind="frozen", label="small", logits=kept.__getitem__)
     test = labelled.predictions("test", tuned.logits("test"))
     exams = exam_sections.show_exams(session, models(labelled, tuned), test)
     assert isinstance(exams["temperature"], float) and "accuracy" in exams["summary"].index

@@ -16,7 +16,7 @@ from scanbook.config.pretraining import Pretraining
 from scanbook.config.reporting import Benchmark, Evaluation, Published
 from scanbook.config.training import FineTuning, Head, LearningCurve, Segmentation, Sweep, Training
 from scanbook.errors import StudyError
-from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, PRESET, Policy, view_policy
+from scanbook.registry import BACKBONES, EMBEDDINGS, FILE, PRESET, Policy, short_name, view_policy
 
 Language = Literal["pt", "ko"]
 """Languages beside English in which a study can name its classes."""
@@ -172,6 +172,18 @@ class Study(Block):
                 "evaluation.test_time_views need an augmentation policy that moves, mirrors or colours images, and "
                 f"{self.augmentation} does not; expected such as dihedral"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _backbones_have_names_of_their_own(self) -> Study:
+        names: dict[str, str] = {}
+        for backbone in dict.fromkeys([*self.backbones, *self.sweep.backbones]):
+            former = names.setdefault(short_name(backbone), backbone)
+            if former != backbone:
+                raise ValueError(
+                    f"backbones {former} and {backbone} would both be {short_name(backbone)} in reports; "
+                    "rename one of them"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,15 +178,10 @@ def _prepare(study: Study, on_test: OnTest) -> _Trained:
 
 def _describe_weights(study: Study, model: training.ExportedModel) -> dict[str, str]:
     """Return, for the card, where the pretrained weights of an exported model come from."""
-    names = [network.name for network, _ in model.members]
-    used = [
-        backbone
-        for backbone in study.backbones
-        if any(re.search(rf"(?<![\w.]){re.escape(backbone)}(?![\w.])", name) for name in names)
-    ]
-    if all("from scratch" in name for name in names) or not used:
+    used = [network.backbone for network, _ in model.members if network.kind != "from scratch"]
+    if not used:
         return {"weights": "none: trained from random weights"}
-    weights = backbones.resolve(study.model_copy(update={"backbones": used}))[0]
+    weights = backbones.resolve(study.model_copy(update={"backbones": list(dict.fromkeys(used))}))[0]
     table = backbones.tabulate_origins(weights)
     titles = {
         "weights": "source",

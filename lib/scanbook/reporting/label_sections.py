@@ -6,6 +6,7 @@ import pandas as pd
 
 from scanbook.data import counts, quality
 from scanbook.data.splits import SplitDataset
+from scanbook.registry import short_name
 from scanbook.reporting import key_results, plots
 from scanbook.reporting.notebook import Session
 from scanbook.training import label_check
@@ -41,8 +42,8 @@ def show_label_check(
     shares, kind = checked.shares(**options), counts.kind(manifest)
     of_label = checked.shares_by_label(**options)
     session.say(
-        f"A head on the features of {checked.backbone}, frozen, predicted each label; it had learned from no image of "
-        f"the same patient or lesion. {key_results.describe_bound(shares.loc['most confident'])} "
+        f"A head on the features of {short_name(checked.backbone)}, frozen, predicted each label; it had learned from "
+        f"no image of the same patient or lesion. {key_results.describe_bound(shares.loc['most confident'])} "
         f"{key_results.describe_suspected(shares.loc['suspected'])} {_CAVEAT}"
     )
     name = "suspected_labels"

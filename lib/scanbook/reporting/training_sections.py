@@ -12,6 +12,7 @@ from scanbook.config import Study
 from scanbook.data import folds
 from scanbook.data.manifest import TEST, TRAIN, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions
+from scanbook.registry import short_name
 from scanbook.reporting import plots, vectors
 from scanbook.reporting.notebook import Session
 
@@ -204,5 +205,5 @@ def _describe_split(split: SplitModels) -> dict[str, Any]:
         "validation images": len(split.manifest.rows(VALIDATION)),
         "test images": len(rows),
         "test groups": split.manifest.frame["group"].iloc[rows].nunique(),
-        "backbone": split.backbone,
+        "backbone": short_name(split.backbone),
     }

@@ -67,12 +67,18 @@ class EndToEndTraining:
     @property
     def name(self) -> str:
         """Backbone and kind of training, for reports."""
-        return f"{self.backbone}, {'fine-tuned' if self.frozen else 'from scratch'}"
+        return trained_model.name_network(self.backbone, self._kind)
+
+    @property
+    def _kind(self) -> trained_model.Kind:
+        return "fine-tuned" if self.frozen else "from scratch"
 
     def run(self) -> TrainedModel:
         """Return the trained network: found in the store, or trained now."""
         folder = stage(self.kind, self._inputs(), self._build, __name__)
-        return trained_model.read_training(self.name, self.manifest, folder, self.policy, self.study.seed)
+        return trained_model.read_training(
+            self.backbone, self._kind, self.manifest, folder, policy=self.policy, seed=self.study.seed
+        )
 
     def run_distributed(self, locks: ExitStack) -> None:
         """Train together with other processes or devices and write the checkpoints, from which `run` continues.

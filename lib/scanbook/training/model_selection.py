@@ -75,8 +75,7 @@ def train_head(
         trained_model.save_seconds(folder, started)
 
     folder = stage("transfer", inputs, build, __name__)
-    name = f"{backbone}, head" if backbone == EMBEDDINGS else f"{backbone}, frozen"
-    return trained_model.read_training(name, manifest, folder, policy, study.seed)
+    return trained_model.read_training(backbone, "frozen", manifest, folder, policy=policy, seed=study.seed)
 
 
 def scratch_training(
@@ -184,8 +183,11 @@ def average(
         np.savez(folder / trained_model.LOGITS, **logits)
         atomic_write(folder / trained_model.SECONDS, f"{sum(member.seconds for member in members):.3f}\n")
 
-    name, folder = f"{' + '.join(names)}, {' and '.join(averaged)} averaged", stage("averaged", inputs, build, __name__)
-    return trained_model.read_training(name, manifest, folder, members[0].policy, study.seed)
+    name, first = f"{' + '.join(names)}, {' and '.join(averaged)} averaged", members[0]
+    folder = stage("averaged", inputs, build, __name__)
+    return trained_model.read_training(
+        first.backbone, first.kind, manifest, folder, policy=first.policy, seed=study.seed, name=name
+    )
 
 
 def _predict_views(study: Study, network: TrainedModel, images: np.ndarray, views: int) -> list[np.ndarray]:

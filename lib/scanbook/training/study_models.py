@@ -15,6 +15,7 @@ from scanbook.data import folds, inputs
 from scanbook.data.exams import predict_exams
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.evaluation import AnyPredictions, Calibration, ExamRule
+from scanbook.registry import short_name
 from scanbook.training.final_models import train_final_models
 from scanbook.training.trained_model import TrainedModel
 
@@ -128,21 +129,19 @@ class StudyModels:
     @property
     def name(self) -> str:
         """Name of the final model; of folds that chose different backbones, one for all."""
-        return _name_all([split.final.name for split in self.splits])
+        return _name_all([split.final for split in self.splits])
 
     @property
     def base_name(self) -> str:
         """Name of the model from which fine-tuning started, likewise."""
-        name = _name_all([split.starts[0].name for split in self.splits])
+        name = _name_all([split.starts[0] for split in self.splits])
         tuned = any(split.final.name != split.starts[0].name for split in self.splits)
         return f"{name}, before fine-tuning" if tuned and name == self.name else name
 
     @property
     def kinds(self) -> str:
         """How the networks of the splits were trained: "fine-tuned", "frozen" or "from scratch", or several."""
-        kinds = [split.networks[0].name.rpartition(", ")[2] for split in self.splits]
-        # a head on vectors is one on a frozen network, wherever that is
-        return " or ".join(dict.fromkeys(kinds)).replace("head", "frozen")
+        return " or ".join(dict.fromkeys(split.networks[0].kind for split in self.splits))
 
     @property
     def backbone(self) -> str:
@@ -194,11 +193,11 @@ def calibrate(study: Study, manifest: Manifest, network: TrainedModel) -> float 
     return evaluation.calibrate(manifest.labels.rows(rows), network.logits(VALIDATION), groups, study.seed)
 
 
-def _name_all(names: Sequence[str]) -> str:
+def _name_all(networks: Sequence[TrainedModel]) -> str:
     """Return one name for the networks of all folds, such as "mobilenet_v2, frozen"."""
-    if len(set(names)) == 1:
-        return names[0]
-    endings = {name.partition(", ")[2] for name in names}
+    if len({network.name for network in networks}) == 1:
+        return networks[0].name
+    endings = {network.name.removeprefix(f"{short_name(network.backbone)}, ") for network in networks}
     return f"best backbone of each fold, {endings.pop()}" if len(endings) == 1 else "best network of each fold"
 
 

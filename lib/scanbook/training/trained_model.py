@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from scanbook import runtime
 from scanbook.data.manifest import TEST, VALIDATION, Manifest
 from scanbook.models import backbones, engines
+from scanbook.registry import EMBEDDINGS, short_name
 from scanbook.store import atomic_write
 from scanbook.training import objectives
 
@@ -20,6 +21,7 @@ keras = runtime.keras()
 
 MODEL, HISTORY, LOGITS, SECONDS = "model.keras", "history.csv", "logits.npz", "seconds.txt"
 """Names of the files of a stage."""
+Kind = Literal["frozen", "fine-tuned", "from scratch"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class TrainedModel:
     """A trained network.
 
     Attributes:
-        name: Backbone and kind of training, for reports.
+        name: Backbone and kind of training, for reports; of an average, also what was averaged.
+        backbone: Its backbone, as the study names it; of an average, that of the first network.
+        kind: How it was trained; a head on vectors counts as one on a frozen network, wherever that is.
         folder: Folder of the stage that holds it.
         history: One row per epoch: `epoch`, `loss`, `accuracy`, `validation_loss`, `validation_accuracy`,
             `seconds` since the start of training, and the `device` that trained.
@@ -37,6 +41,8 @@ class TrainedModel:
     """
 
     name: str
+    backbone: str
+    kind: Kind
     folder: Path
     history: pd.DataFrame
     names: tuple[str, ...]
@@ -111,9 +117,17 @@ def save_seconds(folder: Path, started: float, history: pd.DataFrame | None = No
     atomic_write(folder / SECONDS, f"{max(time.perf_counter() - started, epochs):.3f}\n")
 
 
-def read_training(name: str, manifest: Manifest, folder: Path, policy: str, seed: int) -> TrainedModel:
-    """Return the network that a stage holds."""
-    return TrainedModel(name, folder, pd.read_csv(folder / HISTORY), manifest.names, policy, seed)
+def read_training(
+    backbone: str, kind: Kind, manifest: Manifest, folder: Path, *, policy: str, seed: int, name: str = ""
+) -> TrainedModel:
+    """Return the network that a stage holds; its name follows from backbone and kind, unless it is given."""
+    name, history = name or name_network(backbone, kind), pd.read_csv(folder / HISTORY)
+    return TrainedModel(name, backbone, kind, folder, history, manifest.names, policy, seed)
+
+
+def name_network(backbone: str, kind: Kind) -> str:
+    """Return the name of a network in reports."""
+    return f"{short_name(backbone)}, {'head' if backbone == EMBEDDINGS else kind}"
 
 
 def validation_loss(manifest: Manifest, logits: np.ndarray) -> float:

@@ -25,6 +25,7 @@ from scanbook.inspection.pitfalls.subject import (
     choose_penalty,
     predictions,
 )
+from scanbook.registry import short_name
 
 _EPOCHS = 30
 _HALVES, _HALVES_OF_THRESHOLDS = 200, 50
@@ -64,7 +65,7 @@ def backbone(subject: Subject) -> Row:
     for name in available_backbones(subject.study):
         x = backbone_features(subject.study, manifest, subject.images, name)
         _, head = choose_penalty(manifest, x, subject.train)
-        candidates[name] = tuple(
+        candidates[short_name(name)] = tuple(
             predictions(manifest, part, head.logits(x[part])) for part in (validation, subject.test)
         )
     if len(candidates) < 2:

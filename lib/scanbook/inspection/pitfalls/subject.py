@@ -16,7 +16,7 @@ from scanbook.inspection.pitfalls import heads
 from scanbook.inspection.pitfalls.heads import Arm, Head
 from scanbook.models import backbones, features
 from scanbook.models.backbones import NO_NETWORK, Weights
-from scanbook.registry import EMBEDDINGS
+from scanbook.registry import EMBEDDINGS, short_name
 from scanbook.training import validation_loss
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -76,7 +76,8 @@ class Subject:
     @property
     def description(self) -> str:
         """What all heads learn from, in a sentence."""
-        source = f"features of {self.backbone}, frozen" if self.backbone else f"thumbnails of {_THUMBNAIL} pixels"
+        backbone = short_name(self.backbone)
+        source = f"features of {backbone}, frozen" if backbone else f"thumbnails of {_THUMBNAIL} pixels"
         source = "the study's vectors (embeddings)" if self.of_vectors else source
         count = len(self.manifest.rows(TRAIN))
         of = f" of {count:,}" if len(self.train) < count else ""
