@@ -1,5 +1,6 @@
 """The pieces of the recipe: average of the weights, adjusted logits, growing images, and the choice on validation."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_the_average_of_the_weights_is_measured_and_kept():
             seen.append(float(np.asarray(model.weights[0])[0, 0]))
 
     keras.utils.set_random_seed(0)
-    values = SimpleNamespace(epochs=3, learning_rate=0.1, moving_average=0.5, rate_schedule="constant", batch_size=4)
+    half = 0.5 / math.log(2)  # epochs of two steps, each of which keeps a half
+    values = SimpleNamespace(epochs=3, learning_rate=0.1, moving_average=half, rate_schedule="constant", batch_size=4)
     metrics = [keras.metrics.MeanSquaredError(name=objectives.MONITORED), keras.metrics.MeanSquaredError("accuracy")]
     model.compile(fitting.optimizer(values, 2), "mse", weighted_metrics=metrics, run_eagerly=True)
     original = model.fit

@@ -509,7 +509,7 @@ def test_a_training_repeats_to_the_last_digit_and_goes_on_where_it_was_killed(mo
 def test_fine_tuning_goes_on_in_the_stage_where_it_was_killed(monkeypatch, tmp_path):
     """On a cosine: stages that were finished are not trained again."""
     use_fresh_store(monkeypatch, tmp_path, "whole")
-    plan = {"epochs": 3, "head_epochs": 1, "batch_size": 16, "moving_average": 0.9}
+    plan = {"epochs": 3, "head_epochs": 1, "batch_size": 16, "moving_average": 2}
     whole = fine_tune(fine_tuning=plan)
     use_fresh_store(monkeypatch, tmp_path, "killed")
     epochs = []

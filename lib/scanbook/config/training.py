@@ -108,9 +108,9 @@ class Training(Schedule):
     """Share of the label that is distributed over all classes; of a finding, over present and absent."""
     weight_decay: Penalty = 0.0
     """Weight decay of all layers, apart from the gradient, as in AdamW; biases and normalisation have none."""
-    moving_average: OpenShare | None = None
-    """Share of the former average that a step keeps in the moving average of the weights, such as 0.99. Validation then
-    measures the average, and it is what is kept. null: the weights themselves."""
+    moving_average: Rate | None = None
+    """Length of the moving average of the weights, in epochs: weights of that long ago count 1/e as much as the last
+    ones. Validation measures the average, and it is what is kept. null: the weights themselves."""
     logit_adjustment: Fraction = 0.0
     """Share of the logarithm of the classes' frequencies that is added to the logits in training, and not afterwards:
     rare classes are then predicted more often. 1: as if all classes were equally frequent. Of findings, present and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 import zipfile
 import zlib
@@ -228,7 +229,8 @@ def optimizer(
     """Return Adam with clipped gradients, for end-to-end training.
 
     Its weight decay is apart from the gradient (AdamW; Loshchilov and Hutter, ICLR 2019). The moving average of the
-    weights is that of Polyak and Juditsky (1992), with exponential weights.
+    weights is that of Polyak and Juditsky (1992), with exponential weights, whose length counts in epochs: it then fits
+    small and large datasets alike.
 
     Args:
         values: Learning rate, epochs and schedule; by default the rate warms up over one epoch and falls on a cosine.
@@ -248,7 +250,7 @@ def optimizer(
         )
     decay = getattr(values, "weight_decay", 0.0) or None
     average = getattr(values, "moving_average", None)
-    averaging = {"use_ema": True, "ema_momentum": average} if average else {}
+    averaging = {"use_ema": True, "ema_momentum": math.exp(-1 / (average * steps))} if average else {}
     adam = DepthAdam(rate, shares=shares, weight_decay=decay, global_clipnorm=1.0, **averaging)
     if decay:
         adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
