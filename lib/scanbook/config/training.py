@@ -156,6 +156,10 @@ class FineTuning(Training):
     It starts from the head of the frozen backbone, and batch normalisation stays as pretrained.
     """
 
+    learning_rate: Rate = 5e-4
+    """Highest learning rate."""
+    moving_average: Rate | None = 1.0
+    """Length of the moving average of the weights, in epochs, as in `scratch`; null: the weights themselves."""
     backbones: Positive = 1
     """Number of backbones that are fine-tuned: those whose frozen networks are best on validation. It selects one."""
     head_epochs: Count = 0
