@@ -45,7 +45,6 @@ class EndToEndTraining:
     validation loss in all training stages are kept; those of the start, if no epoch has a lower one.
 
     Attributes:
-        kind: "scratch" or "fine_tuning", the name of the cached stage.
         study: Study with the hyper-parameters, in `scratch` or `fine_tuning`, and the seed.
         manifest: The dataset, split.
         images: Images of all its rows, uint8 `(n, h, w, 3)`.
@@ -55,7 +54,6 @@ class EndToEndTraining:
         frozen: The frozen backbone and its head, from which fine-tuning starts; None when training from scratch.
     """
 
-    kind: Literal["scratch", "fine_tuning"]
     study: Study
     manifest: Manifest
     images: np.ndarray
@@ -67,17 +65,22 @@ class EndToEndTraining:
     @property
     def name(self) -> str:
         """Backbone and kind of training, for reports."""
-        return trained_model.name_network(self.backbone, self._kind)
+        return trained_model.name_network(self.backbone, self.kind)
 
     @property
-    def _kind(self) -> trained_model.Kind:
+    def kind(self) -> trained_model.Kind:
+        """How the network is trained."""
         return "fine-tuned" if self.frozen else "from scratch"
+
+    @property
+    def _stage(self) -> str:
+        return "fine_tuning" if self.frozen else "scratch"
 
     def run(self) -> TrainedModel:
         """Return the trained network: found in the store, or trained now."""
-        folder = stage(self.kind, self._inputs(), self._build, __name__)
+        folder = stage(self._stage, self._inputs(), self._build, __name__)
         return trained_model.read_training(
-            self.backbone, self._kind, self.manifest, folder, policy=self.policy, seed=self.study.seed
+            self.backbone, self.kind, self.manifest, folder, policy=self.policy, seed=self.study.seed
         )
 
     def run_distributed(self, locks: ExitStack) -> None:
@@ -89,7 +92,7 @@ class EndToEndTraining:
         Raises:
             RunError: The processes do not start from the same checkpoints or heads.
         """
-        address = store.address(self.kind, self._inputs(), __name__)
+        address = store.address(self._stage, self._inputs(), __name__)
         if distribution.first_process():
             locks.enter_context(store.building(address))
         if distribution.value_of_first_process(address.is_dir()):

@@ -81,9 +81,11 @@ def train_candidates(study: Study, manifest: Manifest, images: np.ndarray) -> li
     studies, candidates = model_selection.seeded_studies(study), []
     for _, name, weights in model_selection.rank_base_models(study, manifest, images)[: study.fine_tuning.backbones]:
         if name == EMBEDDINGS:  # the model is the head on the vectors
-            starts = tuned = [model_selection.train_head(each, manifest, images, name, weights) for each in studies]
+            starts = tuned = [model_selection.train_head(seeded, manifest, images, name, weights) for seeded in studies]
         else:
-            trainings = [model_selection.end_to_end_training(each, manifest, images, name, weights) for each in studies]
+            trainings = [
+                model_selection.end_to_end_training(seeded, manifest, images, name, weights) for seeded in studies
+            ]
             tuned = [training.run() for training in trainings]
             starts = [training.frozen or network for training, network in zip(trainings, tuned, strict=True)]
         candidates.append(Candidate(name, starts, tuned, _best(study, manifest, starts, tuned)))

@@ -86,7 +86,7 @@ def scratch_training(
     architecture = backbones.architectures(study.model_copy(update={"backbones": [backbone]}))
     if backbone not in architecture:
         raise ModelError(f"backbone {backbone} is not on this machine and cannot be downloaded; name another one")
-    return EndToEndTraining("scratch", study, manifest, images, backbone, architecture[backbone], policy)
+    return EndToEndTraining(study, manifest, images, backbone, architecture[backbone], policy)
 
 
 def scratch_backbones(study: Study) -> list[str]:
@@ -115,7 +115,7 @@ def end_to_end_training(
     if weights.random:
         return scratch_training(study, manifest, images, backbone)
     frozen = train_head(study, manifest, images, backbone, weights)
-    return EndToEndTraining("fine_tuning", study, manifest, images, backbone, weights, study.augmentation, frozen)
+    return EndToEndTraining(study, manifest, images, backbone, weights, study.augmentation, frozen)
 
 
 def rank_base_models(study: Study, manifest: Manifest, images: np.ndarray) -> list[tuple[TrainedModel, str, Weights]]:
