@@ -197,6 +197,7 @@ BROKEN = [
     (MINIMAL + "profiles: {quick: {sed: 1}}", ("unknown key 'sed'",)),
     (MINIMAL + "1: 2", ("1", "string")),
     (MINIMAL + "profile: full", ("profile", "PROFILE=full")),
+    (MINIMAL + "benchmark: {backbone: 'file:a/net.keras'}", ("unknown listed backbone 'file:a/net.keras'",)),
     (
         MINIMAL.replace("[baseline_cnn]", "['file:a/net.keras', 'file:b/net.keras']"),
         ("file:a/net.keras and file:b/net.keras", "would both be file:net.keras", "rename"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from helpers import planted
-from scanbook.config import Pretraining
+from scanbook.config import Head, Pretraining
 from scanbook.errors import ModelError
-from scanbook.models import backbones
+from scanbook.models import backbones, heads
 from scanbook.models.backbones import files, networks
 from scanbook.registry import BACKBONES
 
@@ -43,6 +43,10 @@ def network(kind):
         config = BACKBONES["resnet18"].arguments["config"]
         small = {"stackwise_num_filters": [64, 64], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
         return networks._from_config(_resnet(config | small), (64, 64))
+    if kind == "own names":
+        x = keras.Input((None, None, 3), name="images")
+        y = layers.Rescaling(2.0, name="rescaling")(layers.Conv2D(4, 3, name="preprocessing")(x))
+        return keras.Model(x, layers.Dense(4, name="hidden_1")(layers.Activation("relu", name="features")(y)))
     if kind == "mixed precision":
         return keras.Model(x, layers.Conv2D(4, 3, dtype="mixed_bfloat16")(x))
     if kind == "bfloat16":
@@ -60,7 +64,7 @@ def save(model, folder):
     return f"file:{path}"
 
 
-KINDS = ["map", "vector", "sequential", "nested", "fixed size", "KerasHub", "mixed precision", "bfloat16"]
+KINDS = ["map", "vector", "sequential", "nested", "fixed size", "KerasHub", "mixed precision", "bfloat16", "own names"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +85,17 @@ def test_a_network_computes_what_it_did_before_it_was_saved(kind, tmp_path):
     expected = expected.mean((1, 2)) if expected.ndim == 4 else expected
     tolerance = 2e-2 if kind in ("mixed precision", "bfloat16") else 1e-5
     np.testing.assert_allclose(np.asarray(backbones.pooled(built)(photos)), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("output", "last"), [("softmax", "logits"), ("sigmoid", "score")])
+def test_names_of_a_network_s_layers_are_not_taken_for_those_of_the_head(output, last, tmp_path):
+    name = save(network("own names"), tmp_path)
+    weights = files.read_network(name, STATED)
+    keras.backend.clear_session()  # as in the next process, which gives names from the first on
+    built = backbones.build(name, planted.SIZE, 2, weights, Head(units=[3], output=output))
+    assert [layer.name for layer in heads.head_layers(built)] == ["hidden_1", last]
+    assert [layer.units for layer in heads.head_layers(built)] == [3, 2 if output == "softmax" else 1]
+    assert built.get_layer(backbones.FEATURE_MAP).output.shape[-1] == 4
 
 
 def test_a_network_of_fixed_size_takes_others_where_its_layers_do(tmp_path):
@@ -172,16 +187,21 @@ def test_networks_that_cannot_be_used_are_one_line(kind, words, tmp_path):
 def test_no_module_that_a_file_names_is_imported(module, tmp_path):
     """Keras itself imports it: the file is refused before."""
     name = save(network("map"), tmp_path)
-    path = tmp_path / "network.keras"
+    other = {"module": module, "class_name": "system", "registered_name": None}
+    _rewrite(tmp_path / "network.keras", lambda config: config["config"]["layers"][1].update(other))
+    assert f"has an object 'system' of {module}" in refusal(name)
+
+
+def _rewrite(path, change):
+    """Change the description of a saved network in its file."""
     with zipfile.ZipFile(path) as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     config = json.loads(members["config.json"])
-    config["config"]["layers"][1] |= {"module": module, "class_name": "system", "registered_name": None}
+    change(config)
     members["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():
             archive.writestr(member, content)
-    assert f"has an object 'system' of {module}" in refusal(name)
 
 
 def _file(kind, folder):
@@ -196,6 +216,9 @@ def _file(kind, folder):
     elif kind == "other archive":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("table.csv", "a,b")
+    elif kind == "layer that is not there":
+        network("map").save(path)
+        _rewrite(path, lambda config: config["config"].update(layers=config["config"]["layers"][:1]))
     elif kind == "other JSON":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("config.json", "[1]")
@@ -210,6 +233,7 @@ def _file(kind, folder):
         ("truncated", "cannot be loaded"),
         ("other archive", "cannot be loaded (There is no item named"),
         ("other JSON", "cannot be loaded (its config.json describes no network)"),
+        ("layer that is not there", "cannot be loaded ("),
         ("missing", "there is no file"),
     ],
 )

@@ -236,3 +236,20 @@ def test_features_by_openvino_that_are_not_keras_s_are_refused(vit, monkeypatch)
 def test_the_origin_is_what_the_preset_tells(text, corpus, licence):
     stated = origins.of_preset(text, f"kaggle://keras/x/keras/{text}/1", {})
     assert (stated.corpus, stated.licence) == (corpus, licence) and stated.source.startswith("kaggle://")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "corpus"),
+    [
+        ("vit_base_patch16_clip_224", "laion2b_ft_in12k_in1k", "LAION-2B, then ImageNet-12k, then ImageNet"),
+        ("vit_base_patch16_clip_224", "openai_ft_in1k", "400 million images with texts of the web, then ImageNet"),
+        ("resnet18", "fb_swsl_ig1b_ft_in1k", "Instagram, 1 billion images, then ImageNet"),
+        ("resnet50", "fb_ssl_yfcc100m_ft_in1k", "YFCC100M, then ImageNet"),
+        ("tf_efficientnet_b0", "ns_jft_in1k", "ImageNet, with images of JFT-300M without labels"),
+        ("convnext_tiny", "fb_in22k_ft_in1k", "ImageNet-21k, then ImageNet"),
+        ("resnet18", "a1_in1k", "ImageNet"),
+    ],
+)
+def test_the_origin_is_what_a_tag_of_timm_tells(architecture, tag, corpus):
+    config = {"architecture": architecture, "pretrained_cfg": {"tag": tag}}
+    assert origins.of_preset("a/folder", "", config).corpus == corpus

@@ -29,9 +29,10 @@ def predictions(manifest):
     return manifest.predictions(TEST, draw.normal(size=values.shape) + 3 * values)
 
 
-def show(session, manifest, capsys):
+def show(session, manifest, capsys, backbone=NAME, others=()):
     test = predictions(manifest)
-    models = SimpleNamespace(splits=[SimpleNamespace(backbone=NAME)], manifest=manifest)
+    final = SimpleNamespace(backbone=backbone, others=others)
+    models = SimpleNamespace(splits=[SimpleNamespace(final=final)], manifest=manifest)
     summary = evaluation.summary(test, rounds=40)
     pretraining.show_overlap(session, models, test, summary)
     session.finish()
@@ -64,6 +65,14 @@ def test_listed_images_are_counted_and_left_out(manifest, tmp_path, monkeypatch,
         assert shown["value"] == pytest.approx(expected.loc[name, "value"], abs=1e-5)
         assert shown["low"] <= shown["value"] <= shown["high"]
     assert "auroc" in metrics and (session.folder / "figures" / "pretraining_overlap.svg").exists()
+
+
+def test_lists_of_all_backbones_of_an_average_count(tmp_path, monkeypatch, capsys):
+    manifest = planted.manifest()
+    name = manifest.frame["image_id"].iloc[manifest.rows(TEST)[0]]
+    session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, name))
+    _, _, results, _ = show(session, manifest, capsys, backbone="small_cnn", others=(NAME,))
+    assert results["pretraining_overlap"]["test_images"] == 1
 
 
 def test_images_are_found_by_the_digest_of_their_file(tmp_path, monkeypatch, capsys):

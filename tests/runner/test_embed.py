@@ -137,6 +137,28 @@ def test_cut_out_images_are_embedded_for_the_study_they_are_of(
     assert inputs.load(study, manifest).shape == (72, 3), "nothing is cut out again"
 
 
+def test_pieces_of_images_that_were_cut_out_otherwise_are_not_used(
+    tmp_path: Path, network: Colours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with another background, another method of segmentation, or splits that choose another one."""
+
+    def cut_out(study: config.Study, manifest: Manifest) -> Manifest:
+        facts = {"input": "cutout", "method": "Otsu", "data": f"cut out on {study.segmentation.background}"}
+        return replace(manifest, facts=manifest.facts | facts)
+
+    monkeypatch.setattr(segmentation, "cut", cut_out)
+    white, black = (
+        config.load("synthetic", "smoke", overrides=f"input=cutout segmentation.background={colour}")
+        for colour in ("white", "black")
+    )
+    network.begin(most=2)
+    with pytest.raises(KeyboardInterrupt):
+        embed.run(embed.Task(white, NETWORK, tmp_path / "vectors.npz"))
+    network.begin()
+    embed.run(embed.Task(black, NETWORK, tmp_path / "vectors.npz"))
+    assert len(network.pieces) == 5
+
+
 @pytest.mark.parametrize(
     ("backbone", "to", "error", "says"),
     [

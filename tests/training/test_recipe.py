@@ -12,7 +12,7 @@ from scanbook.augmentation import Augmenter
 from scanbook.config import Head
 from scanbook.data.manifest import TRAIN, VALIDATION
 from scanbook.errors import ModelError, StudyError
-from scanbook.models import backbones, heads
+from scanbook.models import backbones, engines, heads
 from scanbook.training import comparisons, end_to_end, final_models, fitting, objectives
 from scanbook.training.batches import Batches
 
@@ -175,6 +175,89 @@ def test_fine_tuned_or_frozen_is_chosen_by_the_study_s_metric():
     assert final_models._best(study(), manifest, [sure], [unsure])[0] is sure
 
 
+def chosen_networks(monkeypatch):
+    """Training gives planted networks: of the first seed the frozen one is better, of all three the fine-tuned ones."""
+    manifest = planted.manifest()
+    truth = np.eye(3)[manifest.y[manifest.rows(VALIDATION)]]
+    logits = {"frozen": [truth, truth[::-1], truth[::-1]], "fine-tuned": [np.roll(truth, 1, axis=1), truth, truth]}
+
+    def network(kind, seed):
+        return planted_network(f"x, {kind}", logits[kind][seed], f"{kind} {seed}")
+
+    def training_of(seeded, *_):
+        tuned = network("fine-tuned", seeded.seed)
+        return SimpleNamespace(run=lambda: tuned, frozen=network("frozen", seeded.seed))
+
+    monkeypatch.setattr(final_models.model_selection, "rank_base_models", lambda *_: [(None, "x", None)])
+    monkeypatch.setattr(final_models.model_selection, "end_to_end_training", training_of)
+    return manifest
+
+
+def test_the_exported_network_is_the_first_of_those_reported(monkeypatch):
+    manifest, plan = chosen_networks(monkeypatch), study(seeds=3)
+    reported = training.train_final_models(plan, manifest, PIXELS)
+    assert [network.folder for network in reported.selected.networks] == [
+        "fine-tuned 0",
+        "fine-tuned 1",
+        "fine-tuned 2",
+    ]
+    assert training.train_final_model(plan, manifest, PIXELS).folder == "fine-tuned 0"
+    assert training.train_final_model(study(), manifest, PIXELS).folder == "frozen 0", "as its only seed chooses"
+
+
+def test_a_metric_that_the_labels_do_not_have_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(final_models.model_selection, "rank_base_models", lambda *_: pytest.fail("it is training"))
+    for metric in ("accuracy", "balanced_accuracy", "kappa"):
+        plan = study(evaluation={"metric": metric})
+        message = f"evaluation.metric is {metric}, which findings do not have; expected auroc or auprc"
+        with pytest.raises(StudyError, match=message):
+            training.train_final_models(plan, planted.observed(), PIXELS)
+
+
+def test_steps_of_folds_that_choose_differently_have_the_final_model_in_a_row_of_its_own():
+    manifest = planted.manifest()
+    truth = np.eye(3)[manifest.y[manifest.rows(VALIDATION)]]
+    splits, share = [], {}
+    for fold, wrong in (("fold 1", {"start": 4, "tuned": 1}), ("fold 2", {"start": 2, "tuned": 6})):
+        networks = {}
+        for kind, count in wrong.items():
+            logits = truth.copy()
+            logits[:count] = np.roll(logits[:count], 1, axis=1)
+            name = "x, frozen" if kind == "start" else "x, fine-tuned"
+            networks[kind] = planted_network(name, logits, f"{fold} {kind}")
+            networks[kind].stages, networks[kind].backbone = ["all"], "x"
+        share[fold] = {kind: 1 - count / len(truth) for kind, count in wrong.items()}
+        final = min(wrong, key=wrong.__getitem__)
+        start, tuned = networks["start"], networks["tuned"]
+        splits.append(
+            training.SplitModels(
+                fold, study(), manifest, PIXELS, "x", [start], [networks[final]], networks[final], tuned=[tuned]
+            )
+        )
+    models = training.StudyModels(splits)
+    table = comparisons.validation_by_stage(models)
+    assert list(table.index) == ["x, frozen", "and all layers", "best network of each fold"]
+    means = [np.mean([share[fold][kind] for fold in share]) for kind in ("start", "tuned")]
+    final = np.mean([share["fold 1"]["tuned"], share["fold 2"]["start"]])
+    np.testing.assert_allclose(table["accuracy"], [*means, final])
+    same = comparisons.validation_by_stage(training.StudyModels(splits[:1] * 2))
+    assert list(same.index) == ["x, frozen", "and all layers"], "what is there already is no row again"
+
+
+def test_the_number_of_backbones_trains_none_of_them_again():
+    keys = [fine_tuning(fine_tuning={"backbones": count})._inputs() for count in (1, 2)]
+    assert keys[0] == keys[1]
+
+
+def test_views_of_a_frozen_network_are_of_the_study_s_policy():
+    plan = study(augmentation="photometric")
+    frozen = training.train_head(plan, planted.manifest(), PIXELS, NETWORK, planted.weights(NETWORK))
+    assert frozen.policy == "none"
+    views = training.average(plan, planted.manifest(), PIXELS, [frozen], 2)
+    assert "3 views averaged" in views.name
+    assert engines.parity(frozen.logits(VALIDATION), views.logits(VALIDATION)) > 1e-3
+
+
 def test_the_metric_is_that_of_the_labels_or_the_study_s_own():
     manifest = planted.manifest()
     assert final_models.metric_of(study(), manifest) == "accuracy"
@@ -205,6 +288,13 @@ def test_what_choices_gave_is_said():
         ({"fine_tuning": {"logit_adjustment": 0.5, "balance": "sampling"}}, "both correct for rare labels"),
         ({"fine_tuning": {"logit_adjustment": 0.5}, "head": {"output": "ordinal"}}, "an ordinal head has no logit"),
         ({"augmentation": "trivialaugment", "evaluation": {"test_time_views": 2}}, "moves, mirrors or colours images"),
+        *(
+            (
+                {"fine_tuning": {"image_sizes": sizes}},
+                "expected shares that rise by one per cent or more and end in 1.0",
+            )
+            for sizes in ([0.7], [1.0, 0.7], [0.5, 0.5, 1.0], [0.698, 0.701, 1.0])
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(changes, message):

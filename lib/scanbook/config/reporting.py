@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from scanbook.config.block import Backbone, Block, Count, Fraction, OpenShare, Positive, Rate, Share
+from scanbook.config.block import Block, Count, Fraction, Listed, OpenShare, Positive, Rate, Share
 
 
 class Published(Block):
@@ -103,8 +103,8 @@ def _with_one(sizes: list[int]) -> list[int]:
 class Benchmark(Block):
     """Size of the measurements of notebook 06."""
 
-    backbone: Backbone | None = None
-    """Network that the training arms train from random weights; null for the network and weights of the study."""
+    backbone: Listed | None = None
+    """Listed backbone that the training arms train from random weights; null for network and weights of the study."""
     images: Positive = 512
     """Largest number of images for each training arm."""
     epochs: Positive = 3

@@ -170,6 +170,15 @@ class FineTuning(Training):
     """Share of the layers that are the top layers."""
     image_sizes: Annotated[list[Share], Field(min_length=1)] = [1.0]
     """Sizes of the images in the stage that trains all layers, as shares of `image_size`: each of them for the same
-    number of epochs, in this order, such as [0.7, 1.0]."""
+    number of epochs, from small to 1, such as [0.7, 1.0]."""
     first_layer_rate: Share = 1.0
     """Learning rate of the first layer, as a share; those between it and the head follow on a geometric scale."""
+
+    @model_validator(mode="after")
+    def _images_grow_to_their_size(self) -> FineTuning:
+        percents = [round(100 * share) for share in self.image_sizes]
+        if sorted(set(percents)) != percents or self.image_sizes[-1] != 1:
+            raise ValueError(
+                f"image_sizes is {self.image_sizes}; expected shares that rise by one per cent or more and end in 1.0"
+            )
+        return self

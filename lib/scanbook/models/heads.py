@@ -94,11 +94,12 @@ def add_to_logits(model: Any, logits: np.ndarray) -> None:
 
 def head_layers(model: Any) -> list[Any]:
     """Return the Dense layers of a model's head, first to last; the last gives the scores."""
-    return [
-        layer
-        for layer in model.layers
-        if isinstance(layer, layers.Dense) and (layer.name in _OUTPUTS.values() or layer.name.startswith(_HIDDEN))
-    ]
+    return [layer for layer in model.layers if isinstance(layer, layers.Dense) and names_layer_of_head(layer.name)]
+
+
+def names_layer_of_head(name: str) -> bool:
+    """Return whether a layer of this name belongs to the head."""
+    return name in (LOGITS, *_OUTPUTS.values()) or name.startswith(_HIDDEN)
 
 
 def output_form(model: Any) -> str:

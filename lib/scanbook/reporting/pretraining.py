@@ -46,16 +46,17 @@ def show_overlap(session: Session, models: StudyModels, test: AnyPredictions, su
 
     Args:
         session: Shows and keeps the results.
-        models: The study's models; the lists of their backbones count.
+        models: The study's models; the lists of the final models' backbones count.
         test: Calibrated predictions of the final models for the test images.
         summary: `evaluation.summary` of all of them.
     """
     known = session.study.pretraining
-    used = dict.fromkeys(split.backbone for split in models.splits)
+    finals = [split.final for split in models.splits]
+    used = dict.fromkeys(name for final in finals for name in (final.backbone, *final.others))
     named = [name for name in used if name in known and known[name].corpus_list]
     if not named:
         session.say(
-            f"The study names no list of the images on which {', '.join(used)} was pretrained "
+            f"The study names no list of the images on which {' and '.join(used)} was pretrained "
             "(`pretraining.<backbone>.corpus_list`), so it is not known whether test images are among them."
         )
         return

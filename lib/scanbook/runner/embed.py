@@ -94,6 +94,7 @@ def run(task: Task) -> str:
             "scanbook": version("scanbook"),
         }
         needed = {**about, **backbones.identify(task.backbone, weights), "ids": ids.tolist(), "dtype": task.dtype}
+        needed["cut"] = manifest.facts.get("cut", "")
         needed |= {"piece": PIECE, "packages": runtime.versions_of(["openvino"])}
         pieces = _Pieces(task, store.fingerprint(needed), len(rows))
         if pieces.missing:
@@ -180,7 +181,8 @@ def _readable(study: Study) -> tuple[Manifest, np.ndarray]:
         from scanbook import segmentation
 
         cut = segmentation.cut(study, whole)
-        whole = replace(cut, facts={**cut.facts, "data": manifest.facts.get("data", "")})  # which a study reads
+        # `data` is what a study that reads the vectors compares with its own images
+        whole = replace(cut, facts={**cut.facts, "data": manifest.facts.get("data", ""), "cut": cut.facts["data"]})
     return whole, np.flatnonzero(readable)
 
 

@@ -95,11 +95,10 @@ def validation_by_stage(models: StudyModels) -> pd.DataFrame:
         Index `step`; columns accuracy, auroc, kappa if the classes are grades, of findings auroc and auprc, and log
         loss: means over the seeds, then over the folds; and gain, the change in AUROC from the previous stage.
     """
-    tables = [_stages_of_split(split) for split in models.splits]
-    if models.cross_validated:
-        names = {split.starts[0].name: models.base_name for split in models.splits}
-        names |= {split.final.name: models.name for split in models.splits}
-        tables = [table.rename(index=names) for table in tables]
+    reported = {_reported(split) for split in models.splits}
+    # the start and the last stage are rows already; an average, or different choices of the folds, is one more
+    final = models.name if len(reported) > 1 or "average" in reported else ""
+    tables = [_stages_of_split(split, models.base_name, final) for split in models.splits]
     table = pd.concat(tables).groupby(level=0, sort=False).mean()  # not every fold may have chosen pretrained weights
     return table.assign(gain=table["auroc"].diff())
 
@@ -142,17 +141,27 @@ def gains_on_validation(models: StudyModels) -> pd.DataFrame:
     return table.rename_axis("choice")
 
 
-def _stages_of_split(models: SplitModels) -> pd.DataFrame:
+def _reported(models: SplitModels) -> str:
+    """Return which of a split's networks its final model is: the "start", the "fine-tuned" one, or an "average"."""
+    folder = models.final.folder
+    if folder in [network.folder for network in models.starts]:
+        return "start"
+    return "fine-tuned" if folder in [network.folder for network in models.tuned or models.networks] else "average"
+
+
+def _stages_of_split(models: SplitModels, start: str, final: str) -> pd.DataFrame:
+    """Return the rows of one split, with the start and the final model by these names; "": the latter has no row."""
     study, manifest = models.study, models.manifest
-    tuned, final = models.tuned or models.networks, models.final
-    logits = {models.starts[0].name: [network.logits(VALIDATION) for network in models.starts]}
+    tuned = models.tuned or models.networks
+    logits = {start: [network.logits(VALIDATION) for network in models.starts]}
     for name in tuned[0].stages:
         layers, *size = name.split(", ")
         title = f"{_STAGES[layers]}, images of {size[0]} of the size" if size else _STAGES[layers]
         logits[title] = [network.logits(name) for network in tuned]
-    for name, network in {**models.averages, final.name: final}.items():
-        if network.folder not in [other.folder for other in (*tuned, *models.starts)]:
-            logits[name] = [network.logits(VALIDATION)]
+    single = [network.folder for network in (*tuned, *models.starts)]
+    others = {name: network for name, network in models.averages.items() if network.folder not in single}
+    for name, network in {**others, **({final: models.final} if final else {})}.items():
+        logits[name] = [network.logits(VALIDATION)]
     names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
     rows = {
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)

@@ -105,7 +105,9 @@ class EndToEndTraining:
         self._fit(checkpoint(address))
 
     def _inputs(self) -> dict[str, Any]:
-        training = self.study.fine_tuning if self.frozen else self.study.scratch
+        training: Training = self.study.scratch
+        if self.frozen:  # how many backbones are fine-tuned changes none of them
+            training = self.study.fine_tuning.model_copy(update={"backbones": 1})
         inputs = features.inputs(self.manifest, self.images, self.backbone, self.weights)
         inputs |= {"training": training, "policy": registry.policy(self.policy), "seed": self.study.seed}
         if self.frozen:

@@ -129,7 +129,8 @@ def train_exported_model(study: Study, prepare: Callable[[Study], Manifest]) -> 
     models = train_every_split(study, prepare)
     kept = folds.keeps_test(study)
     if splits.exported == "all_images":
-        of_all = folds.study_of_all_images(study)
+        # no report is on this network's own choice, so that one seed trains it
+        of_all = folds.study_of_all_images(study).model_copy(update={"seeds": 1})
         return _train(of_all, prepare(of_all), models, keeps_test=kept)
     members = [
         (split.networks[0], calibrate(split.study, split.manifest, split.networks[0])) for split in models.splits

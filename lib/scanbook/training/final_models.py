@@ -10,6 +10,7 @@ import numpy as np
 from scanbook import evaluation
 from scanbook.config import Study
 from scanbook.data.manifest import VALIDATION, Manifest
+from scanbook.errors import StudyError
 from scanbook.registry import EMBEDDINGS
 from scanbook.training import model_selection
 from scanbook.training.trained_model import TrainedModel, validation_loss
@@ -51,8 +52,8 @@ class FinalModels:
 
 
 def train_final_model(study: Study, manifest: Manifest, images: np.ndarray) -> TrainedModel:
-    """Return the study's network of its first seed alone, which is exported."""
-    return train_candidates(study.model_copy(update={"seeds": 1}), manifest, images)[0].networks[0]
+    """Return the study's network of its first seed, which is exported; the networks of all seeds were compared."""
+    return train_candidates(study, manifest, images)[0].networks[0]
 
 
 def train_final_models(study: Study, manifest: Manifest, images: np.ndarray) -> FinalModels:
@@ -77,7 +78,11 @@ def train_candidates(study: Study, manifest: Manifest, images: np.ndarray) -> li
     """Return the backbones that are fine-tuned, each trained with every seed; the best one comes first.
 
     The study's own metric on validation images decides, the mean over the seeds; where it is equal, their loss.
+
+    Raises:
+        StudyError: The study's metric is not one of its labels.
     """
+    metric_of(study, manifest)  # before anything is trained
     studies, candidates = model_selection.seeded_studies(study), []
     for _, name, weights in model_selection.rank_base_models(study, manifest, images)[: study.fine_tuning.backbones]:
         if name == EMBEDDINGS:  # the model is the head on the vectors
@@ -114,9 +119,18 @@ def score(study: Study, manifest: Manifest, logits: np.ndarray) -> float:
 
 
 def metric_of(study: Study, manifest: Manifest) -> str:
-    """Return the name of the metric by which validation chooses the final model."""
-    if study.evaluation.metric:
-        return study.evaluation.metric
+    """Return the name of the metric by which validation chooses the final model.
+
+    Raises:
+        StudyError: The study names one that its labels do not have.
+    """
+    if metric := study.evaluation.metric:
+        if metric not in evaluation.metrics_for(manifest, ordered=True):
+            raise StudyError(
+                f"study {study.study}: evaluation.metric is {metric}, which findings do not have; "
+                "expected auroc or auprc"
+            )
+        return metric
     return "kappa" if study.ordered and not manifest.findings else evaluation.main_metric(manifest)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,7 @@ def average(
     averaged = [f"{count} {kind}" for kind, count in counts.items() if count > 1]
     inputs = {"networks": [member.folder.name for member in members], "views": views}
     if views:
-        inputs["policies"] = [registry.view_policy(member.policy) for member in members]
+        inputs["policy"] = registry.view_policy(study.augmentation)
 
     def build(folder: Path) -> None:
         (folder / trained_model.MODEL).write_bytes((members[0].folder / trained_model.MODEL).read_bytes())
@@ -185,15 +186,17 @@ def average(
 
     name, first = f"{' + '.join(names)}, {' and '.join(averaged)} averaged", members[0]
     folder = stage("averaged", inputs, build, __name__)
-    return trained_model.read_training(
+    averaged_model = trained_model.read_training(
         first.backbone, first.kind, manifest, folder, policy=first.policy, seed=study.seed, name=name
     )
+    others = dict.fromkeys(member.backbone for member in members if member.backbone != first.backbone)
+    return replace(averaged_model, others=tuple(others))
 
 
 def _predict_views(study: Study, network: TrainedModel, images: np.ndarray, views: int) -> list[np.ndarray]:
     """Return the logits of augmented views of n images, float32 `(n, k)` per view."""
     engine = engines.OpenVinoEngine(engines.to_openvino(network.load_model()), "throughput")
-    augment = Augmenter(registry.view_policy(network.policy), len(images), study.seed)
+    augment = Augmenter(registry.view_policy(study.augmentation), len(images), study.seed)
     of_views = []
     for view in runtime.progress(range(views), "augmented views"):
         logits = [

@@ -38,6 +38,7 @@ class TrainedModel:
         names: Classes or findings, in the order of the logits.
         policy: Augmentation policy of its training images.
         seed: Seed of its training.
+        others: Of an average, the other backbones among its networks.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TrainedModel:
     names: tuple[str, ...]
     policy: str
     seed: int
+    others: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

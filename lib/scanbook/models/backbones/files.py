@@ -14,7 +14,7 @@ import numpy as np
 from scanbook import runtime
 from scanbook.config import Pretraining
 from scanbook.errors import ModelError
-from scanbook.models.backbones import matching
+from scanbook.models.backbones import matching, networks
 from scanbook.models.backbones.kerashub import import_kerashub
 from scanbook.models.backbones.matching import check_finite, check_memory
 from scanbook.models.backbones.weights import ARRAYS, Weights, spec_of
@@ -24,6 +24,10 @@ from scanbook.store import atomic_write, file_digest, stage
 keras = runtime.keras()
 
 _NETWORK = "network.json"
+_DAMAGED = (
+    *(OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,  # of Keras, for a layer that is not there; of Python, for JSON of too many levels
+)
 
 
 def read_network(name: str, stated: Pretraining) -> Weights:
@@ -107,7 +111,7 @@ def _load_network(name: str, path: Path) -> Any:
             raise ValueError("its config.json describes no network")
         _check_objects(name, config)
         network = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
         raise ModelError(f"backbone {name} cannot be loaded ({reason}); save it again with model.save()") from error
     if any(isinstance(layer, keras.layers.Lambda) for layer in network._flatten_layers()):
@@ -124,7 +128,9 @@ def _load_network(name: str, path: Path) -> Any:
             f"backbone {name} gives {_shown(outputs)}; expected one output, a map (height, width, channels) or a "
             "vector (channels): save the part of the network before its head"
         )
-    return keras.Model(network.inputs[0], network.outputs[0])  # of one class, whatever it was saved as
+    network = keras.Model(network.inputs[0], network.outputs[0])  # of one class, whatever it was saved as
+    networks.free_names(network)
+    return network
 
 
 def _check_objects(name: str, config: Any) -> None:

@@ -29,6 +29,8 @@ layers = keras.layers
 
 FEATURE_MAP, FEATURES, LOGITS = "feature_map", "features", heads.LOGITS
 """Names of the last feature map, of the pooled features and of the logits in every model."""
+_OTHERS = ("images", "preprocessing", "tokens")
+"""Other names of layers that are added to a backbone."""
 
 
 def build(name: str, size: tuple[int, int], classes: int, weights: Weights = RANDOM, head: Head = heads.SOFTMAX) -> Any:
@@ -90,7 +92,7 @@ def load(path: Path) -> Any:
 
 
 def _reserve_names(model: Any) -> None:
-    """Reserve the names of a loaded network's operations: Keras counts only the names that it gave itself.
+    """Reserve the names of a restored network's operations: Keras counts only the names that it gave itself.
 
     The first `-x` of a process is called "negative", as was the first of the process that saved the network.
     """
@@ -98,6 +100,13 @@ def _reserve_names(model: Any) -> None:
         name, number = re.fullmatch(r"(.+?)(?:_(\d+))?", operation.name).groups()
         while keras.backend.get_uid(name) <= int(number or 0):
             pass
+
+
+def free_names(model: Any) -> None:
+    """Rename the layers of a network that have names of those that `build` adds, or of a head's."""
+    for layer in model._flatten_layers():  # also those inside other layers
+        if layer.name in (FEATURE_MAP, FEATURES, *_OTHERS) or heads.names_layer_of_head(layer.name):
+            layer.name = f"own_{layer.name}"
 
 
 def body_weights(model: Any) -> list[np.ndarray]:
@@ -185,6 +194,7 @@ def _from_config(spec: BackboneSpec, size: tuple[int, int]) -> Any:
         if key in config:
             config[key] = (*size, 3)
     network = attribute(spec.builder).from_config(config)
+    _reserve_names(network)
     return families.trunk(network) if spec.builder.startswith("keras_hub") else network
 
 

@@ -19,13 +19,16 @@ _CORPORA = (
     ("clip", "400 million images with texts of the web"),
     ("ade20k", "ADE20K"),
     ("cityscapes", "Cityscapes"),
-    ("in22k_ft_in1k|in22k_in1k|in21k_ft_in1k", "ImageNet-21k, then ImageNet"),
-    ("in12k_ft_in1k|sw_ft_imagenet", "ImageNet-12k, then ImageNet"),
+    ("ig1b", "Instagram, 1 billion images"),
+    ("yfcc100m", "YFCC100M"),
+    ("jft_in1k", "ImageNet, with images of JFT-300M without labels"),
+    ("in22k_in1k", "ImageNet-21k, then ImageNet"),
+    ("in12k_in1k", "ImageNet-12k, then ImageNet"),
     ("in21k|in22k|imagenet_?21k", "ImageNet-21k"),
-    ("in12k|b5_sw_imagenet", "ImageNet-12k"),
+    ("in12k|b5_sw$|b5_sw_imagenet", "ImageNet-12k"),
     ("in1k|imagenet|swin_.*_224|swin_.*_384", "ImageNet"),
 )
-"""Patterns of names, the first that fits; those of KerasHub's presets and of timm's tags."""
+"""Patterns of names up to their "_ft_", the first that fits; those of KerasHub's presets and of timm's tags."""
 _LICENCES = (
     ("medsiglip", "Health AI Developer Foundations terms"),
     ("dinov3", "DINOv3 License"),
@@ -46,9 +49,10 @@ def of_preset(text: str, handle: str, config: Mapping[str, Any]) -> Pretraining:
     details = config.get("pretrained_cfg") or {}
     tag = f"{config.get('architecture', '')}_{details.get('tag', '')}" if details else ""
     name = (text.rsplit("/", maxsplit=1)[-1] if handle else tag).lower()
-    return Pretraining(
-        corpus=_first(_CORPORA, name), source=handle, licence=details.get("license") or _first(_LICENCES, name)
-    )
+    first, _, later = name.partition("_ft_")
+    corpora = filter(None, (_first(_CORPORA, first), _first(_CORPORA, later)))
+    licence = details.get("license") or _first(_LICENCES, name)
+    return Pretraining(corpus=", then ".join(corpora), source=handle, licence=licence)
 
 
 def _first(table: tuple[tuple[str, str], ...], name: str) -> str:
