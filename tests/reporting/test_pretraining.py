@@ -71,8 +71,9 @@ def test_lists_of_all_backbones_of_an_average_count(tmp_path, monkeypatch, capsy
     manifest = planted.manifest()
     name = manifest.frame["image_id"].iloc[manifest.rows(TEST)[0]]
     session = made(tmp_path, monkeypatch, corpus_list=listing(tmp_path, name))
-    _, _, results, _ = show(session, manifest, capsys, backbone="small_cnn", others=(NAME,))
+    _, _, results, printed = show(session, manifest, capsys, backbone="small_cnn", others=(NAME,))
     assert results["pretraining_overlap"]["test_images"] == 1
+    assert "names no list of the images on which small_cnn was pretrained" in printed
 
 
 def test_images_are_found_by_the_digest_of_their_file(tmp_path, monkeypatch, capsys):

@@ -99,7 +99,7 @@ def head_layers(model: Any) -> list[Any]:
 
 def names_layer_of_head(name: str) -> bool:
     """Return whether a layer of this name belongs to the head."""
-    return name in (LOGITS, *_OUTPUTS.values()) or name.startswith(_HIDDEN)
+    return name in _OUTPUTS.values() or name.startswith(_HIDDEN)
 
 
 def output_form(model: Any) -> str:

@@ -54,12 +54,12 @@ def show_overlap(session: Session, models: StudyModels, test: AnyPredictions, su
     finals = [split.final for split in models.splits]
     used = dict.fromkeys(name for final in finals for name in (final.backbone, *final.others))
     named = [name for name in used if name in known and known[name].corpus_list]
-    if not named:
+    if others := [name for name in used if name not in named]:
         session.say(
-            f"The study names no list of the images on which {' and '.join(used)} was pretrained "
-            "(`pretraining.<backbone>.corpus_list`), so it is not known whether test images are among them."
+            f"The study names no list of the images on which {' and '.join(others)} "
+            f"{'was' if len(others) == 1 else 'were'} pretrained (`pretraining.<backbone>.corpus_list`), so it is not "
+            "known whether test images are among them."
         )
-        return
     listed, images = np.zeros(len(test), bool), 0
     for name in named:
         try:

@@ -24,10 +24,8 @@ from scanbook.store import atomic_write, file_digest, stage
 keras = runtime.keras()
 
 _NETWORK = "network.json"
-_DAMAGED = (
-    *(OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error),
-    RuntimeError,  # of Keras, for a layer that is not there; of Python, for JSON of too many levels
-)
+_DAMAGED = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""Errors of a damaged file; Keras raises a RuntimeError for a layer that is not there, JSON for too many levels."""
 
 
 def read_network(name: str, stated: Pretraining) -> Weights:
