@@ -352,6 +352,7 @@ def test_the_class_order_is_the_studys(counts: dict[str, int], order: list[str])
     assert manifest.frame["label"].value_counts().to_dict() == {classes[name]: count for name, count in counts.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

@@ -275,6 +275,7 @@ def test_every_size_has_a_second_source() -> None:
         assert len(set(sources)) == len(sources) >= 2 and all("{file}" in source for source in sources)
 
 
+@pytest.mark.slow
 def test_the_official_retinamnist(real_data: Path) -> None:
     path = real_data / "retinamnist.npz"
     known = medmnist.ARCHIVES["retinamnist"]
@@ -288,6 +289,7 @@ def test_the_official_retinamnist(real_data: Path) -> None:
         assert np.array_equal(images.read(Path(listing.frame["path"][rows[-1]])), arrays["test_images"][-1])
 
 
+@pytest.mark.slow
 def test_the_official_md5_catches_a_rebuilt_archive(real_data: Path, servers: Servers) -> None:
     shutil.copy(real_data / "pneumoniamnist_rebuilt.npz", servers.root / "first" / "pneumoniamnist.npz")
     message = refusal(make_study("", retina(flag="pneumoniamnist")))

@@ -245,6 +245,7 @@ def test_the_scaling_must_be_stated(tmp_path):
     assert "does not state which values it expects" in refusal(save(network("map"), tmp_path), stated=Pretraining())
 
 
+@pytest.mark.slow
 def test_a_real_network_is_taken(real_data):
     path = real_data.parent / "keras" / "efficientnet_lite0.keras"
     if not path.is_file():

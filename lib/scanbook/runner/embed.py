@@ -94,8 +94,7 @@ def run(task: Task) -> str:
             "scanbook": version("scanbook"),
         }
         needed = {**about, **backbones.identify(task.backbone, weights), "ids": ids.tolist(), "dtype": task.dtype}
-        needed["cut"] = manifest.facts.get("cut", "")
-        needed |= {"piece": PIECE, "packages": runtime.versions_of(["openvino"])}
+        needed |= {"cut": manifest.facts.get("cut", ""), "piece": PIECE, "packages": runtime.versions_of(["openvino"])}
         pieces = _Pieces(task, store.fingerprint(needed), len(rows))
         if pieces.missing:
             engine = features.open_backbone(task.backbone, weights, study.size)

@@ -95,7 +95,7 @@ def validation_by_stage(models: StudyModels) -> pd.DataFrame:
         Index `step`; columns accuracy, auroc, kappa if the classes are grades, of findings auroc and auprc, and log
         loss: means over the seeds, then over the folds; and gain, the change in AUROC from the previous stage.
     """
-    reported = {_reported(split) for split in models.splits}
+    reported = {_role(split, split.final) for split in models.splits}
     # the start and the last stage are rows already; an average, or different choices of the folds, is one more
     final = models.name if len(reported) > 1 or "average" in reported else ""
     tables = [_stages_of_split(split, models.base_name, final) for split in models.splits]
@@ -141,12 +141,11 @@ def gains_on_validation(models: StudyModels) -> pd.DataFrame:
     return table.rename_axis("choice")
 
 
-def _reported(models: SplitModels) -> str:
-    """Return which of a split's networks its final model is: the "start", the "fine-tuned" one, or an "average"."""
-    folder = models.final.folder
-    if folder in [network.folder for network in models.starts]:
+def _role(models: SplitModels, network: TrainedModel) -> str:
+    """Return what one of a split's networks is: a "start", "fine-tuned", or an "average"."""
+    if network.folder in [start.folder for start in models.starts]:
         return "start"
-    return "fine-tuned" if folder in [network.folder for network in models.tuned or models.networks] else "average"
+    return "fine-tuned" if network.folder in [tuned.folder for tuned in models.tuned or models.networks] else "average"
 
 
 def _stages_of_split(models: SplitModels, start: str, final: str) -> pd.DataFrame:
@@ -158,10 +157,11 @@ def _stages_of_split(models: SplitModels, start: str, final: str) -> pd.DataFram
         layers, *size = name.split(", ")
         title = f"{_STAGES[layers]}, images of {size[0]} of the size" if size else _STAGES[layers]
         logits[title] = [network.logits(name) for network in tuned]
-    single = [network.folder for network in (*tuned, *models.starts)]
-    others = {name: network for name, network in models.averages.items() if network.folder not in single}
-    for name, network in {**others, **({final: models.final} if final else {})}.items():
-        logits[name] = [network.logits(VALIDATION)]
+    for name, network in models.averages.items():
+        if _role(models, network) == "average":
+            logits[name] = [network.logits(VALIDATION)]
+    if final:
+        logits[final] = [models.final.logits(VALIDATION)]
     names = ("auroc", "auprc") if manifest.findings else ("accuracy", "auroc", *(("kappa",) if study.ordered else ()))
     rows = {
         stage: np.mean([_metrics(manifest, values, names) for values in of_seeds], axis=0)

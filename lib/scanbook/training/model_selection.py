@@ -186,11 +186,11 @@ def average(
 
     name, first = f"{' + '.join(names)}, {' and '.join(averaged)} averaged", members[0]
     folder = stage("averaged", inputs, build, __name__)
-    averaged_model = trained_model.read_training(
+    network = trained_model.read_training(
         first.backbone, first.kind, manifest, folder, policy=first.policy, seed=study.seed, name=name
     )
     others = dict.fromkeys(member.backbone for member in members if member.backbone != first.backbone)
-    return replace(averaged_model, others=tuple(others))
+    return replace(network, others=tuple(others))
 
 
 def _predict_views(study: Study, network: TrainedModel, images: np.ndarray, views: int) -> list[np.ndarray]:
